@@ -1,0 +1,178 @@
+"""Behaviour cloning: the inner loop that turns a synthetic dataset into a policy.
+
+It serves the evolution of datasets, meta-gradients through it, and the final training of a policy from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hades import policies
+from hades.dataset import SyntheticDataset
+from hades.distributions import Categorical, DiagonalGaussian, Distribution
+from hades.normalization import PolicyParams
+from hades.policies import Policy, Spaces
+from hades.settings import CloningLoss, CloningSettings
+from hades.types import PyTree
+
+LossFunction: TypeAlias = Callable[[Distribution, SyntheticDataset], jax.Array]
+"""`loss(distribution, dataset)`: one scalar, of the policy's distribution at the dataset's observations."""
+
+
+def gaussian_nll(distribution: Distribution, dataset: SyntheticDataset) -> jax.Array:
+    """Mean negative log-likelihood of the target actions, `[]`."""
+    return -jnp.mean(distribution.log_prob(cast(jax.Array, dataset.actions)))
+
+
+def mse(distribution: Distribution, dataset: SyntheticDataset) -> jax.Array:
+    """Mean over pairs of the squared distance between mean action and target, `[]`."""
+    mean, target = cast(DiagonalGaussian, distribution).mean, cast(jax.Array, dataset.actions)
+    return jnp.mean(jnp.sum(jnp.square(mean - target), axis=-1))
+
+
+def cross_entropy(distribution: Distribution, dataset: SyntheticDataset) -> jax.Array:
+    """Mean cross-entropy between target and predicted action probabilities, `[]`."""
+    log_probs = cast(Categorical, distribution).log_probs()
+    return -jnp.mean(jnp.sum(cast(jax.Array, dataset.action_probabilities) * log_probs, axis=-1))
+
+
+LOSSES: dict[CloningLoss, LossFunction] = {"gaussian_nll": gaussian_nll, "mse": mse, "cross_entropy": cross_entropy}
+
+
+@dataclass(frozen=True)
+class BehaviourCloning:
+    """Trains policies on synthetic datasets, as a pure function that `jit`, `vmap` and `grad` take.
+
+    Made by `behaviour_cloning`, which documents the attributes.
+    """
+
+    policy: Policy
+    optimizer: optax.GradientTransformation
+    num_steps: int
+    loss: LossFunction | None = None
+    batch_size: int | None = None
+    rematerialize: bool = False
+
+    def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> PolicyParams:
+        """Draws fresh parameters and trains them.
+
+        Args:
+            key: The same key gives the same initialisation, which is how HaDES-F fixes it.
+            dataset: `num_pairs` state-action pairs.
+
+        Returns:
+            The trained parameters with the normalisation of the dataset.
+        """
+        init_key, batch_key = jax.random.split(key)
+        params = self.fit(batch_key, self.policy.init(init_key), dataset)
+        return PolicyParams(params, dataset.normalizer())
+
+    def fit(self, key: jax.Array, params: PyTree, dataset: SyntheticDataset) -> PyTree:
+        """Trains given parameters.
+
+        Args:
+            key: For minibatches; without effect when training on the full dataset.
+            params: What `policy.init` returned.
+            dataset: `num_pairs` state-action pairs.
+
+        Returns:
+            The parameters after `num_steps` steps, and nothing else: the optimiser's state stays inside.
+        """
+        loss_function = self.loss or default_loss(dataset)
+        pairs = dataset.pairs()
+
+        def loss(params: PyTree, batch: SyntheticDataset) -> jax.Array:
+            return loss_function(self.policy.apply(params, batch.observations), batch)
+
+        def step(carry: tuple[PyTree, optax.OptState], index: jax.Array) -> tuple[tuple[PyTree, optax.OptState], None]:
+            params, optimizer_state = carry
+            gradient = jax.grad(loss)(params, self._batch(key, index, pairs))
+            updates, optimizer_state = self.optimizer.update(gradient, optimizer_state, params)
+            return (optax.apply_updates(params, updates), optimizer_state), None
+
+        body = jax.checkpoint(step) if self.rematerialize else step
+        (params, _), _ = jax.lax.scan(body, (params, self.optimizer.init(params)), jnp.arange(self.num_steps))
+        return params
+
+    def _batch(self, key: jax.Array, index: jax.Array, pairs: SyntheticDataset) -> SyntheticDataset:
+        if self.batch_size is None:
+            return pairs
+        rows = jax.random.randint(jax.random.fold_in(key, index), (self.batch_size,), 0, pairs.num_pairs)
+        return jax.tree.map(lambda leaf: leaf[rows], pairs)
+
+
+def behaviour_cloning(
+    policy: Policy,
+    optimizer: optax.GradientTransformation | None = None,
+    num_steps: int = 200,
+    loss: CloningLoss | LossFunction | None = None,
+    batch_size: int | None = None,
+    rematerialize: bool = False,
+) -> BehaviourCloning:
+    """Makes the inner loop A_T of behaviour distillation (Behaviour Distillation, arXiv 2406.15042, section 4).
+
+    Args:
+        policy: Any architecture.
+        optimizer: Any optax optimiser; Adam with learning rate 5e-3 and epsilon 1e-5 if not given.
+        num_steps: Optimiser steps T.
+        loss: A name or a function; cross-entropy for datasets with action probabilities and Gaussian
+            negative log-likelihood for the others if not given.
+        batch_size: Pairs in a minibatch, drawn with replacement; the full dataset if not given.
+        rematerialize: Whether reverse-mode differentiation recomputes each step instead of storing it: memory for
+            one step instead of `num_steps` (plus the parameters at each), for about a third more time.
+
+    Returns:
+        A callable `(key, dataset) -> PolicyParams`.
+
+    Example:
+        >>> import envs, jax, jax.numpy as jnp
+        >>> env = envs.make("diagnostic/target")
+        >>> clone = behaviour_cloning(hades.policies.mlp(env, hidden_sizes=(8,)), num_steps=100)
+        >>> pairs = SyntheticDataset(jnp.array([[-1.0], [1.0]]), actions=jnp.array([[0.5], [-0.5]]))
+        >>> params = jax.jit(clone)(jax.random.key(0), pairs)
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps: expected at least 1, got {num_steps}")
+    return BehaviourCloning(
+        policy,
+        optax.adam(5e-3, eps=1e-5) if optimizer is None else optimizer,
+        num_steps,
+        LOSSES[loss] if isinstance(loss, str) else loss,
+        batch_size,
+        rematerialize,
+    )
+
+
+def from_settings(env: Spaces, settings: CloningSettings, rematerialize: bool = False) -> BehaviourCloning:
+    """The inner loop that `settings` describes, for the spaces of `env`."""
+    return behaviour_cloning(
+        policies.from_settings(env, settings),
+        make_optimizer(settings),
+        settings.num_steps,
+        settings.loss,
+        settings.batch_size,
+        rematerialize,
+    )
+
+
+def make_optimizer(settings: CloningSettings) -> optax.GradientTransformation:
+    """The optax optimiser that `settings` describes, with gradient clipping in front where it is asked for."""
+    if settings.optimizer == "sgd":
+        optimizer = optax.sgd(settings.learning_rate, momentum=settings.momentum or None)
+    else:
+        build = {"adam": optax.adam, "adamw": optax.adamw}[settings.optimizer]
+        optimizer = build(settings.learning_rate, eps=settings.adam_eps)
+    if settings.max_grad_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(settings.max_grad_norm), optimizer)
+
+
+def default_loss(dataset: SyntheticDataset) -> LossFunction:
+    """The loss that fits the kind of targets that a dataset has."""
+    return gaussian_nll if dataset.action_probabilities is None else cross_entropy

@@ -1,0 +1,256 @@
+"""The host loop: compiled calls of several generations, evaluation on fresh keys, logs, checkpoints and resuming."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from hades.checkpointing import Checkpoints
+from hades.dataset import SyntheticDataset
+from hades.evaluation import Evaluation
+from hades.progress import ProgressReport
+from hades.run import Metrics, Run, RunState
+from hades.run_directory import RunDirectory
+from hades.settings import LoopSettings, to_dict
+
+Row = dict[str, Any]
+Callback = Callable[[RunState, Row], None]
+"""Called after every compiled call with the state and the newest row of metrics."""
+
+# Streams of keys that are apart from each other and from those of generations, which count from 0 up.
+_SELECTION_STREAM, _CONFIRMATION_STREAM = np.uint32(2**32 - 2), np.uint32(2**32 - 3)
+
+
+@dataclass
+class Result:
+    """What `distill` returns.
+
+    Attributes:
+        dataset: The mean of the search distribution at the end.
+        best_dataset: The best mean by fresh-key evaluation; its metadata has the return on keys that did not select it.
+        history: A row of metrics for each generation, the rows of the file `metrics.jsonl`.
+        state: The state at the end; `run.step` takes it further.
+        finished: Whether all generations were done, False where `should_stop` ended the loop.
+    """
+
+    dataset: SyntheticDataset
+    best_dataset: SyntheticDataset
+    history: list[Row]
+    state: RunState
+    finished: bool
+
+
+@dataclass
+class _Progress:
+    """What the host knows beyond the state: it is saved with every checkpoint."""
+
+    seconds: float = 0.0
+    best_score: float = -np.inf
+    best_generation: int = -1
+    history: list[Row] = field(default_factory=list)
+    best: SyntheticDataset | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        score = self.best_score if np.isfinite(self.best_score) else None
+        return {"seconds": self.seconds, "best_score": score, "best_generation": self.best_generation}
+
+
+def distill(
+    key: jax.Array,
+    run: Run,
+    num_generations: int,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    loop: LoopSettings | None = None,
+    config: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Runs a distillation, and goes on with the one that `out` holds.
+
+    A run that was stopped or killed and goes on is bit for bit the run that was never stopped.
+
+    Args:
+        key: The run's key, `jax.random.key(seed)`.
+        run: What a recipe built.
+        num_generations: Generations of the whole run, those of earlier calls counted in.
+        out: Run directory; nothing is written if None.
+        loop: How often to evaluate, log and save.
+        config: What `config.json` is to hold; the run's settings if None.
+        progress: Whether to show progress on stderr.
+        callbacks: Called after every compiled call.
+        should_stop: Asked after every compiled call; the loop ends with a checkpoint once it returns True.
+
+    Raises:
+        OSError: `out` cannot be written.
+        ValueError: `num_generations` is below 1, or `out` holds a run of other shapes.
+
+    Example:
+        >>> import envs, hades
+        >>> run = hades.recipes.hades_r(envs.make("diagnostic/match"), dataset_size=2, population_size=8)
+        >>> result = hades.distill(jax.random.key(0), run, num_generations=2, progress=False)
+        >>> result.dataset.num_pairs, len(result.history)
+        (2, 2)
+    """
+    if num_generations < 1:
+        raise ValueError(f"num_generations: expected at least 1, got {num_generations}")
+    directory = None if out is None else RunDirectory(out)
+    if directory and not directory.holds_run:
+        directory.create(config or {"settings": to_dict(run.settings), "num_generations": num_generations})
+    distillation = _Distillation(key, run, loop or LoopSettings(), directory)
+    try:
+        distillation.start()
+        with ProgressReport(num_generations, distillation.generation, progress) as report:
+            while distillation.generation < num_generations and not should_stop():
+                rows = distillation.advance(num_generations)
+                env_steps = float(np.mean([row["env_steps"] for row in rows]))
+                report.update(distillation.generation, rows[-1]["seconds_per_generation"], env_steps, _status(rows[-1]))
+                for callback in callbacks:
+                    callback(distillation.state, rows[-1])
+    except KeyboardInterrupt:
+        distillation.save_checkpoint()
+        raise
+    distillation.save_checkpoint()
+    return distillation.result(finished=distillation.generation >= num_generations)
+
+
+class _Distillation:
+    """One run on the host: its state, and what is written of it."""
+
+    def __init__(self, key: jax.Array, run: Run, loop: LoopSettings, directory: RunDirectory | None) -> None:
+        self._key = key
+        self._seed = _seed_of(key)
+        self._run = run
+        self._loop = loop
+        self._directory = directory
+        self._checkpoints = Checkpoints(directory.checkpoints) if directory else None
+        self._evaluator = run.make_evaluator(loop.evaluation_inits, loop.evaluation_episodes)
+        self._advance = jax.jit(self._generations, static_argnums=1)
+        self._dataset = jax.jit(run.dataset)
+        self._progress = _Progress()
+        self.state = jax.jit(run.init)(key)
+        self._started = self._saved = time.monotonic()
+
+    @property
+    def generation(self) -> int:
+        return int(self.state.generation)
+
+    def start(self) -> None:
+        """Takes up the newest checkpoint, if there is one."""
+        if self._checkpoints is None or self._directory is None:
+            return
+        if self._checkpoints.latest is None:
+            self._directory.truncate_metrics(0)
+            return
+        generation, self.state, saved = self._checkpoints.restore(self.state)
+        score = -np.inf if saved["best_score"] is None else saved["best_score"]
+        history = self._directory.truncate_metrics(generation)
+        best = SyntheticDataset.load(self._directory.best_dataset) if saved["best_generation"] >= 0 else None
+        self._progress = _Progress(saved["seconds"], score, saved["best_generation"], history, best)
+        self._started = time.monotonic() - self._progress.seconds
+
+    def _generations(self, state: RunState, count: int) -> tuple[RunState, Metrics]:
+        def body(state: RunState, _: None) -> tuple[RunState, Metrics]:
+            return self._run.step(state)
+
+        return jax.lax.scan(body, state, None, length=count)
+
+    def advance(self, num_generations: int) -> list[Row]:
+        """One compiled call, and what follows from it on the host; returns its rows of metrics."""
+        first = self.generation
+        # Calls end at multiples of their length, wherever a run is taken up: evaluations stay where they were.
+        length = self._loop.generations_per_call - first % self._loop.generations_per_call
+        length = min(length, num_generations - first)
+        before = time.monotonic() - self._started
+        self.state, metrics = jax.block_until_ready(self._advance(self.state, length))
+        after = time.monotonic() - self._started
+        rows = _rows(first, jax.device_get(metrics), before, after)
+        if self.generation % self._evaluate_every == 0 or self.generation >= num_generations:
+            rows[-1] |= self._evaluate()
+        self._progress.history += rows
+        self._progress.seconds = time.monotonic() - self._started
+        if self._directory:
+            self._directory.append_metrics(rows)
+            self._describe(self._dataset(self.state), None).save(self._directory.dataset)
+            if time.monotonic() - self._saved >= self._loop.checkpoint_seconds:
+                self.save_checkpoint()
+        return rows
+
+    @property
+    def _evaluate_every(self) -> int:
+        calls = max(1, round(self._loop.evaluate_every / self._loop.generations_per_call))
+        return calls * self._loop.generations_per_call
+
+    def _evaluate(self) -> Row:
+        """Scores the mean dataset on fresh keys, and keeps it if it is the best so far."""
+        dataset = self._dataset(self.state)
+        evaluation = self._evaluator(self._stream(_SELECTION_STREAM), dataset)
+        score = evaluation.mean if np.isfinite(evaluation.mean) else -np.inf
+        progress = self._progress
+        if progress.best is None or score > progress.best_score:
+            # The score that chose it is too good by the choice; what is written comes from other keys.
+            confirmed = self._evaluator(self._stream(_CONFIRMATION_STREAM), dataset)
+            progress.best_score, progress.best_generation = score, self.generation
+            progress.best = self._describe(dataset, confirmed)
+            if self._directory:
+                progress.best.save(self._directory.best_dataset)
+        low, high = evaluation.ci95
+        return {"evaluation_mean": evaluation.mean, "evaluation_ci_low": low, "evaluation_ci_high": high}
+
+    def _stream(self, stream: np.uint32) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(self._key, stream), self.generation)
+
+    def _describe(self, dataset: SyntheticDataset, evaluation: Evaluation | None) -> SyntheticDataset:
+        finite = evaluation is not None and bool(np.isfinite(evaluation.returns).all())
+        return self._run.describe(dataset, self._seed, evaluation.summary() if evaluation and finite else None)
+
+    def save_checkpoint(self) -> None:
+        """Saves the state, so that the run can be taken up from here."""
+        if self._checkpoints and self.generation:
+            self._checkpoints.save(self.generation, self.state, self._progress.to_json())
+            self._saved = time.monotonic()
+
+    def result(self, finished: bool) -> Result:
+        """What the run came to."""
+        dataset = self._describe(self._dataset(self.state), None)
+        return Result(dataset, self._progress.best or dataset, self._progress.history, self.state, finished)
+
+
+def _rows(first: int, metrics: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
+    count = len(metrics["fitness_mean"])
+    each = (after - before) / count
+    return [
+        {
+            "generation": first + index + 1,
+            # One clock reading for each compiled call, spread evenly over its generations.
+            "seconds": before + each * (index + 1),
+            "seconds_per_generation": each,
+            **{name: values[index].item() for name, values in metrics.items()},
+        }
+        for index in range(count)
+    ]
+
+
+def _status(row: Row) -> str:
+    text = f"fitness {row['fitness_mean']:.4g} (best {row['fitness_best']:.4g})"
+    if row["non_finite"]:
+        text += f", {row['non_finite']} not finite"
+    if "evaluation_mean" in row:
+        text += f", fresh keys {row['evaluation_mean']:.4g}"
+    return text
+
+
+def _seed_of(key: jax.Array) -> int:
+    """The seed of `jax.random.key(seed)`; for a key that was derived another way, its bits as one integer."""
+    bits = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
+    seed = 0
+    for word in bits[:2]:
+        seed = (seed << 32) | word
+    return seed if seed < 2**63 else seed - 2**64

@@ -1,0 +1,115 @@
+"""Action distributions: what a policy returns. Pytrees whose leading axes are batch axes."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+class Distribution(Protocol):
+    """What every distribution over actions can do; `[...]` are its batch axes."""
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws one action for each batch element."""
+        ...
+
+    def mode(self) -> jax.Array:
+        """The most probable action of each batch element."""
+        ...
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-probability (or log-density) of an action, `[...]`."""
+        ...
+
+
+@struct.dataclass
+class Categorical:
+    """A distribution over the integers `0 .. num_actions - 1`.
+
+    Attributes:
+        logits: Unnormalised log-probabilities, `[..., num_actions]`.
+
+    Example:
+        >>> int(Categorical(jnp.array([0.0, 2.0, 1.0])).mode())
+        1
+    """
+
+    logits: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws actions, `[...]` int32."""
+        return jax.random.categorical(key, self.logits).astype(jnp.int32)
+
+    def mode(self) -> jax.Array:
+        """The most probable actions, `[...]` int32."""
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+    def log_probs(self) -> jax.Array:
+        """Log-probabilities of all actions, `[..., num_actions]`."""
+        return jax.nn.log_softmax(self.logits)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-probability of actions `[...]`."""
+        return jnp.take_along_axis(self.log_probs(), action[..., None], axis=-1)[..., 0]
+
+
+@struct.dataclass
+class DiagonalGaussian:
+    """Independent normal components.
+
+    Attributes:
+        mean: `[..., action_dim]`.
+        log_std: Natural logarithm of the standard deviation, broadcast against `mean`.
+
+    Example:
+        >>> normal = DiagonalGaussian(jnp.zeros(2), jnp.zeros(2))
+        >>> round(float(normal.log_prob(jnp.zeros(2))), 4)
+        -1.8379
+    """
+
+    mean: jax.Array
+    log_std: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws actions, `[..., action_dim]`."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def mode(self) -> jax.Array:
+        """The means, `[..., action_dim]`."""
+        return self.mean
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-density of actions `[..., action_dim]`, summed over components."""
+        standardized = (action - self.mean) * jnp.exp(-self.log_std)
+        return jnp.sum(-0.5 * (jnp.square(standardized) + math.log(2 * math.pi)) - self.log_std, axis=-1)
+
+
+@struct.dataclass
+class Uniform:
+    """Independent components, uniform between bounds; the policy that knows nothing.
+
+    Attributes:
+        low: `[..., action_dim]`.
+        high: `[..., action_dim]`.
+    """
+
+    low: jax.Array
+    high: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws actions, `[..., action_dim]`."""
+        return jax.random.uniform(key, self.low.shape, self.low.dtype, self.low, self.high)
+
+    def mode(self) -> jax.Array:
+        """The midpoints, `[..., action_dim]`."""
+        return 0.5 * (self.low + self.high)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-density of actions `[..., action_dim]`: minus infinity outside of the bounds."""
+        inside = (action >= self.low) & (action <= self.high)
+        return jnp.sum(jnp.where(inside, -jnp.log(self.high - self.low), -jnp.inf), axis=-1)

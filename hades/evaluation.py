@@ -1,0 +1,245 @@
+"""Evaluation on fresh keys, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hades import cloning
+from hades.cloning import BehaviourCloning
+from hades.dataset import EvaluationSummary, SyntheticDataset
+from hades.fitness import FitnessKeys, clone_inits, init_networks
+from hades.normalization import Normalizer, PolicyParams
+from hades.policies import Policy
+from hades.rollout import make_rollout
+from hades.settings import ActionSelection
+from hades.types import Environment, PyTree
+
+_BOOTSTRAP_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns of policies, and what to say of them.
+
+    Attributes:
+        returns: `[inits, episodes]` float; of a single policy `[1, episodes]`.
+        lengths: Steps of each episode, `[inits, episodes]`.
+        normalization_envs: How many episodes shared running statistics, None unless normalisation was running.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    normalization_envs: int | None = None
+
+    @property
+    def num_inits(self) -> int:
+        """Number of policies."""
+        return self.returns.shape[0]
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes of each policy."""
+        return self.returns.shape[1]
+
+    @property
+    def per_init(self) -> list[float]:
+        """Mean return of each policy."""
+        return [float(value) for value in self.returns.mean(axis=1)]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the return over all episodes."""
+        return float(self.returns.std())
+
+    @cached_property
+    def ci95(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the mean: policies are resampled, or the episodes where there is one policy."""
+        values = self.returns.mean(axis=1) if self.num_inits > 1 else self.returns[0]
+        return bootstrap_interval(values)
+
+    def summary(self) -> EvaluationSummary:
+        """What a dataset file keeps of it."""
+        return EvaluationSummary(
+            mean=self.mean,
+            ci95=self.ci95 if np.isfinite(self.returns).all() else None,
+            num_inits=self.num_inits,
+            num_episodes=self.num_episodes,
+            normalization_envs=self.normalization_envs,
+        )
+
+
+def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean (Efron, 1979), the same for the same values.
+
+    Args:
+        values: `[samples]`, independent of each other.
+        confidence: Probability that the interval is to cover.
+
+    Example:
+        >>> bootstrap_interval(np.array([2.0, 2.0, 2.0]))
+        (2.0, 2.0)
+    """
+    generator = np.random.default_rng(0)
+    rows = generator.integers(0, len(values), (_BOOTSTRAP_RESAMPLES, len(values)))
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(values[rows].mean(axis=1), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def evaluate(
+    key: jax.Array,
+    env: Environment,
+    policy: Policy,
+    params: PolicyParams,
+    num_episodes: int = 64,
+    action_selection: ActionSelection = "sample",
+) -> Evaluation:
+    """Plays episodes with one policy.
+
+    Args:
+        key: Fresh key; nothing that was selected on it should be evaluated with it.
+        env: Environment.
+        policy: Policy.
+        params: Its parameters with their normalisation, as `behaviour_cloning` returns them.
+        num_episodes: Episodes.
+        action_selection: Whether actions are sampled or the mode.
+    """
+    rollout = jax.jit(make_rollout(env, policy, num_episodes, action_selection))
+    episodes = rollout(key[None], jax.tree.map(lambda leaf: leaf[None, None], params.network), params.normalizer)
+    running = num_episodes if params.normalizer.kind == "running" else None
+    return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
+
+
+class DatasetEvaluator:
+    """Fresh-key evaluation of datasets, compiled once for many datasets of one shape.
+
+    Example:
+        >>> import envs, hades, jax.numpy as jnp
+        >>> env = envs.make("diagnostic/match")
+        >>> clone = hades.behaviour_cloning(hades.policies.mlp(env), num_steps=5)
+        >>> evaluator = DatasetEvaluator(env, clone, num_inits=2, num_episodes=3)
+        >>> evaluator.untrained(jax.random.key(0), Normalizer()).returns.shape
+        (2, 3)
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        clone: BehaviourCloning,
+        num_inits: int = 16,
+        num_episodes: int = 8,
+        action_selection: ActionSelection = "sample",
+        normalization_envs: int | None = None,
+        init_seed: int | None = None,
+    ) -> None:
+        """Prepares the compiled functions.
+
+        Args:
+            env: Environment.
+            clone: Trains the policies.
+            num_inits: Freshly initialised policies.
+            num_episodes: Episodes of each.
+            action_selection: Whether actions are sampled or the mode.
+            normalization_envs: Episodes that share running statistics; all of a policy's if None.
+            init_seed: The one initialisation that a HaDES-F dataset belongs to.
+
+        Raises:
+            ValueError: `num_episodes` is not a multiple of `normalization_envs`.
+        """
+        self._rollout = jax.jit(make_rollout(env, clone.policy, num_episodes, action_selection, normalization_envs))
+        self._init = jax.jit(partial(init_networks, clone))
+        self._clone = jax.jit(partial(clone_inits, clone))
+        self._draw = jax.jit(lambda key: FitnessKeys.draw(key, num_inits, init_seed))
+        self._normalization_envs = normalization_envs or num_episodes
+
+    def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> Evaluation:
+        """Trains fresh policies on a dataset and plays with them."""
+        keys = self._draw(key)
+        batched = jax.tree.map(lambda leaf: leaf[None], dataset.pairs())
+        networks = self._clone(keys, self._init(keys), batched)
+        return self._play(keys, networks, dataset.normalizer())
+
+    def untrained(self, key: jax.Array, normalizer: Normalizer) -> Evaluation:
+        """Plays with policies as they are initialised."""
+        keys = self._draw(key)
+        return self._play(keys, jax.tree.map(lambda leaf: leaf[None], self._init(keys)), normalizer)
+
+    def _play(self, keys: FitnessKeys, networks: PyTree, normalizer: Normalizer) -> Evaluation:
+        episodes = self._rollout(keys.episodes, networks, normalizer)
+        running = self._normalization_envs if normalizer.kind == "running" else None
+        return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
+
+
+def evaluate_dataset(
+    key: jax.Array,
+    env: Environment,
+    dataset: SyntheticDataset,
+    num_inits: int = 16,
+    num_episodes: int = 8,
+    clone: BehaviourCloning | None = None,
+) -> Evaluation:
+    """Trains fresh policies on a dataset, the way that its metadata says, and plays with them.
+
+    Args:
+        key: Fresh key.
+        env: Environment.
+        dataset: With metadata.
+        num_inits: Freshly initialised policies.
+        num_episodes: Episodes of each.
+        clone: Another inner loop than the one of the metadata: another architecture, optimiser, or budget.
+
+    Raises:
+        ValueError: The dataset has no metadata, or does not fit the environment or `num_episodes`.
+    """
+    if dataset.metadata is None:
+        raise ValueError("dataset: expected metadata, as a loaded or distilled dataset has")
+    check_fits(env, dataset)
+    metadata = dataset.metadata
+    summary = metadata.evaluation
+    evaluator = DatasetEvaluator(
+        env,
+        clone or cloning.from_settings(env, metadata.cloning),
+        num_inits,
+        num_episodes,
+        metadata.action_selection,
+        summary.normalization_envs if summary else None,
+        metadata.init_seed,
+    )
+    return evaluator(key, dataset)
+
+
+def zero_dataset(dataset: SyntheticDataset) -> SyntheticDataset:
+    """The dataset that knows nothing: zero observations, zero actions or uniform probabilities; the same statistics."""
+    probabilities = dataset.action_probabilities
+    return replace(
+        dataset,
+        observations=jnp.zeros_like(dataset.observations),
+        actions=None if dataset.actions is None else jnp.zeros_like(dataset.actions),
+        action_probabilities=None
+        if probabilities is None
+        else jnp.full_like(probabilities, 1 / probabilities.shape[-1]),
+    )
+
+
+def check_fits(env: Environment, dataset: SyntheticDataset) -> None:
+    """Raises `ValueError` unless observations and actions of the dataset have the environment's shapes."""
+    shape = dataset.observations.shape[1:]
+    if shape != tuple(env.observation_shape):
+        raise ValueError(f"env: observations of {env.name} have shape {env.observation_shape}, the dataset's {shape}")
+    targets = dataset.action_probabilities if dataset.actions is None else dataset.actions
+    continuous = dataset.actions is not None
+    dim = getattr(env.action_space, "action_dim" if continuous else "num_actions", None)
+    if targets is None or dim != targets.shape[1]:
+        kind = "continuous" if continuous else "discrete"
+        width = None if targets is None else targets.shape[1]
+        raise ValueError(f"env: {env.name} has {env.action_space}, but the dataset's actions are {kind}, {width} wide")

@@ -1,0 +1,1 @@
+"""Outer loops: ways in which a solution climbs an objective."""

@@ -1,0 +1,162 @@
+"""Evolution strategies of evosax as the outer loop. The one place where a sign flips: evosax minimises."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from hades.settings import EvolutionSettings, FitnessShaping
+from hades.types import PyTree
+
+Objective = Callable[[PyTree], tuple[jax.Array, dict[str, jax.Array]]]
+"""Maps a population, `[population]` in front of each leaf, to values `[population]`, higher is better, and metrics."""
+
+
+@struct.dataclass
+class EvolutionState:
+    """State of the search distribution.
+
+    Attributes:
+        strategy: State of the evosax algorithm.
+    """
+
+    strategy: PyTree
+
+
+class Evolution:
+    """An evosax strategy that maximises.
+
+    Built once, outside of the loop: evosax compiles its methods for each instance.
+
+    Attributes:
+        population_size: Candidates of a generation.
+    """
+
+    def __init__(self, solution: PyTree, population_size: int, settings: EvolutionSettings) -> None:
+        """Builds the strategy for solutions that look like `solution`.
+
+        Raises:
+            ValueError: evosax has no distribution-based strategy of that name, or the population size does not suit it.
+        """
+        self.population_size = population_size
+        self._strategy = _build_strategy(solution, population_size, settings)
+        self._params = _strategy_params(self._strategy, population_size, settings)
+
+    def init(self, key: jax.Array, solution: PyTree) -> EvolutionState:
+        """The search distribution around a first solution."""
+        return EvolutionState(self._strategy.init(key, solution, self._params))
+
+    def step(
+        self, key: jax.Array, state: EvolutionState, objective: Objective
+    ) -> tuple[EvolutionState, dict[str, jax.Array]]:
+        """One generation: ask, evaluate, tell.
+
+        Args:
+            key: Key of this generation.
+            state: Search distribution.
+            objective: Evaluates a population; not finite values are counted and stand as the worst finite one.
+
+        Returns:
+            The new distribution, and scalars: `fitness_mean`, `fitness_best`, `fitness_worst`, `fitness_std`,
+            `non_finite`, and what the objective reported.
+        """
+        ask_key, tell_key = jax.random.split(key)
+        population, strategy = self._strategy.ask(ask_key, state.strategy, self._params)
+        values, metrics = objective(population)
+        values, non_finite = replace_non_finite(values)
+        strategy, _ = self._strategy.tell(tell_key, population, -values, strategy, self._params)
+        metrics |= {
+            "fitness_mean": jnp.mean(values),
+            "fitness_best": jnp.max(values),
+            "fitness_worst": jnp.min(values),
+            "fitness_std": jnp.std(values),
+            "non_finite": non_finite,
+        }
+        return EvolutionState(strategy), metrics
+
+    def solution(self, state: EvolutionState) -> PyTree:
+        """The mean of the search distribution."""
+        return self._strategy.get_mean(state.strategy)
+
+
+def replace_non_finite(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Puts the worst finite value of a generation in the place of those that are not finite.
+
+    Args:
+        values: `[population]`, higher is better.
+
+    Returns:
+        The values, all zero where none was finite, and the number of those replaced, `[]` int32.
+
+    Example:
+        >>> replace_non_finite(jnp.array([3.0, jnp.nan, 1.0]))[0].tolist()
+        [3.0, 1.0, 1.0]
+    """
+    finite = jnp.isfinite(values)
+    worst = jnp.min(jnp.where(finite, values, jnp.inf))
+    return jnp.where(finite, values, jnp.where(jnp.isfinite(worst), worst, 0.0)), jnp.sum(~finite)
+
+
+def strategy_names() -> tuple[str, ...]:
+    """Names of the distribution-based strategies of evosax."""
+    from evosax.algorithms import distribution_based_algorithms
+
+    return tuple(distribution_based_algorithms)
+
+
+def _build_strategy(solution: PyTree, population_size: int, settings: EvolutionSettings) -> Any:
+    from evosax.algorithms import distribution_based_algorithms
+
+    if settings.strategy not in distribution_based_algorithms:
+        raise ValueError(f"strategy: expected one of {', '.join(strategy_names())}, got {settings.strategy!r}")
+    if population_size < 2 or population_size % 2:
+        raise ValueError(f"population_size: expected an even number above 1, got {population_size}")
+    algorithm = distribution_based_algorithms[settings.strategy]
+    offered = {
+        "optimizer": _make_optimizer(settings),
+        "std_schedule": optax.constant_schedule(settings.sigma),
+        "fitness_shaping_fn": settings.fitness_shaping and _shaping(settings.fitness_shaping),
+    }
+    accepted = inspect.signature(algorithm.__init__).parameters
+    arguments = {name: value for name, value in offered.items() if name in accepted and value is not None}
+    try:
+        return algorithm(population_size=population_size, solution=solution, **arguments)
+    except AssertionError as error:
+        raise ValueError(f"strategy: {settings.strategy} refuses these settings: {error}") from None
+
+
+def _strategy_params(strategy: Any, population_size: int, settings: EvolutionSettings) -> Any:
+    from evosax.algorithms.distribution_based.discovered_es import get_weights
+
+    params = strategy.default_params
+    names = {field.name for field in dataclasses.fields(params)}
+    if "std_init" in names:
+        params = params.replace(std_init=jnp.float32(settings.sigma))
+    if settings.temperature is not None:
+        if "weights" not in names:
+            raise ValueError(f"temperature: {settings.strategy} has no recombination weights to temper")
+        params = params.replace(weights=get_weights(population_size, settings.temperature))
+    return params
+
+
+def _make_optimizer(settings: EvolutionSettings) -> optax.GradientTransformation:
+    if settings.optimizer == "adam":
+        return optax.adam(settings.learning_rate, b1=settings.adam_b1)
+    return optax.sgd(settings.learning_rate)
+
+
+def _shaping(name: FitnessShaping) -> Callable[..., jax.Array]:
+    from evosax.core import fitness_shaping
+
+    return {
+        "raw": fitness_shaping.identity_fitness_shaping_fn,
+        "centered_rank": fitness_shaping.centered_rank_fitness_shaping_fn,
+        "z_score": fitness_shaping.standardize_fitness_shaping_fn,
+    }[name]

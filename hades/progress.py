@@ -1,0 +1,86 @@
+"""Progress of long work: a bar on a terminal or in a notebook, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class ProgressReport:
+    """Tells generations per second, environment steps per second, fitness, and time left; writes to stderr."""
+
+    def __init__(self, total: int, done: int = 0, enabled: bool = True) -> None:
+        """Begins at `done` of `total` generations."""
+        self._total = total
+        self._enabled = enabled
+        self._console = Console(stderr=not _in_notebook())
+        self._bar: Progress | None = None
+        if enabled and (self._console.is_terminal or self._console.is_jupyter):
+            columns = (
+                TextColumn("generation {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, TextColumn("{task.fields[status]}"), console=self._console)
+            self._task = self._bar.add_task("", total=total, completed=done, status="compiling")
+        self._last_line = time.monotonic()
+        self._first: tuple[float, int] | None = None
+
+    def __enter__(self) -> Self:
+        """Shows the bar, or says in a line that work began."""
+        if self._bar:
+            self._bar.start()
+        elif self._enabled:
+            self._line(f"compiling, then {self._total} generations")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, generation: int, seconds_per_generation: float, env_steps: float, status: str) -> None:
+        """Reports finished generations.
+
+        Args:
+            generation: How many are finished.
+            seconds_per_generation: Of the last compiled call.
+            env_steps: Environment steps of a generation, on average over the last call.
+            status: What else to say, such as the fitness.
+        """
+        rate = 1.0 / max(seconds_per_generation, 1e-9)
+        status = f"{rate:.3g} generations/s, {_si(env_steps * rate)} steps/s, {status}"
+        if self._bar:
+            self._bar.update(self._task, completed=generation, status=status)
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, generation)
+        if self._enabled and (now - self._last_line > _SECONDS_BETWEEN_LINES or generation >= self._total):
+            self._last_line = now
+            left = seconds_per_generation * (self._total - generation)
+            self._line(f"generation {generation}/{self._total}, {status}, {left:.0f} s left")
+
+    def _line(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _si(value: float) -> str:
+    for unit in ("", "k", "M"):
+        if value < 1000:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}G"
+
+
+def _in_notebook() -> bool:
+    return Console().is_jupyter

@@ -1,0 +1,254 @@
+"""Recipes: short functions that put kernels together into the published methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from hades import cloning, policies
+from hades.dataset import DatasetMetadata, EvaluationSummary, SyntheticDataset, package_versions
+from hades.evaluation import DatasetEvaluator
+from hades.fitness import FitnessKeys, make_fitness
+from hades.normalization import Normalizer, PolicyParams
+from hades.outer.evolution import Evolution
+from hades.rollout import make_rollout
+from hades.run import Metrics, Run, RunState
+from hades.settings import CloningSettings, EvolutionSettings, HadesSettings
+from hades.sharding import population_mesh, shard_fitness
+from hades.types import Discrete, Environment, PyTree
+
+
+def hades_r(
+    env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
+) -> Run:
+    """HaDES-R (arXiv 2406.15042): fresh initialisations every generation, for datasets that train any policy.
+
+    Args:
+        env: Environment.
+        mesh: Devices that the population is spread over; all that JAX has if None.
+        normalizer: Given observation statistics, in place of those that `init` would measure.
+        **settings: Fields of `HadesSettings`.
+
+    Raises:
+        ValueError: A setting does not suit the environment; the message names it.
+    """
+    return from_settings(env, HadesSettings(**settings, method="hades-r"), mesh=mesh, normalizer=normalizer)
+
+
+def hades_f(
+    env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
+) -> Run:
+    """HaDES-F (arXiv 2406.15042): one initialisation for the whole run. Arguments and errors of `hades_r`."""
+    return from_settings(env, HadesSettings(**settings, method="hades-f"), mesh=mesh, normalizer=normalizer)
+
+
+def paper_brax(env: Environment, *, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
+    """Published settings for Brax, N=64: arXiv 2406.15042, appendix, and the released code (`run_bd.py`)."""
+    short = env.name in ("brax/hopper", "brax/inverted_double_pendulum")
+    settings = HadesSettings(
+        method="hades-f" if fixed_init else "hades-r",
+        dataset_size=64,
+        population_size=2048,
+        num_inits=1 if fixed_init else 2,
+        num_episodes=4,
+        observation_normalization="running",
+        normalization_envs=4,
+        cloning=CloningSettings(
+            hidden_sizes=(512, 512),
+            activation="tanh",
+            loss="gaussian_nll",
+            learning_rate=0.005,
+            max_grad_norm=0.5,
+            num_steps=200 if short else 400,
+        ),
+        evolution=EvolutionSettings("Open_ES", sigma=0.03, learning_rate=0.05, adam_b1=0.99, fitness_shaping="raw"),
+    )
+    return dataclasses.replace(settings, **overrides)
+
+
+def paper_minatar(env: Environment, *, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
+    """Published settings for MinAtar, N=16 with one-hot labels: arXiv 2406.15042, appendix, and the released code."""
+    del env
+    settings = HadesSettings(
+        method="hades-f" if fixed_init else "hades-r",
+        dataset_size=16,
+        population_size=2048,
+        num_inits=1 if fixed_init else 2,
+        num_episodes=8,
+        observation_normalization="fixed",
+        learn_labels=False,
+        cloning=CloningSettings(
+            hidden_sizes=(512, 512), activation="relu", loss="cross_entropy", learning_rate=0.03, num_steps=64
+        ),
+        evolution=EvolutionSettings("SNES", sigma=0.5, learning_rate=1.0, optimizer="sgd", temperature=20.0),
+    )
+    return dataclasses.replace(settings, **overrides)
+
+
+def from_settings(
+    env: Environment, settings: HadesSettings, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None
+) -> Run:
+    """HaDES with given settings. Arguments and errors of `hades_r`."""
+    settings = resolve(env, settings)
+    solutions = _Solutions(env, settings)
+    clone = cloning.from_settings(env, settings.cloning)
+    rollout = make_rollout(
+        env, clone.policy, settings.num_episodes, settings.action_selection, settings.normalization_envs
+    )
+    fitness = make_fitness(clone, rollout, settings.cloning_chunk_size, settings.rollout_chunk_size)
+    mesh = population_mesh() if mesh is None else mesh
+    if mesh.size > 1:
+        fitness = shard_fitness(fitness, mesh)
+    evolution = Evolution(solutions.first(jax.random.key(0)), settings.population_size, settings.evolution)
+
+    def init(key: jax.Array) -> RunState:
+        # Generations count from 0 up, and a key folded with the largest integers never meets theirs.
+        search_key, solution_key, statistics_key = jax.random.split(jax.random.fold_in(key, np.uint32(2**32 - 1)), 3)
+        first = normalizer or initial_normalizer(statistics_key, env, settings)
+        return RunState(key, jnp.int32(0), evolution.init(search_key, solutions.first(solution_key)), first)
+
+    def step(state: RunState) -> tuple[RunState, Metrics]:
+        search_key, fitness_key = jax.random.split(jax.random.fold_in(state.key, state.generation))
+        keys = FitnessKeys.draw(fitness_key, settings.num_inits, settings.init_seed)
+
+        def objective(population: PyTree) -> tuple[jax.Array, Metrics]:
+            result = fitness(keys, jax.vmap(solutions.dataset)(population), state.normalizer)
+            return result.values, {"env_steps": jnp.sum(result.lengths)}
+
+        outer, metrics = evolution.step(search_key, state.outer, objective)
+        return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics
+
+    def dataset(state: RunState) -> SyntheticDataset:
+        mean = solutions.dataset(evolution.solution(state.outer))
+        return dataclasses.replace(mean, observation_mean=state.normalizer.mean, observation_std=state.normalizer.std)
+
+    def describe(dataset: SyntheticDataset, seed: int, evaluation: EvaluationSummary | None = None) -> SyntheticDataset:
+        return dataclasses.replace(dataset, metadata=_metadata(env, settings, seed, evaluation))
+
+    def make_evaluator(num_inits: int, num_episodes: int) -> DatasetEvaluator:
+        return DatasetEvaluator(
+            env,
+            clone,
+            num_inits,
+            num_episodes,
+            settings.action_selection,
+            settings.normalization_envs,
+            settings.init_seed,
+        )
+
+    return Run(env, settings, init, step, dataset, describe, make_evaluator)
+
+
+def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:
+    """Fills in what depends on the environment, and refuses what does not suit it.
+
+    Raises:
+        ValueError: The loss does not suit the action space, or the initialisation seed the method.
+    """
+    discrete = isinstance(env.action_space, Discrete)
+    loss = settings.cloning.loss or ("cross_entropy" if discrete else "gaussian_nll")
+    if (loss == "cross_entropy") != discrete:
+        kind = "discrete: cross_entropy" if discrete else "continuous: gaussian_nll or mse"
+        raise ValueError(f"loss: actions of {env.name} are {kind} expected, got {loss}")
+    init_seed = settings.init_seed
+    if settings.method == "hades-f" and init_seed is None:
+        init_seed = 0
+    if settings.method == "hades-r" and init_seed is not None:
+        raise ValueError(f"init_seed: hades-r draws fresh initialisations, expected none, got {init_seed}")
+    if settings.method == "hades-f" and settings.num_inits != 1:
+        raise ValueError(f"num_inits: hades-f has one initialisation, expected 1, got {settings.num_inits}")
+    running = settings.observation_normalization == "running"
+    if settings.normalization_envs is not None and not running:
+        raise ValueError("normalization_envs: expected none unless observation_normalization is running")
+    envs = settings.normalization_envs or settings.num_episodes
+    return dataclasses.replace(
+        settings,
+        init_seed=init_seed,
+        normalization_envs=envs if running else None,
+        cloning=dataclasses.replace(settings.cloning, loss=loss),
+    )
+
+
+def initial_normalizer(key: jax.Array, env: Environment, settings: HadesSettings) -> Normalizer:
+    """The normaliser that a run begins with; fixed statistics are measured on episodes of random actions."""
+    if settings.observation_normalization != "fixed":
+        return Normalizer(settings.observation_normalization)
+    return measure_statistics(key, env, settings.statistics_episodes, min_std=settings.min_std)
+
+
+def measure_statistics(
+    key: jax.Array,
+    env: Environment,
+    num_episodes: int,
+    policy: policies.Policy | None = None,
+    params: PolicyParams | None = None,
+    min_std: float = 0.01,
+) -> Normalizer:
+    """Fixed observation statistics of first episodes.
+
+    Args:
+        key: Key.
+        env: Environment.
+        num_episodes: Episodes, played at once.
+        policy: Who plays; uniformly random actions if None.
+        params: Parameters of `policy`.
+        min_std: Smallest standard deviation, in the units of the observation.
+    """
+    rollout = make_rollout(env, policy or policies.uniform(env), num_episodes)
+    network = jax.tree.map(lambda leaf: leaf[None, None], params.network if params else ())
+    statistics = rollout(key[None], network, Normalizer("running")).statistics
+    return Normalizer.from_statistics(jax.tree.map(lambda leaf: leaf[0, 0, 0], statistics), min_std)
+
+
+class _Solutions:
+    """What evolution moves, and the dataset that it stands for."""
+
+    def __init__(self, env: Environment, settings: HadesSettings) -> None:
+        self._env = env
+        self._settings = settings
+
+    def first(self, key: jax.Array) -> PyTree:
+        """The solution that a run begins with: `init_scale` times standard normal numbers, logits of labels zero."""
+        size, space = self._settings.dataset_size, self._env.action_space
+        observation_key, action_key = jax.random.split(key)
+        scale = self._settings.init_scale
+        solution = {"observations": scale * jax.random.normal(observation_key, (size, *self._env.observation_shape))}
+        if not isinstance(space, Discrete):
+            solution["actions"] = scale * jax.random.normal(action_key, (size, space.action_dim))
+        elif self._settings.learn_labels:
+            solution["action_logits"] = jnp.zeros((size, space.num_actions))
+        return solution
+
+    def dataset(self, solution: PyTree) -> SyntheticDataset:
+        """The pairs of one solution."""
+        if "actions" in solution:
+            return SyntheticDataset(solution["observations"], actions=solution["actions"])
+        if "action_logits" in solution:
+            probabilities = jax.nn.softmax(solution["action_logits"])
+        else:
+            labels = jnp.arange(self._settings.dataset_size) % self._env.action_space.num_actions  # type: ignore[union-attr]
+            probabilities = jax.nn.one_hot(labels, self._env.action_space.num_actions)  # type: ignore[union-attr]
+        return SyntheticDataset(solution["observations"], action_probabilities=probabilities)
+
+
+def _metadata(
+    env: Environment, settings: HadesSettings, seed: int, evaluation: EvaluationSummary | None
+) -> DatasetMetadata:
+    return DatasetMetadata(
+        env=env.name,
+        env_options=env.options,
+        max_episode_steps=env.max_steps,
+        method=settings.method,
+        observation_normalization=settings.observation_normalization,
+        action_selection=settings.action_selection,
+        init_seed=settings.init_seed,
+        cloning=settings.cloning,
+        evaluation=evaluation,
+        created_with=package_versions(env.name),
+        seed=seed,
+    )

@@ -1,0 +1,138 @@
+"""Rollouts of first episodes: masked when they end, ended with the last of them, nothing stacked over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from hades.normalization import Normalizer, RunningStatistics
+from hades.policies import Policy
+from hades.settings import ActionSelection
+from hades.types import Environment, PyTree
+
+
+@struct.dataclass
+class Episodes:
+    """What became of the first episode of every environment.
+
+    Attributes:
+        returns: Sum of rewards, not discounted, `[candidates, inits, episodes]`.
+        lengths: Steps until the episode ended, `[candidates, inits, episodes]` int32.
+        statistics: Running statistics of the raw observations at the end, with leading axes
+            `[candidates, inits, groups]`; None unless normalisation is running.
+    """
+
+    returns: jax.Array
+    lengths: jax.Array
+    statistics: RunningStatistics | None = None
+
+
+Rollout: TypeAlias = Callable[[jax.Array, PyTree, Normalizer], Episodes]
+"""`rollout(keys [inits], params [candidates, inits, ...], normalizer)`, see `make_rollout`."""
+
+
+@struct.dataclass
+class _Group:
+    """Parallel episodes of one policy that share their running statistics. Axes of a single group: `[envs]`."""
+
+    state: Any
+    observations: jax.Array
+    returns: jax.Array
+    lengths: jax.Array
+    alive: jax.Array
+    statistics: RunningStatistics | None
+
+
+def make_rollout(
+    env: Environment,
+    policy: Policy,
+    num_episodes: int,
+    action_selection: ActionSelection = "sample",
+    normalization_envs: int | None = None,
+) -> Rollout:
+    """Makes the function that plays episodes with a batch of policies.
+
+    Candidates share the keys of their inits, so that all of them see the same first states and the same noise
+    (common random numbers). One scalar predicate outside of every vmap ends the loop, with the last living episode.
+
+    Args:
+        env: The environment; rolled for at most its `max_steps`.
+        policy: Plays; its parameters come with each call.
+        num_episodes: Episodes of each policy.
+        action_selection: Whether actions are drawn from the policy's distribution or are its mode.
+        normalization_envs: With running normalisation, how many episodes share statistics; all of them if None.
+
+    Returns:
+        A function of keys `[inits]`, network parameters with leading axes `[candidates, inits]`, and a normalizer.
+
+    Raises:
+        ValueError: `num_episodes` is not a multiple of `normalization_envs`.
+    """
+    group_size = normalization_envs or num_episodes
+    if num_episodes % group_size:
+        raise ValueError(
+            f"num_episodes: expected a multiple of {group_size}, the environments that share running statistics, "
+            f"got {num_episodes}"
+        )
+    num_groups = num_episodes // group_size
+
+    def start(key: jax.Array, normalizer: Normalizer) -> _Group:
+        state, observations = jax.vmap(env.reset)(jax.random.split(key, group_size))
+        statistics = None
+        if normalizer.kind == "running":
+            statistics = RunningStatistics.empty(env.observation_shape)
+        zeros = jnp.zeros(group_size)
+        alive = jnp.ones(group_size, bool)
+        return _Group(state, observations, zeros, zeros.astype(jnp.int32), alive, statistics)
+
+    def advance(key: jax.Array, group: _Group, params: PyTree, normalizer: Normalizer) -> _Group:
+        keys = jax.random.split(key, group_size + 1)
+        statistics = group.statistics
+        if statistics is None:
+            seen = normalizer.apply(group.observations)
+        else:
+            statistics = statistics.update(group.observations, group.alive)
+            seen = statistics.apply(group.observations)
+        distribution = policy.apply(params, seen)
+        actions = distribution.sample(keys[0]) if action_selection == "sample" else distribution.mode()
+        step = jax.vmap(env.step)(keys[1:], group.state, actions)
+        return _Group(
+            step.state,
+            step.observation,
+            group.returns + jnp.where(group.alive, step.reward, 0.0),
+            group.lengths + group.alive,
+            group.alive & ~(step.terminated | step.truncated),
+            statistics,
+        )
+
+    # Axes [candidates, inits, groups] are mapped from the inside out; keys have no candidate axis, so that XLA
+    # draws the random numbers of a step once for all candidates.
+    advance_policy = jax.vmap(advance, in_axes=(0, 0, None, None))
+    advance_inits = jax.vmap(advance_policy, in_axes=(0, 0, 0, None))
+    advance_all = jax.vmap(advance_inits, in_axes=(None, 0, 0, None))
+
+    def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> Episodes:
+        group_keys = jax.vmap(lambda key: jax.random.split(key, num_groups))(keys)
+        start_all = jax.vmap(jax.vmap(start, in_axes=(0, None)), in_axes=(0, None))
+        first = start_all(jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0)))(group_keys), normalizer)
+        candidates = jax.tree.leaves(params)[0].shape[0] if jax.tree.leaves(params) else 1
+        groups = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (candidates, *leaf.shape)), first)
+
+        def any_alive(carry: tuple[jax.Array, _Group]) -> jax.Array:
+            time, groups = carry
+            return (time < env.max_steps) & jnp.any(groups.alive)
+
+        def advance_time(carry: tuple[jax.Array, _Group]) -> tuple[jax.Array, _Group]:
+            time, groups = carry
+            keys = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, time + 1)))(group_keys)
+            return time + 1, advance_all(keys, groups, params, normalizer)
+
+        _, groups = jax.lax.while_loop(any_alive, advance_time, (jnp.int32(0), groups))
+        shape = (candidates, keys.shape[0], num_episodes)
+        return Episodes(groups.returns.reshape(shape), groups.lengths.reshape(shape), groups.statistics)
+
+    return rollout

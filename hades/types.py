@@ -1,0 +1,124 @@
+"""The vocabulary of the library: environments, action spaces and the arrays that pass between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+
+PyTree = Any
+"""Any nest of arrays that JAX can flatten."""
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """A finite set of actions, the integers `0 .. num_actions - 1`.
+
+    Attributes:
+        num_actions: How many actions there are.
+    """
+
+    num_actions: int
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """Real-valued actions inside a box, in the environment's own units.
+
+    Attributes:
+        low: Lower bound of each component, `[action_dim]`.
+        high: Upper bound of each component, `[action_dim]`.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses bounds of different lengths, infinite ones, and a lower bound that is not below its upper one."""
+        if len(self.low) != len(self.high):
+            raise ValueError(f"low has {len(self.low)} components and high has {len(self.high)}: expected the same")
+        for index, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(f"action component {index}: expected finite bounds with low < high, got {low}, {high}")
+
+    @property
+    def action_dim(self) -> int:
+        """Number of components of an action."""
+        return len(self.low)
+
+
+ActionSpace = Discrete | Continuous
+"""What a policy may do: `Discrete` or `Continuous`."""
+
+
+class Step(NamedTuple):
+    """What one step of an environment returns. All fields are of a single, unbatched environment.
+
+    Attributes:
+        state: The environment's state after the step, any pytree.
+        observation: `[*observation_shape]` float32, of `state`; never that of a new episode.
+        reward: `[]` float32.
+        terminated: `[]` bool, the episode reached an end that is part of the task.
+        truncated: `[]` bool, the episode was cut off by its time limit without having terminated.
+    """
+
+    state: PyTree
+    observation: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A simulator of single episodes, as pure functions of explicit keys; `jax.vmap` makes it parallel.
+
+    An environment never resets itself: what it returns after `terminated` or `truncated` is undefined but
+    finite in shape, and callers mask it. Any object with these members is an environment, no base class needed.
+
+    Attributes:
+        name: Identifier that is written into dataset files, such as `"brax/hopper"`.
+        options: What besides the name it takes to make this environment again, such as `{"backend": "spring"}`.
+        observation_shape: Shape of one observation.
+        action_space: `Discrete` or `Continuous`.
+        max_steps: Steps after which an episode is truncated.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def action_space(self) -> ActionSpace: ...  # noqa: D102
+
+    @property
+    def max_steps(self) -> int: ...  # noqa: D102
+
+    def reset(self, key: jax.Array) -> tuple[PyTree, jax.Array]:
+        """Begins an episode.
+
+        Args:
+            key: A typed key.
+
+        Returns:
+            The first state, any pytree, and the first observation, `[*observation_shape]` float32.
+        """
+        ...
+
+    def step(self, key: jax.Array, state: PyTree, action: jax.Array) -> Step:
+        """Advances one episode by one step.
+
+        Args:
+            key: A typed key for what is random in the transition.
+            state: What `reset` or the last `step` returned.
+            action: `[]` integer, or `[action_dim]` float, which the environment clips to its bounds.
+        """
+        ...

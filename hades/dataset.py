@@ -2,147 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import math
 import os
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from flax.core import FrozenDict
 
-from hades._version import __version__
+from hades.metadata import DatasetMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer
 from hades.npz import read_arrays, write_arrays
-from hades.settings import ActionSelection, CloningSettings, Normalization, from_dict, require_positive, to_dict
+from hades.settings import CloningSettings
 
-FORMAT = 1
-"""Version of the file format that this module writes and reads."""
-
-_SIMULATORS = ("brax", "gymnax", "gymnasium")
 _PROBABILITY_TOLERANCE = 1e-3
 
 
 class DatasetError(ValueError):
     """A dataset or its file is not what the format says; the message is one sentence that says where and how."""
-
-
-@dataclass(frozen=True)
-class EvaluationSummary:
-    """The return of fresh policies that were cloned from a dataset.
-
-    Attributes:
-        mean: Mean return over inits and episodes.
-        ci95: Lower and upper end of the 95 % interval of the mean, or None where it was not computed.
-        num_inits: Policies that were initialised and cloned.
-        num_episodes: Episodes of each of them.
-        normalization_envs: With running normalisation, the parallel environments that share statistics.
-
-    Raises:
-        ValueError: A count is not positive, a number is not finite, or the interval's ends are in the wrong order.
-    """
-
-    mean: float
-    ci95: tuple[float, float] | None
-    num_inits: int
-    num_episodes: int
-    normalization_envs: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses what no evaluation can have measured."""
-        if not math.isfinite(self.mean):
-            raise ValueError(f"mean: expected a finite number, got {self.mean}")
-        if self.ci95 is not None and not -math.inf < self.ci95[0] <= self.ci95[1] < math.inf:
-            raise ValueError(f"ci95: expected two finite numbers in ascending order, got {list(self.ci95)}")
-        for name in ("num_inits", "num_episodes", "normalization_envs"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetMetadata:
-    """Where a dataset comes from and how a policy is trained on it; hashable, so that it can be static under `jax.jit`.
-
-    The defaults are for Python: a file holds every field. Only those of its cloning settings may be absent there.
-
-    Attributes:
-        env: Name of the environment, such as `"brax/hopper"`.
-        max_episode_steps: Steps after which an episode is truncated.
-        method: How it was distilled, free text such as `"hades-r"`.
-        observation_normalization: How raw observations become those of the dataset.
-        action_selection: Whether policies sample their actions or take the mode.
-        cloning: The inner loop that it was distilled for.
-        env_options: What else makes the environment; a mapping of JSON values, kept in an immutable form.
-        init_seed: Seed of the one initialisation that it was distilled for (HaDES-F), or None when it serves any.
-        evaluation: What fresh policies that were cloned from it return, or None while that is unknown.
-        created_with: Version of each package that took part, see `package_versions`.
-        source: Free text.
-        seed: Seed of the run.
-        format: Version of the file format.
-
-    Raises:
-        ValueError: `max_episode_steps` is not positive, or a seed does not fit into 64 bits.
-
-    Example:
-        >>> metadata = DatasetMetadata(
-        ...     env="brax/hopper", max_episode_steps=1000, method="hades-r", observation_normalization="none",
-        ...     action_selection="mode", cloning=CloningSettings(), env_options={"backend": "spring"})
-        >>> metadata.env_options["backend"]
-        'spring'
-        >>> hash(metadata) == hash(metadata)
-        True
-    """
-
-    env: str
-    max_episode_steps: int
-    method: str
-    observation_normalization: Normalization
-    action_selection: ActionSelection
-    cloning: CloningSettings
-    env_options: Mapping[str, Any] = field(default_factory=FrozenDict)
-    init_seed: int | None = None
-    evaluation: EvaluationSummary | None = None
-    created_with: Mapping[str, str] = field(default_factory=FrozenDict)
-    source: str = ""
-    seed: int = 0
-    format: int = FORMAT
-
-    def __post_init__(self) -> None:
-        """Refuses numbers out of range, and makes the mappings immutable."""
-        require_positive("max_episode_steps", self.max_episode_steps)
-        for name in ("init_seed", "seed"):
-            seed = getattr(self, name)
-            if seed is not None and not -(2**63) <= seed < 2**63:
-                raise ValueError(f"{name}: expected an integer of 64 bits, got {seed!r:.60}")
-        object.__setattr__(self, "env_options", _freeze(self.env_options))
-        object.__setattr__(self, "created_with", _freeze(self.created_with))
-
-
-def package_versions(env: str) -> dict[str, str]:
-    """Versions to write into a dataset file's `created_with`; scores are comparable only within one simulator version.
-
-    Args:
-        env: Name of the environment; the part before the slash says which simulator it runs in.
-
-    Returns:
-        The versions of hades, of jax, and of the simulator's package where it is an installed one.
-
-    Example:
-        >>> sorted(package_versions("gymnax/CartPole-v1"))
-        ['gymnax', 'hades', 'jax']
-    """
-    versions = {"hades": __version__, "jax": jax.__version__}
-    simulator = env.partition("/")[0]
-    if simulator in _SIMULATORS:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[simulator] = importlib.metadata.version(simulator)
-    return versions
 
 
 @struct.dataclass
@@ -222,12 +101,12 @@ class SyntheticDataset:
         try:
             if self.metadata is None:
                 raise ValueError("metadata: expected a DatasetMetadata, got None")
-            present["metadata"] = _to_json(self.metadata)
+            present["metadata"] = metadata_to_array(self.metadata)
             arrays = {name: np.asarray(value) for name, value in present.items()}
             arrays, metadata = _check(arrays)
         except ValueError as error:
             _refuse(path, error)
-        arrays["metadata"] = np.array(_to_json(metadata))
+        arrays["metadata"] = metadata_to_array(metadata)
         write_arrays(path, arrays)
 
     @classmethod
@@ -259,24 +138,6 @@ def _refuse(path: str | os.PathLike[str], error: ValueError) -> NoReturn:
     raise DatasetError(f"{os.fspath(path)}: {error}".replace("\n", " ")) from None
 
 
-def _freeze(value: Any) -> Any:
-    """An immutable, hashable form of JSON values in which the order of keys plays no part."""
-    if isinstance(value, Mapping):
-        return FrozenDict({key: _freeze(value[key]) for key in sorted(value)})
-    return tuple(_freeze(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-def _to_json(metadata: DatasetMetadata) -> str:
-    data = to_dict(metadata)
-    # Format 1 was first written without it.
-    if data["cloning"]["batch_size"] is None:
-        del data["cloning"]["batch_size"]
-    try:
-        return json.dumps(data, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata: expected values that JSON can hold ({error})") from None
-
-
 def _check(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], DatasetMetadata]:
     """The one validator, for reading and writing, of what a file holds or is about to hold.
 
@@ -289,7 +150,7 @@ def _check(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Dat
     for name in ("metadata", "observations"):
         if name not in arrays:
             raise ValueError(f"{name}: missing, expected in every dataset file, got {', '.join(arrays) or 'no arrays'}")
-    metadata = _parse_metadata(arrays["metadata"])
+    metadata = metadata_from_array(arrays["metadata"])
     checked = {"metadata": arrays["metadata"], "observations": _numbers("observations", arrays["observations"])}
     observation_shape = checked["observations"].shape[1:]
     if not observation_shape:
@@ -365,23 +226,3 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
         index = tuple(int(axis) for axis in np.argwhere(~finite)[0])
         raise ValueError(f"{name}: expected finite numbers of float32, got {array[index]} at {list(index)}")
     return numbers
-
-
-def _parse_metadata(array: np.ndarray) -> DatasetMetadata:
-    if array.dtype.kind != "U" or array.ndim != 0:
-        raise ValueError(f"metadata: expected 0-d text, got {array.dtype} of shape {array.shape}")
-    try:
-        data = json.loads(str(array))
-        # Reading takes NaN and numbers that overflow to infinity, writing refuses them.
-        json.dumps(data, allow_nan=False)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"metadata: expected a JSON object, got text that is not JSON ({error})") from None
-    if isinstance(data, dict):
-        # The format comes first: under another one, other keys may be right.
-        found = data.get("format", FORMAT)
-        if type(found) is not int or found != FORMAT:
-            raise ValueError(f"metadata.format: expected {FORMAT}, the one known format, got {found!r:.60}")
-        for entry in fields(DatasetMetadata):
-            if entry.name not in data:
-                raise ValueError(f"metadata.{entry.name}: missing, expected in every dataset file")
-    return from_dict(DatasetMetadata, data, where="metadata", ignore_unknown=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from hades.checkpointing import Checkpoints
 from hades.dataset import SyntheticDataset
-from hades.evaluation import Evaluation
+from hades.evaluation import DatasetEvaluator, Evaluation
 from hades.progress import ProgressReport
 from hades.run import Metrics, Run, RunState
 from hades.run_directory import RunDirectory
@@ -36,6 +36,8 @@ class Result:
         best_dataset: The best mean by fresh-key evaluation; its metadata has the return on keys that did not select it.
         history: A row of metrics for each generation, the rows of the file `metrics.jsonl`.
         state: The state at the end; `run.step` takes it further.
+        best_generation: Generation of `best_dataset`.
+        evaluator: The compiled evaluation on fresh keys that the run used.
         finished: Whether all generations were done, False where `should_stop` ended the loop.
     """
 
@@ -43,6 +45,8 @@ class Result:
     best_dataset: SyntheticDataset
     history: list[Row]
     state: RunState
+    best_generation: int
+    evaluator: DatasetEvaluator
     finished: bool
 
 
@@ -194,8 +198,9 @@ class _Distillation:
         evaluation = self._evaluator(self._stream(_SELECTION_STREAM), dataset)
         score = evaluation.mean if np.isfinite(evaluation.mean) else -np.inf
         progress = self._progress
-        if progress.best is None or score > progress.best_score:
-            # The score that chose it is too good by the choice; what is written comes from other keys.
+        if progress.best is None or score >= progress.best_score:
+            # Ties go to the later one, which had longer to become robust. The score that chose a dataset is too good by
+            # the choice, so that what is written comes from other keys.
             confirmed = self._evaluator(self._stream(_CONFIRMATION_STREAM), dataset)
             progress.best_score, progress.best_generation = score, self.generation
             progress.best = self._describe(dataset, confirmed)
@@ -220,7 +225,9 @@ class _Distillation:
     def result(self, finished: bool) -> Result:
         """What the run came to."""
         dataset = self._describe(self._dataset(self.state), None)
-        return Result(dataset, self._progress.best or dataset, self._progress.history, self.state, finished)
+        progress = self._progress
+        best, generation = (progress.best, progress.best_generation) if progress.best else (dataset, self.generation)
+        return Result(dataset, best, progress.history, self.state, generation, self._evaluator, finished)
 
 
 def _rows(first: int, metrics: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:

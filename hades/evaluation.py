@@ -11,8 +11,9 @@ import numpy as np
 
 from hades import cloning
 from hades.cloning import BehaviourCloning
-from hades.dataset import EvaluationSummary, SyntheticDataset
+from hades.dataset import SyntheticDataset
 from hades.fitness import FitnessKeys, clone_inits, init_networks
+from hades.metadata import EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.rollout import make_rollout
@@ -180,18 +181,16 @@ class DatasetEvaluator:
         return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
 
 
-def evaluate_dataset(
-    key: jax.Array,
+def dataset_evaluator(
     env: Environment,
     dataset: SyntheticDataset,
     num_inits: int = 16,
     num_episodes: int = 8,
     clone: BehaviourCloning | None = None,
-) -> Evaluation:
-    """Trains fresh policies on a dataset, the way that its metadata says, and plays with them.
+) -> DatasetEvaluator:
+    """The evaluation that suits the metadata of a dataset.
 
     Args:
-        key: Fresh key.
         env: Environment.
         dataset: With metadata.
         num_inits: Freshly initialised policies.
@@ -201,21 +200,31 @@ def evaluate_dataset(
     Raises:
         ValueError: The dataset has no metadata, or does not fit the environment or `num_episodes`.
     """
-    if dataset.metadata is None:
+    metadata = dataset.metadata
+    if metadata is None:
         raise ValueError("dataset: expected metadata, as a loaded or distilled dataset has")
     check_fits(env, dataset)
-    metadata = dataset.metadata
-    summary = metadata.evaluation
-    evaluator = DatasetEvaluator(
+    return DatasetEvaluator(
         env,
         clone or cloning.from_settings(env, metadata.cloning),
         num_inits,
         num_episodes,
         metadata.action_selection,
-        summary.normalization_envs if summary else None,
+        metadata.evaluation.normalization_envs if metadata.evaluation else None,
         metadata.init_seed,
     )
-    return evaluator(key, dataset)
+
+
+def evaluate_dataset(
+    key: jax.Array,
+    env: Environment,
+    dataset: SyntheticDataset,
+    num_inits: int = 16,
+    num_episodes: int = 8,
+    clone: BehaviourCloning | None = None,
+) -> Evaluation:
+    """Trains fresh policies on a dataset and plays with them. Arguments and errors of `dataset_evaluator`."""
+    return dataset_evaluator(env, dataset, num_inits, num_episodes, clone)(key, dataset)
 
 
 def zero_dataset(dataset: SyntheticDataset) -> SyntheticDataset:

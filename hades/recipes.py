@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hades import cloning, policies
-from hades.dataset import DatasetMetadata, EvaluationSummary, SyntheticDataset, package_versions
+from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator
 from hades.fitness import FitnessKeys, make_fitness
+from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
 from hades.normalization import Normalizer, PolicyParams
 from hades.outer.evolution import Evolution
 from hades.rollout import make_rollout
@@ -47,9 +48,15 @@ def hades_f(
     return from_settings(env, HadesSettings(**settings, method="hades-f"), mesh=mesh, normalizer=normalizer)
 
 
-def paper_brax(env: Environment, *, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
-    """Published settings for Brax, N=64: arXiv 2406.15042, appendix, and the released code (`run_bd.py`)."""
-    short = env.name in ("brax/hopper", "brax/inverted_double_pendulum")
+def paper_brax(env: str, *, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
+    """Published settings for Brax, N=64: arXiv 2406.15042 and its released code.
+
+    Args:
+        env: Name of the environment; two of them take half of the cloning steps.
+        fixed_init: Whether it is HaDES-F.
+        **overrides: Fields of `HadesSettings` that are to differ.
+    """
+    short = env in ("brax/hopper", "brax/inverted_double_pendulum")
     settings = HadesSettings(
         method="hades-f" if fixed_init else "hades-r",
         dataset_size=64,
@@ -71,9 +78,13 @@ def paper_brax(env: Environment, *, fixed_init: bool = False, **overrides: Any) 
     return dataclasses.replace(settings, **overrides)
 
 
-def paper_minatar(env: Environment, *, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
-    """Published settings for MinAtar, N=16 with one-hot labels: arXiv 2406.15042, appendix, and the released code."""
-    del env
+def paper_minatar(*, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
+    """Published settings for MinAtar, N=16 with one-hot labels: arXiv 2406.15042 and its released code.
+
+    Args:
+        fixed_init: Whether it is HaDES-F.
+        **overrides: Fields of `HadesSettings` that are to differ.
+    """
     settings = HadesSettings(
         method="hades-f" if fixed_init else "hades-r",
         dataset_size=16,

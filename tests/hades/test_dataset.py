@@ -13,13 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hades.dataset import (
-    DatasetError,
-    DatasetMetadata,
-    EvaluationSummary,
-    SyntheticDataset,
-    package_versions,
-)
+from hades.dataset import DatasetError, SyntheticDataset
+from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
 from hades.settings import CloningSettings, from_dict
 from tests.hades.malformed import MALFORMED_FILES, MalformedFile, valid_arrays, valid_metadata, write_file
 

@@ -1,0 +1,1 @@
+"""What a person launches: the `hades` command, presets, benchmarks, pictures and notebooks."""

@@ -1,0 +1,95 @@
+"""The `hades` command: verbs, exit codes and errors. What a verb does stands in a module of its name."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_DONE, _FAILED, _BAD_ARGUMENTS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class _Verb:
+    module: str
+    summary: str
+
+
+_VERBS = {
+    "distill": _Verb("experiments.distill", "evolve a few state-action pairs that train a policy"),
+    "train": _Verb("experiments.train", "train a policy of any architecture on a dataset file"),
+    "evaluate": _Verb("experiments.evaluate", "score a dataset, run or policy file on fresh keys"),
+    "info": _Verb("experiments.info", "tell what a dataset file or run directory holds"),
+    "bench": _Verb("experiments.bench", "measure speed, memory and generalisation"),
+}
+
+
+class BadArgumentsError(ValueError):
+    """The arguments of the command do not go together: exit code 2."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `hades VERB ...` and returns its exit code.
+
+    0 done; 1 the work failed; 2 bad arguments; 130 and 143 stopped by Ctrl-C and SIGTERM.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return _DONE if arguments else _BAD_ARGUMENTS
+    if arguments[0] == "--version":
+        from hades._version import __version__
+
+        print(__version__)
+        return _DONE
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in _VERBS:
+        return _say(f"there is no verb {verb!r}, expected one of {', '.join(_VERBS)}", _BAD_ARGUMENTS)
+    _configure_jax()
+    # With --json only the last line, the object, goes to stdout.
+    to_stderr = contextlib.redirect_stdout(sys.stderr) if "--json" in rest else contextlib.nullcontext()
+    try:
+        with to_stderr:
+            return int(importlib.import_module(_VERBS[verb].module).main(rest))
+    except BadArgumentsError as error:
+        return _say(f"{verb}: {error}", _BAD_ARGUMENTS)
+    except OSError as error:
+        return _say(f"{verb}: {_os_reason(error)}", _FAILED)
+    except ValueError as error:
+        return _say(f"{verb}: {error}", _FAILED)
+    except KeyboardInterrupt:
+        return _say(f"{verb}: stopped", 130)
+
+
+def _configure_jax() -> None:
+    """Turns on the persistent compilation cache, unless the user has set one."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hades" / "jax"
+
+
+def _os_reason(error: OSError) -> str:
+    if error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _say(sentence: str, code: int) -> int:
+    print("hades " + " ".join(sentence.split()), file=sys.stderr)
+    return code
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10}{verb.summary}" for name, verb in _VERBS.items()]
+    return "\n".join(["usage: hades VERB [--help] ...", "", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

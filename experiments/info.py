@@ -1,0 +1,79 @@
+"""`hades info`: what a dataset file, a policy file or a run directory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments.arguments import parse, print_json
+from experiments.sources import load_dataset
+from hades.metadata import DatasetMetadata
+from hades.policy_file import is_policy_file, load_policy_metadata
+from hades.run_directory import RunDirectory
+from hades.settings import to_dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoSettings:
+    """Tells what a dataset file, a policy file or a run directory holds."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Dataset file, policy file, or run directory."""
+    json: bool = False
+    """Prints one JSON object as the last line of stdout."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb and returns its exit code."""
+    settings = parse(InfoSettings, "info", arguments)
+    info = _describe(settings.source)
+    print("\n".join(_lines(info)))
+    if settings.json:
+        print_json(info)
+    return 0
+
+
+def _describe(source: Path) -> dict[str, Any]:
+    if is_policy_file(source):
+        return {"kind": "policy", "file": str(source), **_metadata(load_policy_metadata(source))}
+    run: dict[str, Any] = {}
+    if source.is_dir():
+        directory = RunDirectory(source)
+        config = directory.read_config()
+        rows = directory.read_metrics()
+        last = rows[-1] if rows else {}
+        run = {
+            "run": str(source),
+            "command": config.get("command"),
+            "generations": f"{last.get('generation', 0)} of {config.get('num_generations', 'unknown')}",
+            "seconds": last.get("seconds"),
+            "fitness_mean": last.get("fitness_mean"),
+        }
+        if not (directory.best_dataset.exists() or directory.dataset.exists()):
+            return {"kind": "run without a dataset yet", **run}
+    path, dataset, metadata = load_dataset(source)
+    shapes = {
+        name: list(getattr(dataset, name).shape)
+        for name in ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
+        if getattr(dataset, name) is not None
+    }
+    kind = "run" if run else "dataset"
+    return {"kind": kind, **run, "file": str(path), "pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
+
+
+def _metadata(metadata: DatasetMetadata) -> dict[str, Any]:
+    return {name: value for name, value in to_dict(metadata).items() if value not in (None, "")}
+
+
+def _lines(info: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for name, value in info.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name}: {value}")
+    return lines

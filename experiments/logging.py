@@ -1,0 +1,63 @@
+"""Optional loggers of a run: TensorBoard and Weights & Biases, as callbacks of `hades.distill`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from experiments.cli import BadArgumentsError
+from experiments.settings import DistillSettings
+from hades.distillation import Callback
+from hades.run import RunState
+from hades.run_directory import RunDirectory
+from hades.settings import to_dict
+
+
+@contextlib.contextmanager
+def loggers(settings: DistillSettings, directory: RunDirectory) -> Iterator[list[Callback]]:
+    """The callbacks that the settings ask for.
+
+    Raises:
+        BadArgumentsError: An extra is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        callbacks: list[Callback] = []
+        if settings.tensorboard:
+            callbacks.append(stack.enter_context(_tensorboard(directory)))
+        if settings.wandb:
+            callbacks.append(stack.enter_context(_wandb(settings, directory)))
+        yield callbacks
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "generation" and isinstance(value, (int, float))}
+
+
+@contextlib.contextmanager
+def _tensorboard(directory: RunDirectory) -> Iterator[Callback]:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise BadArgumentsError("--tensorboard: needs tensorboardx, install hades-distillation[tensorboard]") from None
+    with SummaryWriter(str(directory.path / "tensorboard")) as writer:
+
+        def log(state: RunState, row: dict[str, Any]) -> None:
+            for name, value in _numbers(row).items():
+                writer.add_scalar(name, value, row["generation"])
+
+        yield log
+
+
+@contextlib.contextmanager
+def _wandb(settings: DistillSettings, directory: RunDirectory) -> Iterator[Callback]:
+    try:
+        import wandb
+    except ImportError:
+        raise BadArgumentsError("--wandb: needs wandb, install hades-distillation[wandb]") from None
+    with wandb.init(project=settings.wandb, dir=str(directory.path), config=to_dict(settings)) as session:
+
+        def log(state: RunState, row: dict[str, Any]) -> None:
+            session.log(_numbers(row), step=row["generation"])
+
+        yield log

@@ -1,0 +1,111 @@
+"""Presets: settings of whole runs, by name. Sources are named in `hades.recipes` for those of the paper."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+
+from experiments.settings import DistillSettings, EnvironmentOptions
+from hades import recipes
+from hades.settings import CloningSettings, EvolutionSettings, HadesSettings, LoopSettings
+
+PAPER_BRAX = (
+    "ant",
+    "halfcheetah",
+    "hopper",
+    "humanoid",
+    "humanoidstandup",
+    "inverted_double_pendulum",
+    "reacher",
+    "walker2d",
+)
+PAPER_MINATAR = ("Asterix", "Breakout", "Freeway", "SpaceInvaders")
+
+
+def _cartpole() -> DistillSettings:
+    return DistillSettings(
+        env="gymnax/CartPole-v1",
+        num_generations=100,
+        settings=HadesSettings(
+            dataset_size=2,
+            population_size=64,
+            num_episodes=2,
+            learn_labels=False,
+            cloning=CloningSettings(hidden_sizes=(64, 64), learning_rate=0.01, num_steps=64),
+            evolution=EvolutionSettings(sigma=0.3, learning_rate=0.1, fitness_shaping="centered_rank"),
+        ),
+        loop=LoopSettings(evaluate_every=20),
+    )
+
+
+def _small(env: str, dataset_size: int, sigma: float, num_generations: int) -> DistillSettings:
+    cartpole = _cartpole()
+    settings = dataclasses.replace(
+        cartpole.settings,
+        dataset_size=dataset_size,
+        learn_labels=True,
+        evolution=dataclasses.replace(cartpole.settings.evolution, sigma=sigma),
+    )
+    return dataclasses.replace(cartpole, env=env, num_generations=num_generations, settings=settings)
+
+
+def _brax(env: str, dataset_size: int, num_generations: int, backend: str | None = None) -> DistillSettings:
+    settings = HadesSettings(
+        dataset_size=dataset_size,
+        population_size=64,
+        num_episodes=1,
+        cloning=CloningSettings(hidden_sizes=(64, 64), learning_rate=0.01, num_steps=100),
+        evolution=EvolutionSettings(sigma=0.1, learning_rate=0.05, fitness_shaping="centered_rank"),
+    )
+    loop = LoopSettings(generations_per_call=5, evaluate_every=25)
+    options = EnvironmentOptions(backend=backend)
+    return DistillSettings(env=env, options=options, num_generations=num_generations, settings=settings, loop=loop)
+
+
+def _paper(settings: HadesSettings, env: str, num_generations: int) -> DistillSettings:
+    loop = LoopSettings(generations_per_call=5, evaluate_every=50)
+    return DistillSettings(env=env, num_generations=num_generations, settings=settings, loop=loop)
+
+
+def _builders() -> dict[str, Callable[[], DistillSettings]]:
+    builders: dict[str, Callable[[], DistillSettings]] = {
+        "cartpole": _cartpole,
+        "acrobot": lambda: _small("gymnax/Acrobot-v1", 3, 0.3, 200),
+        "pendulum": lambda: _small("gymnax/Pendulum-v1", 8, 0.3, 300),
+        "mountaincar": lambda: _small("gymnax/MountainCarContinuous-v0", 4, 0.5, 100),
+        "hopper": lambda: _brax("brax/hopper", 4, 100),
+        "inverted-pendulum": lambda: _brax("brax/inverted_pendulum", 4, 100, backend="spring"),
+    }
+    for suffix, fixed_init in (("r", False), ("f", True)):
+        for name in PAPER_BRAX:
+            builders[f"paper/{name}-{suffix}"] = lambda name=name, fixed_init=fixed_init: _paper(  # type: ignore[misc]
+                recipes.paper_brax(f"brax/{name}", fixed_init=fixed_init), f"brax/{name}", 2000
+            )
+        for name in PAPER_MINATAR:
+            builders[f"paper/{name.lower()}-{suffix}"] = lambda name=name, fixed_init=fixed_init: _paper(  # type: ignore[misc]
+                recipes.paper_minatar(fixed_init=fixed_init), f"gymnax/{name}-MinAtar", 5000
+            )
+    return builders
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of all presets."""
+    return tuple(_builders())
+
+
+def preset(name: str) -> DistillSettings:
+    """The settings of a preset.
+
+    Raises:
+        ValueError: There is none of that name; the message has the nearest ones.
+
+    Example:
+        >>> preset("cartpole").settings.dataset_size
+        2
+    """
+    builders = _builders()
+    if name not in builders:
+        near = difflib.get_close_matches(name, builders, n=3, cutoff=0.0)
+        raise ValueError(f"preset: there is no {name!r}, the nearest are {', '.join(near)}")
+    return builders[name]()

@@ -1,0 +1,81 @@
+"""Settings of the commands: dataclasses that tyro turns into flags, and whose docstrings are the help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import envs
+from hades.settings import HadesSettings, LoopSettings, require_positive
+from hades.types import Environment
+
+_Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentOptions:
+    """What besides its name makes an environment."""
+
+    backend: str | None = None
+    """Physics of a Brax environment: positional, spring, generalized or mjx; none is positional."""
+    max_steps: int | None = None
+    """Steps after which an episode is cut off; none is the environment's own limit."""
+
+    def make(self, env: str) -> Environment:
+        """Makes the environment. Raises `ValueError` for an unknown name, or an option that does not suit it."""
+        options: dict[str, Any] = {"backend": self.backend, "max_steps": self.max_steps}
+        return envs.make(env, **{name: value for name, value in options.items() if value is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """Distils a behaviour into a few state-action pairs, by HaDES."""
+
+    env: str | None = None
+    """Environment, such as gymnax/CartPole-v1 or brax/hopper; a preset brings its own."""
+    options: Annotated[EnvironmentOptions, _Flat] = EnvironmentOptions()
+    """What besides its name makes the environment."""
+    out: Path | None = None
+    """Run directory; none is runs/ and the name of the preset or environment, the method and the seed."""
+    preset: str | None = None
+    """Settings to begin with, by name: cartpole, acrobot, pendulum, mountaincar, hopper, inverted-pendulum, or
+    paper/NAME-r and paper/NAME-f for the published ones. Flags beside it override."""
+    num_generations: int = 100
+    """Generations of the whole run."""
+    seed: int = 0
+    """Seed of all random numbers."""
+    resume: bool = False
+    """Goes on with the run that --out holds; begins it where there is none."""
+    json: bool = False
+    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
+    tensorboard: bool = False
+    """Also writes TensorBoard events into the run directory (needs the extra tensorboard)."""
+    wandb: str | None = None
+    """Also logs to this project of Weights & Biases (needs the extra wandb)."""
+    settings: Annotated[HadesSettings, _Flat] = HadesSettings()
+    """The method."""
+    loop: Annotated[LoopSettings, _Flat] = LoopSettings()
+    """The host loop."""
+
+    def __post_init__(self) -> None:
+        """Refuses a number of generations that is not positive."""
+        require_positive("num_generations", self.num_generations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How a thing is evaluated on fresh keys."""
+
+    num_episodes: int = 8
+    """Episodes of each policy."""
+    seed: int = 0
+    """Seed of the fresh keys."""
+    json: bool = False
+    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
+
+    def __post_init__(self) -> None:
+        """Refuses counts that are not positive."""
+        require_positive("num_episodes", self.num_episodes)

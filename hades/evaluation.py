@@ -204,13 +204,15 @@ def dataset_evaluator(
     if metadata is None:
         raise ValueError("dataset: expected metadata, as a loaded or distilled dataset has")
     check_fits(env, dataset)
+    # Files may say how many environments there were where they shared nothing.
+    shared = metadata.observation_normalization == "running" and metadata.evaluation is not None
     return DatasetEvaluator(
         env,
         clone or cloning.from_settings(env, metadata.cloning),
         num_inits,
         num_episodes,
         metadata.action_selection,
-        metadata.evaluation.normalization_envs if metadata.evaluation else None,
+        metadata.evaluation.normalization_envs if metadata.evaluation and shared else None,
         metadata.init_seed,
     )
 

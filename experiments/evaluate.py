@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from experiments.settings import EvaluationSettings
 from experiments.sources import load_dataset, make_environment
 from hades.evaluation import Evaluation, dataset_evaluator, evaluate, zero_dataset
 from hades.policy_file import is_policy_file, load_policy, load_policy_metadata
-from hades.settings import require_positive
+from hades.settings import ActionSelection, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class EvaluateSettings(EvaluationSettings):
     """Environment to play in; none is the one that the file names."""
     num_inits: int = 16
     """Fresh policies that a dataset trains."""
+    action_selection: ActionSelection | None = None
+    """Whether policies act by a sample of their distribution or by its mode; none is as the file says."""
     baselines: bool = False
     """Also scores its zeros: the all-zero dataset and untrained policies."""
 
@@ -69,12 +71,16 @@ def _evaluate_policy(settings: EvaluateSettings) -> tuple[Path, str, dict[str, E
     env = make_environment(metadata, settings.env)
     policy, params, _ = load_policy(settings.source, env)
     key = jax.random.key(settings.seed)
-    evaluation = evaluate(key, env, policy, params, settings.num_episodes, metadata.action_selection)
+    selection = settings.action_selection or metadata.action_selection
+    evaluation = evaluate(key, env, policy, params, settings.num_episodes, selection)
     return settings.source, env.name, {"policy": evaluation}
 
 
 def _evaluate_dataset(settings: EvaluateSettings) -> tuple[Path, str, dict[str, Evaluation]]:
     source, dataset, metadata = load_dataset(settings.source)
+    if settings.action_selection:
+        metadata = replace(metadata, action_selection=settings.action_selection)
+        dataset = replace(dataset, metadata=metadata)
     env = make_environment(metadata, settings.env)
     if metadata.init_seed is not None:
         print(

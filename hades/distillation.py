@@ -138,6 +138,7 @@ class _Distillation:
         self._evaluator = run.make_evaluator(loop.evaluation_inits, loop.evaluation_episodes)
         self._advance = jax.jit(self._generations, static_argnums=1)
         self._dataset = jax.jit(run.dataset)
+        self._compiled: set[int] = set()
         self._progress = _Progress()
         self.state = jax.jit(run.init)(key)
         self._started = self._saved = time.monotonic()
@@ -172,6 +173,10 @@ class _Distillation:
         # Calls end at multiples of their length, wherever a run is taken up: evaluations stay where they were.
         length = self._loop.generations_per_call - first % self._loop.generations_per_call
         length = min(length, num_generations - first)
+        if length not in self._compiled:
+            # Ahead of the clock reading, so that rates are those of the steady state; the call below finds it compiled.
+            self._advance.lower(self.state, length).compile()
+            self._compiled.add(length)
         before = time.monotonic() - self._started
         self.state, metrics = jax.block_until_ready(self._advance(self.state, length))
         after = time.monotonic() - self._started

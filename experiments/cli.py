@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in _VERBS:
         return _say(f"there is no verb {verb!r}, expected one of {', '.join(_VERBS)}", _BAD_ARGUMENTS)
     _configure_jax()
+    import jax  # Not before its cache was set up.
+
     # With --json only the last line, the object, goes to stdout.
     to_stderr = contextlib.redirect_stdout(sys.stderr) if "--json" in rest else contextlib.nullcontext()
     try:
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(f"{verb}: {_os_reason(error)}", _FAILED)
     except ValueError as error:
         return _say(f"{verb}: {error}", _FAILED)
+    except jax.errors.JaxRuntimeError as error:
+        return _say(f"{verb}: {str(error).partition(chr(10))[0]}", _FAILED)
     except KeyboardInterrupt:
         return _say(f"{verb}: stopped", 130)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import sys
 import time
@@ -16,7 +15,7 @@ import jax
 from experiments import tables
 from experiments.arguments import flag_value, parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.logging import loggers
+from experiments.logging import check_extras, loggers
 from experiments.pictures import draw_curve, draw_dataset
 from experiments.presets import preset
 from experiments.settings import DistillSettings
@@ -24,7 +23,6 @@ from experiments.stopping import StopSignals
 from hades import recipes
 from hades.distillation import Result, distill
 from hades.evaluation import Evaluation, zero_dataset
-from hades.files import write_atomically
 from hades.run import Run
 from hades.run_directory import RunDirectory, RunDirectoryError
 from hades.settings import from_dict, to_dict
@@ -37,15 +35,20 @@ _FREE_LOOP = {"checkpoint_seconds"}
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
     settings = resolve(arguments)
-    env = settings.options.make(settings.env) if settings.env else None
-    if env is None:
+    if not settings.env:
         raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")
     directory = RunDirectory(settings.out)  # type: ignore[arg-type]
     try:
-        run = recipes.from_settings(env, settings.settings)
+        run = recipes.from_settings(settings.options.make(settings.env), settings.settings)
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
+    try:
+        run.make_evaluator(settings.loop.evaluation_inits, settings.loop.evaluation_episodes)
+    except ValueError as error:
+        reason = str(error).removeprefix("num_episodes: ")
+        raise BadArgumentsError(f"--evaluation-episodes: {reason}") from None
     resolved = dataclasses.replace(settings, settings=run.settings, out=None, resume=False, json=False)
+    check_extras(settings)
     config = {"command": _COMMAND, **to_dict(resolved)}
     if directory.holds_run:
         directory.write_config(config)
@@ -84,7 +87,7 @@ def resolve(arguments: Sequence[str]) -> DistillSettings:
         return _resolve_resumed(arguments, RunDirectory(out))
     name = flag_value(arguments, "--preset")
     try:
-        default = preset(name) if name else DistillSettings()
+        default = DistillSettings() if name is None else preset(name)
     except ValueError as error:
         raise BadArgumentsError(f"--{error}") from None
     settings = parse(DistillSettings, _COMMAND, arguments, default)
@@ -109,6 +112,12 @@ def _resolve_resumed(arguments: Sequence[str], directory: RunDirectory) -> Disti
     settings = parse(DistillSettings, _COMMAND, arguments, saved)
     for flag, old, new in _differences(saved, settings):
         raise BadArgumentsError(f"--{flag}: the run in {directory.path} has {old}, got {new}; choose another --out")
+    rows = directory.read_metrics()
+    if rows and settings.num_generations < rows[-1]["generation"]:
+        done = rows[-1]["generation"]
+        raise BadArgumentsError(
+            f"--num-generations: the run in {directory.path} has done {done}, got {settings.num_generations}"
+        )
     return dataclasses.replace(settings, out=directory.path, resume=True)
 
 
@@ -140,7 +149,7 @@ def _report(settings: DistillSettings, run: Run, directory: RunDirectory, result
         "seconds": result.history[-1]["seconds"],
         "evaluations": table,
     }
-    write_atomically(directory.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    directory.write_summary(summary)
     title = f"{settings.settings.method} on {run.env.name}, N = {settings.settings.dataset_size}, seed {settings.seed}"
     references = {name: table[name]["mean"] for name in ("zero dataset", "untrained policy")}
     draw_curve(result.history, directory.curve, title, references)

@@ -16,9 +16,9 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.settings import EvaluationSettings
-from experiments.sources import load_dataset, make_environment
+from experiments.sources import check_dataset_fits, load_dataset, make_environment
 from hades.evaluation import Evaluation, dataset_evaluator, evaluate, zero_dataset
-from hades.policy_file import is_policy_file, load_policy, load_policy_metadata
+from hades.policy_file import PolicyFileError, is_policy_file, load_policy, load_policy_metadata
 from hades.settings import ActionSelection, require_positive
 
 
@@ -68,8 +68,13 @@ def _evaluate_policy(settings: EvaluateSettings) -> tuple[Path, str, dict[str, E
     if settings.baselines:
         raise BadArgumentsError("--baselines: expected a dataset or a run, got a policy file")
     metadata = load_policy_metadata(settings.source)
-    env = make_environment(metadata, settings.env)
-    policy, params, _ = load_policy(settings.source, env)
+    env = make_environment(metadata, settings.env, settings.source)
+    try:
+        policy, params, _ = load_policy(settings.source, env)
+    except PolicyFileError as error:
+        if settings.env is None:
+            raise
+        raise BadArgumentsError(f"--env: {error}") from None
     key = jax.random.key(settings.seed)
     selection = settings.action_selection or metadata.action_selection
     evaluation = evaluate(key, env, policy, params, settings.num_episodes, selection)
@@ -81,7 +86,8 @@ def _evaluate_dataset(settings: EvaluateSettings) -> tuple[Path, str, dict[str, 
     if settings.action_selection:
         metadata = replace(metadata, action_selection=settings.action_selection)
         dataset = replace(dataset, metadata=metadata)
-    env = make_environment(metadata, settings.env)
+    env = make_environment(metadata, settings.env, source)
+    check_dataset_fits(env, dataset, source, settings.env)
     if metadata.init_seed is not None:
         print(
             f"{source}: made for the one initialisation of seed {metadata.init_seed}, so all inits are the same",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +15,24 @@ from hades.run_directory import RunDirectory
 from hades.settings import to_dict
 
 
-@contextlib.contextmanager
-def loggers(settings: DistillSettings, directory: RunDirectory) -> Iterator[list[Callback]]:
-    """The callbacks that the settings ask for.
+def check_extras(settings: DistillSettings) -> None:
+    """Refuses loggers that are not installed, before anything is written.
 
     Raises:
         BadArgumentsError: An extra is not installed.
     """
+    wanted = {"tensorboard": ("tensorboardX", settings.tensorboard), "wandb": ("wandb", settings.wandb)}
+    for extra, (module, is_wanted) in wanted.items():
+        if is_wanted:
+            try:
+                importlib.import_module(module)
+            except ImportError:
+                raise BadArgumentsError(f"--{extra}: needs {module}, install hades-distillation[{extra}]") from None
+
+
+@contextlib.contextmanager
+def loggers(settings: DistillSettings, directory: RunDirectory) -> Iterator[list[Callback]]:
+    """The callbacks that the settings ask for, once `check_extras` has passed."""
     with contextlib.ExitStack() as stack:
         callbacks: list[Callback] = []
         if settings.tensorboard:
@@ -36,10 +48,8 @@ def _numbers(row: dict[str, Any]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _tensorboard(directory: RunDirectory) -> Iterator[Callback]:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise BadArgumentsError("--tensorboard: needs tensorboardx, install hades-distillation[tensorboard]") from None
+    from tensorboardX import SummaryWriter
+
     with SummaryWriter(str(directory.path / "tensorboard")) as writer:
 
         def log(state: RunState, row: dict[str, Any]) -> None:
@@ -51,10 +61,8 @@ def _tensorboard(directory: RunDirectory) -> Iterator[Callback]:
 
 @contextlib.contextmanager
 def _wandb(settings: DistillSettings, directory: RunDirectory) -> Iterator[Callback]:
-    try:
-        import wandb
-    except ImportError:
-        raise BadArgumentsError("--wandb: needs wandb, install hades-distillation[wandb]") from None
+    import wandb
+
     with wandb.init(project=settings.wandb, dir=str(directory.path), config=to_dict(settings)) as session:
 
         def log(state: RunState, row: dict[str, Any]) -> None:

@@ -61,8 +61,11 @@ class DistillSettings:
     """The host loop."""
 
     def __post_init__(self) -> None:
-        """Refuses a number of generations that is not positive."""
+        """Refuses a number of generations that is not positive, and a seed that JAX would take for another."""
         require_positive("num_generations", self.num_generations)
+        _require_seed("seed", self.seed)
+        if self.settings.init_seed is not None:
+            _require_seed("init_seed", self.settings.init_seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,5 +80,11 @@ class EvaluationSettings:
     """Prints one JSON object as the last line of stdout, and everything else on stderr."""
 
     def __post_init__(self) -> None:
-        """Refuses counts that are not positive."""
+        """Refuses counts that are not positive, and a seed that JAX would take for another."""
         require_positive("num_episodes", self.num_episodes)
+        _require_seed("seed", self.seed)
+
+
+def _require_seed(name: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"{name}: expected an integer from 0 to 4294967295, got {seed}")

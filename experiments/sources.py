@@ -7,7 +7,8 @@ from typing import Any
 
 import envs
 from experiments.cli import BadArgumentsError
-from hades.dataset import SyntheticDataset
+from hades.dataset import DatasetError, SyntheticDataset
+from hades.evaluation import check_fits
 from hades.metadata import DatasetMetadata
 from hades.run_directory import RunDirectory
 from hades.types import Environment
@@ -32,8 +33,13 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, DatasetMetadata]:
     return path, dataset, dataset.metadata
 
 
-def make_environment(metadata: DatasetMetadata, name: str | None = None) -> Environment:
+def make_environment(metadata: DatasetMetadata, name: str | None = None, source: Path | None = None) -> Environment:
     """The environment of a file, or another one of the same spaces.
+
+    Args:
+        metadata: Of the file.
+        name: The other one.
+        source: The file, for messages.
 
     Raises:
         BadArgumentsError: There is none of that name.
@@ -45,4 +51,31 @@ def make_environment(metadata: DatasetMetadata, name: str | None = None) -> Envi
         except ValueError as error:
             raise BadArgumentsError(f"--env: {error}") from None
     options: dict[str, Any] = dict(metadata.env_options)
-    return envs.make(metadata.env, **{"max_steps": metadata.max_episode_steps, **options})
+    try:
+        env = envs.make(metadata.env, **options)
+        if env.max_steps != metadata.max_episode_steps:
+            env = envs.make(metadata.env, **{**options, "max_steps": metadata.max_episode_steps})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source or 'metadata'}: {error}") from None
+    return env
+
+
+def check_dataset_fits(env: Environment, dataset: SyntheticDataset, source: Path, name: str | None) -> None:
+    """Refuses a dataset that does not have the shapes of the environment.
+
+    Args:
+        env: What `make_environment` made.
+        dataset: What `load_dataset` loaded.
+        source: Its file.
+        name: The environment that the arguments asked for, None where it is that of the file.
+
+    Raises:
+        BadArgumentsError: It does not suit the environment that the arguments asked for.
+        DatasetError: It does not suit its own environment.
+    """
+    try:
+        check_fits(env, dataset)
+    except ValueError as error:
+        if name is not None:
+            raise BadArgumentsError(f"--{error}") from None
+        raise DatasetError(f"{source}: {error}") from None

@@ -16,9 +16,9 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.settings import EvaluationSettings
-from experiments.sources import load_dataset, make_environment
+from experiments.sources import check_dataset_fits, load_dataset, make_environment
 from hades import cloning
-from hades.evaluation import check_fits, evaluate
+from hades.evaluation import evaluate
 from hades.policy_file import save_policy
 from hades.settings import CloningSettings
 
@@ -46,8 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     source, dataset, metadata = load_dataset(first.dataset)
     default = dataclasses.replace(first, cloning=metadata.cloning)
     settings = parse(TrainSettings, "train", arguments, default)
-    env = make_environment(metadata, settings.env)
-    check_fits(env, dataset)
+    settings = dataclasses.replace(settings, cloning=_with_loss(settings.cloning, metadata.cloning))
+    env = make_environment(metadata, settings.env, source)
+    check_dataset_fits(env, dataset, source, settings.env)
     try:
         clone = cloning.from_settings(env, settings.cloning)
     except ValueError as error:
@@ -69,3 +70,12 @@ def main(arguments: Sequence[str]) -> int:
         result: dict[str, Any] = {**tables.summary(evaluation), "env": env.name, "out": str(out)}
         print_json(result | {"train_seconds": seconds})
     return 0
+
+
+def _with_loss(cloning: CloningSettings, own: CloningSettings) -> CloningSettings:
+    """Takes the file's own loss where none was asked for, and refuses one for the other kind of actions."""
+    loss = cloning.loss or own.loss
+    if (loss == "cross_entropy") != (own.loss == "cross_entropy"):
+        expected = "cross_entropy" if own.loss == "cross_entropy" else "gaussian_nll or mse"
+        raise BadArgumentsError(f"--cloning.loss: expected {expected} for the actions of the file, got {loss}")
+    return dataclasses.replace(cloning, loss=loss)

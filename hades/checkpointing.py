@@ -47,7 +47,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Writes a checkpoint, unless there is one of this step.
+        """Writes a checkpoint, unless there is one of this step or a later one.
 
         Args:
             step: Finished generations.
@@ -57,17 +57,18 @@ class Checkpoints:
         Raises:
             OSError: The folder cannot be written, for example because the disk is full.
         """
-        if step == self.latest:
+        if self.latest is not None and step <= self.latest:
             return
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(_without_keys(state)), progress=ocp.args.JsonSave(progress)
         )
         try:
             self._manager.save(step, args=arguments)
-        except ValueError as error:  # tensorstore reports failures of the file system as values
-            raise OSError(
-                f"checkpoint of generation {step} could not be written: {str(error).splitlines()[0]}"
-            ) from None
+        except (OSError, ValueError) as error:  # tensorstore reports failures of the file system as values
+            where = f"{self._manager.directory}/{step}"
+            if isinstance(error, OSError) and error.errno:
+                raise OSError(error.errno, error.strerror, where) from error
+            raise OSError(f"{where}: could not be written: {str(error).partition(chr(10))[0]}") from error
 
     def restore(self, template: State) -> tuple[int, State, dict[str, Any]]:
         """Reads the newest checkpoint.
@@ -79,15 +80,20 @@ class Checkpoints:
             Its step, state and progress. Arrays are not committed to a device.
 
         Raises:
-            ValueError: There is no checkpoint, or it holds another kind of state.
+            ValueError: There is no checkpoint, it is damaged, or it holds another kind of state; one sentence.
         """
         step = self.latest
         if step is None:
             raise ValueError("expected a checkpoint, found none")
         plain = jax.tree.map(np.asarray, _without_keys(template))
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(plain), progress=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=arguments)
-        state = jax.tree.map(_like, template, restored.state, is_leaf=_is_key)
+        try:
+            restored = self._manager.restore(step, args=arguments)
+            state = jax.tree.map(_like, template, restored.state, is_leaf=_is_key)
+        except Exception as error:  # damaged files raise almost anything
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            where = f"{self._manager.directory}/{step}"
+            raise ValueError(f"{where}: expected a whole checkpoint of this run, got: {reason}") from None
         return step, state, restored.progress
 
 

@@ -44,6 +44,10 @@ def cross_entropy(distribution: Distribution, dataset: SyntheticDataset) -> jax.
 
 LOSSES: dict[CloningLoss, LossFunction] = {"gaussian_nll": gaussian_nll, "mse": mse, "cross_entropy": cross_entropy}
 
+# Far below what changes an update, but where a gradient is zero the derivative of Adam's square root stays finite:
+# without it, meta-gradients are NaN as soon as one parameter, such as the log-std under mse, has no gradient.
+_ADAM_EPS_ROOT = 1e-30
+
 
 @dataclass(frozen=True)
 class BehaviourCloning:
@@ -139,9 +143,11 @@ def behaviour_cloning(
     """
     if num_steps < 1:
         raise ValueError(f"num_steps: expected at least 1, got {num_steps}")
+    if isinstance(loss, str) and loss not in LOSSES:
+        raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
     return BehaviourCloning(
         policy,
-        optax.adam(5e-3, eps=1e-5) if optimizer is None else optimizer,
+        optax.adam(5e-3, eps=1e-5, eps_root=_ADAM_EPS_ROOT) if optimizer is None else optimizer,
         num_steps,
         LOSSES[loss] if isinstance(loss, str) else loss,
         batch_size,
@@ -167,7 +173,7 @@ def make_optimizer(settings: CloningSettings) -> optax.GradientTransformation:
         optimizer = optax.sgd(settings.learning_rate, momentum=settings.momentum or None)
     else:
         build = {"adam": optax.adam, "adamw": optax.adamw}[settings.optimizer]
-        optimizer = build(settings.learning_rate, eps=settings.adam_eps)
+        optimizer = build(settings.learning_rate, eps=settings.adam_eps, eps_root=_ADAM_EPS_ROOT)
     if settings.max_grad_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(settings.max_grad_norm), optimizer)

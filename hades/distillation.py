@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -169,6 +170,15 @@ class _Distillation:
 
     def advance(self, num_generations: int) -> list[Row]:
         """One compiled call, and what follows from it on the host; returns its rows of metrics."""
+        before = self.state, dataclasses.replace(self._progress)
+        try:
+            return self._call(num_generations)
+        except BaseException:
+            # A checkpoint holds all of a call or nothing of it, never a state without its evaluation and metrics.
+            self.state, self._progress = before
+            raise
+
+    def _call(self, num_generations: int) -> list[Row]:
         first = self.generation
         # Calls end at multiples of their length, wherever a run is taken up: evaluations stay where they were.
         length = self._loop.generations_per_call - first % self._loop.generations_per_call
@@ -183,7 +193,7 @@ class _Distillation:
         rows = _rows(first, jax.device_get(metrics), before, after)
         if self.generation % self._evaluate_every == 0 or self.generation >= num_generations:
             rows[-1] |= self._evaluate()
-        self._progress.history += rows
+        self._progress.history = self._progress.history + rows
         self._progress.seconds = time.monotonic() - self._started
         if self._directory:
             self._directory.append_metrics(rows)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class RunDirectory:
         best_dataset: The best mean by fresh-key evaluation.
         curve: Picture of the returns.
         dataset_picture: Picture of the best dataset.
+        summary: `summary.json`, what the finished run returns.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -48,6 +50,7 @@ class RunDirectory:
         self.best_dataset = self.path / "best_dataset.npz"
         self.curve = self.path / "curve.png"
         self.dataset_picture = self.path / "dataset.png"
+        self.summary = self.path / "summary.json"
 
     @property
     def holds_run(self) -> bool:
@@ -61,13 +64,17 @@ class RunDirectory:
             OSError: The folder cannot be made or written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.versions, _to_json(installed_versions()))
+        _write(self.versions, _to_json(installed_versions()))
         # Written last: a folder with a config.json holds a run.
-        write_atomically(self.config, _to_json(config))
+        _write(self.config, _to_json(config))
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replaces the settings of a run, when it goes on for longer than it was begun for."""
-        write_atomically(self.config, _to_json(config))
+        _write(self.config, _to_json(config))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Writes what the finished run returns."""
+        _write(self.summary, _to_json(summary))
 
     def read_config(self) -> dict[str, Any]:
         """The settings of the run.
@@ -91,19 +98,33 @@ class RunDirectory:
         Raises:
             OSError: They cannot be written.
         """
-        with self.metrics.open("a") as file:
+        with _naming(self.metrics), self.metrics.open("a") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All whole rows of the metrics; a last line that an interrupted write cut short is passed over."""
+        """All whole rows of the metrics; a last line that an interrupted write cut short is passed over.
+
+        Raises:
+            RunDirectoryError: Another line is no JSON object with a generation.
+        """
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = self.metrics.read_text(errors="replace").splitlines(keepends=True)
+        return [self._row(index + 1, line) for index, line in enumerate(lines) if line.endswith("\n")]
+
+    def _row(self, number: int, line: str) -> dict[str, Any]:
+        row = None
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+        if not isinstance(row, dict) or not isinstance(row.get("generation"), int):
+            where = f"{self.metrics}: line {number}"
+            raise RunDirectoryError(f"{where}: expected a JSON object with a generation, got {line.strip()!r:.60}")
+        return row
 
     def truncate_metrics(self, generation: int) -> list[dict[str, Any]]:
         """Drops rows behind a generation, which a resumed run will write again, and returns the others."""
         rows = [row for row in self.read_metrics() if row["generation"] <= generation]
-        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        _write(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         return rows
 
 
@@ -132,6 +153,20 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Lets errors of the system name a file, where they would name a temporary one or, on a full disk, none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _write(path: Path, content: str) -> None:
+    with _naming(path):
+        write_atomically(path, content)
 
 
 def _to_json(value: Mapping[str, Any]) -> str:

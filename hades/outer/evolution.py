@@ -51,7 +51,9 @@ class Evolution:
 
     def init(self, key: jax.Array, solution: PyTree) -> EvolutionState:
         """The search distribution around a first solution."""
-        return EvolutionState(self._strategy.init(key, solution, self._params))
+        strategy = self._strategy.init(key, solution, self._params)
+        # evosax begins with weakly typed leaves; a step returns strong ones, and would be compiled a second time for them.
+        return EvolutionState(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), strategy))
 
     def step(
         self, key: jax.Array, state: EvolutionState, objective: Objective
@@ -105,16 +107,21 @@ def replace_non_finite(values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def strategy_names() -> tuple[str, ...]:
-    """Names of the distribution-based strategies of evosax."""
+    """Names of the distribution-based strategies of evosax that need no more than a solution and a population size."""
     from evosax.algorithms import distribution_based_algorithms
 
-    return tuple(distribution_based_algorithms)
+    def needs(algorithm: type) -> set[str]:
+        parameters = inspect.signature(algorithm.__init__).parameters.values()  # type: ignore[misc]
+        return {parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty}
+
+    given = {"self", "population_size", "solution"}
+    return tuple(name for name, algorithm in distribution_based_algorithms.items() if needs(algorithm) <= given)
 
 
 def _build_strategy(solution: PyTree, population_size: int, settings: EvolutionSettings) -> Any:
     from evosax.algorithms import distribution_based_algorithms
 
-    if settings.strategy not in distribution_based_algorithms:
+    if settings.strategy not in strategy_names():
         raise ValueError(f"strategy: expected one of {', '.join(strategy_names())}, got {settings.strategy!r}")
     if population_size < 2 or population_size % 2:
         raise ValueError(f"population_size: expected an even number above 1, got {population_size}")

@@ -1,0 +1,36 @@
+"""`hades bench`: speed, memory and generalisation, each with a command of its own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from experiments.cli import BadArgumentsError
+
+_SUMMARIES = {
+    "generation": "one generation against the straightforward formulation: seconds and memory",
+    "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs `hades bench NAME ...` and returns its exit code.
+
+    Raises:
+        BadArgumentsError: There is no benchmark of that name.
+    """
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    known = ", ".join(_SUMMARIES)
+    if not arguments:
+        raise BadArgumentsError(f"expected the name of a benchmark, one of {known}")
+    name, rest = arguments[0], arguments[1:]
+    if name not in _SUMMARIES:
+        raise BadArgumentsError(f"there is no benchmark {name!r}, expected one of {known}")
+    return int(importlib.import_module(f"experiments.bench.{name}").main(rest))
+
+
+def _usage() -> str:
+    lines = [f"  {name:<15}{summary}" for name, summary in _SUMMARIES.items()]
+    return "\n".join(["usage: hades bench NAME [--help] ...", "", *lines])

@@ -1,0 +1,1 @@
+"""Measurements of properties that a test is too short for."""

@@ -1,0 +1,215 @@
+"""`python -m experiments.checks.resume`: kills runs at random moments and compares what they leave when they go on.
+
+A run is ended by SIGKILL at a moment drawn uniformly from its whole life (imports, compilation, writing of files and
+checkpoints), then goes on by `hades distill --resume` to its end. The datasets must be those of a run that nothing
+ended, byte for byte, and so must the metrics but for the seconds in them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments import tables
+from experiments.arguments import parse, print_json
+from hades.dataset import DatasetError, SyntheticDataset
+from hades.run_directory import RunDirectory
+from hades.settings import require_positive
+
+_LAST_TRIAL_KILLS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeCheckSettings:
+    """Kills runs at random moments, and compares what they leave in the end with an uninterrupted run."""
+
+    kills: int = 10
+    """Trials, each killed once and then resumed; the last one up to four times."""
+    preset: str | None = "cartpole"
+    """Preset of the run; none takes the defaults of hades distill."""
+    env: str | None = None
+    """Environment in place of the preset's."""
+    num_generations: int | None = None
+    """Generations of the run; none is what the preset says."""
+    flags: str = ""
+    """More flags of hades distill in one string, as --flags="--dataset-size 4"."""
+    seed: int = 0
+    """Seed of the moments, and of the run."""
+    cold: bool = False
+    """Begins every trial with an empty compilation cache, so that kills also fall into compilation."""
+    json: bool = False
+    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
+
+    def __post_init__(self) -> None:
+        """Refuses a number of kills that is not positive."""
+        require_positive("kills", self.kills)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one run.
+
+    Attributes:
+        moments: Seconds after each start at which it was killed.
+        generations: Rows of metrics that it had left at each kill.
+        checkpoints: Generation of the newest checkpoint at each kill, -1 where there was none.
+        whole: Whether every dataset file could be read after each kill.
+        dataset_equal: Whether `dataset.npz` has the bytes of the uninterrupted run's.
+        best_dataset_equal: The same of `best_dataset.npz`.
+        metrics_equal: Whether the metrics are the same but for the seconds in them.
+    """
+
+    moments: list[float]
+    generations: list[int]
+    checkpoints: list[int]
+    whole: bool
+    dataset_equal: bool
+    best_dataset_equal: bool
+    metrics_equal: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was killed, and nothing was lost or changed."""
+        return (
+            bool(self.moments) and self.whole and self.dataset_equal and self.best_dataset_equal and self.metrics_equal
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the check; 0 if all trials passed, 1 otherwise."""
+    settings = parse(ResumeCheckSettings, "checks.resume", list(sys.argv[1:] if arguments is None else arguments))
+    with tempfile.TemporaryDirectory(prefix="hades-resume-") as folder:
+        duration, trials = check(settings, Path(folder))
+    rows = [
+        (
+            str(index + 1),
+            " ".join(f"{moment:.2f}" for moment in trial.moments),
+            " ".join(map(str, trial.generations)),
+            " ".join(map(str, trial.checkpoints)),
+            *("yes" if equal else "NO" for equal in (trial.whole, trial.dataset_equal, trial.best_dataset_equal)),
+            "yes" if trial.metrics_equal else "NO",
+        )
+        for index, trial in enumerate(trials)
+    ]
+    header = ("trial", "killed after (s)", "generation", "checkpoint", "files whole", "dataset", "best dataset")
+    title = f"kill -9 and --resume against an uninterrupted run of {duration:.1f} s"
+    passed = sum(trial.passed for trial in trials)
+    stream = sys.stderr if settings.json else sys.stdout
+    print(tables.table(title, (*header, "metrics"), rows), file=stream)
+    kills = sum(len(trial.moments) for trial in trials)
+    print(f"{passed} of {len(trials)} trials equal, byte for byte, after {kills} kills", file=stream)
+    if settings.json:
+        result: dict[str, Any] = {"passed": passed, "trials": len(trials), "kills": kills, "duration": duration}
+        print_json(result | {"settings": asdict(settings), "rows": [asdict(trial) for trial in trials]})
+    return 0 if passed == len(trials) else 1
+
+
+def check(settings: ResumeCheckSettings, folder: Path) -> tuple[float, list[Trial]]:
+    """Runs all trials.
+
+    Returns:
+        Seconds of the uninterrupted run, and the trials.
+    """
+    reference = RunDirectory(folder / "reference")
+    if not settings.cold:
+        # Fills the compilation cache, so that the moments below are spread over the life of the runs that follow.
+        _finish(settings, folder / "warm-up", folder)
+    started = time.monotonic()
+    _finish(settings, reference.path, folder)
+    duration = time.monotonic() - started
+    moments = random.Random(settings.seed)
+    trials = []
+    for index in range(settings.kills):
+        kills = _LAST_TRIAL_KILLS if index == settings.kills - 1 and settings.kills > 1 else 1
+        trial = _trial(settings, folder / f"trial-{index}", reference, lambda: moments.uniform(0, duration), kills)
+        print(f"trial {index + 1} of {settings.kills}: {'equal' if trial.passed else 'DIFFERS'}", file=sys.stderr)
+        trials.append(trial)
+    return duration, trials
+
+
+def _trial(
+    settings: ResumeCheckSettings, out: Path, reference: RunDirectory, draw: Callable[[], float], kills: int
+) -> Trial:
+    run = RunDirectory(out)
+    killed, generations, checkpoints, whole = [], [], [], True
+    while len(killed) < kills:
+        moment = draw()
+        process = _start(settings, out, out.with_name(f"{out.name}-cache"))
+        try:
+            process.communicate(timeout=moment)
+            if killed:
+                break  # What was left to do was done before the next moment came.
+            shutil.rmtree(out, ignore_errors=True)  # Never killed, so that it shows nothing: another moment.
+            continue
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        killed.append(moment)
+        generations.append(len(run.read_metrics()))
+        steps = [int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()]
+        checkpoints.append(max(steps, default=-1))
+        whole = whole and all(_readable(path) for path in (run.dataset, run.best_dataset) if path.exists())
+    _finish(settings, out, out.with_name(f"{out.name}-cache"))
+    return Trial(
+        killed,
+        generations,
+        checkpoints,
+        whole,
+        run.dataset.read_bytes() == reference.dataset.read_bytes(),
+        run.best_dataset.read_bytes() == reference.best_dataset.read_bytes(),
+        _without_seconds(run) == _without_seconds(reference),
+    )
+
+
+def _finish(settings: ResumeCheckSettings, out: Path, cache: Path) -> None:
+    process = _start(settings, out, cache)
+    error = process.communicate()[1]
+    if process.returncode:
+        raise SystemExit(f"{shlex.join(map(str, process.args))} ended with code {process.returncode}:\n{error}")  # type: ignore[arg-type]
+
+
+def _start(settings: ResumeCheckSettings, out: Path, cache: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "experiments.cli", "distill", "--out", str(out), "--resume"]
+    chosen = {"--preset": settings.preset, "--env": settings.env, "--num-generations": settings.num_generations}
+    for flag, value in chosen.items():
+        command += [] if value is None else [flag, str(value)]
+    command += ["--seed", str(settings.seed), "--checkpoint-seconds", "0", *shlex.split(settings.flags)]
+    environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if settings.cold else {})
+    # A session of its own, so that what it started dies with it.
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _readable(path: Path) -> bool:
+    try:
+        SyntheticDataset.load(path)
+    except DatasetError:
+        return False
+    return True
+
+
+def _without_seconds(run: RunDirectory) -> list[dict[str, Any]]:
+    timing = ("seconds", "seconds_per_generation")
+    return [{name: value for name, value in row.items() if name not in timing} for row in run.read_metrics()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

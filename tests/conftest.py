@@ -1,0 +1,42 @@
+"""Fixtures of the whole suite, and the compilation cache that makes a second run quick."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from hades.run import Run
+
+# Set before anything imports JAX (hence the imports within fixtures), and in the environment, so that processes that
+# tests start share the cache. Small programs are cached too: runs that tests build more than once compile once.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A cache that cannot be read or written costs time, never a test.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
+
+
+@pytest.fixture(scope="session")
+def small_run() -> Run:
+    """HaDES-R on a task whose right answer is shown at every step; a generation takes a millisecond."""
+    import hades
+    from envs.diagnostic import Match
+    from hades.settings import CloningSettings, EvolutionSettings
+
+    return hades.recipes.hades_r(
+        Match(num_actions=3, max_steps=8),
+        dataset_size=3,
+        population_size=8,
+        num_inits=1,
+        num_episodes=2,
+        observation_normalization="none",
+        cloning=CloningSettings(hidden_sizes=(), kernel_init="lecun_normal", learning_rate=0.05, num_steps=10),
+        evolution=EvolutionSettings(sigma=0.5, learning_rate=0.2, fitness_shaping="centered_rank"),
+    )

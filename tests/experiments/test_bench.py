@@ -1,0 +1,194 @@
+"""The benchmarks at tiny sizes: the yardstick computes the same fitness, and results have what they promise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from experiments import bench, cli
+from experiments.bench import architectures, generation, measuring, memory, straightforward
+from experiments.bench.cases import CASES, Case
+from experiments.cli import BadArgumentsError
+from hades import recipes
+from hades.dataset import SyntheticDataset
+from hades.run import RunState
+from hades.settings import CloningSettings, EvolutionSettings, HadesSettings
+
+SETTINGS = HadesSettings(
+    dataset_size=2,
+    population_size=4,
+    num_inits=2,
+    num_episodes=2,
+    observation_normalization="none",
+    init_scale=0.5,
+    cloning=CloningSettings(hidden_sizes=(8,), kernel_init="lecun_normal", learning_rate=0.03, num_steps=3),
+    evolution=EvolutionSettings(sigma=0.5),
+    cloning_chunk_size=2,
+    rollout_chunk_size=2,
+)
+TINY = {
+    "match": Case("diagnostic/match", SETTINGS, trained=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))),
+    "target": Case("diagnostic/target", SETTINGS, env_options={"max_steps": 3}),
+    "cartpole": Case(
+        "gymnax/CartPole-v1",
+        dataclasses.replace(SETTINGS, learn_labels=False, observation_normalization="fixed", statistics_episodes=4),
+        env_options={"max_steps": 30},
+    ),
+}
+
+
+@pytest.fixture
+def dataset_file(tmp_path: Path) -> Path:
+    env = envs.make("diagnostic/match")
+    run = recipes.from_settings(env, SETTINGS)
+    dataset = SyntheticDataset(3 * jnp.eye(3), action_probabilities=jnp.eye(3))
+    path = tmp_path / "match.npz"
+    run.describe(dataset, seed=0).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["target", "cartpole"])
+def test_straightforward_generation_is_that_of_hades(name: str) -> None:
+    prepared = measuring.prepare(TINY[name], seed=0)
+    step = measuring.make_step("straightforward", prepared)
+
+    @jax.jit
+    def both(state: RunState) -> Any:
+        after, metrics, everything = step(state)
+        values = measuring.hades_values(prepared.run, state, everything.datasets)
+        return (after.outer, metrics), prepared.run.step(state), everything, values
+
+    (after, metrics), (expected, expected_metrics), everything, values = both(prepared.states[measuring.FIRST])
+    np.testing.assert_allclose(everything.values, values, atol=1e-4)
+    assert len(set(values.tolist())) == 4
+    np.testing.assert_allclose(metrics["fitness_best"], expected_metrics["fitness_best"], atol=1e-4)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), after, expected.outer)
+    reports = everything.reports
+    assert reports.reward.shape == (4, 2, prepared.run.env.max_steps, 2)
+    assert everything.losses.shape == (4, 2, 3)
+    np.testing.assert_allclose(reports.episode_return[:, :, -1], reports.reward.sum(axis=2), atol=1e-5)
+    assert reports.done[:, :, -1].all()
+
+
+def test_straightforward_refuses_running_statistics() -> None:
+    settings = dataclasses.replace(SETTINGS, observation_normalization="running")
+    with pytest.raises(ValueError, match="normalisation"):
+        straightforward.make_fitness(envs.make("diagnostic/match"), settings)
+
+
+def test_solution_stands_for_its_dataset() -> None:
+    run = recipes.from_settings(envs.make("diagnostic/match"), SETTINGS)
+    dataset = run.dataset(run.init(jax.random.key(0)))
+    population = jax.tree.map(lambda leaf: leaf[None], straightforward.solution_of(dataset, SETTINGS))
+    again = straightforward.datasets_of(population, run.env)
+    np.testing.assert_allclose(again.observations[0], dataset.observations)
+    np.testing.assert_allclose(again.action_probabilities[0], dataset.action_probabilities, rtol=1e-6)  # type: ignore[index]
+
+
+def test_generation_writes_and_prints_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(CASES, "cartpole", lambda: TINY["match"])
+    peaks = {"baseline_bytes": 1, "compiled_bytes": 2, "peak_bytes": 3, "peak_rss_bytes": 2}
+    monkeypatch.setattr(generation, "peak_memory", lambda *_: dict(peaks))
+    out = tmp_path / "results" / "generation.json"
+    assert cli.main(["bench", "generation", "--cases", "cartpole", "--repeats", "2", "--out", str(out), "--json"]) == 0
+    printed = capfd.readouterr()
+    result = json.loads(printed.out)
+    assert "cartpole, first generation" in printed.err
+    assert result == json.loads(out.read_text())
+    assert {"command", "git_commit", "device", "versions", "cases"} < set(result)
+    assert result["command"][:3] == ["hades", "bench", "generation"]
+    _check_case(result["cases"]["cartpole"])
+
+
+def _check_case(case: dict[str, Any]) -> None:
+    assert set(case["populations"]) == {measuring.FIRST, measuring.TRAINED}
+    for population in case["populations"].values():
+        assert population["fitness_max_abs_difference"] < 1e-4
+        assert population["fitness_mean"]["hades"] == pytest.approx(population["fitness_mean"]["straightforward"])
+        for formulation in measuring.FORMULATIONS:
+            seconds = population["seconds"][formulation]
+            assert len(seconds["all"]) == 2
+            assert 0 < seconds["min"] <= seconds["median"]
+    assert case["memory"]["hades"]["total_bytes"] > 0
+    assert case["memory"]["ratio"] < 1
+    assert case["memory"]["peak_rss_ratio"] == 1
+    assert case["compile_seconds"]["hades"] > 0
+    assert case["targets"]["memory_met"] is True
+
+
+def test_memory_is_measured_before_and_after(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(CASES, "cartpole", lambda: TINY["match"])
+    memory.main(["cartpole", "hades", "0"])
+    measured = json.loads(capsys.readouterr().out)
+    assert 0 < measured["baseline_bytes"] <= measured["compiled_bytes"] <= measured["peak_bytes"]
+
+
+def test_memory_says_why_its_process_failed() -> None:
+    with pytest.raises(ValueError, match="memory of nothing, hades: KeyError"):
+        memory.peak_memory("nothing", "hades", 0)
+
+
+def test_real_cases_suit_their_environments() -> None:
+    for name, build in CASES.items():
+        case = build()
+        assert recipes.resolve(envs.make(case.env, **case.env_options), case.settings), name
+
+
+def test_architectures_compares_policies_with_the_file(
+    dataset_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(architectures, "HIDDEN_SIZES", ((4, 4),))
+    out = tmp_path / "architectures.json"
+    flags = ["--num-inits", "1", "--num-episodes", "2", "--num-steps", "40", "--out", str(out), "--json"]
+    assert cli.main(["bench", "architectures", str(dataset_file), *flags]) == 0
+    printed = capfd.readouterr()
+    result = json.loads(printed.out)
+    assert result == json.loads(out.read_text())
+    assert len(result["combinations"]) == 4
+    assert set(result["references"]) == {architectures.OWN, architectures.ZERO, architectures.UNTRAINED}
+    assert result["threshold_return"] == pytest.approx(0.9 * result["references"][architectures.OWN]["mean"])
+    assert result["num_reaching"] == sum(
+        entry["mean"] >= result["threshold_return"] for entry in result["combinations"]
+    )
+    first = result["combinations"][0]
+    assert (first["name"], first["num_steps"], first["learning_rate"]) == ("mlp 2x4 relu, adam", 40, 0.03)
+    last = result["combinations"][-1]
+    assert (last["optimizer"], last["learning_rate"], last["momentum"]) == ("sgd", 0.1, 0.9)
+    assert "mlp 2x4 tanh, sgd" in printed.err
+
+
+@pytest.mark.parametrize(
+    "flags", [["--threshold", "0"], ["--sgd-momentum", "1"], ["--num-steps", "0"], ["--num-inits", "0"]]
+)
+def test_architectures_refuses_bad_flags(flags: list[str], dataset_file: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["architectures", str(dataset_file), *flags])
+
+
+def test_help_names_the_benchmarks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "--help"]) == 0
+    assert "architectures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["speed"]])
+def test_unknown_benchmark_is_a_bad_argument_that_names_the_known(arguments: list[str]) -> None:
+    assert cli.main(["bench", *arguments]) == 2
+    with pytest.raises(BadArgumentsError, match="generation, architectures"):
+        bench.main(arguments)
+
+
+def test_repeats_must_be_positive() -> None:
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(["generation", "--repeats", "0"])

@@ -1,0 +1,150 @@
+"""`hades distill`: what a run leaves behind, and that its `config.json` is enough to begin it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import hades as library
+from experiments.settings import DistillSettings
+from hades import recipes
+from hades.dataset import SyntheticDataset
+from hades.settings import from_dict
+from tests.experiments.command import CONTRACT_FILES, TINY, Outcome, make_run
+
+
+def rows_of(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_run_leaves_exactly_the_files_of_the_contract(finished_run: Path) -> None:
+    assert {path.name for path in finished_run.iterdir()} == CONTRACT_FILES
+    for picture in ("curve.png", "dataset.png"):
+        assert (finished_run / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_have_one_row_a_generation(finished_run: Path) -> None:
+    rows = rows_of(finished_run)
+    assert [row["generation"] for row in rows] == [1, 2, 3, 4]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert [row["generation"] for row in rows if "evaluation_mean" in row] == [2, 4]
+    assert all(before["seconds"] <= after["seconds"] for before, after in itertools.pairwise(rows))
+
+
+def test_datasets_say_what_the_run_was(finished_run: Path, fixed_init_run: Path) -> None:
+    best = SyntheticDataset.load(finished_run / "best_dataset.npz").metadata
+    last = SyntheticDataset.load(finished_run / "dataset.npz").metadata
+    assert best is not None
+    assert last is not None
+    assert (best.env, best.method, best.init_seed, best.seed) == ("diagnostic/match", "hades-r", None, 0)
+    assert best.cloning.hidden_sizes == (4,)
+    assert best.evaluation is not None
+    assert (best.evaluation.num_inits, best.evaluation.num_episodes) == (2, 2)
+    assert last == dataclasses.replace(best, evaluation=None)
+    fixed = SyntheticDataset.load(fixed_init_run / "best_dataset.npz")
+    assert fixed.metadata is not None
+    assert (fixed.metadata.method, fixed.metadata.init_seed) == ("hades-f", 7)
+    assert fixed.actions is not None
+
+
+def test_config_is_enough_to_begin_the_run_again(finished_run: Path, tmp_path: Path) -> None:
+    config = json.loads((finished_run / "config.json").read_text())
+    assert config.pop("command") == "distill"
+    settings = from_dict(DistillSettings, config)
+    assert settings.env is not None
+    run = recipes.from_settings(settings.options.make(settings.env), settings.settings)
+    library.distill(
+        jax.random.key(settings.seed),
+        run,
+        settings.num_generations,
+        out=tmp_path / "again",
+        loop=settings.loop,
+        progress=False,
+    )
+    for name in ("dataset.npz", "best_dataset.npz"):
+        assert (tmp_path / "again" / name).read_bytes() == (finished_run / name).read_bytes()
+
+
+def test_versions_name_packages_and_devices(finished_run: Path) -> None:
+    versions = json.loads((finished_run / "versions.json").read_text())
+    assert {"hades", "jax", "evosax", "brax", "gymnax"} <= set(versions["packages"])
+    assert versions["devices"]
+    assert set(versions) == {"packages", "python", "platform", "devices", "git_commit"}
+
+
+def test_json_is_all_of_stdout_and_the_rest_goes_to_stderr(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = hades("distill", *TINY, "--out", tmp_path / "run", "--json", "--seed", "5", "--max-steps", "4")
+    assert outcome.code == 0
+    summary = outcome.json
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["env"], summary["generations"]) == ("diagnostic/match", 4)
+    assert set(summary["evaluations"]) == {"best dataset", "last dataset", "zero dataset", "untrained policy"}
+    for words in ("4 generations", "best_dataset.npz (of generation", "mean return"):
+        assert words in outcome.err
+    metadata = SyntheticDataset.load(tmp_path / "run" / "dataset.npz").metadata
+    assert metadata is not None
+    assert (metadata.seed, metadata.max_episode_steps) == (5, 4)
+    assert dict(metadata.env_options) == {"max_steps": 4}
+    # The file alone says how long its episodes are.
+    evaluated = hades("evaluate", tmp_path / "run", "--num-inits", "2", "--num-episodes", "2", "--json").json
+    assert 0 <= evaluated["mean"] <= 4
+
+
+def test_default_folder_is_named_after_the_run(hades: Callable[..., Outcome]) -> None:
+    assert hades("distill", *TINY).code == 0
+    assert Path("runs/diagnostic-match-hades-r-seed0/summary.json").is_file()
+
+
+def test_environment_with_its_own_option_goes_round(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert hades("distill", *TINY, "--env", "diagnostic/fixed-length", "--max-steps", "3", "--out", out).code == 0
+    evaluated = hades("evaluate", out, "--num-inits", "2", "--num-episodes", "2", "--json").json
+    assert (evaluated["mean"], evaluated["std"]) == (3.0, 0.0)
+
+
+def test_run_whose_returns_are_never_finite_still_ends(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    outcome = hades("distill", *TINY, "--env", "diagnostic/nan", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert all(np.isfinite(SyntheticDataset.load(out / "dataset.npz").observations).ravel())
+    assert json.loads((out / "summary.json").read_text())["generations"] == 4
+    assert hades("info", out).code == 0
+
+
+def test_tensorboard_events_are_written(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    outcome = hades("distill", *TINY, "--out", tmp_path / "run", "--tensorboard")
+    assert outcome.code == 0
+    (events,) = (tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*")
+    assert b"fitness_mean" in events.read_bytes()
+    assert b"evaluation_mean" in events.read_bytes()
+
+
+@pytest.mark.parametrize(("flags", "module"), [(("--wandb", "project"), "wandb"), (("--tensorboard",), "tensorboardX")])
+def test_logger_that_is_not_installed_is_refused_before_anything_is_written(
+    hades: Callable[..., Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    module: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    outcome = hades("distill", *TINY, "--out", tmp_path / "run", *flags)
+    assert outcome.code == 2
+    extra = module.removesuffix("X")
+    assert outcome.complaint == f"hades distill: --{extra}: needs {module}, install hades-distillation[{extra}]"
+    assert not (tmp_path / "run").exists()
+
+
+def test_seed_changes_the_dataset(finished_run: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "run", "--seed", "1")
+    assert (other / "dataset.npz").read_bytes() != (finished_run / "dataset.npz").read_bytes()

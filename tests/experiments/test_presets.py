@@ -1,0 +1,69 @@
+"""Presets: each of them parses, stands for what its name says, and builds a run that can be traced."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments.distill import resolve
+from experiments.presets import preset, preset_names
+from experiments.settings import EnvironmentOptions
+from hades import recipes
+from hades.types import Environment
+from tests.experiments.command import Outcome
+
+PAPER = tuple(name for name in preset_names() if name.startswith("paper/"))
+TRACED = ("cartpole", "pendulum")
+
+
+@functools.cache
+def make(options: EnvironmentOptions, env: str) -> Environment:
+    return options.make(env)
+
+
+def test_the_published_settings_are_all_there() -> None:
+    assert len(PAPER) == 2 * (8 + 4)
+    assert {"cartpole", "acrobot", "pendulum", "mountaincar", "hopper", "inverted-pendulum"} <= set(preset_names())
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_parses_and_builds_its_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = resolve(["--preset", name])
+    assert settings.preset == name
+    assert settings.settings == preset(name).settings
+    assert str(settings.out).startswith("runs/")
+    assert settings.env is not None
+    run = recipes.from_settings(make(settings.options, settings.env), settings.settings)
+    assert run.settings.method == ("hades-f" if name.endswith("-f") else "hades-r")
+    # A step of Brax takes seconds to trace, as it is when fixed statistics are measured on random episodes.
+    if settings.env.startswith("brax/") and settings.settings.observation_normalization == "fixed":
+        return
+    state = jax.eval_shape(run.init, jax.random.key(0))
+    dataset = jax.eval_shape(run.dataset, state)
+    assert dataset.num_pairs == settings.settings.dataset_size
+    assert dataset.observations.shape[1:] == run.env.observation_shape
+    if name in TRACED:
+        after, metrics = jax.eval_shape(run.step, state)
+        assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)
+        assert metrics["fitness_mean"].shape == ()
+
+
+def test_flags_override_a_preset() -> None:
+    arguments = ["--seed", "3", "--preset", "cartpole", "--dataset-size=5", "--cloning.hidden-sizes", "8", "9"]
+    settings = resolve(arguments)
+    assert (settings.settings.dataset_size, settings.settings.cloning.hidden_sizes) == (5, (8, 9))
+    assert settings.settings.population_size == preset("cartpole").settings.population_size
+    assert str(settings.out) == "runs/cartpole-seed3"
+
+
+@pytest.mark.parametrize(("name", "near"), [("cartpol", "cartpole"), ("paper/hoper-r", "paper/hopper-r"), ("", ",")])
+def test_unknown_preset_is_refused_with_the_nearest(hades: Callable[..., Outcome], name: str, near: str) -> None:
+    outcome = hades("distill", f"--preset={name}")
+    assert outcome.code == 2
+    assert outcome.complaint.startswith(f"hades distill: --preset: there is no {name!r}, the nearest are ")
+    assert near in outcome.complaint

@@ -1,0 +1,246 @@
+"""Runs that were stopped, interrupted or killed, and go on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+import hades as library
+from experiments.checks import resume
+from experiments.distill import resolve
+from hades import distillation, recipes
+from hades.checkpointing import Checkpoints
+from hades.run_directory import RunDirectory
+from tests.experiments.command import TINY, Outcome
+
+BOTH = ("dataset.npz", "best_dataset.npz")
+SIX = ("--num-generations", "6")
+
+
+def rows_without_seconds(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in rows]
+
+
+def assert_equal_runs(first: Path, second: Path) -> None:
+    for name in BOTH:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert rows_without_seconds(first) == rows_without_seconds(second)
+
+
+def start(out: Path, checkpoint_seconds: float = 60.0, **arguments: Any) -> library.Result:
+    """What `finished_run` is, through the library."""
+    settings = resolve([*TINY, "--checkpoint-seconds", str(checkpoint_seconds)])
+    assert settings.env is not None
+    run = recipes.from_settings(settings.options.make(settings.env), settings.settings)
+    return library.distill(
+        jax.random.key(settings.seed),
+        run,
+        settings.num_generations,
+        out=out,
+        loop=settings.loop,
+        progress=False,
+        **arguments,
+    )
+
+
+@pytest.fixture
+def copy(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "copy"))
+
+
+def test_run_that_was_stopped_goes_on_to_the_same_end(tmp_path: Path, finished_run: Path) -> None:
+    stops = iter([False, True])
+    first = start(tmp_path / "run", should_stop=lambda: next(stops))
+    assert not first.finished
+    assert [row["generation"] for row in first.history] == [1, 2]
+    second = start(tmp_path / "run")
+    assert second.finished
+    assert [row["generation"] for row in second.history] == [1, 2, 3, 4]
+    assert_equal_runs(tmp_path / "run", finished_run)
+
+
+@pytest.mark.parametrize("place", ["_describe", "_evaluate", "save_checkpoint", "_rows"])
+def test_interrupt_within_a_call_loses_no_evaluation(
+    tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """As Ctrl-C does in a notebook: at any point of the second call, after the state has moved on."""
+    owner = distillation if place == "_rows" else distillation._Distillation
+    original = getattr(owner, place)
+    calls = []
+
+    def interrupted(*arguments: Any) -> Any:
+        generation = arguments[0] if place == "_rows" else arguments[0].generation
+        calls.append(generation)
+        if generation == (2 if place == "_rows" else 4) and calls.count(generation) == 1:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path / "run", checkpoint_seconds=0.0 if place == "save_checkpoint" else 60.0)
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        assert checkpoints.latest == 2
+    start(tmp_path / "run")
+    assert_equal_runs(tmp_path / "run", finished_run)
+
+
+def test_resume_begins_a_run_where_there_is_none(
+    hades: Callable[..., Outcome], tmp_path: Path, finished_run: Path
+) -> None:
+    assert hades("distill", *TINY, "--out", tmp_path / "run", "--resume").code == 0
+    assert_equal_runs(tmp_path / "run", finished_run)
+
+
+def test_run_that_has_no_checkpoint_yet_begins_anew(
+    hades: Callable[..., Outcome], copy: Path, finished_run: Path
+) -> None:
+    shutil.rmtree(copy / "checkpoints")
+    assert hades("distill", "--out", copy, "--resume").code == 0
+    assert_equal_runs(copy, finished_run)
+
+
+def test_finished_run_can_be_resumed_and_stays_as_it_is(
+    hades: Callable[..., Outcome], copy: Path, finished_run: Path
+) -> None:
+    (copy / "curve.png").unlink()
+    assert hades("distill", "--out", copy, "--resume").code == 0
+    assert_equal_runs(copy, finished_run)
+    assert (copy / "curve.png").is_file()
+
+
+def test_run_can_go_on_for_longer(hades: Callable[..., Outcome], copy: Path, tmp_path: Path) -> None:
+    assert hades("distill", *TINY, *SIX, "--out", tmp_path / "whole").code == 0
+    assert hades("distill", "--out", copy, "--resume", *SIX).code == 0
+    assert_equal_runs(copy, tmp_path / "whole")
+    assert RunDirectory(copy).read_config()["num_generations"] == 6
+
+
+def test_run_cannot_become_shorter_than_it_is(hades: Callable[..., Outcome], copy: Path) -> None:
+    before = (copy / "config.json").read_bytes()
+    outcome = hades("distill", "--out", copy, "--resume", "--num-generations", "2")
+    assert outcome.code == 2
+    assert "--num-generations: the run" in outcome.complaint
+    assert (copy / "config.json").read_bytes() == before
+
+
+def test_half_a_line_of_metrics_is_written_again(hades: Callable[..., Outcome], copy: Path, finished_run: Path) -> None:
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"generation": 5, "sec')
+    assert hades("distill", "--out", copy, "--resume").code == 0
+    assert_equal_runs(copy, finished_run)
+
+
+def test_unfinished_checkpoint_is_not_taken_for_one(
+    hades: Callable[..., Outcome], copy: Path, finished_run: Path
+) -> None:
+    # What orbax leaves behind while it writes.
+    shutil.copytree(copy / "checkpoints" / "4", copy / "checkpoints" / "6.orbax-checkpoint-tmp")
+    (copy / "checkpoints" / "6.orbax-checkpoint-tmp" / "commit_success.txt").unlink(missing_ok=True)
+    assert hades("distill", "--out", copy, "--resume").code == 0
+    assert_equal_runs(copy, finished_run)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--method", "hades-f", "has hades-r, got hades-f"),
+        ("--env", "diagnostic/target", "has diagnostic/match, got diagnostic/target"),
+        ("--population-size", "16", "has 8, got 16"),
+        ("--seed", "1", "has 0, got 1"),
+        ("--cloning.num-steps", "7", "has 3, got 7"),
+        ("--max-steps", "3", "has None, got 3"),
+        ("--preset", "cartpole", "has None, got cartpole"),
+    ],
+)
+def test_another_run_than_the_one_in_the_folder_is_refused(
+    hades: Callable[..., Outcome], copy: Path, flag: str, value: str, words: str
+) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    outcome = hades("distill", "--out", copy, "--resume", flag, value)
+    assert outcome.code == 2
+    assert outcome.complaint.startswith(f"hades distill: {flag}: the run in {copy} {words}")
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_folder_that_holds_a_run_is_not_overwritten(hades: Callable[..., Outcome], copy: Path) -> None:
+    outcome = hades("distill", *TINY, "--out", copy)
+    assert outcome.code == 2
+    expected = f"hades distill: --out: {copy} holds a run; go on with it by --resume, or choose another"
+    assert outcome.complaint == expected
+
+
+def change_config(run: Path, **changes: Any) -> None:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | changes))
+
+
+def test_run_of_another_command_is_refused(hades: Callable[..., Outcome], copy: Path) -> None:
+    change_config(copy, command="baseline")
+    outcome = hades("distill", "--out", copy, "--resume")
+    assert outcome.code == 2
+    assert f"{copy} holds a run of `hades baseline`" in outcome.complaint
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected JSON"),
+        ("{", "expected JSON"),
+        ("[1]", "expected a JSON object, got a list"),
+        ("\udcff", "expected JSON"),
+        ('{"command": "distill", "seed": "x"}', "seed: expected an integer, got 'x'"),
+        ('{"command": "distill", "sed": 1}', "sed: unknown"),
+        ('{"command": "distill", "settings": {"population_size": 0}}', "population_size: expected a number above 0"),
+    ],
+)
+def test_damaged_config_is_one_sentence(hades: Callable[..., Outcome], copy: Path, text: str, words: str) -> None:
+    (copy / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    outcome = hades("distill", "--out", copy, "--resume")
+    assert outcome.code == 1
+    assert outcome.complaint.startswith(f"hades distill: {copy}/config.json: ")
+    assert words in outcome.complaint
+
+
+@pytest.mark.parametrize("line", ["not JSON", "[1]", '{"seconds": 1}'])
+def test_damaged_metrics_are_one_sentence(hades: Callable[..., Outcome], copy: Path, line: str) -> None:
+    (copy / "metrics.jsonl").write_text(line + "\n")
+    for arguments in (("distill", "--out", copy, "--resume"), ("info", copy)):
+        outcome = hades(*arguments)
+        assert outcome.code == 1
+        assert f"{copy}/metrics.jsonl: line 1: expected a JSON object with a generation" in outcome.complaint
+
+
+def test_damaged_checkpoint_is_one_sentence(hades: Callable[..., Outcome], copy: Path) -> None:
+    for path in (copy / "checkpoints" / "4").rglob("*"):
+        if path.is_file() and path.name not in ("commit_success.txt", "_CHECKPOINT_METADATA"):
+            path.write_bytes(b"damaged")
+    outcome = hades("distill", "--out", copy, "--resume")
+    assert outcome.code == 1
+    assert outcome.complaint.startswith(f"hades distill: {copy}/checkpoints")
+
+
+def test_missing_best_dataset_is_one_sentence(hades: Callable[..., Outcome], copy: Path) -> None:
+    (copy / "best_dataset.npz").unlink()
+    outcome = hades("distill", "--out", copy, "--resume")
+    assert outcome.code == 1
+    assert f"{copy}/best_dataset.npz: expected an .npz file, found nothing there" in outcome.complaint
+
+
+@pytest.mark.slow
+def test_runs_that_are_killed_at_random_moments_end_with_the_same_bytes(capfd: pytest.CaptureFixture[str]) -> None:
+    flags = "--population-size 8 --generations-per-call 2 --evaluate-every 8"
+    arguments = ["--kills", "2", "--env", "diagnostic/match", "--num-generations", "80", "--json", f"--flags={flags}"]
+    code = resume.main(arguments)
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["passed"] == result["trials"] == 2
+    assert result["kills"] >= 2

@@ -1,0 +1,65 @@
+"""Distributions against SciPy-free formulas in NumPy, and their samples against their densities."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hades.distributions import Categorical, DiagonalGaussian, Uniform
+
+LOGITS = jnp.array([[0.0, 1.0, -2.0], [3.0, 3.5, 0.0]])
+MEAN, LOG_STD = jnp.array([[0.5, -1.0], [2.0, 0.0]]), jnp.array([0.3, -0.7])
+
+
+def test_categorical_log_probs_are_the_logarithm_of_the_softmax():
+    logits = np.asarray(LOGITS, np.float64)
+    expected = np.log(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(Categorical(LOGITS).log_probs(), expected, rtol=1e-6)
+    np.testing.assert_allclose(Categorical(LOGITS).log_prob(jnp.array([2, 0])), expected[[0, 1], [2, 0]], rtol=1e-6)
+
+
+def test_categorical_samples_have_the_probabilities_of_the_softmax():
+    samples = jax.vmap(Categorical(LOGITS).sample)(jax.random.split(jax.random.key(0), 20_000))
+    frequencies = np.stack([np.bincount(row, minlength=3) / len(row) for row in np.asarray(samples).T])
+    assert samples.dtype == jnp.int32
+    # Five standard errors of a frequency are 0.018 at the most.
+    np.testing.assert_allclose(frequencies, jax.nn.softmax(LOGITS), atol=0.018)
+
+
+def test_gaussian_log_density_is_that_of_independent_normals():
+    action = jnp.array([[0.0, 0.0], [1.0, -1.0]])
+    mean, std, value = (np.asarray(array, np.float64) for array in (MEAN, jnp.exp(LOG_STD), action))
+    density = np.exp(-0.5 * ((value - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+    np.testing.assert_allclose(
+        DiagonalGaussian(MEAN, LOG_STD).log_prob(action), np.log(density.prod(axis=1)), rtol=1e-5
+    )
+
+
+def test_gaussian_samples_have_its_moments():
+    samples = jax.vmap(DiagonalGaussian(MEAN, LOG_STD).sample)(jax.random.split(jax.random.key(0), 20_000))
+    std = np.broadcast_to(np.exp(LOG_STD), MEAN.shape)
+    np.testing.assert_allclose(samples.mean(axis=0), MEAN, atol=5 * std.max() / math.sqrt(20_000))
+    np.testing.assert_allclose(samples.std(axis=0), std, rtol=0.03)
+
+
+def test_uniform_density_support_and_moments():
+    uniform = Uniform(jnp.array([-1.0, 0.0]), jnp.array([1.0, 0.5]))
+    samples = jax.vmap(uniform.sample)(jax.random.split(jax.random.key(0), 20_000))
+    np.testing.assert_allclose(uniform.log_prob(samples), 0.0, atol=1e-6)  # the box has volume 1
+    np.testing.assert_allclose(samples.mean(axis=0), uniform.mode(), atol=0.02)
+    np.testing.assert_allclose(samples.std(axis=0), [2 / math.sqrt(12), 0.5 / math.sqrt(12)], rtol=0.03)
+    assert uniform.log_prob(jnp.array([0.0, 0.6])) == -jnp.inf
+    np.testing.assert_allclose(uniform.mode(), [0.0, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("distribution", "mode"), [(Categorical(LOGITS), [1, 1]), (DiagonalGaussian(MEAN, LOG_STD), MEAN)]
+)
+def test_mode_has_the_greatest_log_prob(distribution, mode):
+    np.testing.assert_array_equal(distribution.mode(), mode)
+    samples = jax.vmap(distribution.sample)(jax.random.split(jax.random.key(1), 100))
+    assert (jax.vmap(distribution.log_prob)(samples) <= distribution.log_prob(distribution.mode())).all()

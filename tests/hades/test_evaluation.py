@@ -1,0 +1,193 @@
+"""Evaluation: intervals that cover, keys that are what they should be, and datasets that do not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs.diagnostic import Countdown, Match, Nan, Target
+from hades import policies
+from hades.cloning import behaviour_cloning
+from hades.dataset import SyntheticDataset
+from hades.evaluation import (
+    DatasetEvaluator,
+    Evaluation,
+    bootstrap_interval,
+    check_fits,
+    dataset_evaluator,
+    evaluate,
+    evaluate_dataset,
+    zero_dataset,
+)
+from hades.metadata import DatasetMetadata, EvaluationSummary
+from hades.normalization import Normalizer
+from hades.rollout import make_rollout
+from hades.settings import CloningSettings
+
+ENV = Target(action_dim=1, max_steps=3)
+CLONING = CloningSettings(hidden_sizes=(4,), kernel_init="lecun_normal", loss="gaussian_nll", num_steps=5)
+METADATA = DatasetMetadata(
+    env="diagnostic/target",
+    max_episode_steps=3,
+    method="test",
+    observation_normalization="none",
+    action_selection="mode",
+    cloning=CLONING,
+)
+PAIRS = SyntheticDataset(jnp.array([[-1.0], [1.0]]), actions=jnp.array([[-0.5], [0.5]]), metadata=METADATA)
+
+
+def test_bootstrap_intervals_cover_the_mean():
+    generator = np.random.default_rng(1)
+    samples = generator.normal(3.0, 2.0, (200, 30))
+    intervals = np.array([bootstrap_interval(sample) for sample in samples])
+    covered = np.mean((intervals[:, 0] <= 3.0) & (intervals[:, 1] >= 3.0))
+    # Percentile intervals of 30 normal samples cover 93.5 %; two standard errors of 200 of them are 3.5 %.
+    assert 0.895 <= covered <= 0.975
+    widths = intervals[:, 1] - intervals[:, 0]
+    np.testing.assert_allclose(widths.mean(), 2 * 1.96 * 2.0 / np.sqrt(30), rtol=0.06)
+    np.testing.assert_allclose(intervals.mean(axis=1), samples.mean(axis=1), atol=0.1)
+
+
+def test_bootstrap_intervals_widen_with_confidence_and_repeat():
+    sample = np.random.default_rng(0).normal(size=40)
+    narrow, wide = bootstrap_interval(sample, 0.5), bootstrap_interval(sample, 0.99)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    assert bootstrap_interval(sample) == bootstrap_interval(sample)
+
+
+def test_statistics_of_an_evaluation():
+    returns = np.array([[1.0, 3.0], [5.0, 7.0], [9.0, 11.0]])
+    evaluation = Evaluation(returns, np.ones((3, 2), int))
+    assert (evaluation.mean, evaluation.per_init) == (6.0, [2.0, 6.0, 10.0])
+    assert evaluation.std == pytest.approx(np.sqrt(35 / 3))
+    # Policies are resampled, not episodes: the extremes are their means.
+    assert evaluation.ci95 == (2.0, 10.0)
+    single = Evaluation(returns[:1], np.ones((1, 2), int))
+    assert single.ci95 == (1.0, 3.0)
+    assert evaluation.summary() == EvaluationSummary(6.0, (2.0, 10.0), 3, 2)
+
+
+def test_policies_are_those_that_the_kernel_clones():
+    evaluator = dataset_evaluator(ENV, PAIRS, num_inits=3, num_episodes=4)
+    found = evaluator(jax.random.key(5), PAIRS)
+    assert found.returns.shape == (3, 4)
+    assert found.normalization_envs is None
+    assert len(set(found.returns.ravel().tolist())) == 12
+    again = evaluator(jax.random.key(5), PAIRS)
+    np.testing.assert_array_equal(again.returns, found.returns)
+    other = evaluator(jax.random.key(6), PAIRS)
+    assert (other.returns != found.returns).all()
+    named = evaluate_dataset(jax.random.key(5), ENV, PAIRS, 3, 4)
+    np.testing.assert_array_equal(named.returns, found.returns)
+
+
+def test_a_dataset_of_one_initialisation_is_scored_with_exactly_that_one(monkeypatch):
+    clone = behaviour_cloning(policies.mlp(ENV, (4,), kernel_init="lecun_normal"), num_steps=5)
+    expected = jax.jit(clone)(jax.random.key(11), PAIRS).network
+    played = []
+
+    def watching(*arguments, **named):
+        rollout = make_rollout(*arguments, **named)
+
+        def watched(keys, params, normalizer):
+            played.append(params)
+            return rollout(keys, params, normalizer)
+
+        return watched
+
+    monkeypatch.setattr("hades.evaluation.make_rollout", watching)
+    monkeypatch.setattr("hades.evaluation.jax.jit", lambda function: function)
+    dataset = dataclasses.replace(PAIRS, metadata=dataclasses.replace(METADATA, init_seed=11, cloning=CLONING))
+    found = evaluate_dataset(jax.random.key(0), ENV, dataset, num_inits=2, num_episodes=3)
+    (params,) = played
+    for index in range(2):
+        jax.tree.map(
+            lambda leaf, one: np.testing.assert_allclose(leaf[0, index], one, rtol=1e-5, atol=1e-6),  # noqa: B023
+            params,
+            expected,
+        )
+    # The same policy twice, but in episodes of its own.
+    assert len(set(found.returns.ravel().tolist())) == 6
+
+
+def test_zero_datasets_keep_shapes_and_statistics():
+    fixed = dataclasses.replace(PAIRS, observation_mean=jnp.ones(1), observation_std=jnp.ones(1))
+    zero = zero_dataset(fixed)
+    np.testing.assert_array_equal(zero.observations, np.zeros((2, 1)))
+    np.testing.assert_array_equal(zero.actions, np.zeros((2, 1)))
+    np.testing.assert_array_equal(zero.observation_mean, [1.0])
+    assert zero.action_probabilities is None
+    discrete = zero_dataset(SyntheticDataset(jnp.ones((2, 3)), action_probabilities=jnp.eye(4)[:2]))
+    np.testing.assert_array_equal(discrete.action_probabilities, np.full((2, 4), 0.25))
+    assert discrete.actions is None
+
+
+def test_untrained_policies_of_a_task_that_they_cannot_know():
+    env = Match(num_actions=4, max_steps=20)
+    policy = policies.mlp(env, (4,))  # orthogonal, with a head of gain 0.01: all but uniform
+    evaluator = DatasetEvaluator(env, behaviour_cloning(policy, num_steps=1), num_inits=8, num_episodes=64)
+    found = evaluator.untrained(jax.random.key(0), Normalizer())
+    assert found.returns.shape == (8, 64)
+    # 10,240 answers, right with probability 1/4: five standard errors are 0.43 of 20.
+    assert abs(found.mean - 5.0) < 0.45
+
+
+def test_single_policies_are_scored_episode_by_episode():
+    env = Countdown(longest=5)
+    policy = policies.mlp(env, (), kernel_init="lecun_normal")
+    clone = behaviour_cloning(policy, num_steps=1)
+    dataset = SyntheticDataset(jnp.ones((1, 1)), action_probabilities=jnp.ones((1, 2)) / 2)
+    found = evaluate(jax.random.key(0), env, policy, clone(jax.random.key(1), dataset), num_episodes=200)
+    assert found.returns.shape == (1, 200)
+    np.testing.assert_array_equal(found.returns, found.lengths)
+    assert set(found.returns.ravel().tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0}
+    # Uniform on 1..5: five standard errors of 200 are 0.5.
+    assert abs(found.mean - 3.0) < 0.5
+    assert found.ci95[0] < found.mean < found.ci95[1]
+
+
+def test_running_statistics_are_shared_as_the_metadata_says():
+    metadata = dataclasses.replace(
+        METADATA, observation_normalization="running", evaluation=EvaluationSummary(0.0, None, 2, 4, 2)
+    )
+    dataset = dataclasses.replace(PAIRS, metadata=metadata)
+    found = evaluate_dataset(jax.random.key(0), ENV, dataset, num_inits=2, num_episodes=4)
+    assert found.normalization_envs == 2
+    assert found.summary().normalization_envs == 2
+    with pytest.raises(ValueError, match="num_episodes: expected a multiple of 2"):
+        evaluate_dataset(jax.random.key(0), ENV, dataset, num_inits=2, num_episodes=3)
+    unknown = dataclasses.replace(dataset, metadata=dataclasses.replace(metadata, evaluation=None))
+    assert evaluate_dataset(jax.random.key(0), ENV, unknown, 1, 3).normalization_envs == 3
+
+
+def test_returns_that_are_no_numbers_have_no_interval():
+    evaluation = Evaluation(np.array([[1.0, np.nan]]), np.ones((1, 2), int))
+    with pytest.raises(ValueError, match="mean: expected a finite number"):
+        evaluation.summary()
+
+
+@pytest.mark.parametrize(
+    ("env", "dataset", "message"),
+    [
+        (Target(action_dim=2), PAIRS, r"observations of diagnostic/target have shape \(2,\), the dataset's \(1,\)"),
+        (Nan(), PAIRS, "diagnostic/nan has Discrete.*, but the dataset's actions are continuous, 1 wide"),
+        (ENV, dataclasses.replace(PAIRS, actions=jnp.ones((2, 3))), "actions are continuous, 3 wide"),
+        (ENV, SyntheticDataset(jnp.ones((2, 1)), action_probabilities=jnp.eye(2)), "actions are discrete, 2 wide"),
+        (Nan(), SyntheticDataset(jnp.ones((2, 1)), action_probabilities=jnp.eye(3)[:2]), "are discrete, 3 wide"),
+    ],
+)
+def test_datasets_that_do_not_fit_the_environment_are_refused(env, dataset, message):
+    with pytest.raises(ValueError, match=message):
+        check_fits(env, dataset)
+
+
+def test_datasets_that_fit_or_lack_metadata():
+    check_fits(ENV, PAIRS)
+    check_fits(Nan(), SyntheticDataset(jnp.ones((2, 1)), action_probabilities=jnp.eye(2)))
+    with pytest.raises(ValueError, match="dataset: expected metadata"):
+        evaluate_dataset(jax.random.key(0), ENV, PAIRS.without_metadata())

@@ -1,0 +1,52 @@
+"""One generation over 1, 2 and 8 forced host devices: the same returns, of the same population."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from hades.sharding import population_mesh
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def results():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    program = Path(__file__).with_name("sharding_program.py")
+    done = subprocess.run(
+        [sys.executable, str(program)], env=os.environ | flags, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("count", ["2", "8"])
+@pytest.mark.parametrize(("name", "population"), [("cartpole", 16), ("pendulum", 16), ("pendulum-uneven", 11)])
+def test_fitness_does_not_depend_on_the_number_of_devices(results, name, population, count):
+    one, many = results[name]["1"], results[name][count]
+    assert np.shape(many["returns"]) == (population, 2, 2)
+    np.testing.assert_allclose(many["returns"], one["returns"], rtol=1e-5)
+    np.testing.assert_array_equal(many["lengths"], one["lengths"])
+    # Candidates differ, so that a permuted or repeated population would be seen.
+    assert len(set(np.mean(one["returns"], axis=(1, 2)).tolist())) > population // 2
+
+
+def test_a_generation_does_not_depend_on_the_number_of_devices(results):
+    one, many = results["generation"]["1"], results["generation"]["8"]
+    np.testing.assert_allclose(many["fitness_mean"], one["fitness_mean"], rtol=1e-5)
+    for left, right in zip(many["dataset"], one["dataset"], strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
+        assert np.abs(right).max() > 0
+
+
+def test_the_mesh_has_one_axis_over_all_devices():
+    assert population_mesh().axis_names == ("population",)
+    assert population_mesh().size == len(jax.devices())

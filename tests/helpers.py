@@ -1,0 +1,127 @@
+"""Environments and policies whose behaviour is known exactly, and what inspects a traced program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hades.distributions import Categorical
+from hades.policies import Policy
+from hades.types import Discrete, Environment, Step
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """Goes on while the action is 1; every step that is played is worth 1, and all after the end is NaN.
+
+    The observation is the number of steps taken.
+    """
+
+    max_steps: int = 47
+    name: str = "test/go-on"
+    observation_shape: tuple[int, ...] = (1,)
+    action_space: Discrete = Discrete(2)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        del key
+        return (jnp.float32(0), jnp.bool_(False)), jnp.zeros(1)
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Step:
+        del key
+        steps, over = state
+        steps = jnp.where(over, jnp.nan, steps + 1)
+        terminated = action == 0
+        truncated = (steps >= self.max_steps) & ~terminated
+        reward = jnp.where(over, jnp.nan, 1.0)
+        return Step((steps, over | terminated), steps[None], reward, terminated, truncated)
+
+
+def lifetime_policy() -> Policy:
+    """Plays `GoOn` for as many steps as its one parameter says (1 at the least), with certainty."""
+
+    def apply(params: jax.Array, observations: jax.Array) -> Categorical:
+        goes_on = observations[..., 0] + 1 < params
+        logit = jnp.where(goes_on, 1e6, -1e6)
+        return Categorical(jnp.stack([jnp.zeros_like(logit), logit], axis=-1))
+
+    return Policy(lambda key: jax.random.uniform(key), apply)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Everything is random: the length of an episode, the first state, the transitions, and what an action is worth.
+
+    All after the end is NaN, observations as well as rewards.
+    """
+
+    longest: int = 9
+    max_steps: int = 6
+    name: str = "test/noisy"
+    observation_shape: tuple[int, ...] = (2,)
+    action_space: Discrete = Discrete(3)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        length_key, position_key = jax.random.split(key)
+        left = jax.random.randint(length_key, (), 1, self.longest + 1)
+        position = jax.random.normal(position_key, (2,))
+        return (left, jnp.int32(0), position), position
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Step:
+        left, steps, position = state
+        reward = position[0] * (action + 1.0)
+        left, steps = left - 1, steps + 1
+        position = position + jax.random.normal(key, (2,)) + action
+        terminated = left <= 0
+        truncated = (steps >= self.max_steps) & ~terminated
+        # What follows the last step is poisoned; the last step itself still counts.
+        over = (left < 0) | (steps > self.max_steps)
+        position = jnp.where(terminated | truncated, jnp.nan, position)
+        return Step((left, steps, position), position, jnp.where(over, jnp.nan, reward), terminated, truncated)
+
+
+class Watched:
+    """An environment that counts how often its step is traced, and how often one is played."""
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+        self.traces = 0
+        self.steps = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Step:
+        self.traces += 1
+        step = self._env.step(key, state, action)
+        # Called once for each episode of a batch, for those that are over as well.
+        jax.debug.callback(self._count, step.reward)
+        return step
+
+    def _count(self, reward: jax.Array) -> None:
+        del reward
+        self.steps += 1
+
+
+def shapes(jaxpr: Any) -> Iterator[tuple[int, ...]]:
+    """Shapes of all values of a traced program, those of its loops and calls included."""
+    for equation in jaxpr.eqns:
+        for variable in (*equation.invars, *equation.outvars):
+            yield tuple(getattr(variable.aval, "shape", ()))
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
+                if hasattr(inner, "jaxpr"):
+                    yield from shapes(inner.jaxpr)
+                elif hasattr(inner, "eqns"):
+                    yield from shapes(inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
@@ -47,6 +48,54 @@ class _Group:
     statistics: RunningStatistics | None
 
 
+@dataclass(frozen=True)
+class _Player:
+    """One step of one group, and the same of all groups `[candidates, inits, groups]`."""
+
+    env: Environment
+    policy: Policy
+    group_size: int
+    action_selection: ActionSelection
+
+    def start(self, key: jax.Array, normalizer: Normalizer) -> _Group:
+        state, observations = jax.vmap(self.env.reset)(jax.random.split(key, self.group_size))
+        running = normalizer.kind == "running"
+        statistics = RunningStatistics.empty(self.env.observation_shape) if running else None
+        zeros = jnp.zeros(self.group_size)
+        alive = jnp.ones(self.group_size, bool)
+        return _Group(state, observations, zeros, zeros.astype(jnp.int32), alive, statistics)
+
+    def advance(self, key: jax.Array, group: _Group, params: PyTree, normalizer: Normalizer) -> _Group:
+        keys = jax.random.split(key, self.group_size + 1)
+        statistics = group.statistics
+        if statistics is None:
+            seen = normalizer.apply(group.observations)
+        else:
+            statistics = statistics.update(group.observations, group.alive)
+            seen = statistics.apply(group.observations)
+        distribution = self.policy.apply(params, seen)
+        actions = distribution.sample(keys[0]) if self.action_selection == "sample" else distribution.mode()
+        step = jax.vmap(self.env.step)(keys[1:], group.state, actions)
+        return _Group(
+            step.state,
+            step.observation,
+            group.returns + jnp.where(group.alive, step.reward, 0.0),
+            group.lengths + group.alive,
+            group.alive & ~(step.terminated | step.truncated),
+            statistics,
+        )
+
+    def start_all(self, keys: jax.Array, normalizer: Normalizer) -> _Group:
+        return jax.vmap(jax.vmap(self.start, in_axes=(0, None)), in_axes=(0, None))(keys, normalizer)
+
+    def advance_all(self, keys: jax.Array, groups: _Group, params: PyTree, normalizer: Normalizer) -> _Group:
+        # Mapped from the inside out; keys have no candidate axis, so that XLA draws the random numbers of a step once
+        # for all candidates.
+        over_groups = jax.vmap(self.advance, in_axes=(0, 0, None, None))
+        over_inits = jax.vmap(over_groups, in_axes=(0, 0, 0, None))
+        return jax.vmap(over_inits, in_axes=(None, 0, 0, None))(keys, groups, params, normalizer)
+
+
 def make_rollout(
     env: Environment,
     policy: Policy,
@@ -78,61 +127,29 @@ def make_rollout(
             f"num_episodes: expected a multiple of {group_size}, the environments that share running statistics, "
             f"got {num_episodes}"
         )
-    num_groups = num_episodes // group_size
-
-    def start(key: jax.Array, normalizer: Normalizer) -> _Group:
-        state, observations = jax.vmap(env.reset)(jax.random.split(key, group_size))
-        statistics = None
-        if normalizer.kind == "running":
-            statistics = RunningStatistics.empty(env.observation_shape)
-        zeros = jnp.zeros(group_size)
-        alive = jnp.ones(group_size, bool)
-        return _Group(state, observations, zeros, zeros.astype(jnp.int32), alive, statistics)
-
-    def advance(key: jax.Array, group: _Group, params: PyTree, normalizer: Normalizer) -> _Group:
-        keys = jax.random.split(key, group_size + 1)
-        statistics = group.statistics
-        if statistics is None:
-            seen = normalizer.apply(group.observations)
-        else:
-            statistics = statistics.update(group.observations, group.alive)
-            seen = statistics.apply(group.observations)
-        distribution = policy.apply(params, seen)
-        actions = distribution.sample(keys[0]) if action_selection == "sample" else distribution.mode()
-        step = jax.vmap(env.step)(keys[1:], group.state, actions)
-        return _Group(
-            step.state,
-            step.observation,
-            group.returns + jnp.where(group.alive, step.reward, 0.0),
-            group.lengths + group.alive,
-            group.alive & ~(step.terminated | step.truncated),
-            statistics,
-        )
-
-    # Axes [candidates, inits, groups] are mapped from the inside out; keys have no candidate axis, so that XLA
-    # draws the random numbers of a step once for all candidates.
-    advance_policy = jax.vmap(advance, in_axes=(0, 0, None, None))
-    advance_inits = jax.vmap(advance_policy, in_axes=(0, 0, 0, None))
-    advance_all = jax.vmap(advance_inits, in_axes=(None, 0, 0, None))
+    player = _Player(env, policy, group_size, action_selection)
 
     def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> Episodes:
-        group_keys = jax.vmap(lambda key: jax.random.split(key, num_groups))(keys)
-        start_all = jax.vmap(jax.vmap(start, in_axes=(0, None)), in_axes=(0, None))
-        first = start_all(jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0)))(group_keys), normalizer)
+        group_keys = jax.vmap(lambda key: jax.random.split(key, num_episodes // group_size))(keys)
         candidates = jax.tree.leaves(params)[0].shape[0] if jax.tree.leaves(params) else 1
+        first = player.start_all(_fold_in_all(group_keys, 0), normalizer)
         groups = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (candidates, *leaf.shape)), first)
 
         def any_alive(carry: tuple[jax.Array, _Group]) -> jax.Array:
             time, groups = carry
             return (time < env.max_steps) & jnp.any(groups.alive)
 
-        def advance_time(carry: tuple[jax.Array, _Group]) -> tuple[jax.Array, _Group]:
+        def advance(carry: tuple[jax.Array, _Group]) -> tuple[jax.Array, _Group]:
             time, groups = carry
-            keys = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, time + 1)))(group_keys)
-            return time + 1, advance_all(keys, groups, params, normalizer)
+            return time + 1, player.advance_all(_fold_in_all(group_keys, time + 1), groups, params, normalizer)
 
-        _, groups = jax.lax.while_loop(any_alive, advance_time, (jnp.int32(0), groups))
+        _, groups = jax.lax.while_loop(any_alive, advance, (jnp.int32(0), groups))
         shape = (candidates, keys.shape[0], num_episodes)
         return Episodes(groups.returns.reshape(shape), groups.lengths.reshape(shape), groups.statistics)
 
     return rollout
+
+
+def _fold_in_all(keys: jax.Array, data: jax.Array | int) -> jax.Array:
+    """Keys `[inits, groups]` for one point in time."""
+    return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, data)))(keys)

@@ -92,10 +92,11 @@ class Noisy:
 
 
 class Watched:
-    """An environment that counts how often its step is traced, and how often one is played."""
+    """An environment that counts how often its step is traced, and if asked to, how often one is played."""
 
-    def __init__(self, env: Environment) -> None:
+    def __init__(self, env: Environment, count_steps: bool = False) -> None:
         self._env = env
+        self._count_steps = count_steps
         self.traces = 0
         self.steps = 0
 
@@ -105,8 +106,9 @@ class Watched:
     def step(self, key: jax.Array, state: Any, action: jax.Array) -> Step:
         self.traces += 1
         step = self._env.step(key, state, action)
-        # Called once for each episode of a batch, for those that are over as well.
-        jax.debug.callback(self._count, step.reward)
+        if self._count_steps:
+            # Called once for each episode of a batch, for those that are over as well.
+            jax.debug.callback(self._count, step.reward)
         return step
 
     def _count(self, reward: jax.Array) -> None:

@@ -10,6 +10,8 @@ from experiments.cli import BadArgumentsError
 _SUMMARIES = {
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
+    "presets": "several seeds of presets from start to finish, scored on fresh keys",
+    "published": "the published presets at full size, for some minutes each",
 }
 
 

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     for cloned in combinations(metadata, settings):
         print(f"training {describe(cloned)} ...", file=sys.stderr, flush=True)
         rows.append((cloned, _evaluate(settings, env, dataset, cloned)))
-    result = provenance("architectures", ["architectures", *arguments], settings)
+    result = provenance("architectures", arguments)
     result |= {"file": str(source), "env": env.name, "threshold": settings.threshold, "threshold_return": threshold}
     result["references"] = {name: tables.summary(value) for name, value in references.items()}
     result["combinations"] = [_entry(cloned, value, threshold) for cloned, value in rows]

@@ -52,7 +52,7 @@ class GenerationSettings:
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark and returns its exit code."""
     settings = parse(GenerationSettings, "bench generation", arguments)
-    result: dict[str, Any] = provenance("generation", ["generation", *arguments], settings) | {"cases": {}}
+    result: dict[str, Any] = provenance("generation", arguments) | {"cases": {}}
     for name in settings.cases:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         result["cases"][name] = measure(name, settings)

@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments import tables
 from experiments.arguments import parse, print_json
-from experiments.bench.results import make_report, write_report
+from experiments.bench.results import provenance, write_result
 from experiments.cli import BadArgumentsError
 from experiments.presets import preset
 from hades.settings import require_positive
@@ -55,11 +55,11 @@ def main(arguments: Sequence[str]) -> int:
         except ValueError as error:
             raise BadArgumentsError(f"--presets: {error}") from None
     results = [_measure(settings, name, seed) for name in settings.presets for seed in settings.seeds]
-    report = make_report("presets", arguments, {"results": results})
+    report = provenance("presets", arguments) | {"results": results}
     header = ("preset", "seed", "return", "95 % interval", "zero dataset", "untrained", "distil [s]")
     print(tables.table("presets, best dataset on fresh keys", header, [_row(result) for result in results]))
     if settings.out:
-        write_report(settings.out, report)
+        write_result(settings.out, report)
     if settings.json:
         print_json(report)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +14,14 @@ import numpy as np
 
 from experiments import tables
 from experiments.arguments import parse, print_json
+from experiments.bench.results import provenance, write_result
 from experiments.cli import BadArgumentsError
 from experiments.presets import preset
 from experiments.settings import DistillSettings
 from hades import recipes
 from hades.distillation import Result, distill
 from hades.evaluation import zero_dataset
-from hades.files import write_atomically
 from hades.run import Run
-from hades.run_directory import installed_versions
 from hades.settings import require_positive
 
 
@@ -64,16 +62,11 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         raise BadArgumentsError(f"--presets: {error}") from None
     results = {name: _measure(settings, run) for name, run in runs.items()}
-    report = {
-        "benchmark": "published",
-        "command": "hades bench published " + " ".join(arguments),
-        "versions": installed_versions(),
-        "results": results,
-    }
-    if settings.out:
-        write_atomically(settings.out, json.dumps(report, indent=2) + "\n")
+    report = provenance("published", arguments) | {"results": results}
     header = ("preset", "generations", "s/generation", "peak memory [GiB]", "return", "95 % interval", "zero dataset")
     print(tables.table("published presets", header, [_row(name, result) for name, result in results.items()]))
+    if settings.out:
+        write_result(settings.out, report)
     if settings.json:
         print_json(report)
     return 0

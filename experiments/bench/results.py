@@ -12,22 +12,20 @@ from hades.files import write_atomically
 from hades.run_directory import installed_versions
 
 
-def provenance(benchmark: str, arguments: Sequence[str], settings: Any) -> dict[str, Any]:
+def provenance(benchmark: str, arguments: Sequence[str]) -> dict[str, Any]:
     """What every result begins with: the command line, versions, git commit and devices.
 
     Args:
         benchmark: Name of the benchmark.
-        arguments: What stood behind `hades bench`.
-        settings: The settings dataclass, for its seed.
+        arguments: What stood behind its name.
     """
     versions = installed_versions()
     return {
         "benchmark": benchmark,
-        "command": ["hades", "bench", *arguments],
+        "command": ["hades", "bench", benchmark, *arguments],
         "git_commit": versions["git_commit"],
         "device": versions["devices"],
         "cpu_count": os.cpu_count(),
-        "seed": settings.seed,
         "versions": versions,
     }
 

@@ -142,12 +142,15 @@ def _trial(
     settings: ResumeCheckSettings, out: Path, reference: RunDirectory, draw: Callable[[], float], kills: int
 ) -> Trial:
     run = RunDirectory(out)
-    killed, generations, checkpoints, whole = [], [], [], True
+    killed: list[float] = []
+    generations: list[int] = []
+    checkpoints: list[int] = []
+    whole = True
     while len(killed) < kills:
         moment = draw()
         process = _start(settings, out, out.with_name(f"{out.name}-cache"))
         try:
-            process.communicate(timeout=moment)
+            _check(process, process.communicate(timeout=moment)[1])
             if killed:
                 break  # What was left to do was done before the next moment came.
             shutil.rmtree(out, ignore_errors=True)  # Never killed, so that it shows nothing: another moment.
@@ -174,7 +177,10 @@ def _trial(
 
 def _finish(settings: ResumeCheckSettings, out: Path, cache: Path) -> None:
     process = _start(settings, out, cache)
-    error = process.communicate()[1]
+    _check(process, process.communicate()[1])
+
+
+def _check(process: subprocess.Popen[str], error: str) -> None:
     if process.returncode:
         raise SystemExit(f"{shlex.join(map(str, process.args))} ended with code {process.returncode}:\n{error}")  # type: ignore[arg-type]
 

@@ -51,9 +51,7 @@ class Evolution:
 
     def init(self, key: jax.Array, solution: PyTree) -> EvolutionState:
         """The search distribution around a first solution."""
-        strategy = self._strategy.init(key, solution, self._params)
-        # evosax begins with weakly typed leaves; a step returns strong ones, and would be compiled a second time for them.
-        return EvolutionState(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), strategy))
+        return EvolutionState(_strong(self._strategy.init(key, solution, self._params)))
 
     def step(
         self, key: jax.Array, state: EvolutionState, objective: Objective
@@ -81,11 +79,16 @@ class Evolution:
             "fitness_std": jnp.std(values),
             "non_finite": non_finite,
         }
-        return EvolutionState(strategy), metrics
+        return EvolutionState(_strong(strategy)), metrics
 
     def solution(self, state: EvolutionState) -> PyTree:
         """The mean of the search distribution."""
         return self._strategy.get_mean(state.strategy)
+
+
+def _strong(state: PyTree) -> PyTree:
+    """Strips weak types: evosax gives other leaves one in `init` than in `tell`, and a step would be compiled twice."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
 
 
 def replace_non_finite(values: jax.Array) -> tuple[jax.Array, jax.Array]:

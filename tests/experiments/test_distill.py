@@ -82,7 +82,7 @@ def test_versions_name_packages_and_devices(finished_run: Path) -> None:
 
 
 def test_json_is_all_of_stdout_and_the_rest_goes_to_stderr(hades: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = hades("distill", *TINY, "--out", tmp_path / "run", "--json", "--seed", "5", "--max-steps", "4")
+    outcome = hades("distill", *TINY, "--out", tmp_path / "run", "--json", "--seed", "5")
     assert outcome.code == 0
     summary = outcome.json
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -92,11 +92,7 @@ def test_json_is_all_of_stdout_and_the_rest_goes_to_stderr(hades: Callable[..., 
         assert words in outcome.err
     metadata = SyntheticDataset.load(tmp_path / "run" / "dataset.npz").metadata
     assert metadata is not None
-    assert (metadata.seed, metadata.max_episode_steps) == (5, 4)
-    assert dict(metadata.env_options) == {"max_steps": 4}
-    # The file alone says how long its episodes are.
-    evaluated = hades("evaluate", tmp_path / "run", "--num-inits", "2", "--num-episodes", "2", "--json").json
-    assert 0 <= evaluated["mean"] <= 4
+    assert metadata.seed == 5
 
 
 def test_default_folder_is_named_after_the_run(hades: Callable[..., Outcome]) -> None:
@@ -107,6 +103,10 @@ def test_default_folder_is_named_after_the_run(hades: Callable[..., Outcome]) ->
 def test_environment_with_its_own_option_goes_round(hades: Callable[..., Outcome], tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert hades("distill", *TINY, "--env", "diagnostic/fixed-length", "--max-steps", "3", "--out", out).code == 0
+    metadata = SyntheticDataset.load(out / "dataset.npz").metadata
+    assert metadata is not None
+    assert (metadata.max_episode_steps, dict(metadata.env_options)) == (3, {"length": 3})
+    # The file alone says how long its episodes are.
     evaluated = hades("evaluate", out, "--num-inits", "2", "--num-episodes", "2", "--json").json
     assert (evaluated["mean"], evaluated["std"]) == (3.0, 0.0)
 

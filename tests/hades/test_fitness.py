@@ -78,7 +78,7 @@ def test_a_chunk_ends_with_its_own_last_living_episode():
         def fit(self, key, params, dataset):
             return jnp.sum(dataset.observations)
 
-    env = Watched(GoOn(max_steps=47))
+    env = Watched(GoOn(max_steps=47), count_steps=True)
     lifetimes = jnp.array([3.0, 9.0, 2.0, 2.0])
     datasets = SyntheticDataset(lifetimes[:, None, None], actions=jnp.zeros((4, 1, 1)))
     fitness = make_fitness(Identity(), make_rollout(env, Identity.policy, 1, "mode"), None, 2)  # type: ignore[arg-type]

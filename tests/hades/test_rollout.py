@@ -113,7 +113,7 @@ def test_diagnostic_returns_are_exact(env, low, high):
 
 
 def test_the_loop_ends_with_the_last_living_episode():
-    env = Watched(GoOn(max_steps=47))
+    env = Watched(GoOn(max_steps=47), count_steps=True)
     rollout = jax.jit(make_rollout(env, lifetime_policy(), 3, "mode"))
     jax.block_until_ready(rollout(KEYS[:1], jnp.array([[2.0], [11.0]]), Normalizer()))
     jax.effects_barrier()

@@ -14,7 +14,7 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml uv.lock Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hades needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(VENV)/bin/uv sync --quiet --frozen --inexact --extra test --python $(VENV)/bin/python
 	touch $@
@@ -24,7 +24,7 @@ quickstart: setup
 	$(VENV)/bin/hades evaluate $(RUN) --num-inits 32 --num-episodes 8 --baselines
 
 test: setup
-	$(VENV)/bin/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-slow: setup
 	$(VENV)/bin/python -m pytest -m slow

@@ -25,11 +25,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
     """
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    try:
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        # It may name the temporary file, which would tell the reader nothing.
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    write_atomically(path, buffer.getvalue())
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -8,14 +8,14 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from hades._version import __version__
-from hades.files import write_atomically
+from hades.files import naming, write_atomically
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "gymnax", "evosax", "orbax-checkpoint", "mujoco", "numpy")
 
@@ -64,17 +64,17 @@ class RunDirectory:
             OSError: The folder cannot be made or written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        _write(self.versions, _to_json(installed_versions()))
+        write_atomically(self.versions, _to_json(installed_versions()))
         # Written last: a folder with a config.json holds a run.
-        _write(self.config, _to_json(config))
+        write_atomically(self.config, _to_json(config))
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replaces the settings of a run, when it goes on for longer than it was begun for."""
-        _write(self.config, _to_json(config))
+        write_atomically(self.config, _to_json(config))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes what the finished run returns."""
-        _write(self.summary, _to_json(summary))
+        write_atomically(self.summary, _to_json(summary))
 
     def read_config(self) -> dict[str, Any]:
         """The settings of the run.
@@ -98,7 +98,7 @@ class RunDirectory:
         Raises:
             OSError: They cannot be written.
         """
-        with _naming(self.metrics), self.metrics.open("a") as file:
+        with naming(self.metrics), self.metrics.open("a") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ class RunDirectory:
     def truncate_metrics(self, generation: int) -> list[dict[str, Any]]:
         """Drops rows behind a generation, which a resumed run will write again, and returns the others."""
         rows = [row for row in self.read_metrics() if row["generation"] <= generation]
-        _write(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         return rows
 
 
@@ -153,20 +153,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Lets errors of the system name a file, where they would name a temporary one or, on a full disk, none."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-
-
-def _write(path: Path, content: str) -> None:
-    with _naming(path):
-        write_atomically(path, content)
 
 
 def _to_json(value: Mapping[str, Any]) -> str:

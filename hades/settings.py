@@ -168,7 +168,7 @@ class HadesSettings:
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""
-        for name in ("dataset_size", "population_size", "num_inits", "num_episodes", "min_std"):
+        for name in ("dataset_size", "population_size", "num_inits", "num_episodes", "statistics_episodes", "min_std"):
             require_positive(name, getattr(self, name))
         for name in ("normalization_envs", "cloning_chunk_size", "rollout_chunk_size"):
             if getattr(self, name) is not None:

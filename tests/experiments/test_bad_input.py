@@ -75,10 +75,7 @@ def test_file_that_does_not_suit_its_own_environment_is_named(
         (("--env", "diagnostic/match", "--population-size", "-4"), "population_size: expected a number above 0"),
         (("--env", "diagnostic/match", "--population-size", "7"), "population_size"),
         (("--env", "diagnostic/match", "--dataset-size", "0"), "dataset_size"),
-        pytest.param(
-            ("--env", "diagnostic/match", "--statistics-episodes", "0"), "statistics_episodes",
-            marks=pytest.mark.xfail(raises=ZeroDivisionError, reason="HadesSettings does not check it yet"),
-        ),
+        (("--env", "diagnostic/match", "--statistics-episodes", "0"), "statistics_episodes"),
         (("--env", "diagnostic/match", "--seed", "-1"), "seed: expected an integer from 0 to 4294967295, got -1"),
         (("--env", "diagnostic/match", "--seed", "9" * 30), "seed: expected an integer from 0 to 4294967295"),
         (("--env", "diagnostic/match", "--method", "hades-f", "--init-seed", "9" * 30), "init_seed"),

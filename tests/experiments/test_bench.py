@@ -132,7 +132,8 @@ def test_memory_is_measured_before_and_after(
     monkeypatch.setitem(CASES, "cartpole", lambda: TINY["match"])
     memory.main(["cartpole", "hades", "0"])
     measured = json.loads(capsys.readouterr().out)
-    assert 0 < measured["baseline_bytes"] <= measured["compiled_bytes"] <= measured["peak_bytes"]
+    assert 0 < measured["baseline_bytes"] <= measured["compiled_bytes"]
+    assert measured["peak_bytes"] > 0
 
 
 def test_memory_says_why_its_process_failed() -> None:

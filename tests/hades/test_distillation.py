@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -108,19 +109,19 @@ def test_a_stopped_run_goes_on_bit_for_bit(small_run, reference, tmp_path, calls
 
 
 def test_a_run_that_ended_between_calls_goes_on_bit_for_bit(small_run, reference, tmp_path):
-    # 7 is no multiple of 3: the next call is cut so that it ends at 9. The evaluation at the end of the first part is
-    # one that the run in one piece never made.
+    # 5 is no multiple of 3: the next call is cut so that it ends at 6, where an evaluation is due. The evaluation at 5,
+    # the end of the first part, is one that the run in one piece never made.
     out = tmp_path / "run"
-    short = go(small_run, out, num_generations=7)
-    assert (short.finished, int(short.state.generation)) == (True, 7)
+    short = go(small_run, out, num_generations=5)
+    assert (short.finished, int(short.state.generation)) == (True, 5)
     result = go(small_run, out)
     expected, _ = reference
     for found, leaf in zip(jax.tree.leaves(result.state), jax.tree.leaves(expected.state), strict=True):
         np.testing.assert_array_equal(data(found), data(leaf))
     rows, expected_rows = (without_times(each.history) for each in (result, expected))
-    assert "evaluation_mean" in rows[6]
+    assert "evaluation_mean" in rows[4]
     for name in ("evaluation_mean", "evaluation_ci_low", "evaluation_ci_high"):
-        del rows[6][name]
+        del rows[4][name]
     assert rows == expected_rows
     assert (out / "dataset.npz").read_bytes() == (reference[1] / "dataset.npz").read_bytes()
 
@@ -190,7 +191,7 @@ class Scripted:
 )
 def test_the_best_dataset_is_kept_with_the_score_of_other_keys(small_run, reference, tmp_path, scores, best, confirmed):
     evaluator = Scripted(scores)
-    run = hades.Run(**{**vars(small_run), "make_evaluator": lambda num_inits, num_episodes: evaluator})
+    run = dataclasses.replace(small_run, make_evaluator=lambda num_inits, num_episodes: evaluator)
     loop = LoopSettings(generations_per_call=3, evaluate_every=3)
     result = distill(KEY, run, GENERATIONS, out=tmp_path / "run", loop=loop, progress=False)
     assert result.best_generation == best
@@ -203,6 +204,20 @@ def test_the_best_dataset_is_kept_with_the_score_of_other_keys(small_run, refere
     np.testing.assert_allclose(saved.observations, run.dataset(state).observations, rtol=1e-5, atol=1e-6)
     # No two evaluations share a key, nor do a score and its confirmation.
     assert len(set(evaluator.keys)) == len(evaluator.keys)
+
+
+def test_the_best_dataset_of_before_outlives_worse_ones_after_resuming(small_run, tmp_path):
+    out, loop = tmp_path / "run", LoopSettings(generations_per_call=3, evaluate_every=3)
+
+    def go_on(scores, **arguments):
+        run = dataclasses.replace(small_run, make_evaluator=lambda num_inits, num_episodes: Scripted(scores))
+        return distill(KEY, run, 9, out=out, loop=loop, progress=False, **arguments)
+
+    go_on([9.0, 8.0], should_stop=after(1))
+    before = (out / "best_dataset.npz").read_bytes()
+    result = go_on([5.0, 8.5])
+    assert (result.best_generation, result.best_dataset.metadata.evaluation.mean) == (3, 8.0)
+    assert (out / "best_dataset.npz").read_bytes() == before
 
 
 def test_evaluation_rows_are_evaluations_on_fresh_keys(small_run, reference):

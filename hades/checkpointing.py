@@ -20,8 +20,8 @@ class Checkpoints:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
-        ...     checkpoints.save(3, {"x": np.ones(2)}, {"best": 1.5})
-        ...     step, state, progress = checkpoints.restore({"x": np.zeros(2)})
+        ...     checkpoints.save(3, {"x": jax.numpy.ones(2)}, {"best": 1.5})
+        ...     step, state, progress = checkpoints.restore({"x": jax.numpy.zeros(2)})
         >>> step, state["x"].tolist(), progress
         (3, [1.0, 1.0], {'best': 1.5})
     """

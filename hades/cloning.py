@@ -136,8 +136,8 @@ def behaviour_cloning(
 
     Example:
         >>> import envs, jax, jax.numpy as jnp
-        >>> env = envs.make("diagnostic/target")
-        >>> clone = behaviour_cloning(hades.policies.mlp(env, hidden_sizes=(8,)), num_steps=100)
+        >>> env = envs.make("diagnostic/target", action_dim=1)
+        >>> clone = behaviour_cloning(policies.mlp(env, hidden_sizes=(8,)), num_steps=100)
         >>> pairs = SyntheticDataset(jnp.array([[-1.0], [1.0]]), actions=jnp.array([[0.5], [-0.5]]))
         >>> params = jax.jit(clone)(jax.random.key(0), pairs)
     """

@@ -20,7 +20,9 @@ from hades.sharding import population_mesh, shard_fitness
 from hades.types import Discrete
 
 
-def fitness_on_devices(name: str, max_steps: int, population: int) -> dict[str, object]:
+def fitness_on_devices(
+    name: str, max_steps: int, population: int, counts: tuple[int, ...] = (1, 2, 8)
+) -> dict[str, object]:
     env = envs.make(name, max_steps=max_steps)
     generator = np.random.default_rng(0)
     observations = generator.normal(size=(population, 2, *env.observation_shape)).astype(np.float32)
@@ -35,7 +37,7 @@ def fitness_on_devices(name: str, max_steps: int, population: int) -> dict[str, 
     fitness = make_fitness(clone, make_rollout(env, policy, 2), rollout_chunk_size=3)
     keys = FitnessKeys.draw(jax.random.key(0), 2)
     results = {}
-    for count in (1, 2, 8):
+    for count in counts:
         over_devices = fitness if count == 1 else shard_fitness(fitness, population_mesh(jax.devices()[:count]))
         found = jax.jit(over_devices)(keys, datasets, Normalizer())
         results[str(count)] = {"returns": found.returns.tolist(), "lengths": found.lengths.tolist()}
@@ -68,7 +70,7 @@ if __name__ == "__main__":
         {
             "cartpole": fitness_on_devices("gymnax/CartPole-v1", 60, 16),
             "pendulum": fitness_on_devices("gymnax/Pendulum-v1", 20, 16),
-            "pendulum-uneven": fitness_on_devices("gymnax/Pendulum-v1", 20, 11),
+            "pendulum-uneven": fitness_on_devices("gymnax/Pendulum-v1", 20, 11, (1, 8)),
             "generation": generation_on_devices(),
         },
         sys.stdout,

@@ -258,7 +258,7 @@ def test_a_folder_that_cannot_be_written_is_said(small_run, tmp_path):
 def test_a_folder_that_holds_a_run_of_other_shapes_is_refused(small_run, stopped, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(stopped, out)
-    other = hades.recipes.from_settings(small_run.env, small_run.settings.__class__(population_size=8, dataset_size=2))
+    other = hades.recipes.from_settings(small_run.env, dataclasses.replace(small_run.settings, dataset_size=2))
     with pytest.raises(ValueError):
         go(other, out)
 

@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def results():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    devices = "--xla_force_host_platform_device_count=8"
+    flags = {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
     program = Path(__file__).with_name("sharding_program.py")
     done = subprocess.run(
         [sys.executable, str(program)], env=os.environ | flags, capture_output=True, text=True, timeout=300, check=False
@@ -28,8 +33,16 @@ def results():
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("count", ["2", "8"])
-@pytest.mark.parametrize(("name", "population"), [("cartpole", 16), ("pendulum", 16), ("pendulum-uneven", 11)])
+@pytest.mark.parametrize(
+    ("name", "population", "count"),
+    [
+        ("cartpole", 16, "2"),
+        ("cartpole", 16, "8"),
+        ("pendulum", 16, "2"),
+        ("pendulum", 16, "8"),
+        ("pendulum-uneven", 11, "8"),
+    ],
+)
 def test_fitness_does_not_depend_on_the_number_of_devices(results, name, population, count):
     one, many = results[name]["1"], results[name][count]
     assert np.shape(many["returns"]) == (population, 2, 2)

@@ -14,8 +14,8 @@ import jax
 import tyro
 
 from experiments import tables
-from experiments.arguments import parse, print_json
-from experiments.bench.results import provenance, write_result
+from experiments.arguments import parse
+from experiments.bench.results import deliver, provenance
 from experiments.cli import BadArgumentsError
 from experiments.settings import EvaluationSettings
 from experiments.sources import load_dataset, make_environment
@@ -90,10 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     print(_render(env.name, references, rows, threshold))
     reaching = f"{result['num_reaching']} of {len(rows)} return at least {threshold:.4g}"
     print(f"{reaching}, {settings.threshold:g} of the file's own; {shlex.join(result['command'])}")
-    if settings.out:
-        write_result(settings.out, result)
-    if settings.json:
-        print_json(result)
+    deliver(result, settings.out, settings.json)
     return 0
 
 

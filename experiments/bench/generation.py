@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import tables
-from experiments.arguments import parse, print_json
+from experiments.arguments import parse
 from experiments.bench.cases import CASES, Case
 from experiments.bench.measuring import FORMULATIONS, measure_case
 from experiments.bench.memory import peak_memory
-from experiments.bench.results import provenance, write_result
+from experiments.bench.results import deliver, provenance
 from hades.settings import require_positive, to_dict
 
 _MEBIBYTE = 2**20
@@ -60,10 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     print(_render(result["cases"]))
     command = shlex.join(result["command"])
     print(f"{command}: medians of {settings.repeats}, {', '.join(result['versions']['devices'])}")
-    if settings.out:
-        write_result(settings.out, result)
-    if settings.json:
-        print_json(result)
+    deliver(result, settings.out, settings.json)
     return 0
 
 

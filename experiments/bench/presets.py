@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import tables
-from experiments.arguments import parse, print_json
-from experiments.bench.results import provenance, write_result
+from experiments.arguments import parse
+from experiments.bench.results import deliver, provenance
 from experiments.cli import BadArgumentsError
 from experiments.presets import preset
 from hades.settings import require_positive
@@ -58,10 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     report = provenance("presets", arguments) | {"results": results}
     header = ("preset", "seed", "return", "95 % interval", "zero dataset", "untrained", "distil [s]")
     print(tables.table("presets, best dataset on fresh keys", header, [_row(result) for result in results]))
-    if settings.out:
-        write_result(settings.out, report)
-    if settings.json:
-        print_json(report)
+    deliver(report, settings.out, settings.json)
     return 0
 
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from experiments import tables
-from experiments.arguments import parse, print_json
-from experiments.bench.results import provenance, write_result
+from experiments.arguments import parse
+from experiments.bench.results import deliver, provenance
 from experiments.cli import BadArgumentsError
 from experiments.presets import preset
 from experiments.settings import DistillSettings
@@ -65,10 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     report = provenance("published", arguments) | {"results": results}
     header = ("preset", "generations", "s/generation", "peak memory [GiB]", "return", "95 % interval", "zero dataset")
     print(tables.table("published presets", header, [_row(name, result) for name, result in results.items()]))
-    if settings.out:
-        write_result(settings.out, report)
-    if settings.json:
-        print_json(report)
+    deliver(report, settings.out, settings.json)
     return 0
 
 

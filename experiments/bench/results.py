@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.arguments import print_json
 from hades.files import write_atomically
 from hades.run_directory import installed_versions
 
@@ -30,12 +31,15 @@ def provenance(benchmark: str, arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Writes a result as indented JSON, and makes the folder.
+def deliver(result: Mapping[str, Any], out: Path | None, as_json: bool) -> None:
+    """Writes a result as indented JSON where there is a path, and prints it as one line where that is asked for.
 
     Raises:
         OSError: It cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(result, indent=2) + "\n")
-    print(f"written to {path}")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, json.dumps(result, indent=2) + "\n")
+        print(f"written to {out}")
+    if as_json:
+        print_json(result)

@@ -28,8 +28,7 @@ from hades.run_directory import RunDirectory, RunDirectoryError
 from hades.settings import from_dict, to_dict
 
 _COMMAND = "distill"
-_FREE_TO_CHANGE = {"num_generations", "resume", "json", "out", "tensorboard", "wandb"}
-_FREE_LOOP = {"checkpoint_seconds"}
+_FREE_TO_CHANGE = {"num_generations", "resume", "json", "out", "tensorboard", "wandb", "checkpoint_seconds"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -126,7 +125,7 @@ def _differences(saved: Any, settings: Any, prefix: str = "") -> list[tuple[str,
     found = []
     for field in dataclasses.fields(saved):
         old, new = getattr(saved, field.name), getattr(settings, field.name)
-        if old == new or field.name in _FREE_TO_CHANGE | _FREE_LOOP:
+        if old == new or field.name in _FREE_TO_CHANGE:
             continue
         if dataclasses.is_dataclass(old):
             nested = f"{field.name}." if field.name in ("cloning", "evolution") else ""

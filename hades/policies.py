@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from hades.distributions import Categorical, DiagonalGaussian, Distribution, Uniform
-from hades.settings import Activation, CloningSettings, KernelInit
+from hades.settings import Activation, KernelInit, NetworkSettings
 from hades.types import ActionSpace, Discrete, PyTree
 
 
@@ -205,7 +205,7 @@ def uniform(env: Spaces) -> Policy:
     return Policy(lambda key: (), apply)
 
 
-def from_settings(env: Spaces, settings: CloningSettings) -> Policy:
+def from_settings(env: Spaces, settings: NetworkSettings) -> Policy:
     """The policy that `settings` names, for the spaces of `env`."""
     build = {"mlp": mlp, "residual_mlp": residual_mlp, "cnn": cnn}[settings.policy]
     return build(env, settings.hidden_sizes, settings.activation, settings.kernel_init)

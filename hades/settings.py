@@ -56,8 +56,8 @@ def require_positive(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class CloningSettings:
-    """How a policy is trained on a synthetic dataset: the inner loop, and what a dataset file says of it."""
+class NetworkSettings:
+    """Architecture of a policy."""
 
     policy: PolicyName = "mlp"
     """Architecture of the policy."""
@@ -67,6 +67,17 @@ class CloningSettings:
     """Nonlinearity of the hidden layers."""
     kernel_init: KernelInit = "orthogonal"
     """Initialiser of the weights."""
+
+    def __post_init__(self) -> None:
+        """Refuses widths that are not positive."""
+        for size in self.hidden_sizes:
+            require_positive("hidden_sizes", size)
+
+
+@dataclass(frozen=True)
+class CloningSettings(NetworkSettings):
+    """How a policy is trained on a synthetic dataset: the inner loop, and what a dataset file says of it."""
+
     loss: CloningLoss | None = None
     """What cloning minimises; none is gaussian_nll for continuous actions, cross_entropy for discrete ones."""
     optimizer: OptimizerName = "adam"
@@ -86,8 +97,7 @@ class CloningSettings:
 
     def __post_init__(self) -> None:
         """Refuses sizes and rates that are not positive."""
-        for size in self.hidden_sizes:
-            require_positive("hidden_sizes", size)
+        super().__post_init__()
         require_positive("learning_rate", self.learning_rate)
         require_positive("adam_eps", self.adam_eps)
         require_positive("num_steps", self.num_steps)

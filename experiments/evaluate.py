@@ -16,9 +16,9 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.settings import EvaluationSettings
-from experiments.sources import check_dataset_fits, load_dataset, make_environment
+from experiments.sources import check_dataset_fits, load_dataset, make_environment, outcome_file
 from hades.evaluation import Evaluation, dataset_evaluator, evaluate, zero_dataset
-from hades.policy_file import PolicyFileError, is_policy_file, load_policy, load_policy_metadata
+from hades.policy_file import PolicyFileError, TrainedPolicy, is_policy_file
 from hades.settings import ActionSelection, require_positive
 
 
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
     settings = parse(EvaluateSettings, "evaluate", arguments)
     started = time.monotonic()
+    settings = replace(settings, source=outcome_file(settings.source))
     evaluate_source = _evaluate_policy if is_policy_file(settings.source) else _evaluate_dataset
     source, env_name, evaluations = evaluate_source(settings)
     seconds = time.monotonic() - started
@@ -67,17 +68,19 @@ def main(arguments: Sequence[str]) -> int:
 def _evaluate_policy(settings: EvaluateSettings) -> tuple[Path, str, dict[str, Evaluation]]:
     if settings.baselines:
         raise BadArgumentsError("--baselines: expected a dataset or a run, got a policy file")
-    metadata = load_policy_metadata(settings.source)
+    trained = TrainedPolicy.load(settings.source)
+    assert trained.metadata is not None  # a loaded policy has it
+    metadata = trained.metadata
     env = make_environment(metadata, settings.env, settings.source)
     try:
-        policy, params, _ = load_policy(settings.source, env)
+        policy = trained.architecture(env)
     except PolicyFileError as error:
         if settings.env is None:
-            raise
+            raise PolicyFileError(f"{settings.source}: {error}") from None
         raise BadArgumentsError(f"--env: {error}") from None
     key = jax.random.key(settings.seed)
     selection = settings.action_selection or metadata.action_selection
-    evaluation = evaluate(key, env, policy, params, settings.num_episodes, selection)
+    evaluation = evaluate(key, env, policy, trained.params, settings.num_episodes, selection)
     return settings.source, env.name, {"policy": evaluation}
 
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.arguments import parse, print_json
-from experiments.sources import load_dataset
+from experiments.sources import load_dataset, outcome_file
 from hades.metadata import DatasetMetadata
-from hades.policy_file import is_policy_file, load_policy_metadata
+from hades.policy_file import TrainedPolicy, is_policy_file
 from hades.run_directory import RunDirectory
 from hades.settings import to_dict
 
@@ -38,8 +38,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _describe(source: Path) -> dict[str, Any]:
-    if is_policy_file(source):
-        return {"kind": "policy", "file": str(source), **_metadata(load_policy_metadata(source))}
     run: dict[str, Any] = {}
     if source.is_dir():
         directory = RunDirectory(source)
@@ -53,9 +51,13 @@ def _describe(source: Path) -> dict[str, Any]:
             "seconds": last.get("seconds"),
             "fitness_mean": last.get("fitness_mean"),
         }
-        if not (directory.best_dataset.exists() or directory.dataset.exists()):
-            return {"kind": "run without a dataset yet", **run}
-    path, dataset, metadata = load_dataset(source)
+        if not outcome_file(source).exists():
+            return {"kind": "run without a dataset or policy yet", **run}
+    file = outcome_file(source)
+    if is_policy_file(file):
+        policy = TrainedPolicy.load(file)
+        return {"kind": "run" if run else "policy", **run, "file": str(file), **_metadata(policy.metadata)}
+    path, dataset, metadata = load_dataset(file)
     shapes = {
         name: list(getattr(dataset, name).shape)
         for name in ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
@@ -65,7 +67,7 @@ def _describe(source: Path) -> dict[str, Any]:
     return {"kind": kind, **run, "file": str(path), "pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
 
 
-def _metadata(metadata: DatasetMetadata) -> dict[str, Any]:
+def _metadata(metadata: DatasetMetadata | None) -> dict[str, Any]:
     return {name: value for name, value in to_dict(metadata).items() if value not in (None, "")}
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments.cli import BadArgumentsError
-from experiments.settings import DistillSettings
+from experiments.settings import RunSettings
 from hades.distillation import Callback
 from hades.run import RunState
 from hades.run_directory import RunDirectory
 from hades.settings import to_dict
 
 
-def check_extras(settings: DistillSettings) -> None:
+def check_extras(settings: RunSettings) -> None:
     """Refuses loggers that are not installed, before anything is written.
 
     Raises:
@@ -31,7 +31,7 @@ def check_extras(settings: DistillSettings) -> None:
 
 
 @contextlib.contextmanager
-def loggers(settings: DistillSettings, directory: RunDirectory) -> Iterator[list[Callback]]:
+def loggers(settings: RunSettings, directory: RunDirectory) -> Iterator[list[Callback]]:
     """The callbacks that the settings ask for, once `check_extras` has passed."""
     with contextlib.ExitStack() as stack:
         callbacks: list[Callback] = []
@@ -60,7 +60,7 @@ def _tensorboard(directory: RunDirectory) -> Iterator[Callback]:
 
 
 @contextlib.contextmanager
-def _wandb(settings: DistillSettings, directory: RunDirectory) -> Iterator[Callback]:
+def _wandb(settings: RunSettings, directory: RunDirectory) -> Iterator[Callback]:
     import wandb
 
     with wandb.init(project=settings.wandb, dir=str(directory.path), config=to_dict(settings)) as session:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
-from experiments.settings import DistillSettings, EnvironmentOptions
+from experiments.settings import DistillSettings, EnvironmentOptions, NeuroevolutionCommandSettings
 from hades import recipes
-from hades.settings import CloningSettings, EvolutionSettings, HadesSettings, LoopSettings
+from hades.settings import (
+    CloningSettings,
+    EvolutionSettings,
+    HadesSettings,
+    LoopSettings,
+    NetworkSettings,
+    NeuroevolutionSettings,
+    PopulationSettings,
+)
+
+T = TypeVar("T")
 
 PAPER_BRAX = (
     "ant",
@@ -21,6 +33,9 @@ PAPER_BRAX = (
     "walker2d",
 )
 PAPER_MINATAR = ("Asterix", "Breakout", "Freeway", "SpaceInvaders")
+_SMALL = ("cartpole", "acrobot", "pendulum", "mountaincar", "hopper", "inverted-pendulum")
+_NETWORK_FIELDS = dataclasses.fields(NetworkSettings)
+_LOOP = LoopSettings(evaluate_every=20, evaluation_inits=16, evaluation_episodes=8)
 
 
 def _cartpole() -> DistillSettings:
@@ -32,10 +47,13 @@ def _cartpole() -> DistillSettings:
             population_size=64,
             num_episodes=2,
             learn_labels=False,
+            # Two pairs fix a direction. Sampled actions would also need its length, which other architectures learn
+            # differently.
+            action_selection="mode",
             cloning=CloningSettings(hidden_sizes=(64, 64), learning_rate=0.01, num_steps=64),
             evolution=EvolutionSettings(sigma=0.3, learning_rate=0.1, fitness_shaping="centered_rank"),
         ),
-        loop=LoopSettings(evaluate_every=20, evaluation_inits=16, evaluation_episodes=8),
+        loop=_LOOP,
     )
 
 
@@ -45,6 +63,7 @@ def _small(env: str, dataset_size: int, sigma: float, num_generations: int) -> D
         cartpole.settings,
         dataset_size=dataset_size,
         learn_labels=True,
+        action_selection="sample",
         evolution=dataclasses.replace(cartpole.settings.evolution, sigma=sigma),
     )
     return dataclasses.replace(cartpole, env=env, num_generations=num_generations, settings=settings)
@@ -103,13 +122,65 @@ def _builders() -> dict[str, Callable[[], DistillSettings]]:
     return builders
 
 
+def _neuroevolution_builders() -> dict[str, Callable[[], NeuroevolutionCommandSettings]]:
+    builders: dict[str, Callable[[], NeuroevolutionCommandSettings]] = {}
+    for name in _SMALL:
+        builders[name] = partial(_counterpart, name)
+    for name in PAPER_MINATAR:
+        env = f"gymnax/{name}-MinAtar"
+        builders[name.lower()] = partial(_small_minatar_es, env)
+        builders[f"paper/{name.lower()}"] = partial(_paper_es, recipes.paper_es_minatar(), env, 5000)
+    for name in PAPER_BRAX:
+        builders[f"paper/{name}"] = partial(_paper_es, recipes.paper_es_brax(), f"brax/{name}", 2000)
+    return builders
+
+
+def _counterpart(name: str) -> NeuroevolutionCommandSettings:
+    """Neuroevolution of the network that a preset of HaDES clones, with the same population, episodes and sight."""
+    distil = preset(name)
+    hades = distil.settings
+    shared = {field.name: getattr(hades, field.name) for field in dataclasses.fields(PopulationSettings)}
+    shared["evolution"] = dataclasses.replace(hades.evolution, sigma=0.1, learning_rate=0.03)
+    # As many rollouts of a candidate, where HaDES plays with several inits.
+    shared["num_episodes"] = hades.num_episodes * hades.num_inits
+    network = NetworkSettings(**{field.name: getattr(hades.cloning, field.name) for field in _NETWORK_FIELDS})
+    return NeuroevolutionCommandSettings(
+        env=distil.env,
+        options=distil.options,
+        num_generations=distil.num_generations,
+        loop=distil.loop,
+        settings=NeuroevolutionSettings(**shared, network=network),
+    )
+
+
+def _small_minatar_es(env: str) -> NeuroevolutionCommandSettings:
+    settings = NeuroevolutionSettings(
+        network=NetworkSettings(hidden_sizes=(64, 64), activation="relu"),
+        population_size=128,
+        num_episodes=4,
+        rollout_chunk_size=8,
+        evolution=EvolutionSettings(sigma=0.05, learning_rate=0.02, fitness_shaping="centered_rank"),
+    )
+    return NeuroevolutionCommandSettings(env=env, num_generations=300, settings=settings, loop=_LOOP)
+
+
+def _paper_es(settings: NeuroevolutionSettings, env: str, num_generations: int) -> NeuroevolutionCommandSettings:
+    loop = LoopSettings(generations_per_call=5, evaluate_every=50)
+    return NeuroevolutionCommandSettings(env=env, num_generations=num_generations, settings=settings, loop=loop)
+
+
 def preset_names() -> tuple[str, ...]:
-    """Names of all presets."""
+    """Names of all presets of `hades distill`."""
     return tuple(_builders())
 
 
+def neuroevolution_preset_names() -> tuple[str, ...]:
+    """Names of all presets of `hades baseline es`."""
+    return tuple(_neuroevolution_builders())
+
+
 def preset(name: str) -> DistillSettings:
-    """The settings of a preset.
+    """The settings of a preset of `hades distill`.
 
     Raises:
         ValueError: There is none of that name; the message has the nearest ones.
@@ -118,7 +189,19 @@ def preset(name: str) -> DistillSettings:
         >>> preset("cartpole").settings.dataset_size
         2
     """
-    builders = _builders()
+    return _pick(_builders(), name)
+
+
+def neuroevolution_preset(name: str) -> NeuroevolutionCommandSettings:
+    """The settings of a preset of `hades baseline es`.
+
+    Raises:
+        ValueError: There is none of that name; the message has the nearest ones.
+    """
+    return _pick(_neuroevolution_builders(), name)
+
+
+def _pick(builders: Mapping[str, Callable[[], T]], name: str) -> T:
     if name not in builders:
         near = difflib.get_close_matches(name, builders, n=3, cutoff=0.0)
         raise ValueError(f"preset: there is no {name!r}, the nearest are {', '.join(near)}")

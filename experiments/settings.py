@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 import envs
-from hades.settings import HadesSettings, LoopSettings, require_positive
+from hades.settings import HadesSettings, LoopSettings, NeuroevolutionSettings, require_positive
 from hades.types import Environment
 
 _Flat = tyro.conf.arg(name="")
@@ -31,8 +31,8 @@ class EnvironmentOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillSettings:
-    """Distils a behaviour into a few state-action pairs, by HaDES."""
+class RunSettings:
+    """What every run has, whatever its method."""
 
     env: str | None = None
     """Environment, such as gymnax/CartPole-v1 or brax/hopper; a preset brings its own."""
@@ -41,10 +41,9 @@ class DistillSettings:
     out: Path | None = None
     """Run directory; none is runs/ and the name of the preset or environment, the method and the seed."""
     preset: str | None = None
-    """Settings to begin with, by name: cartpole, acrobot, pendulum, mountaincar, hopper, inverted-pendulum, or
-    paper/NAME-r and paper/NAME-f for the published ones. Flags beside it override."""
+    """Settings to begin with, by name. Flags beside it override."""
     num_generations: int = 100
-    """Generations of the whole run."""
+    """Generations of the whole run; of PPO, updates."""
     seed: int = 0
     """Seed of all random numbers."""
     resume: bool = False
@@ -55,8 +54,6 @@ class DistillSettings:
     """Also writes TensorBoard events into the run directory (needs the extra tensorboard)."""
     wandb: str | None = None
     """Also logs to this project of Weights & Biases (needs the extra wandb)."""
-    settings: Annotated[HadesSettings, _Flat] = HadesSettings()
-    """The method."""
     loop: Annotated[LoopSettings, _Flat] = LoopSettings()
     """The host loop."""
 
@@ -64,8 +61,34 @@ class DistillSettings:
         """Refuses a number of generations that is not positive, and a seed that JAX would take for another."""
         require_positive("num_generations", self.num_generations)
         _require_seed("seed", self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings(RunSettings):
+    """Distils a behaviour into a few state-action pairs, by HaDES."""
+
+    preset: str | None = None
+    """Settings to begin with, by name: cartpole, acrobot, pendulum, mountaincar, hopper, inverted-pendulum, or
+    paper/NAME-r and paper/NAME-f for the published ones. Flags beside it override."""
+    settings: Annotated[HadesSettings, _Flat] = HadesSettings()
+    """The method."""
+
+    def __post_init__(self) -> None:
+        """Refuses also an initialisation seed that JAX would take for another."""
+        super().__post_init__()
         if self.settings.init_seed is not None:
             _require_seed("init_seed", self.settings.init_seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuroevolutionCommandSettings(RunSettings):
+    """Evolves the policy's own parameters: neuroevolution, the baseline without a dataset."""
+
+    preset: str | None = None
+    """Settings to begin with, by name: cartpole, acrobot, pendulum, mountaincar, hopper, inverted-pendulum,
+    breakout, asterix, freeway, spaceinvaders, or paper/NAME for the published ones. Flags beside it override."""
+    settings: Annotated[NeuroevolutionSettings, _Flat] = NeuroevolutionSettings()
+    """The method."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,20 @@ from hades.run_directory import RunDirectory
 from hades.types import Environment
 
 
+def outcome_file(path: Path) -> Path:
+    """The file that a path stands for: of a run directory the best dataset or policy, or the last where no best is yet.
+
+    Raises:
+        RunDirectoryError: The folder is no run directory.
+    """
+    if not path.is_dir():
+        return path
+    directory = RunDirectory(path)
+    directory.read_config()
+    files = (directory.best_dataset, directory.dataset, directory.best_policy, directory.policy)
+    return next((file for file in files if file.exists()), directory.dataset)
+
+
 def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, DatasetMetadata]:
     """The dataset at a path; of a run directory the best one.
 
@@ -24,10 +38,7 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, DatasetMetadata]:
         DatasetError: There is none, or it is malformed.
         RunDirectoryError: The folder is no run directory.
     """
-    if path.is_dir():
-        directory = RunDirectory(path)
-        directory.read_config()
-        path = directory.best_dataset if directory.best_dataset.exists() else directory.dataset
+    path = outcome_file(path)
     dataset = SyntheticDataset.load(path)
     assert dataset.metadata is not None  # a loaded dataset has it
     return path, dataset, dataset.metadata

@@ -19,7 +19,7 @@ from experiments.settings import EvaluationSettings
 from experiments.sources import check_dataset_fits, load_dataset, make_environment
 from hades import cloning
 from hades.evaluation import evaluate
-from hades.policy_file import save_policy
+from hades.policy_file import TrainedPolicy
 from hades.settings import CloningSettings
 
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     params = jax.block_until_ready(train(jax.random.key(seed), dataset))
     seconds = time.monotonic() - started
     out = settings.out or source.with_name(f"{source.stem}_policy.npz")
-    save_policy(out, params, dataclasses.replace(metadata, cloning=settings.cloning, evaluation=None))
+    TrainedPolicy(params, dataclasses.replace(metadata, cloning=settings.cloning, evaluation=None)).save(out)
     key = jax.random.fold_in(jax.random.key(settings.seed), 1)
     evaluation = evaluate(key, env, clone.policy, params, settings.num_episodes, metadata.action_selection)
     print(tables.render(f"return of the policy, {env.name}", {"policy": evaluation}))

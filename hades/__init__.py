@@ -4,10 +4,11 @@ from hades import cloning, distributions, fitness, normalization, policies, reci
 from hades._version import __version__
 from hades.cloning import BehaviourCloning, behaviour_cloning
 from hades.dataset import DatasetError, SyntheticDataset
-from hades.distillation import Result, distill
+from hades.distillation import Result, distill, train
 from hades.evaluation import Evaluation, evaluate, evaluate_dataset
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
+from hades.policy_file import TrainedPolicy
 from hades.run import Run, RunState
 from hades.types import Continuous, Discrete, Environment, Step
 
@@ -26,6 +27,7 @@ __all__ = [
     "RunState",
     "Step",
     "SyntheticDataset",
+    "TrainedPolicy",
     "__version__",
     "behaviour_cloning",
     "cloning",
@@ -40,4 +42,5 @@ __all__ = [
     "rollout",
     "settings",
     "sharding",
+    "train",
 ]

@@ -7,16 +7,18 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic
 
 import jax
 import numpy as np
 
 from hades.checkpointing import Checkpoints
 from hades.dataset import SyntheticDataset
-from hades.evaluation import DatasetEvaluator, Evaluation
+from hades.evaluation import Evaluation
+from hades.policy_file import TrainedPolicy
 from hades.progress import ProgressReport
-from hades.run import Metrics, Run, RunState
+from hades.run import OUTCOMES, Evaluator, Metrics, Outcome, OutcomeKind, Run, RunState
 from hades.run_directory import RunDirectory
 from hades.settings import LoopSettings, to_dict
 
@@ -29,26 +31,53 @@ _SELECTION_STREAM, _CONFIRMATION_STREAM = np.uint32(2**32 - 2), np.uint32(2**32 
 
 
 @dataclass
-class Result:
+class Result(Generic[Outcome]):
     """What `distill` returns.
 
     Attributes:
-        dataset: The mean of the search distribution at the end.
-        best_dataset: The best mean by fresh-key evaluation; its metadata has the return on keys that did not select it.
+        kind: What the run made, `"dataset"` or `"policy"`.
+        outcome: It, at the end: of an evolution the mean of the search distribution.
+        best_outcome: The best by fresh-key evaluation; its metadata has the return on keys that did not select it.
         history: A row of metrics for each generation, the rows of the file `metrics.jsonl`.
         state: The state at the end; `run.step` takes it further.
-        best_generation: Generation of `best_dataset`.
+        best_generation: Generation of `best_outcome`.
         evaluator: The compiled evaluation on fresh keys that the run used.
-        finished: Whether all generations were done, False where `should_stop` ended the loop.
+        finished: Whether the run came to its end, False where `should_stop` ended the loop.
     """
 
-    dataset: SyntheticDataset
-    best_dataset: SyntheticDataset
+    kind: OutcomeKind
+    outcome: Outcome
+    best_outcome: Outcome
     history: list[Row]
     state: RunState
     best_generation: int
-    evaluator: DatasetEvaluator
+    evaluator: Evaluator
     finished: bool
+
+    @property
+    def dataset(self) -> SyntheticDataset:
+        """`outcome`, of a distillation."""
+        return self._of_kind("dataset", self.outcome)
+
+    @property
+    def best_dataset(self) -> SyntheticDataset:
+        """`best_outcome`, of a distillation."""
+        return self._of_kind("dataset", self.best_outcome)
+
+    @property
+    def policy(self) -> TrainedPolicy:
+        """`outcome`, of a baseline."""
+        return self._of_kind("policy", self.outcome)
+
+    @property
+    def best_policy(self) -> TrainedPolicy:
+        """`best_outcome`, of a baseline."""
+        return self._of_kind("policy", self.best_outcome)
+
+    def _of_kind(self, kind: OutcomeKind, outcome: Any) -> Any:
+        if self.kind != kind:
+            raise AttributeError(f"this run made a {self.kind}, not a {kind}")
+        return outcome
 
 
 @dataclass
@@ -59,7 +88,11 @@ class _Progress:
     best_score: float = -np.inf
     best_generation: int = -1
     history: list[Row] = field(default_factory=list)
-    best: SyntheticDataset | None = None
+    best: SyntheticDataset | TrainedPolicy | None = None
+
+    @property
+    def env_steps(self) -> int:
+        return int(self.history[-1]["total_env_steps"]) if self.history else 0
 
     def to_json(self) -> dict[str, Any]:
         score = self.best_score if np.isfinite(self.best_score) else None
@@ -68,7 +101,7 @@ class _Progress:
 
 def distill(
     key: jax.Array,
-    run: Run,
+    run: Run[Outcome],
     num_generations: int,
     *,
     out: str | os.PathLike[str] | None = None,
@@ -77,8 +110,8 @@ def distill(
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
-) -> Result:
-    """Runs a distillation, and goes on with the one that `out` holds.
+) -> Result[Outcome]:
+    """Runs a distillation or a baseline, and goes on with the one that `out` holds.
 
     A run that was stopped or killed and goes on is bit for bit the run that was never stopped.
 
@@ -87,7 +120,7 @@ def distill(
         run: What a recipe built.
         num_generations: Generations of the whole run, those of earlier calls counted in.
         out: Run directory; nothing is written if None.
-        loop: How often to evaluate, log and save.
+        loop: How often to evaluate, log and save, and budgets that end the run before `num_generations`.
         config: What `config.json` is to hold; the run's settings if None.
         progress: Whether to show progress on stderr.
         callbacks: Called after every compiled call.
@@ -113,7 +146,7 @@ def distill(
     try:
         distillation.start()
         with ProgressReport(num_generations, distillation.generation, progress) as report:
-            while distillation.generation < num_generations and not should_stop():
+            while not distillation.is_done(num_generations) and not should_stop():
                 rows = distillation.advance(num_generations)
                 env_steps = float(np.mean([row["env_steps"] for row in rows]))
                 report.update(distillation.generation, rows[-1]["seconds_per_generation"], env_steps, _status(rows[-1]))
@@ -123,13 +156,17 @@ def distill(
         distillation.save_checkpoint()
         raise
     distillation.save_checkpoint()
-    return distillation.result(finished=distillation.generation >= num_generations)
+    return distillation.result(finished=distillation.is_done(num_generations))
+
+
+train = distill
+"""The same loop under the name that suits baselines, whose outcome is a policy."""
 
 
 class _Distillation:
     """One run on the host: its state, and what is written of it."""
 
-    def __init__(self, key: jax.Array, run: Run, loop: LoopSettings, directory: RunDirectory | None) -> None:
+    def __init__(self, key: jax.Array, run: Run[Any], loop: LoopSettings, directory: RunDirectory | None) -> None:
         self._key = key
         self._seed = _seed_of(key)
         self._run = run
@@ -138,7 +175,7 @@ class _Distillation:
         self._checkpoints = Checkpoints(directory.checkpoints) if directory else None
         self._evaluator = run.make_evaluator(loop.evaluation_inits, loop.evaluation_episodes)
         self._advance = jax.jit(self._generations, static_argnums=1)
-        self._dataset = jax.jit(run.dataset)
+        self._outcome = jax.jit(run.outcome)
         self._compiled: set[int] = set()
         self._progress = _Progress()
         self.state = jax.jit(run.init)(key)
@@ -147,6 +184,15 @@ class _Distillation:
     @property
     def generation(self) -> int:
         return int(self.state.generation)
+
+    def is_done(self, num_generations: int) -> bool:
+        """Whether all generations are done, or a budget is used up."""
+        steps, seconds = self._loop.max_env_steps, self._loop.max_seconds
+        return (
+            self.generation >= num_generations
+            or (steps is not None and self._progress.env_steps >= steps)
+            or (seconds is not None and self._progress.seconds >= seconds)
+        )
 
     def start(self) -> None:
         """Takes up the newest checkpoint, if there is one."""
@@ -158,7 +204,7 @@ class _Distillation:
         generation, self.state, saved = self._checkpoints.restore(self.state)
         score = -np.inf if saved["best_score"] is None else saved["best_score"]
         history = self._directory.truncate_metrics(generation)
-        best = SyntheticDataset.load(self._directory.best_dataset) if saved["best_generation"] >= 0 else None
+        best = OUTCOMES[self._run.kind].load(self._best_file) if saved["best_generation"] >= 0 else None
         self._progress = _Progress(saved["seconds"], score, saved["best_generation"], history, best)
         self._started = time.monotonic() - self._progress.seconds
 
@@ -190,14 +236,15 @@ class _Distillation:
         before = time.monotonic() - self._started
         self.state, metrics = jax.block_until_ready(self._advance(self.state, length))
         after = time.monotonic() - self._started
-        rows = _rows(first, jax.device_get(metrics), before, after)
-        if self.generation % self._evaluate_every == 0 or self.generation >= num_generations:
-            rows[-1] |= self._evaluate()
+        rows = _rows(first, self._progress.env_steps, jax.device_get(metrics), before, after)
         self._progress.history = self._progress.history + rows
+        self._progress.seconds = after
+        if self.generation % self._evaluate_every == 0 or self.is_done(num_generations):
+            rows[-1] |= self._evaluate()
         self._progress.seconds = time.monotonic() - self._started
         if self._directory:
             self._directory.append_metrics(rows)
-            self._describe(self._dataset(self.state), None).save(self._directory.dataset)
+            self._describe(self._outcome(self.state), None).save(getattr(self._directory, self._run.kind))
             if time.monotonic() - self._saved >= self._loop.checkpoint_seconds:
                 self.save_checkpoint()
         return rows
@@ -208,28 +255,32 @@ class _Distillation:
         return calls * self._loop.generations_per_call
 
     def _evaluate(self) -> Row:
-        """Scores the mean dataset on fresh keys, and keeps it if it is the best so far."""
-        dataset = self._dataset(self.state)
-        evaluation = self._evaluator(self._stream(_SELECTION_STREAM), dataset)
+        """Scores the outcome on fresh keys, and keeps it if it is the best so far."""
+        outcome = self._outcome(self.state)
+        evaluation = self._evaluator(self._stream(_SELECTION_STREAM), outcome)
         score = evaluation.mean if np.isfinite(evaluation.mean) else -np.inf
         progress = self._progress
         if progress.best is None or score >= progress.best_score:
-            # Ties go to the later one, which had longer to become robust. The score that chose a dataset is too good by
-            # the choice, so that what is written comes from other keys.
-            confirmed = self._evaluator(self._stream(_CONFIRMATION_STREAM), dataset)
+            # Ties go to the later one, which had longer to become robust. The score that chose an outcome is too good
+            # by the choice, so that what is written comes from other keys.
+            confirmed = self._evaluator(self._stream(_CONFIRMATION_STREAM), outcome)
             progress.best_score, progress.best_generation = score, self.generation
-            progress.best = self._describe(dataset, confirmed)
+            progress.best = self._describe(outcome, confirmed)
             if self._directory:
-                progress.best.save(self._directory.best_dataset)
+                progress.best.save(self._best_file)
         low, high = evaluation.ci95
         return {"evaluation_mean": evaluation.mean, "evaluation_ci_low": low, "evaluation_ci_high": high}
 
     def _stream(self, stream: np.uint32) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(self._key, stream), self.generation)
 
-    def _describe(self, dataset: SyntheticDataset, evaluation: Evaluation | None) -> SyntheticDataset:
+    @property
+    def _best_file(self) -> Path:
+        return getattr(self._directory, f"best_{self._run.kind}")
+
+    def _describe(self, outcome: Any, evaluation: Evaluation | None) -> Any:
         finite = evaluation is not None and bool(np.isfinite(evaluation.returns).all())
-        return self._run.describe(dataset, self._seed, evaluation.summary() if evaluation and finite else None)
+        return self._run.describe(outcome, self._seed, evaluation.summary() if evaluation and finite else None)
 
     def save_checkpoint(self) -> None:
         """Saves the state, so that the run can be taken up from here."""
@@ -237,23 +288,27 @@ class _Distillation:
             self._checkpoints.save(self.generation, self.state, self._progress.to_json())
             self._saved = time.monotonic()
 
-    def result(self, finished: bool) -> Result:
+    def result(self, finished: bool) -> Result[Any]:
         """What the run came to."""
-        dataset = self._describe(self._dataset(self.state), None)
+        outcome = self._describe(self._outcome(self.state), None)
         progress = self._progress
-        best, generation = (progress.best, progress.best_generation) if progress.best else (dataset, self.generation)
-        return Result(dataset, best, progress.history, self.state, generation, self._evaluator, finished)
+        best, generation = (progress.best, progress.best_generation) if progress.best else (outcome, self.generation)
+        return Result(
+            self._run.kind, outcome, best, progress.history, self.state, generation, self._evaluator, finished
+        )
 
 
-def _rows(first: int, metrics: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
+def _rows(first: int, env_steps: int, metrics: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
     count = len(metrics["fitness_mean"])
     each = (after - before) / count
+    total = env_steps + np.cumsum(metrics["env_steps"], dtype=np.int64)
     return [
         {
             "generation": first + index + 1,
             # One clock reading for each compiled call, spread evenly over its generations.
             "seconds": before + each * (index + 1),
             "seconds_per_generation": each,
+            "total_env_steps": int(total[index]),
             **{name: values[index].item() for name, values in metrics.items()},
         }
         for index in range(count)

@@ -16,6 +16,7 @@ from hades.fitness import FitnessKeys, clone_inits, init_networks
 from hades.metadata import EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
+from hades.policy_file import TrainedPolicy
 from hades.rollout import make_rollout
 from hades.settings import ActionSelection
 from hades.types import Environment, PyTree
@@ -175,8 +176,74 @@ class DatasetEvaluator:
         keys = self._draw(key)
         return self._play(keys, jax.tree.map(lambda leaf: leaf[None], self._init(keys)), normalizer)
 
+    def references(self, key: jax.Array, dataset: SyntheticDataset) -> dict[str, Evaluation]:
+        """What those return that know nothing: the dataset's zeros, and policies as they are initialised."""
+        return {
+            "zero dataset": self(key, zero_dataset(dataset)),
+            "untrained policy": self.untrained(key, dataset.normalizer()),
+        }
+
     def _play(self, keys: FitnessKeys, networks: PyTree, normalizer: Normalizer) -> Evaluation:
         episodes = self._rollout(keys.episodes, networks, normalizer)
+        running = self._normalization_envs if normalizer.kind == "running" else None
+        return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
+
+
+class PolicyEvaluator:
+    """Fresh-key evaluation of trained policies of one architecture, compiled once.
+
+    Example:
+        >>> import envs, hades
+        >>> env = envs.make("diagnostic/match")
+        >>> policy = hades.policies.mlp(env)
+        >>> evaluator = PolicyEvaluator(env, policy, num_inits=2, num_episodes=3)
+        >>> trained = TrainedPolicy(PolicyParams(policy.init(jax.random.key(0))))
+        >>> evaluator(jax.random.key(1), trained).returns.shape
+        (1, 6)
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        policy: Policy,
+        num_inits: int = 16,
+        num_episodes: int = 8,
+        action_selection: ActionSelection = "sample",
+        normalization_envs: int | None = None,
+    ) -> None:
+        """Prepares the compiled functions.
+
+        Args:
+            env: Environment.
+            policy: The architecture.
+            num_inits: Untrained policies that `references` plays with; a trained one plays for all of them.
+            num_episodes: Episodes of each.
+            action_selection: Whether actions are sampled or the mode.
+            normalization_envs: Episodes that share running statistics; all of `num_episodes` if None.
+
+        Raises:
+            ValueError: `num_episodes` is not a multiple of `normalization_envs`.
+        """
+        self._rollout = jax.jit(make_rollout(env, policy, num_episodes, action_selection, normalization_envs))
+        self._init = jax.jit(partial(jax.lax.map, policy.init))
+        self._num_inits = num_inits
+        self._normalization_envs = normalization_envs or num_episodes
+
+    def __call__(self, key: jax.Array, trained: TrainedPolicy) -> Evaluation:
+        """Plays `num_inits * num_episodes` episodes with one policy; returns are `[1, inits * episodes]`."""
+        shape = (1, self._num_inits)
+        networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape), trained.params.network)
+        evaluation = self._play(key, networks, trained.params.normalizer)
+        return replace(evaluation, returns=evaluation.returns.reshape(1, -1), lengths=evaluation.lengths.reshape(1, -1))
+
+    def references(self, key: jax.Array, trained: TrainedPolicy) -> dict[str, Evaluation]:
+        """What those return that know nothing: policies as they are initialised."""
+        init_key, play_key = jax.random.split(key)
+        networks = jax.tree.map(lambda leaf: leaf[None], self._init(jax.random.split(init_key, self._num_inits)))
+        return {"untrained policy": self._play(play_key, networks, trained.params.normalizer)}
+
+    def _play(self, key: jax.Array, networks: PyTree, normalizer: Normalizer) -> Evaluation:
+        episodes = self._rollout(jax.random.split(key, self._num_inits), networks, normalizer)
         running = self._normalization_envs if normalizer.kind == "running" else None
         return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
 

@@ -1,9 +1,9 @@
-"""Fitness of synthetic datasets: clone fresh policies on them, play, and average the returns."""
+"""Fitness: of datasets the return of fresh policies that were cloned on them, of policies their own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +57,8 @@ class Fitness:
         return jnp.mean(self.returns, axis=(1, 2))
 
 
-FitnessFunction: TypeAlias = Callable[[FitnessKeys, SyntheticDataset, Normalizer], Fitness]
-"""`fitness(keys, datasets [population], normalizer)`, see `make_fitness`."""
+FitnessFunction: TypeAlias = Callable[[FitnessKeys, Any, Normalizer], Fitness]
+"""`fitness(keys, candidates [population], normalizer)`: see `make_fitness` and `make_policy_fitness`."""
 
 
 def make_fitness(
@@ -100,6 +100,28 @@ def make_fitness(
         whole = cloning_chunk_size is None or rollout_chunk_size is None
         outer = None if whole else max(cloning_chunk_size or 1, rollout_chunk_size or 1)
         return map_chunks(clone_and_play, datasets.pairs(), outer)
+
+    return fitness
+
+
+def make_policy_fitness(rollout: Rollout, rollout_chunk_size: int | None = None) -> FitnessFunction:
+    """Makes the expected return of policies that play as they are: F with the identity in place of cloning.
+
+    Args:
+        rollout: Plays `[candidates, 1]` policies.
+        rollout_chunk_size: Candidates that are played at once; all of them if None.
+
+    Returns:
+        A function of keys of one init (only its episodes matter), network parameters with a leading axis
+        `[population]`, and the normalizer of the rollouts.
+    """
+
+    def fitness(keys: FitnessKeys, networks: PyTree, normalizer: Normalizer) -> Fitness:
+        def play(networks: PyTree) -> Fitness:
+            episodes = rollout(keys.episodes, jax.tree.map(lambda leaf: leaf[:, None], networks), normalizer)
+            return Fitness(episodes.returns, episodes.lengths)
+
+        return map_chunks(play, networks, rollout_chunk_size)
 
     return fitness
 

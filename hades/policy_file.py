@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from hades import policies
 from hades.metadata import DatasetMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer, PolicyParams
 from hades.npz import read_arrays, write_arrays
-from hades.policies import Policy
-from hades.types import Environment
+from hades.policies import Policy, Spaces
 
 _PREFIX = "params/"
 
@@ -23,24 +23,82 @@ class PolicyFileError(ValueError):
     """A policy file is not what the format says; the message is one sentence that says where and how."""
 
 
-def save_policy(path: str | os.PathLike[str], params: PolicyParams, metadata: DatasetMetadata) -> None:
-    """Writes a policy.
+@struct.dataclass
+class TrainedPolicy:
+    """One trained policy, what it is normalised by, and what a file says of it.
 
-    Args:
-        path: Where to write, under exactly this name.
+    Attributes:
         params: Parameters of a policy of `hades.policies`, and their normalisation.
-        metadata: Of the dataset that it was cloned from, its `cloning` being what trained this policy.
-
-    Raises:
-        OSError: The file cannot be written; what was there before is untouched.
+        metadata: Where it comes from, `cloning` being its architecture and, where it was cloned, how; None until it is
+            known.
     """
-    arrays = {"metadata": metadata_to_array(metadata)}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params.network):
-        arrays[_PREFIX + "/".join(str(key.key) for key in keys)] = np.asarray(leaf)
-    if params.normalizer.kind == "fixed":
-        arrays["observation_mean"] = np.asarray(params.normalizer.mean)
-        arrays["observation_std"] = np.asarray(params.normalizer.std)
-    write_arrays(path, arrays)
+
+    params: PolicyParams
+    metadata: DatasetMetadata | None = struct.field(pytree_node=False, default=None)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the policy under exactly this name.
+
+        Raises:
+            OSError: The file cannot be written; what was there before is untouched.
+            ValueError: There is no metadata.
+        """
+        if self.metadata is None:
+            raise ValueError("policy: expected metadata, which a policy file must have")
+        arrays = {"metadata": metadata_to_array(self.metadata)}
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(self.params.network):
+            arrays[_PREFIX + "/".join(str(key.key) for key in keys)] = np.asarray(leaf)
+        normalizer = self.params.normalizer
+        if normalizer.kind == "fixed":
+            arrays["observation_mean"] = np.asarray(normalizer.mean)
+            arrays["observation_std"] = np.asarray(normalizer.std)
+        write_arrays(path, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TrainedPolicy:
+        """Reads a policy.
+
+        Raises:
+            PolicyFileError: It is not a policy file.
+        """
+        arrays, metadata = _read(path)
+        network: dict[str, Any] = {}
+        for name in arrays:
+            if name.startswith(_PREFIX):
+                *folders, leaf = name.removeprefix(_PREFIX).split("/")
+                place = network
+                for folder in folders:
+                    place = place.setdefault(folder, {})
+                place[leaf] = jnp.asarray(arrays[name])
+        kind = metadata.observation_normalization
+        if kind != "fixed":
+            return cls(PolicyParams(network, Normalizer(kind)), metadata)
+        for name in ("observation_mean", "observation_std"):
+            if name not in arrays:
+                raise PolicyFileError(f"{os.fspath(path)}: {name}: missing, expected with fixed normalisation")
+        statistics = (jnp.asarray(arrays[name]) for name in ("observation_mean", "observation_std"))
+        return cls(PolicyParams(network, Normalizer(kind, *statistics)), metadata)
+
+    def architecture(self, env: Spaces) -> Policy:
+        """The policy that these are parameters of, for the spaces of `env`.
+
+        Raises:
+            PolicyFileError: Parameters or statistics do not fit those spaces.
+            ValueError: There is no metadata.
+        """
+        if self.metadata is None:
+            raise ValueError("policy: expected metadata, as a loaded policy has")
+        policy = policies.from_settings(env, self.metadata.cloning)
+        expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(policy.init, jax.random.key(0)))
+        found = jax.tree.map(lambda leaf: leaf.shape, self.params.network)
+        if found != expected:
+            raise PolicyFileError(f"params: expected shapes {expected}, got {found}")
+        for name in ("mean", "std"):
+            statistics = getattr(self.params.normalizer, name)
+            if statistics is not None and statistics.shape != tuple(env.observation_shape):
+                shapes = f"expected an array of shape {env.observation_shape}, got {statistics.shape}"
+                raise PolicyFileError(f"observation_{name}: {shapes}")
+        return policy
 
 
 def is_policy_file(path: str | os.PathLike[str]) -> bool:
@@ -49,45 +107,6 @@ def is_policy_file(path: str | os.PathLike[str]) -> bool:
         return any(name.startswith(_PREFIX) for name in read_arrays(path))
     except ValueError:
         return False
-
-
-def load_policy_metadata(path: str | os.PathLike[str]) -> DatasetMetadata:
-    """What a policy file says of itself.
-
-    Raises:
-        PolicyFileError: It is not a policy file.
-    """
-    return _read(path)[1]
-
-
-def load_policy(path: str | os.PathLike[str], env: Environment) -> tuple[Policy, PolicyParams, DatasetMetadata]:
-    """Reads a policy that is to play in `env`.
-
-    Raises:
-        PolicyFileError: It is not a policy file, or its parameters do not fit the spaces of `env`.
-    """
-    arrays, metadata = _read(path)
-    policy = policies.from_settings(env, metadata.cloning)
-    network: dict[str, Any] = {}
-    for name in arrays:
-        if name.startswith(_PREFIX):
-            *folders, leaf = name.removeprefix(_PREFIX).split("/")
-            place = network
-            for folder in folders:
-                place = place.setdefault(folder, {})
-            place[leaf] = jnp.asarray(arrays[name])
-    expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(policy.init, jax.random.key(0)))
-    found = jax.tree.map(lambda leaf: leaf.shape, network)
-    if found != expected:
-        raise PolicyFileError(f"{os.fspath(path)}: params: expected shapes {expected} for {env.name}, got {found}")
-    kind = metadata.observation_normalization
-    if kind != "fixed":
-        return policy, PolicyParams(network, Normalizer(kind)), metadata
-    for name in ("observation_mean", "observation_std"):
-        if name not in arrays or arrays[name].shape != tuple(env.observation_shape):
-            raise PolicyFileError(f"{os.fspath(path)}: {name}: expected an array of shape {env.observation_shape}")
-    normalizer = Normalizer(kind, jnp.asarray(arrays["observation_mean"]), jnp.asarray(arrays["observation_std"]))
-    return policy, PolicyParams(network, normalizer), metadata
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], DatasetMetadata]:

@@ -1,21 +1,42 @@
-"""A distillation as pure functions: what recipes build and what the host loop drives."""
+"""A run as pure functions: what recipes build and what the host loop drives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import jax
 from flax import struct
 
 from hades.dataset import SyntheticDataset
-from hades.evaluation import DatasetEvaluator
+from hades.evaluation import Evaluation
 from hades.normalization import Normalizer
-from hades.settings import HadesSettings
+from hades.policy_file import TrainedPolicy
 from hades.types import Environment, PyTree
 
 Metrics: TypeAlias = dict[str, jax.Array]
+OutcomeKind: TypeAlias = Literal["dataset", "policy"]
+
+Outcome = TypeVar("Outcome", SyntheticDataset, TrainedPolicy)
+"""What a run makes: a distillation a dataset, a baseline a policy. Both have `save`, `load` and metadata."""
+
+OUTCOMES: dict[OutcomeKind, type[SyntheticDataset] | type[TrainedPolicy]] = {
+    "dataset": SyntheticDataset,
+    "policy": TrainedPolicy,
+}
+
+
+class Evaluator(Protocol):
+    """Compiled evaluation on fresh keys: `DatasetEvaluator` or `PolicyEvaluator`."""
+
+    def __call__(self, key: jax.Array, outcome: Any, /) -> Evaluation:
+        """What an outcome returns."""
+        ...
+
+    def references(self, key: jax.Array, outcome: Any, /) -> dict[str, Evaluation]:
+        """What those return that know nothing, by name."""
+        ...
 
 
 @struct.dataclass
@@ -24,7 +45,7 @@ class RunState:
 
     Attributes:
         key: The run's key, the same all the way; generation g uses `fold_in(key, g)`.
-        generation: Finished generations, `[]` int32.
+        generation: Finished generations (of PPO: updates), `[]` int32.
         outer: State of the outer loop.
         normalizer: Observation normalisation of every rollout.
     """
@@ -36,18 +57,21 @@ class RunState:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """One distillation. The functions are pure: jit them, vmap them over seeds, scan them, or loop over them.
+class Run(Generic[Outcome]):
+    """One distillation or baseline. The functions are pure: jit them, vmap them over seeds, scan them, or loop.
 
     Attributes:
         env: Environment that fitness comes from.
-        settings: All static settings.
+        settings: All static settings, a frozen dataclass.
+        kind: What the run makes, `"dataset"` or `"policy"`.
         init: `init(key)` returns the state before the first generation.
         step: `step(state)` is one generation; returns the new state and scalars, among them `fitness_mean`,
-            `fitness_best`, `fitness_worst`, `non_finite` (candidates) and `env_steps`.
-        dataset: `dataset(state)` is the mean of the search distribution, without metadata.
-        describe: `describe(dataset, key, evaluation)` adds the metadata that a file needs.
-        make_evaluator: `make_evaluator(num_inits, num_episodes)` compiles fresh-key evaluation.
+            `fitness_best`, `fitness_worst`, `non_finite` and `env_steps`.
+        outcome: `outcome(state)` is what the run has made so far, without metadata: of an evolution the mean of the
+            search distribution.
+        describe: `describe(outcome, seed, evaluation)` adds the metadata that a file needs.
+        make_evaluator: `make_evaluator(num_inits, num_episodes)` compiles fresh-key evaluation. A dataset trains
+            `num_inits` policies; a policy plays as many episodes as all of those together.
 
     Example:
         >>> import envs, hades, jax
@@ -59,9 +83,25 @@ class Run:
     """
 
     env: Environment
-    settings: HadesSettings
+    settings: Any
+    kind: OutcomeKind
     init: Callable[[jax.Array], RunState]
     step: Callable[[RunState], tuple[RunState, Metrics]]
-    dataset: Callable[[RunState], SyntheticDataset]
-    describe: Callable[..., SyntheticDataset]
-    make_evaluator: Callable[[int, int], DatasetEvaluator]
+    outcome: Callable[[RunState], Outcome]
+    describe: Callable[..., Outcome]
+    make_evaluator: Callable[[int, int], Evaluator]
+
+    @property
+    def dataset(self) -> Callable[[RunState], SyntheticDataset]:
+        """`outcome`, of a distillation. Raises `AttributeError` for a run that makes a policy."""
+        return self._outcome_of_kind("dataset")
+
+    @property
+    def policy(self) -> Callable[[RunState], TrainedPolicy]:
+        """`outcome`, of a baseline. Raises `AttributeError` for a run that makes a dataset."""
+        return self._outcome_of_kind("policy")
+
+    def _outcome_of_kind(self, kind: OutcomeKind) -> Callable[[RunState], Any]:
+        if self.kind != kind:
+            raise AttributeError(f"this run makes a {self.kind}, not a {kind}")
+        return self.outcome

@@ -32,8 +32,10 @@ class RunDirectory:
         config: `config.json`, the fully resolved settings.
         metrics: `metrics.jsonl`, one JSON object a logged generation.
         checkpoints: Folder of the checkpoints.
-        dataset: The mean of the search distribution at the last logged generation.
+        dataset: Of a distillation, the mean of the search distribution at the last logged generation.
         best_dataset: The best mean by fresh-key evaluation.
+        policy: Of a baseline, the policy at the last logged generation.
+        best_policy: The best policy by fresh-key evaluation.
         curve: Picture of the returns.
         dataset_picture: Picture of the best dataset.
         summary: `summary.json`, what the finished run returns.
@@ -48,6 +50,8 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.dataset = self.path / "dataset.npz"
         self.best_dataset = self.path / "best_dataset.npz"
+        self.policy = self.path / "policy.npz"
+        self.best_policy = self.path / "best_policy.npz"
         self.curve = self.path / "curve.png"
         self.dataset_picture = self.path / "dataset.png"
         self.summary = self.path / "summary.json"

@@ -23,27 +23,35 @@ OptimizerName = Literal["adam", "adamw", "sgd"]
 Normalization = Literal["none", "fixed", "running"]
 ActionSelection = Literal["sample", "mode"]
 FitnessShaping = Literal["raw", "centered_rank", "z_score"]
+Perturbations = Literal["stored", "regenerated", "low_rank"]
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How often the host loop looks at a run. None of it changes what the run computes."""
+    """How often the host loop looks at a run, and how long it may take; not what a generation computes."""
 
     generations_per_call: int = 10
     """Generations of one compiled call; progress, logs and interrupts come between calls."""
     evaluate_every: int = 50
     """Generations between evaluations on fresh keys, rounded to whole calls."""
     evaluation_inits: int = 8
-    """Fresh policies of such an evaluation."""
+    """Fresh policies of such an evaluation of a dataset."""
     evaluation_episodes: int = 4
-    """Episodes of each of them."""
+    """Episodes of each of them; a baseline's policy plays as many as all of them together."""
     checkpoint_seconds: float = 60.0
     """Seconds between checkpoints; there is always one at the end."""
+    max_env_steps: int | None = None
+    """Environment steps after which the run ends, at the end of a compiled call; none is no such limit."""
+    max_seconds: float | None = None
+    """Seconds, compilation and evaluation counted in, after which the run ends likewise; none is no such limit."""
 
     def __post_init__(self) -> None:
-        """Refuses counts that are not positive."""
+        """Refuses counts and limits that are not positive."""
         for name in ("generations_per_call", "evaluate_every", "evaluation_inits", "evaluation_episodes"):
             require_positive(name, getattr(self, name))
+        for name in ("max_env_steps", "max_seconds"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
         if not self.checkpoint_seconds >= 0:
             raise ValueError(f"checkpoint_seconds: expected a number of at least 0, got {self.checkpoint_seconds}")
 
@@ -126,6 +134,11 @@ class EvolutionSettings:
     """How returns become weights; none is the strategy's own way."""
     temperature: float | None = None
     """Recombination weights softmax(-20 sigmoid(temperature * rank)); none is the strategy's own weights."""
+    perturbations: Perturbations = "stored"
+    """stored keeps the whole population in memory; regenerated draws it from its keys, chunk by chunk, twice; low_rank
+    does so with matrices of low rank. The last two know Open_ES and SNES."""
+    rank: int = 4
+    """Rank of low_rank perturbations."""
 
     def __post_init__(self) -> None:
         """Refuses a sigma, learning rate or temperature that is not positive."""
@@ -133,12 +146,60 @@ class EvolutionSettings:
         require_positive("learning_rate", self.learning_rate)
         if not 0 <= self.adam_b1 < 1:
             raise ValueError(f"adam_b1: expected a number in [0, 1), got {self.adam_b1}")
+        require_positive("rank", self.rank)
         if self.temperature is not None:
             require_positive("temperature", self.temperature)
 
 
 @dataclass(frozen=True)
-class HadesSettings:
+class PlaySettings:
+    """How policies see their environment and act in it."""
+
+    observation_normalization: Normalization = "fixed"
+    """none, fixed statistics of random rollouts, or running ones."""
+    statistics_episodes: int = 64
+    """Episodes of random actions that fixed statistics are measured on."""
+    min_std: float = 0.01
+    """Smallest standard deviation of fixed statistics."""
+    action_selection: ActionSelection = "sample"
+    """Whether policies act by a sample of their distribution or by its mode."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that are not positive."""
+        require_positive("statistics_episodes", self.statistics_episodes)
+        require_positive("min_std", self.min_std)
+
+
+@dataclass(frozen=True)
+class PopulationSettings(PlaySettings):
+    """What an evolution has whatever it moves: a population, and episodes that score it.
+
+    Running statistics of an evolution start empty in every rollout, as in the published runs.
+    """
+
+    population_size: int = 64
+    """Candidates of a generation."""
+    num_episodes: int = 2
+    """Episodes that each policy plays."""
+    normalization_envs: int | None = None
+    """With running normalisation, how many episodes share statistics; none is all of a policy's."""
+    evolution: EvolutionSettings = EvolutionSettings()
+    """The outer loop."""
+    rollout_chunk_size: int | None = None
+    """Candidates of a device that are rolled out at once; none is all of them."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that are not positive."""
+        super().__post_init__()
+        for name in ("population_size", "num_episodes"):
+            require_positive(name, getattr(self, name))
+        for name in ("normalization_envs", "rollout_chunk_size"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class HadesSettings(PopulationSettings):
     """A behaviour distillation by evolution, HaDES-R or HaDES-F."""
 
     method: Literal["hades-r", "hades-f"] = "hades-r"
@@ -147,44 +208,41 @@ class HadesSettings:
     """The initialisation of hades-f, that of jax.random.key(init_seed); none is 0. hades-r has none."""
     dataset_size: int = 4
     """Synthetic state-action pairs N."""
-    population_size: int = 64
-    """Candidates of a generation."""
     num_inits: int = 1
     """Initialisations that each candidate trains."""
-    num_episodes: int = 2
-    """Episodes that each trained policy plays."""
-    observation_normalization: Normalization = "fixed"
-    """none, fixed statistics of random rollouts, or running ones that start empty in every rollout."""
-    normalization_envs: int | None = None
-    """With running normalisation, how many episodes share statistics; none is all of a policy's."""
-    statistics_episodes: int = 64
-    """Episodes of random actions that fixed statistics are measured on."""
-    min_std: float = 0.01
-    """Smallest standard deviation of fixed statistics."""
-    action_selection: ActionSelection = "sample"
-    """Whether policies act by a sample of their distribution or by its mode."""
     learn_labels: bool = True
     """Whether discrete actions are learned as logits, or stay one-hot, spread evenly over the pairs."""
     init_scale: float = 0.0
     """Standard deviation of the first observations and actions; 0 begins at zeros."""
     cloning: CloningSettings = CloningSettings()
     """The inner loop."""
-    evolution: EvolutionSettings = EvolutionSettings()
-    """The outer loop."""
     cloning_chunk_size: int | None = None
     """Candidates of a device that are cloned at once; none is all of them."""
-    rollout_chunk_size: int | None = None
-    """Candidates of a device that are rolled out at once; none is all of them."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""
-        for name in ("dataset_size", "population_size", "num_inits", "num_episodes", "statistics_episodes", "min_std"):
+        super().__post_init__()
+        for name in ("dataset_size", "num_inits"):
             require_positive(name, getattr(self, name))
-        for name in ("normalization_envs", "cloning_chunk_size", "rollout_chunk_size"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
+        if self.cloning_chunk_size is not None:
+            require_positive("cloning_chunk_size", self.cloning_chunk_size)
         if self.init_scale < 0:
             raise ValueError(f"init_scale: expected a number of at least 0, got {self.init_scale}")
+
+
+@dataclass(frozen=True)
+class NeuroevolutionSettings(PopulationSettings):
+    """Neuroevolution: an evolution strategy on the policy's own parameters."""
+
+    network: NetworkSettings = NetworkSettings()
+    """The policy."""
+    zero_init: bool = False
+    """Whether all parameters begin at zero, as in the published runs, or as the network's initialiser draws them."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method in files."""
+        return "es"
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from hades.dataset import SyntheticDataset
 from hades.fitness import Fitness, FitnessFunction, FitnessKeys, pad_rows
 from hades.normalization import Normalizer
+from hades.types import PyTree
 
 POPULATION_AXIS = "population"
 
@@ -24,15 +24,15 @@ def shard_fitness(fitness: FitnessFunction, mesh: Mesh) -> FitnessFunction:
     """Spreads the population over a mesh.
 
     Args:
-        fitness: Evaluates `[population]` datasets; called with each device's share.
+        fitness: Evaluates `[population]` candidates; called with each device's share.
         mesh: Has the axis `population`. A population that does not divide evenly is filled up with copies.
 
     Returns:
         A function that returns what `fitness` does, the same on every device.
     """
 
-    def share(keys: FitnessKeys, datasets: SyntheticDataset, normalizer: Normalizer) -> Fitness:
-        return jax.lax.all_gather(fitness(keys, datasets, normalizer), POPULATION_AXIS, tiled=True)
+    def share(keys: FitnessKeys, population: PyTree, normalizer: Normalizer) -> Fitness:
+        return jax.lax.all_gather(fitness(keys, population, normalizer), POPULATION_AXIS, tiled=True)
 
     whole = PartitionSpec()
     # The default check_vma sums gradients of parameters that come from a replicated key over devices.
@@ -40,9 +40,9 @@ def shard_fitness(fitness: FitnessFunction, mesh: Mesh) -> FitnessFunction:
         share, mesh=mesh, in_specs=(whole, PartitionSpec(POPULATION_AXIS), whole), out_specs=whole, check_vma=False
     )
 
-    def sharded(keys: FitnessKeys, datasets: SyntheticDataset, normalizer: Normalizer) -> Fitness:
-        population = datasets.observations.shape[0]
-        gathered = over_devices(keys, pad_rows(datasets.pairs(), mesh.size), normalizer)
-        return jax.tree.map(lambda leaf: leaf[:population], gathered)
+    def sharded(keys: FitnessKeys, population: PyTree, normalizer: Normalizer) -> Fitness:
+        rows = jax.tree.leaves(population)[0].shape[0]
+        gathered = over_devices(keys, pad_rows(population, mesh.size), normalizer)
+        return jax.tree.map(lambda leaf: leaf[:rows], gathered)
 
     return sharded

@@ -34,6 +34,7 @@ WIDTH = 11.0
 PANEL_HEIGHT = 3.9
 LEGEND_COLUMNS = 3
 EVALUATION_COLOR = "#D55E00"
+POPULATION = "population (selection keys)"
 REFERENCE_STYLES = ((6, 3), (2, 2), (8, 2, 2, 2), (4, 2, 1, 2, 1, 2))
 
 
@@ -47,8 +48,8 @@ class SeriesStyle(NamedTuple):
 
 
 POPULATION_SERIES = (
-    SeriesStyle("fitness_best", "best of the population (selection keys)", "#56B4E9", 1.0),
-    SeriesStyle("fitness_mean", "mean of the population (selection keys)", "#0072B2", 1.5),
+    SeriesStyle("fitness_best", "best of the {}", "#56B4E9", 1.0),
+    SeriesStyle("fitness_mean", "mean of the {}", "#0072B2", 1.5),
 )
 
 
@@ -127,7 +128,7 @@ def _finite_values(history: Sequence[Mapping[str, float]], evaluated: Evaluation
     return values
 
 
-def _draw_population(axes: Axes, x: np.ndarray, history: Sequence[Mapping[str, float]]) -> None:
+def _draw_population(axes: Axes, x: np.ndarray, history: Sequence[Mapping[str, float]], population: str) -> None:
     for style in POPULATION_SERIES:
         values = column(history, style.key)
         finite = np.isfinite(values)
@@ -141,17 +142,26 @@ def _draw_population(axes: Axes, x: np.ndarray, history: Sequence[Mapping[str, f
             place = np.array([x[stretch].mean() for stretch in stretches])
             low, values, high = summarize(values, stretches)
             axes.fill_between(place, low, high, color=style.color, alpha=0.25, lw=0, zorder=2.5)
-        axes.plot(place, values, color=style.color, lw=style.width, marker=marker, ms=3, label=style.label, zorder=3)
+        axes.plot(
+            place,
+            values,
+            color=style.color,
+            lw=style.width,
+            marker=marker,
+            ms=3,
+            label=style.label.format(population),
+            zorder=3,
+        )
 
 
-def _draw_evaluations(axes: Axes, x: np.ndarray, evaluated: Evaluations) -> None:
+def _draw_evaluations(axes: Axes, x: np.ndarray, evaluated: Evaluations, outcome: str) -> None:
     if not len(evaluated.rows):
         return
     kept = thin(evaluated.mean)
     place, mean = x[evaluated.rows[kept]], evaluated.mean[kept]
     low, high = evaluated.low[kept], evaluated.high[kept]
     few = len(kept) <= MAX_MARKERS
-    label = "mean dataset, fresh keys (95 % interval)"
+    label = f"{outcome}, fresh keys (95 % interval)"
     axes.fill_between(place, low, high, color=EVALUATION_COLOR, alpha=0.2, lw=0, zorder=4)
     axes.plot(
         place,
@@ -232,7 +242,11 @@ def _style_panel(axes: Axes, x: np.ndarray, label: str, whole: bool) -> None:
 
 
 def curve_figure(
-    history: Sequence[Mapping[str, float]], title: str, references: Mapping[str, float] | None = None
+    history: Sequence[Mapping[str, float]],
+    title: str,
+    references: Mapping[str, float] | None = None,
+    population: str = POPULATION,
+    outcome: str = "mean dataset",
 ) -> Figure:
     """Draws a run's returns against generations (left) and against wall-clock time (right), on one y axis.
 
@@ -242,6 +256,8 @@ def curve_figure(
             non-finite values leave gaps.
         title: Headline of the picture.
         references: Returns to compare with, by name, drawn as dashed horizontal lines.
+        population: What `fitness_mean` and `fitness_best` are the mean and the best of.
+        outcome: What was evaluated.
 
     Returns:
         A figure with two axes; nothing is written.
@@ -268,8 +284,8 @@ def curve_figure(
     shared: Axes | None = None
     for index, (x, label, whole) in enumerate(panels):
         axes = add_axes(figure, 0.85 + index * (panel_width + 0.3), top, panel_width, PANEL_HEIGHT)
-        _draw_population(axes, x, history)
-        _draw_evaluations(axes, x, evaluated)
+        _draw_population(axes, x, history, population)
+        _draw_evaluations(axes, x, evaluated, outcome)
         _draw_references(axes, references)
         _style_panel(axes, x, label, whole)
         if shared is None:
@@ -291,6 +307,8 @@ def draw_curve(
     path: str | os.PathLike[str],
     title: str,
     references: Mapping[str, float] | None = None,
+    population: str = POPULATION,
+    outcome: str = "mean dataset",
 ) -> None:
     """Writes the picture of `curve_figure` into a file, whole or not at all.
 
@@ -299,9 +317,11 @@ def draw_curve(
         path: Where; the suffix chooses the format, png without one.
         title: Headline of the picture.
         references: See `curve_figure`.
+        population: See `curve_figure`.
+        outcome: See `curve_figure`.
 
     Raises:
         FileNotFoundError: The folder does not exist.
         ValueError: See `curve_figure`; or the suffix is not a format that matplotlib writes.
     """
-    write_figure(curve_figure(history, title, references), path)
+    write_figure(curve_figure(history, title, references, population, outcome), path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,10 @@ from flax import struct
 from hades.settings import EvolutionSettings, FitnessShaping
 from hades.types import PyTree
 
-Objective = Callable[[PyTree], tuple[jax.Array, dict[str, jax.Array]]]
-"""Maps a population, `[population]` in front of each leaf, to values `[population]`, higher is better, and metrics."""
+Metrics: TypeAlias = dict[str, jax.Array]
+Objective: TypeAlias = Callable[[PyTree], tuple[jax.Array, Metrics]]
+"""Maps candidates, `[candidates]` in front of each leaf, to values `[candidates]`, higher is better, and to what else
+it counted of each, also `[candidates]`."""
 
 
 @struct.dataclass
@@ -46,8 +48,8 @@ class Evolution:
             ValueError: evosax has no distribution-based strategy of that name, or the population size does not suit it.
         """
         self.population_size = population_size
-        self._strategy = _build_strategy(solution, population_size, settings)
-        self._params = _strategy_params(self._strategy, population_size, settings)
+        self._strategy = build_strategy(solution, population_size, settings)
+        self._params = strategy_params(self._strategy, population_size, settings)
 
     def init(self, key: jax.Array, solution: PyTree) -> EvolutionState:
         """The search distribution around a first solution."""
@@ -64,21 +66,12 @@ class Evolution:
             objective: Evaluates a population; not finite values are counted and stand as the worst finite one.
 
         Returns:
-            The new distribution, and scalars: `fitness_mean`, `fitness_best`, `fitness_worst`, `fitness_std`,
-            `non_finite`, and what the objective reported.
+            The new distribution, and the scalars of `summarize`.
         """
         ask_key, tell_key = jax.random.split(key)
         population, strategy = self._strategy.ask(ask_key, state.strategy, self._params)
-        values, metrics = objective(population)
-        values, non_finite = replace_non_finite(values)
+        values, metrics = summarize(*objective(population))
         strategy, _ = self._strategy.tell(tell_key, population, -values, strategy, self._params)
-        metrics |= {
-            "fitness_mean": jnp.mean(values),
-            "fitness_best": jnp.max(values),
-            "fitness_worst": jnp.min(values),
-            "fitness_std": jnp.std(values),
-            "non_finite": non_finite,
-        }
         return EvolutionState(_strong(strategy)), metrics
 
     def solution(self, state: EvolutionState) -> PyTree:
@@ -89,6 +82,28 @@ class Evolution:
 def _strong(state: PyTree) -> PyTree:
     """Strips weak types: evosax gives other leaves one in `init` than in `tell`, and a step would be compiled twice."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
+
+
+def summarize(values: jax.Array, counts: Metrics) -> tuple[jax.Array, Metrics]:
+    """Mends the values of a generation, and describes them.
+
+    Args:
+        values: `[population]`, higher is better.
+        counts: What the objective counted of each candidate, `[population]` each.
+
+    Returns:
+        The values as `replace_non_finite` leaves them, and scalars: `fitness_mean`, `fitness_best`, `fitness_worst`,
+        `fitness_std`, `non_finite`, and the sum of each count.
+    """
+    values, non_finite = replace_non_finite(values)
+    return values, {
+        **{name: jnp.sum(count) for name, count in counts.items()},
+        "fitness_mean": jnp.mean(values),
+        "fitness_best": jnp.max(values),
+        "fitness_worst": jnp.min(values),
+        "fitness_std": jnp.std(values),
+        "non_finite": non_finite,
+    }
 
 
 def replace_non_finite(values: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -121,7 +136,12 @@ def strategy_names() -> tuple[str, ...]:
     return tuple(name for name, algorithm in distribution_based_algorithms.items() if needs(algorithm) <= given)
 
 
-def _build_strategy(solution: PyTree, population_size: int, settings: EvolutionSettings) -> Any:
+def build_strategy(solution: PyTree, population_size: int, settings: EvolutionSettings) -> Any:
+    """The evosax algorithm that settings name, with the optimiser, sigma and fitness shaping that it takes.
+
+    Raises:
+        ValueError: There is none of that name, or the population size does not suit it.
+    """
     from evosax.algorithms import distribution_based_algorithms
 
     if settings.strategy not in strategy_names():
@@ -142,7 +162,12 @@ def _build_strategy(solution: PyTree, population_size: int, settings: EvolutionS
         raise ValueError(f"strategy: {settings.strategy} refuses these settings: {error}") from None
 
 
-def _strategy_params(strategy: Any, population_size: int, settings: EvolutionSettings) -> Any:
+def strategy_params(strategy: Any, population_size: int, settings: EvolutionSettings) -> Any:
+    """The parameters of an evosax algorithm.
+
+    Raises:
+        ValueError: A temperature is given, and it has no recombination weights.
+    """
     from evosax.algorithms.distribution_based.discovered_es import get_weights
 
     params = strategy.default_params

@@ -16,7 +16,7 @@ import envs
 from hades import cloning
 from hades.dataset import SyntheticDataset
 from hades.evaluation import evaluate, evaluate_dataset
-from hades.policy_file import is_policy_file, load_policy
+from hades.policy_file import TrainedPolicy, is_policy_file
 from tests.experiments.command import Outcome
 
 COUNTS = ("--num-inits", "3", "--num-episodes", "2", "--seed", "4")
@@ -52,8 +52,10 @@ def test_policy_file_plays_as_its_parameters_do(
     env = envs.make("diagnostic/match")
     clone = cloning.from_settings(env, settings)
     params = jax.jit(clone)(jax.random.key(2), dataset)
-    loaded_policy, loaded, metadata = load_policy(path, env)
-    assert metadata.cloning == settings
+    policy_file = TrainedPolicy.load(path)
+    loaded_policy, loaded = policy_file.architecture(env), policy_file.params
+    assert policy_file.metadata is not None
+    assert policy_file.metadata.cloning == settings
     for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(loaded), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -61,7 +63,7 @@ def test_policy_file_plays_as_its_parameters_do(
     assert evaluated.code == 0
     direct = evaluate(jax.random.key(9), env, clone.policy, params, 6, dataset.metadata.action_selection)
     assert (evaluated.json["mean"], evaluated.json["std"]) == (direct.mean, direct.std)
-    again = evaluate(jax.random.key(9), env, loaded_policy, loaded, 6, metadata.action_selection)
+    again = evaluate(jax.random.key(9), env, loaded_policy, loaded, 6, policy_file.metadata.action_selection)
     np.testing.assert_array_equal(again.returns, direct.returns)
 
 
@@ -75,7 +77,7 @@ def test_fixed_init_dataset_trains_its_own_initialisation(
     for seed in ("0", "1"):
         out = tmp_path / seed
         assert hades("train", fixed_init_run, "--out", out, "--num-episodes", "2", "--seed", seed).code == 0
-        found = load_policy(out, env)[1]
+        found = TrainedPolicy.load(out).params
         for ours, theirs in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 

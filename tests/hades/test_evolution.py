@@ -90,11 +90,14 @@ def first_generation(settings, values, size=8):
 
     @jax.jit
     def run(key):
-        def objective(population):
-            return values, {"population": population}
+        seen = []
 
-        state, metrics = evolution.step(key, evolution.init(key, START), objective)
-        return evolution.solution(state), metrics["population"]
+        def objective(population):
+            seen.append(population)
+            return values, {}
+
+        state, _ = evolution.step(key, evolution.init(key, START), objective)
+        return evolution.solution(state), seen[0]
 
     solution, population = run(jax.random.key(0))
     return np.asarray(flatten(solution)), np.asarray(flatten(population, 1))

@@ -40,7 +40,7 @@ def drawn_inits(monkeypatch, build, **settings):
 
         return fitness
 
-    monkeypatch.setattr(recipes, "make_fitness", watching)
+    monkeypatch.setattr(recipes.dataset_evolution, "make_fitness", watching)
     run = build(Match(max_steps=1), **SMALL, **settings)
     state, step = jax.jit(run.init)(jax.random.key(0)), jax.jit(run.step)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Recipes: short functions that put kernels together into the published methods."""
+"""HaDES-R and HaDES-F (Behaviour Distillation, arXiv 2406.15042): evolution of synthetic datasets."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
-from hades import cloning, policies
+from hades import cloning
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator
 from hades.fitness import FitnessKeys, make_fitness
-from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
-from hades.normalization import Normalizer, PolicyParams
-from hades.outer.evolution import Evolution
+from hades.metadata import EvaluationSummary
+from hades.normalization import Normalizer
+from hades.outer import make_evolution
+from hades.recipes.shared import FIRST_STREAM, describe_run, initial_normalizer, resolve_normalization
 from hades.rollout import make_rollout
 from hades.run import Metrics, Run, RunState
 from hades.settings import CloningSettings, EvolutionSettings, HadesSettings
@@ -26,7 +26,7 @@ from hades.types import Discrete, Environment, PyTree
 
 def hades_r(
     env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
-) -> Run:
+) -> Run[SyntheticDataset]:
     """HaDES-R (arXiv 2406.15042): fresh initialisations every generation, for datasets that train any policy.
 
     Args:
@@ -38,14 +38,14 @@ def hades_r(
     Raises:
         ValueError: A setting does not suit the environment; the message names it.
     """
-    return from_settings(env, HadesSettings(**settings, method="hades-r"), mesh=mesh, normalizer=normalizer)
+    return distillation_run(env, HadesSettings(**settings, method="hades-r"), mesh=mesh, normalizer=normalizer)
 
 
 def hades_f(
     env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
-) -> Run:
+) -> Run[SyntheticDataset]:
     """HaDES-F (arXiv 2406.15042): one initialisation for the whole run. Arguments and errors of `hades_r`."""
-    return from_settings(env, HadesSettings(**settings, method="hades-f"), mesh=mesh, normalizer=normalizer)
+    return distillation_run(env, HadesSettings(**settings, method="hades-f"), mesh=mesh, normalizer=normalizer)
 
 
 def paper_brax(env: str, *, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
@@ -101,9 +101,9 @@ def paper_minatar(*, fixed_init: bool = False, **overrides: Any) -> HadesSetting
     return dataclasses.replace(settings, **overrides)
 
 
-def from_settings(
+def distillation_run(
     env: Environment, settings: HadesSettings, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None
-) -> Run:
+) -> Run[SyntheticDataset]:
     """HaDES with given settings. Arguments and errors of `hades_r`."""
     settings = resolve(env, settings)
     solutions = _Solutions(env, settings)
@@ -115,11 +115,12 @@ def from_settings(
     mesh = population_mesh() if mesh is None else mesh
     if mesh.size > 1:
         fitness = shard_fitness(fitness, mesh)
-    evolution = Evolution(solutions.first(jax.random.key(0)), settings.population_size, settings.evolution)
+    evolution = make_evolution(
+        solutions.first(jax.random.key(0)), settings.population_size, settings.evolution, settings.rollout_chunk_size
+    )
 
     def init(key: jax.Array) -> RunState:
-        # Generations count from 0 up, and a key folded with the largest integers never meets theirs.
-        search_key, solution_key, statistics_key = jax.random.split(jax.random.fold_in(key, np.uint32(2**32 - 1)), 3)
+        search_key, solution_key, statistics_key = jax.random.split(jax.random.fold_in(key, FIRST_STREAM), 3)
         first = normalizer or initial_normalizer(statistics_key, env, settings)
         return RunState(key, jnp.int32(0), evolution.init(search_key, solutions.first(solution_key)), first)
 
@@ -129,7 +130,7 @@ def from_settings(
 
         def objective(population: PyTree) -> tuple[jax.Array, Metrics]:
             result = fitness(keys, jax.vmap(solutions.dataset)(population), state.normalizer)
-            return result.values, {"env_steps": jnp.sum(result.lengths)}
+            return result.values, {"env_steps": jnp.sum(result.lengths, axis=(1, 2))}
 
         outer, metrics = evolution.step(search_key, state.outer, objective)
         return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics
@@ -139,7 +140,8 @@ def from_settings(
         return dataclasses.replace(mean, observation_mean=state.normalizer.mean, observation_std=state.normalizer.std)
 
     def describe(dataset: SyntheticDataset, seed: int, evaluation: EvaluationSummary | None = None) -> SyntheticDataset:
-        return dataclasses.replace(dataset, metadata=_metadata(env, settings, seed, evaluation))
+        metadata = describe_run(env, settings, settings.method, settings.cloning, seed, evaluation, settings.init_seed)
+        return dataclasses.replace(dataset, metadata=metadata)
 
     def make_evaluator(num_inits: int, num_episodes: int) -> DatasetEvaluator:
         return DatasetEvaluator(
@@ -152,14 +154,15 @@ def from_settings(
             settings.init_seed,
         )
 
-    return Run(env, settings, init, step, dataset, describe, make_evaluator)
+    return Run(env, settings, "dataset", init, step, dataset, describe, make_evaluator)
 
 
 def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:
     """Fills in what depends on the environment, and refuses what does not suit it.
 
     Raises:
-        ValueError: The loss does not suit the action space, or the initialisation seed the method.
+        ValueError: The loss does not suit the action space, the initialisation seed the method, or
+            `normalization_envs` the normalisation.
     """
     discrete = isinstance(env.action_space, Discrete)
     loss = settings.cloning.loss or ("cross_entropy" if discrete else "gaussian_nll")
@@ -173,47 +176,11 @@ def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:
         raise ValueError(f"init_seed: hades-r draws fresh initialisations, expected none, got {init_seed}")
     if settings.method == "hades-f" and settings.num_inits != 1:
         raise ValueError(f"num_inits: hades-f has one initialisation, expected 1, got {settings.num_inits}")
-    running = settings.observation_normalization == "running"
-    if settings.normalization_envs is not None and not running:
-        raise ValueError("normalization_envs: expected none unless observation_normalization is running")
-    envs = settings.normalization_envs or settings.num_episodes
     return dataclasses.replace(
-        settings,
+        resolve_normalization(settings),
         init_seed=init_seed,
-        normalization_envs=envs if running else None,
         cloning=dataclasses.replace(settings.cloning, loss=loss),
     )
-
-
-def initial_normalizer(key: jax.Array, env: Environment, settings: HadesSettings) -> Normalizer:
-    """The normaliser that a run begins with; fixed statistics are measured on episodes of random actions."""
-    if settings.observation_normalization != "fixed":
-        return Normalizer(settings.observation_normalization)
-    return measure_statistics(key, env, settings.statistics_episodes, min_std=settings.min_std)
-
-
-def measure_statistics(
-    key: jax.Array,
-    env: Environment,
-    num_episodes: int,
-    policy: policies.Policy | None = None,
-    params: PolicyParams | None = None,
-    min_std: float = 0.01,
-) -> Normalizer:
-    """Fixed observation statistics of first episodes.
-
-    Args:
-        key: Key.
-        env: Environment.
-        num_episodes: Episodes, played at once.
-        policy: Who plays; uniformly random actions if None.
-        params: Parameters of `policy`.
-        min_std: Smallest standard deviation, in the units of the observation.
-    """
-    rollout = make_rollout(env, policy or policies.uniform(env), num_episodes)
-    network = jax.tree.map(lambda leaf: leaf[None, None], params.network if params else ())
-    statistics = rollout(key[None], network, Normalizer("running")).statistics
-    return Normalizer.from_statistics(jax.tree.map(lambda leaf: leaf[0, 0, 0], statistics), min_std)
 
 
 class _Solutions:
@@ -245,21 +212,3 @@ class _Solutions:
             labels = jnp.arange(self._settings.dataset_size) % self._env.action_space.num_actions  # type: ignore[union-attr]
             probabilities = jax.nn.one_hot(labels, self._env.action_space.num_actions)  # type: ignore[union-attr]
         return SyntheticDataset(solution["observations"], action_probabilities=probabilities)
-
-
-def _metadata(
-    env: Environment, settings: HadesSettings, seed: int, evaluation: EvaluationSummary | None
-) -> DatasetMetadata:
-    return DatasetMetadata(
-        env=env.name,
-        env_options=env.options,
-        max_episode_steps=env.max_steps,
-        method=settings.method,
-        observation_normalization=settings.observation_normalization,
-        action_selection=settings.action_selection,
-        init_seed=settings.init_seed,
-        cloning=settings.cloning,
-        evaluation=evaluation,
-        created_with=package_versions(env.name),
-        seed=seed,
-    )

@@ -1,0 +1,33 @@
+"""`hades baseline es|ppo`: policies without a dataset, with run directory, pictures and resuming of `hades distill`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments import launch
+from experiments.cli import BadArgumentsError
+from experiments.presets import neuroevolution_preset
+from experiments.settings import NeuroevolutionCommandSettings
+
+COMMANDS = {
+    "es": launch.Command("baseline es", NeuroevolutionCommandSettings, neuroevolution_preset),
+}
+_SUMMARIES = {
+    "es": "an evolution strategy on the policy's own parameters",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb and returns its exit code.
+
+    Raises:
+        BadArgumentsError: There is no baseline of that name.
+    """
+    if arguments and arguments[0] in ("-h", "--help"):
+        lines = [f"  {name:<5}{summary}" for name, summary in _SUMMARIES.items()]
+        print("\n".join(["usage: hades baseline NAME [--help] ...", "", *lines]))
+        return 0
+    if not arguments or arguments[0] not in COMMANDS:
+        found = f", got {arguments[0]!r}" if arguments else ""
+        raise BadArgumentsError(f"expected the name of a baseline, one of {', '.join(COMMANDS)}{found}")
+    return launch.launch(COMMANDS[arguments[0]], arguments[1:])

@@ -1,0 +1,167 @@
+"""Evolution whose population never exists as a whole: perturbations are drawn again whenever they are needed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from hades.fitness import map_chunks, pad_rows
+from hades.outer.evolution import EvolutionState, Metrics, Objective, build_strategy, strategy_params, summarize
+from hades.settings import EvolutionSettings
+from hades.types import PyTree
+
+_STRATEGIES = ("Open_ES", "SNES")
+
+
+@struct.dataclass
+class _Search:
+    """The search distribution, of the solution's structure.
+
+    Attributes:
+        mean: Its mean.
+        std: Standard deviation of each component.
+        optimizer: State of the outer optimiser.
+    """
+
+    mean: PyTree
+    std: PyTree
+    optimizer: Any
+
+
+class RegeneratedEvolution:
+    """Open_ES and SNES in memory for one chunk of candidates, however large the population.
+
+    A generation draws each perturbation twice from the same key: once to evaluate it, once to weigh it into the update
+    (Salimans et al. 2017, section 2.1, where workers do so to spare communication). With low rank, the perturbation of
+    a matrix is A B^T / sqrt(rank) with standard normal A and B (EGGROLL, arXiv 2511.16652), which has the same mean and
+    covariance as independent components, and takes far fewer random numbers. Updates and their settings are those of
+    evosax; only the random numbers differ.
+
+    Attributes:
+        population_size: Candidates of a generation.
+    """
+
+    def __init__(
+        self, solution: PyTree, population_size: int, settings: EvolutionSettings, chunk_size: int | None = None
+    ) -> None:
+        """Builds the strategy for solutions that look like `solution`.
+
+        Args:
+            solution: Arrays.
+            population_size: Even.
+            settings: Names Open_ES or SNES.
+            chunk_size: Candidates that exist at once, rounded down to an even number; all of them if None.
+
+        Raises:
+            ValueError: The strategy is another one, or the population size is odd.
+        """
+        if settings.strategy not in _STRATEGIES:
+            known = " or ".join(_STRATEGIES)
+            raise ValueError(
+                f"strategy: {settings.perturbations} perturbations need {known}, got {settings.strategy!r}"
+            )
+        strategy = build_strategy(solution, population_size, settings)
+        self._params = strategy_params(strategy, population_size, settings)
+        self._optimizer: optax.GradientTransformation = strategy.optimizer
+        self._shaping = strategy.fitness_shaping_fn
+        self._sigma = settings.sigma
+        self._rank = settings.rank if settings.perturbations == "low_rank" else None
+        # Open_ES mirrors every perturbation, SNES draws one for each candidate, as evosax does.
+        self._signs = (1.0, -1.0) if settings.strategy == "Open_ES" else (1.0,)
+        self._draws = population_size // len(self._signs)
+        self._chunk = self._draws if chunk_size is None else max(1, chunk_size // len(self._signs))
+        self._adapts_std = settings.strategy == "SNES"
+        self.population_size = population_size
+
+    def init(self, key: jax.Array, solution: PyTree) -> EvolutionState:
+        """The search distribution around a first solution."""
+        del key  # For the signature of `Evolution.init`: nothing here is random.
+        mean = jax.tree.map(jnp.asarray, solution)
+        std = jax.tree.map(lambda leaf: jnp.full_like(leaf, self._sigma), mean)
+        return EvolutionState(_Search(mean, std, self._optimizer.init(mean)))
+
+    def step(self, key: jax.Array, state: EvolutionState, objective: Objective) -> tuple[EvolutionState, Metrics]:
+        """One generation. Arguments and returns of `Evolution.step`; the objective sees one chunk after the other."""
+        search: _Search = state.strategy
+        draws = jnp.arange(self._draws)
+
+        def evaluate(draws: jax.Array) -> tuple[jax.Array, Metrics]:
+            noise = self._perturbations(key, search.mean, draws)
+            sides = [
+                jax.tree.map(lambda mean, std, z, sign=sign: mean + sign * std * z, search.mean, search.std, noise)
+                for sign in self._signs
+            ]
+            results = objective(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *sides))
+            # [signs * draws] to [draws, signs].
+            return jax.tree.map(lambda leaf: leaf.reshape(len(sides), -1).T, results)
+
+        values, counts = map_chunks(evaluate, draws, self._chunk)
+        values, metrics = summarize(values.reshape(-1), jax.tree.map(jnp.ravel, counts))
+        # Towards lower is what evosax's shapings and optimisers descend to.
+        weights = self._shaping(values[:, None], -values, search, self._params).reshape(self._draws, len(self._signs))
+        return EvolutionState(self._tell(key, search, weights)), metrics
+
+    def solution(self, state: EvolutionState) -> PyTree:
+        """The mean of the search distribution."""
+        return state.strategy.mean
+
+    def _tell(self, key: jax.Array, search: _Search, weights: jax.Array) -> _Search:
+        """The update for shaped values `[draws, signs]`."""
+        first = weights @ jnp.array(self._signs)
+        moments = self._weighted_moments(key, search.mean, first, jnp.sum(weights, axis=1))
+        if self._adapts_std:
+            gradient = jax.tree.map(lambda std, moment: -std * moment, search.std, moments[0])
+            rate = 0.5 * self._params.lr_std_init
+            std = jax.tree.map(lambda std, moment: std * jnp.exp(rate * moment), search.std, moments[1])
+        else:
+            scale = 1 / self.population_size
+            gradient = jax.tree.map(lambda std, moment: scale * moment / std, search.std, moments[0])
+            std = search.std
+        updates, optimizer = self._optimizer.update(gradient, search.optimizer, search.mean)
+        return _Search(optax.apply_updates(search.mean, updates), std, optimizer)
+
+    def _weighted_moments(
+        self, key: jax.Array, mean: PyTree, first: jax.Array, second: jax.Array
+    ) -> tuple[PyTree, PyTree]:
+        """Sums over all draws of `first` times z and, where the deviation adapts, of `second` times (z^2 - 1)."""
+
+        def add(sums: tuple[PyTree, PyTree], rows: tuple[jax.Array, ...]) -> tuple[tuple[PyTree, PyTree], None]:
+            draws, first, second = rows
+            noise = self._perturbations(key, mean, draws)
+            linear = jax.tree.map(lambda total, z: total + jnp.tensordot(first, z, 1), sums[0], noise)
+            if not self._adapts_std:
+                return (linear, sums[1]), None
+            square = jax.tree.map(lambda total, z: total + jnp.tensordot(second, z * z - 1, 1), sums[1], noise)
+            return (linear, square), None
+
+        chunk = min(self._chunk, self._draws)
+        # Rows that fill up the last chunk repeat a draw, so that they must not weigh anything.
+        valid = jnp.arange(-(-self._draws // chunk) * chunk) < self._draws
+        draws, *weights = pad_rows((jnp.arange(self._draws), first, second), chunk)
+        rows = [leaf.reshape(-1, chunk) for leaf in (draws, *(jnp.where(valid, weight, 0.0) for weight in weights))]
+        zeros = jax.tree.map(jnp.zeros_like, mean)
+        sums, _ = jax.lax.scan(add, (zeros, zeros if self._adapts_std else ()), tuple(rows))
+        return sums
+
+    def _perturbations(self, key: jax.Array, like: PyTree, draws: jax.Array) -> PyTree:
+        """Standard normal numbers `[draws, ...]` of the solution's structure, the same for the same draw."""
+        leaves, structure = jax.tree.flatten(like)
+
+        def one(draw: jax.Array) -> list[jax.Array]:
+            keys = jax.random.split(jax.random.fold_in(key, draw), len(leaves))
+            return [_normal(leaf_key, leaf, self._rank) for leaf_key, leaf in zip(keys, leaves, strict=True)]
+
+        return jax.tree.unflatten(structure, jax.vmap(one)(draws))
+
+
+def _normal(key: jax.Array, like: jax.Array, rank: int | None) -> jax.Array:
+    if rank is None or like.ndim != 2 or rank * sum(like.shape) >= like.size:
+        return jax.random.normal(key, like.shape, like.dtype)
+    rows, columns = like.shape
+    factors = jax.random.normal(key, (rows + columns, rank), like.dtype)
+    return factors[:rows] @ factors[rows:].T / math.sqrt(rank)

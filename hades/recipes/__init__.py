@@ -1,0 +1,52 @@
+"""Recipes: short functions that put kernels together into the published methods and their baselines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.sharding import Mesh
+
+from hades.normalization import Normalizer
+from hades.recipes.dataset_evolution import distillation_run, hades_f, hades_r, paper_brax, paper_minatar, resolve
+from hades.recipes.policy_evolution import neuroevolution, neuroevolution_run, paper_es_brax, paper_es_minatar
+from hades.recipes.shared import initial_normalizer, measure_statistics
+from hades.run import Run
+from hades.settings import HadesSettings, NeuroevolutionSettings
+from hades.types import Environment
+
+__all__ = [
+    "from_settings",
+    "hades_f",
+    "hades_r",
+    "initial_normalizer",
+    "measure_statistics",
+    "neuroevolution",
+    "paper_brax",
+    "paper_es_brax",
+    "paper_es_minatar",
+    "paper_minatar",
+    "resolve",
+]
+
+
+def from_settings(
+    env: Environment,
+    settings: HadesSettings | NeuroevolutionSettings,
+    *,
+    mesh: Mesh | None = None,
+    normalizer: Normalizer | None = None,
+) -> Run[Any]:
+    """The run that settings describe: a distillation, or neuroevolution.
+
+    Args:
+        env: Environment.
+        settings: Which dataclass they are says which method.
+        mesh: Devices that the population is spread over; all that JAX has if None.
+        normalizer: Given observation statistics, in place of those that `init` would measure.
+
+    Raises:
+        ValueError: A setting does not suit the environment; the message names it.
+    """
+    if isinstance(settings, NeuroevolutionSettings):
+        return neuroevolution_run(env, settings, mesh=mesh, normalizer=normalizer)
+    return distillation_run(env, settings, mesh=mesh, normalizer=normalizer)

@@ -19,9 +19,8 @@ from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
 from hades.rollout import make_rollout
 from hades.settings import ActionSelection
+from hades.statistics import bootstrap_interval
 from hades.types import Environment, PyTree
-
-_BOOTSTRAP_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -78,24 +77,6 @@ class Evaluation:
             num_episodes=self.num_episodes,
             normalization_envs=self.normalization_envs,
         )
-
-
-def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (Efron, 1979), the same for the same values.
-
-    Args:
-        values: `[samples]`, independent of each other.
-        confidence: Probability that the interval is to cover.
-
-    Example:
-        >>> bootstrap_interval(np.array([2.0, 2.0, 2.0]))
-        (2.0, 2.0)
-    """
-    generator = np.random.default_rng(0)
-    rows = generator.integers(0, len(values), (_BOOTSTRAP_RESAMPLES, len(values)))
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(values[rows].mean(axis=1), [tail, 100 - tail])
-    return float(low), float(high)
 
 
 def evaluate(

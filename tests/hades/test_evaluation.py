@@ -16,7 +16,6 @@ from hades.dataset import SyntheticDataset
 from hades.evaluation import (
     DatasetEvaluator,
     Evaluation,
-    bootstrap_interval,
     check_fits,
     dataset_evaluator,
     evaluate,
@@ -39,25 +38,6 @@ METADATA = DatasetMetadata(
     cloning=CLONING,
 )
 PAIRS = SyntheticDataset(jnp.array([[-1.0], [1.0]]), actions=jnp.array([[-0.5], [0.5]]), metadata=METADATA)
-
-
-def test_bootstrap_intervals_cover_the_mean():
-    generator = np.random.default_rng(1)
-    samples = generator.normal(3.0, 2.0, (200, 30))
-    intervals = np.array([bootstrap_interval(sample) for sample in samples])
-    covered = np.mean((intervals[:, 0] <= 3.0) & (intervals[:, 1] >= 3.0))
-    # Percentile intervals of 30 normal samples cover 93.5 %; two standard errors of 200 of them are 3.5 %.
-    assert 0.895 <= covered <= 0.975
-    widths = intervals[:, 1] - intervals[:, 0]
-    np.testing.assert_allclose(widths.mean(), 2 * 1.96 * 2.0 / np.sqrt(30), rtol=0.06)
-    np.testing.assert_allclose(intervals.mean(axis=1), samples.mean(axis=1), atol=0.1)
-
-
-def test_bootstrap_intervals_widen_with_confidence_and_repeat():
-    sample = np.random.default_rng(0).normal(size=40)
-    narrow, wide = bootstrap_interval(sample, 0.5), bootstrap_interval(sample, 0.99)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-    assert bootstrap_interval(sample) == bootstrap_interval(sample)
 
 
 def test_statistics_of_an_evaluation():

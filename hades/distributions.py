@@ -56,6 +56,12 @@ class Categorical:
         """Log-probability of actions `[...]`."""
         return jnp.take_along_axis(self.log_probs(), action[..., None], axis=-1)[..., 0]
 
+    def entropy(self) -> jax.Array:
+        """Entropy in nats, `[...]`."""
+        log_probs = self.log_probs()
+        # The limit of p log p at p = 0, where a logit of minus infinity would make it NaN.
+        return -jnp.sum(jnp.where(log_probs > -jnp.inf, jnp.exp(log_probs) * log_probs, 0.0), axis=-1)
+
 
 @struct.dataclass
 class DiagonalGaussian:
@@ -87,6 +93,11 @@ class DiagonalGaussian:
         """Log-density of actions `[..., action_dim]`, summed over components."""
         standardized = (action - self.mean) * jnp.exp(-self.log_std)
         return jnp.sum(-0.5 * (jnp.square(standardized) + math.log(2 * math.pi)) - self.log_std, axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """Differential entropy in nats, summed over components, `[...]`."""
+        log_std = jnp.broadcast_to(self.log_std, self.mean.shape)
+        return jnp.sum(log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
 
 
 @struct.dataclass

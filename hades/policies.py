@@ -38,6 +38,21 @@ class Policy(NamedTuple):
     apply: Callable[[PyTree, jax.Array], Distribution]
 
 
+class ValueNetwork(NamedTuple):
+    """An estimate of the return that follows an observation.
+
+    Attributes:
+        init: `init(key)` draws fresh parameters, any pytree.
+        apply: `apply(params, observations)` takes observations `[..., *observation_shape]`, in the space that the
+            policy sees, and returns values `[...]`.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    apply: Callable[[PyTree, jax.Array], jax.Array]
+
+
+_CHANNELS = 16
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
     "relu": nn.relu,
@@ -110,6 +125,18 @@ class _Network(nn.Module):
         return DiagonalGaussian(mean, log_std)
 
 
+class _Value(nn.Module):
+    """A torso and a linear head of one output."""
+
+    torso: _Torso
+
+    @nn.compact
+    def __call__(self, observations: jax.Array, batch_axes: int) -> jax.Array:
+        features = self.torso(observations, batch_axes)
+        initializer = _initializer(self.torso.kernel_init, 1.0)
+        return nn.Dense(1, kernel_init=initializer, param_dtype=self.torso.param_dtype, name="head")(features)[..., 0]
+
+
 def _policy(env: Spaces, torso: _Torso) -> Policy:
     network = _Network(torso, env.action_space)
     shape = env.observation_shape
@@ -169,7 +196,7 @@ def cnn(
     activation: Activation = "relu",
     kernel_init: KernelInit = "orthogonal",
     param_dtype: Any = jnp.float32,
-    channels: int = 16,
+    channels: int = _CHANNELS,
 ) -> Policy:
     """One 3x3 convolution and dense layers, for image-like observations `[height, width, channels]`.
 
@@ -209,3 +236,24 @@ def from_settings(env: Spaces, settings: NetworkSettings) -> Policy:
     """The policy that `settings` names, for the spaces of `env`."""
     build = {"mlp": mlp, "residual_mlp": residual_mlp, "cnn": cnn}[settings.policy]
     return build(env, settings.hidden_sizes, settings.activation, settings.kernel_init)
+
+
+def value_network(env: Spaces, settings: NetworkSettings) -> ValueNetwork:
+    """A critic with hidden layers as `settings` says, its own; orthogonal initialisation gives the head gain 1.
+
+    Raises:
+        ValueError: The architecture does not suit the observations, as for a policy.
+    """
+    from_settings(env, settings)
+    residual, channels = settings.policy == "residual_mlp", _CHANNELS if settings.policy == "cnn" else None
+    torso = _Torso(settings.hidden_sizes, settings.activation, settings.kernel_init, residual, channels, jnp.float32)
+    network = _Value(torso)
+    shape = env.observation_shape
+
+    def init(key: jax.Array) -> PyTree:
+        return network.init(key, jnp.zeros(shape), 0)["params"]
+
+    def apply(params: PyTree, observations: jax.Array) -> jax.Array:
+        return network.apply({"params": params}, observations, observations.ndim - len(shape))  # type: ignore[return-value]
+
+    return ValueNetwork(init, apply)

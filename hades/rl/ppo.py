@@ -1,0 +1,312 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), as pure functions of keys and states."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from hades import policies
+from hades.normalization import Normalizer, PolicyParams, RunningStatistics
+from hades.outer.evolution import replace_non_finite
+from hades.policies import Policy, ValueNetwork
+from hades.rl.advantages import discounted_returns, generalized_advantages
+from hades.rl.collection import Collect, Episodes, Transitions, begin, make_collect
+from hades.rl.losses import Batch, Metrics, ppo_loss
+from hades.rl.settings import PPOSettings, brax, cartpole, minatar
+from hades.types import Environment, PyTree
+
+__all__ = [
+    "PPO",
+    "Hyperparameters",
+    "Networks",
+    "PPOSettings",
+    "PPOState",
+    "brax",
+    "cartpole",
+    "make_ppo",
+    "minatar",
+]
+
+_EPSILON = 1e-8
+
+
+@struct.dataclass
+class Hyperparameters:
+    """The settings that are part of the state, so that `jax.vmap` runs over them; each is `[]` float32."""
+
+    learning_rate: jax.Array
+    gamma: jax.Array
+    gae_lambda: jax.Array
+    clip_range: jax.Array
+    entropy_coefficient: jax.Array
+    value_coefficient: jax.Array
+    max_grad_norm: jax.Array
+
+    @classmethod
+    def from_settings(cls, settings: PPOSettings) -> Hyperparameters:
+        """Those of `settings`; no largest norm is an infinite one."""
+        values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)}
+        return cls(**{name: jnp.float32(math.inf if value is None else value) for name, value in values.items()})
+
+
+@struct.dataclass
+class Networks:
+    """Parameters that the optimiser moves.
+
+    Attributes:
+        actor: Of the policy.
+        critic: Of the value network.
+    """
+
+    actor: PyTree
+    critic: PyTree
+
+
+@struct.dataclass
+class PPOState:
+    """All that a run is after an update; saving it is saving the run.
+
+    Attributes:
+        networks: Parameters of actor and critic.
+        optimizer: State of adam.
+        episodes: The environments, with the returns of the episodes under way and of those that finished last.
+        observation_statistics: Of all raw observations so far; None unless normalisation is running.
+        reward_statistics: Of the discounted returns so far; None unless rewards are normalised.
+        discounted_returns: Discounted rewards of the episodes under way, `[envs]`.
+        update: Finished updates, `[]` int32.
+        hyperparameters: Of this run.
+        normalizer: What the run was given.
+    """
+
+    networks: Networks
+    optimizer: PyTree
+    episodes: Episodes
+    observation_statistics: RunningStatistics | None
+    reward_statistics: RunningStatistics | None
+    discounted_returns: jax.Array
+    update: jax.Array
+    hyperparameters: Hyperparameters
+    normalizer: Normalizer
+
+
+class PPO(NamedTuple):
+    """One run. The functions are pure: jit them, vmap them over seeds and hyperparameters, scan them.
+
+    Attributes:
+        env: Environment.
+        settings: All static settings.
+        policy: The actor.
+        critic: The value network.
+        init: `init(key, normalizer, hyperparameters=None)` returns the state before the first update; without
+            hyperparameters they are those of the settings. For several keys use `jax.lax.map`, not `jax.vmap`:
+            batched orthogonal initialisers can hang on a CPU.
+        step: `step(key, state)` is one update; returns the new state and scalars: `fitness_mean`, `fitness_best`,
+            `fitness_worst` and `fitness_std` over environments (return of the last finished episode, or so far),
+            `non_finite` (steps whose reward or observation is not finite), `skipped` (gradient steps left out for
+            that), `env_steps`, `learning_rate`, and means over gradient steps of what `ppo_loss` reports.
+        params: `params(state)` is what `hades.evaluate` plays with; running statistics are fixed as they are.
+    """
+
+    env: Environment
+    settings: PPOSettings
+    policy: Policy
+    critic: ValueNetwork
+    init: Callable[..., PPOState]
+    step: Callable[[jax.Array, PPOState], tuple[PPOState, Metrics]]
+    params: Callable[[PPOState], PolicyParams]
+
+
+def make_ppo(env: Environment, settings: PPOSettings) -> PPO:
+    """Makes the functions of one run.
+
+    Raises:
+        ValueError: The architecture does not suit the environment; from `init`, the normalizer is not the one that
+            `settings.observation_normalization` asks for.
+
+    Example:
+        >>> import envs, jax
+        >>> ppo = make_ppo(envs.make("diagnostic/match"), PPOSettings(num_envs=4, num_steps=8))
+        >>> state = ppo.init(jax.random.key(0), Normalizer())
+        >>> state, metrics = jax.jit(ppo.step)(jax.random.key(1), state)
+        >>> int(state.update), int(metrics["env_steps"])
+        (1, 32)
+    """
+    policy = policies.from_settings(env, settings.network)
+    critic = policies.value_network(env, settings.network)
+    collect = make_collect(env, policy, settings.num_envs, settings.num_steps)
+    trainer = _Trainer(env, settings, policy, critic, collect, optax.scale_by_adam(eps=settings.adam_eps))
+    return PPO(env, settings, policy, critic, trainer.init, trainer.step, trainer.params)
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    env: Environment
+    settings: PPOSettings
+    policy: Policy
+    critic: ValueNetwork
+    collect: Collect
+    optimizer: optax.GradientTransformation
+
+    def init(self, key: jax.Array, normalizer: Normalizer, hyperparameters: Hyperparameters | None = None) -> PPOState:
+        settings = self.settings
+        if normalizer.kind != settings.observation_normalization:
+            raise ValueError(
+                f"normalizer: expected one of kind {settings.observation_normalization}, "
+                f"as observation_normalization says, got {normalizer.kind}"
+            )
+        actor_key, critic_key, episode_key = jax.random.split(key, 3)
+        networks = Networks(self.policy.init(actor_key), self.critic.init(critic_key))
+        running = settings.observation_normalization == "running"
+        return PPOState(
+            networks,
+            self.optimizer.init(networks),
+            begin(episode_key, self.env, settings.num_envs),
+            RunningStatistics.empty(self.env.observation_shape) if running else None,
+            RunningStatistics.empty(()) if settings.normalize_rewards else None,
+            jnp.zeros(settings.num_envs),
+            jnp.int32(0),
+            Hyperparameters.from_settings(settings) if hyperparameters is None else hyperparameters,
+            normalizer,
+        )
+
+    def params(self, state: PPOState) -> PolicyParams:
+        return PolicyParams(state.networks.actor, self._normalizer(state))
+
+    def step(self, key: jax.Array, state: PPOState) -> tuple[PPOState, Metrics]:
+        collect_key, update_key = jax.random.split(key)
+        # Statistics that this update gathers serve from the next one on: the ratio of the loss begins at 1.
+        normalizer = self._normalizer(state)
+        episodes, transitions = self.collect(collect_key, state.networks.actor, normalizer, state.episodes)
+        state = self._observe(dataclasses.replace(state, episodes=episodes), transitions)
+        rewards, state = self._scale_rewards(state, transitions)
+        batch = self._batch(state, transitions, rewards, normalizer)
+        rate = self._learning_rate(state)
+        networks, optimizer, metrics = self._improve(update_key, state, batch, normalizer, rate)
+        scores, _ = replace_non_finite(episodes.scores)
+        metrics |= {
+            "fitness_mean": jnp.mean(scores),
+            "fitness_best": jnp.max(scores),
+            "fitness_worst": jnp.min(scores),
+            "fitness_std": jnp.std(scores),
+            "non_finite": jnp.sum(~transitions.finite, dtype=jnp.int32),
+            "env_steps": jnp.int32(self.settings.env_steps),
+            "learning_rate": rate,
+        }
+        return dataclasses.replace(state, networks=networks, optimizer=optimizer, update=state.update + 1), metrics
+
+    def _normalizer(self, state: PPOState) -> Normalizer:
+        if state.observation_statistics is None:
+            return state.normalizer
+        return Normalizer.from_statistics(state.observation_statistics, self.settings.min_std)
+
+    def _learning_rate(self, state: PPOState) -> jax.Array:
+        rate = state.hyperparameters.learning_rate
+        if self.settings.anneal_updates is None:
+            return rate
+        return rate * jnp.maximum(1 - state.update / self.settings.anneal_updates, 0.0)
+
+    def _observe(self, state: PPOState, transitions: Transitions) -> PPOState:
+        if state.observation_statistics is None:
+            return state
+        # What the policy saw is finite: an episode that is not ends, and another begins.
+        seen = transitions.observations.reshape(-1, *self.env.observation_shape)
+        statistics = state.observation_statistics.update(seen, jnp.ones(len(seen), bool))
+        return dataclasses.replace(state, observation_statistics=statistics)
+
+    def _scale_rewards(self, state: PPOState, transitions: Transitions) -> tuple[jax.Array, PPOState]:
+        """Divides by the standard deviation of the discounted return, these steps included."""
+        if state.reward_statistics is None:
+            return transitions.rewards, state
+        ended = transitions.terminated | transitions.truncated
+        returns, after = discounted_returns(
+            transitions.rewards, ended, state.discounted_returns, state.hyperparameters.gamma
+        )
+        statistics = state.reward_statistics.update(returns.ravel(), jnp.isfinite(returns).ravel())
+        rewards = transitions.rewards / jnp.sqrt(statistics.variance + _EPSILON)
+        return rewards, dataclasses.replace(state, reward_statistics=statistics, discounted_returns=after)
+
+    def _batch(self, state: PPOState, transitions: Transitions, rewards: jax.Array, normalizer: Normalizer) -> Batch:
+        """Advantages and targets of all steps, `[time * envs]`."""
+        values, next_values = (
+            self.critic.apply(state.networks.critic, normalizer.apply(observations))
+            for observations in (transitions.observations, transitions.next_observations)
+        )
+        advantages = generalized_advantages(
+            rewards,
+            values,
+            next_values,
+            transitions.terminated,
+            transitions.truncated,
+            state.hyperparameters.gamma,
+            state.hyperparameters.gae_lambda,
+        )
+        batch = Batch(
+            transitions.observations,
+            transitions.actions,
+            transitions.log_probs,
+            values,
+            advantages,
+            advantages + values,
+        )
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+
+    def _improve(
+        self, key: jax.Array, state: PPOState, batch: Batch, normalizer: Normalizer, rate: jax.Array
+    ) -> tuple[Networks, PyTree, Metrics]:
+        """All gradient steps of one update, and the means of what those that were taken report."""
+        settings = self.settings
+
+        def step(carry: tuple[Networks, PyTree], rows: jax.Array) -> tuple[tuple[Networks, PyTree], Any]:
+            minibatch = jax.tree.map(lambda leaf: leaf[rows], batch)
+            return self._gradient_step(*carry, minibatch, normalizer, state.hyperparameters, rate)
+
+        keys = jax.random.split(key, settings.num_epochs)
+        rows = jax.vmap(lambda key: jax.random.permutation(key, settings.env_steps))(keys)
+        rows = rows.reshape(settings.num_epochs * settings.num_minibatches, -1)
+        (networks, optimizer), (finite, metrics) = jax.lax.scan(step, (state.networks, state.optimizer), rows)
+        taken = jnp.sum(finite, dtype=jnp.int32)
+        means = jax.tree.map(lambda leaf: jnp.sum(jnp.where(finite, leaf, 0.0)) / jnp.maximum(taken, 1), metrics)
+        return networks, optimizer, means | {"skipped": len(rows) - taken}
+
+    def _gradient_step(
+        self,
+        networks: Networks,
+        optimizer: PyTree,
+        batch: Batch,
+        normalizer: Normalizer,
+        hyperparameters: Hyperparameters,
+        rate: jax.Array,
+    ) -> tuple[tuple[Networks, PyTree], tuple[jax.Array, Metrics]]:
+        if self.settings.normalize_advantages:
+            centred = batch.advantages - jnp.mean(batch.advantages)
+            batch = dataclasses.replace(batch, advantages=centred / (jnp.std(batch.advantages) + _EPSILON))
+        seen = normalizer.apply(batch.observations)
+
+        def loss(networks: Networks) -> tuple[jax.Array, Metrics]:
+            return ppo_loss(
+                cast(Any, self.policy.apply(networks.actor, seen)),
+                self.critic.apply(networks.critic, seen),
+                batch,
+                clip_range=hyperparameters.clip_range,
+                value_clip_range=self.settings.value_clip_range,
+                entropy_coefficient=hyperparameters.entropy_coefficient,
+                value_coefficient=hyperparameters.value_coefficient,
+            )
+
+        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(networks)
+        norm = optax.tree.norm(gradient)
+        scale = jnp.minimum(1.0, hyperparameters.max_grad_norm / norm)
+        updates, moved = self.optimizer.update(jax.tree.map(lambda leaf: scale * leaf, gradient), optimizer)
+        improved = jax.tree.map(lambda leaf, update: leaf - rate * update, networks, updates)
+        # One transition that is not finite makes all of its minibatch so: nothing moves then, moments neither.
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        carry = jax.tree.map(lambda new, old: jnp.where(finite, new, old), (improved, moved), (networks, optimizer))
+        return carry, (finite, metrics)

@@ -1,0 +1,138 @@
+"""Settings of PPO, and presets of them with their sources."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hades.settings import ActionSelection, NetworkSettings, Normalization, require_positive
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """Proximal policy optimisation. The defaults suit small tasks."""
+
+    network: NetworkSettings = NetworkSettings()
+    """Architecture of the policy; the critic is another network with the same hidden layers."""
+    num_envs: int = 32
+    """Environments that are played at once."""
+    num_steps: int = 128
+    """Steps of each environment between two updates."""
+    num_epochs: int = 4
+    """How often an update goes through what was collected."""
+    num_minibatches: int = 4
+    """Parts that each of these passes is split into, at random; one gradient step each."""
+    learning_rate: float = 3e-4
+    """Step size of adam."""
+    anneal_updates: int | None = None
+    """Updates over which the learning rate falls linearly to 0; none keeps it."""
+    gamma: float = 0.99
+    """Discount of a step."""
+    gae_lambda: float = 0.95
+    """Weight of longer estimates of the advantage: 0 is the one-step error, 1 the whole return."""
+    clip_range: float = 0.2
+    """How far the probability ratio may leave 1 and still gain."""
+    value_clip_range: float | None = None
+    """How far a value may leave the one at collection and still gain; none is any distance."""
+    entropy_coefficient: float = 0.01
+    """Weight of the policy's entropy."""
+    value_coefficient: float = 0.5
+    """Weight of the value loss, which is half of the mean squared error."""
+    max_grad_norm: float | None = 0.5
+    """Largest global norm of the gradient of both networks; none leaves gradients as they are."""
+    adam_eps: float = 1e-5
+    """Epsilon in the denominator of adam."""
+    normalize_advantages: bool = True
+    """Whether the advantages of a minibatch are shifted and scaled to mean 0 and standard deviation 1."""
+    observation_normalization: Normalization = "none"
+    """none, fixed statistics of random rollouts, or running ones of all that training has seen."""
+    statistics_episodes: int = 64
+    """Episodes of random actions that fixed statistics are measured on."""
+    min_std: float = 0.01
+    """Smallest standard deviation of the statistics of observations."""
+    normalize_rewards: bool = False
+    """Whether rewards are divided by the running standard deviation of the discounted return."""
+    action_selection: ActionSelection = "sample"
+    """Whether the policy acts by a sample of its distribution or by its mode when it is evaluated."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes and rates out of range, and a collection that does not split into its minibatches."""
+        positive = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "learning_rate", "clip_range")
+        for name in (*positive, "adam_eps", "statistics_episodes", "min_std"):
+            require_positive(name, getattr(self, name))
+        for name in ("anneal_updates", "value_clip_range", "max_grad_norm"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
+        for name in ("entropy_coefficient", "value_coefficient"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)}")
+        if self.env_steps % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches: expected a divisor of num_envs * num_steps = {self.env_steps}, "
+                f"got {self.num_minibatches}"
+            )
+
+    @property
+    def env_steps(self) -> int:
+        """Steps of the environment in one update."""
+        return self.num_envs * self.num_steps
+
+
+def cartpole(**overrides: Any) -> PPOSettings:
+    """Settings for CartPole and tasks like it, for 100 updates.
+
+    Clip range, discount, lambda and the weights of the losses are those of the PPO paper for Atari (arXiv 1707.06347,
+    table 5, with the entropy weight 0.01) and of common implementations; the sizes and the learning rate are ours.
+
+    Args:
+        **overrides: Fields of `PPOSettings` that are to differ.
+    """
+    settings = PPOSettings(num_envs=32, num_steps=128, learning_rate=2e-3, anneal_updates=100)
+    return dataclasses.replace(settings, **overrides)
+
+
+def minatar(**overrides: Any) -> PPOSettings:
+    """Settings for the MinAtar games, for 1,220 updates: ten million steps.
+
+    Sizes, epochs and annealing as in single-file JAX implementations such as purejaxrl; network and learning rate ours.
+
+    Args:
+        **overrides: Fields of `PPOSettings` that are to differ.
+    """
+    settings = PPOSettings(
+        network=NetworkSettings(hidden_sizes=(256, 256), activation="relu"),
+        num_envs=64,
+        num_steps=128,
+        num_minibatches=8,
+        learning_rate=1e-3,
+        anneal_updates=1220,
+    )
+    return dataclasses.replace(settings, **overrides)
+
+
+def brax(**overrides: Any) -> PPOSettings:
+    """Settings for the locomotion tasks of Brax, for 2,441 updates: fifty million steps.
+
+    The values of purejaxrl for continuous actions: no annealing, no entropy bonus, running statistics of observations
+    and of discounted returns.
+
+    Args:
+        **overrides: Fields of `PPOSettings` that are to differ.
+    """
+    settings = PPOSettings(
+        network=NetworkSettings(hidden_sizes=(256, 256), activation="tanh"),
+        num_envs=2048,
+        num_steps=10,
+        num_minibatches=32,
+        learning_rate=3e-4,
+        value_clip_range=0.2,
+        entropy_coefficient=0.0,
+        observation_normalization="running",
+        normalize_rewards=True,
+    )
+    return dataclasses.replace(settings, **overrides)

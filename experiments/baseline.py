@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from experiments import launch
 from experiments.cli import BadArgumentsError
-from experiments.presets import neuroevolution_preset
-from experiments.settings import NeuroevolutionCommandSettings
+from experiments.presets import neuroevolution_preset, ppo_preset
+from experiments.settings import NeuroevolutionCommandSettings, PPOCommandSettings
 
 COMMANDS = {
     "es": launch.Command("baseline es", NeuroevolutionCommandSettings, neuroevolution_preset),
+    "ppo": launch.Command("baseline ppo", PPOCommandSettings, ppo_preset, "environments (last episodes in training)"),
 }
 _SUMMARIES = {
     "es": "an evolution strategy on the policy's own parameters",
+    "ppo": "proximal policy optimisation",
 }
 
 

@@ -8,8 +8,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
-from experiments.settings import DistillSettings, EnvironmentOptions, NeuroevolutionCommandSettings
+from experiments.settings import (
+    DistillSettings,
+    EnvironmentOptions,
+    NeuroevolutionCommandSettings,
+    PPOCommandSettings,
+)
 from hades import recipes
+from hades.rl import ppo
+from hades.rl.settings import PPOSettings
 from hades.settings import (
     CloningSettings,
     EvolutionSettings,
@@ -69,6 +76,22 @@ def _small(env: str, dataset_size: int, sigma: float, num_generations: int) -> D
     return dataclasses.replace(cartpole, env=env, num_generations=num_generations, settings=settings)
 
 
+def _minatar(env: str) -> DistillSettings:
+    """Sizes for a CPU; the published ones stand under paper/."""
+    settings = HadesSettings(
+        dataset_size=16,
+        population_size=64,
+        num_inits=2,
+        num_episodes=4,
+        learn_labels=False,
+        rollout_chunk_size=4,
+        min_std=0.1,
+        cloning=CloningSettings(hidden_sizes=(64, 64), activation="relu", learning_rate=0.01, num_steps=64),
+        evolution=EvolutionSettings(sigma=0.3, learning_rate=0.1, fitness_shaping="centered_rank"),
+    )
+    return DistillSettings(env=env, num_generations=200, settings=settings, loop=_LOOP)
+
+
 def _pendulum() -> DistillSettings:
     small = _small("gymnax/Pendulum-v1", 16, 0.3, 300)
     # After so few cloning steps a sampled action is off by half a unit of torque: the pendulum would shake at the top.
@@ -110,6 +133,8 @@ def _builders() -> dict[str, Callable[[], DistillSettings]]:
         "hopper": lambda: _brax("brax/hopper", 4, 150),
         "inverted-pendulum": _inverted_pendulum,
     }
+    for name in PAPER_MINATAR:
+        builders[name.lower()] = partial(_minatar, f"gymnax/{name}-MinAtar")
     for suffix, fixed_init in (("r", False), ("f", True)):
         for name in PAPER_BRAX:
             builders[f"paper/{name}-{suffix}"] = lambda name=name, fixed_init=fixed_init: _paper(  # type: ignore[misc]
@@ -124,12 +149,12 @@ def _builders() -> dict[str, Callable[[], DistillSettings]]:
 
 def _neuroevolution_builders() -> dict[str, Callable[[], NeuroevolutionCommandSettings]]:
     builders: dict[str, Callable[[], NeuroevolutionCommandSettings]] = {}
-    for name in _SMALL:
+    for name in (*_SMALL, *map(str.lower, PAPER_MINATAR)):
         builders[name] = partial(_counterpart, name)
     for name in PAPER_MINATAR:
-        env = f"gymnax/{name}-MinAtar"
-        builders[name.lower()] = partial(_small_minatar_es, env)
-        builders[f"paper/{name.lower()}"] = partial(_paper_es, recipes.paper_es_minatar(), env, 5000)
+        builders[f"paper/{name.lower()}"] = partial(
+            _paper_es, recipes.paper_es_minatar(), f"gymnax/{name}-MinAtar", 5000
+        )
     for name in PAPER_BRAX:
         builders[f"paper/{name}"] = partial(_paper_es, recipes.paper_es_brax(), f"brax/{name}", 2000)
     return builders
@@ -153,20 +178,44 @@ def _counterpart(name: str) -> NeuroevolutionCommandSettings:
     )
 
 
-def _small_minatar_es(env: str) -> NeuroevolutionCommandSettings:
-    settings = NeuroevolutionSettings(
-        network=NetworkSettings(hidden_sizes=(64, 64), activation="relu"),
-        population_size=128,
-        num_episodes=4,
-        rollout_chunk_size=8,
-        evolution=EvolutionSettings(sigma=0.05, learning_rate=0.02, fitness_shaping="centered_rank"),
-    )
-    return NeuroevolutionCommandSettings(env=env, num_generations=300, settings=settings, loop=_LOOP)
-
-
 def _paper_es(settings: NeuroevolutionSettings, env: str, num_generations: int) -> NeuroevolutionCommandSettings:
     loop = LoopSettings(generations_per_call=5, evaluate_every=50)
     return NeuroevolutionCommandSettings(env=env, num_generations=num_generations, settings=settings, loop=loop)
+
+
+def _ppo_builders() -> dict[str, Callable[[], PPOCommandSettings]]:
+    builders: dict[str, Callable[[], PPOCommandSettings]] = {}
+    for name in _SMALL:
+        builders[name] = partial(_ppo_counterpart, name)
+    for name in PAPER_MINATAR:
+        # Ten million steps.
+        builders[name.lower()] = partial(_ppo, ppo.minatar(), f"gymnax/{name}-MinAtar", 1220)
+    builders["halfcheetah"] = partial(_ppo, ppo.brax(), "brax/halfcheetah", 2441)
+    return builders
+
+
+def _ppo_counterpart(name: str) -> PPOCommandSettings:
+    """PPO in the environment of a small preset of HaDES, with the network that it clones."""
+    distil = preset(name)
+    network = NetworkSettings(**{field.name: getattr(distil.settings.cloning, field.name) for field in _NETWORK_FIELDS})
+    continuous = name not in ("cartpole", "acrobot")
+    settings = ppo.cartpole(network=network)
+    if continuous:
+        # Running statistics, as in the settings for Brax; sizes for a CPU.
+        settings = dataclasses.replace(
+            settings,
+            num_envs=64,
+            entropy_coefficient=0.0,
+            observation_normalization="running",
+            normalize_rewards=True,
+            learning_rate=1e-3,
+        )
+    command = _ppo(settings, distil.env, 100)
+    return dataclasses.replace(command, options=distil.options)
+
+
+def _ppo(settings: PPOSettings, env: str | None, num_updates: int) -> PPOCommandSettings:
+    return PPOCommandSettings(env=env, num_generations=num_updates, settings=settings, loop=_LOOP)
 
 
 def preset_names() -> tuple[str, ...]:
@@ -199,6 +248,20 @@ def neuroevolution_preset(name: str) -> NeuroevolutionCommandSettings:
         ValueError: There is none of that name; the message has the nearest ones.
     """
     return _pick(_neuroevolution_builders(), name)
+
+
+def ppo_preset_names() -> tuple[str, ...]:
+    """Names of all presets of `hades baseline ppo`."""
+    return tuple(_ppo_builders())
+
+
+def ppo_preset(name: str) -> PPOCommandSettings:
+    """The settings of a preset of `hades baseline ppo`.
+
+    Raises:
+        ValueError: There is none of that name; the message has the nearest ones.
+    """
+    return _pick(_ppo_builders(), name)
 
 
 def _pick(builders: Mapping[str, Callable[[], T]], name: str) -> T:

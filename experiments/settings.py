@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 import envs
+from hades.rl.settings import PPOSettings
 from hades.settings import HadesSettings, LoopSettings, NeuroevolutionSettings, require_positive
 from hades.types import Environment
 
@@ -43,7 +44,7 @@ class RunSettings:
     preset: str | None = None
     """Settings to begin with, by name. Flags beside it override."""
     num_generations: int = 100
-    """Generations of the whole run; of PPO, updates."""
+    """Generations of the whole run."""
     seed: int = 0
     """Seed of all random numbers."""
     resume: bool = False
@@ -68,8 +69,9 @@ class DistillSettings(RunSettings):
     """Distils a behaviour into a few state-action pairs, by HaDES."""
 
     preset: str | None = None
-    """Settings to begin with, by name: cartpole, acrobot, pendulum, mountaincar, hopper, inverted-pendulum, or
-    paper/NAME-r and paper/NAME-f for the published ones. Flags beside it override."""
+    """Settings to begin with, by name: cartpole, acrobot, pendulum, mountaincar, hopper, inverted-pendulum, breakout,
+    asterix, freeway, spaceinvaders, or paper/NAME-r and paper/NAME-f for the published ones. Flags beside it
+    override."""
     settings: Annotated[HadesSettings, _Flat] = HadesSettings()
     """The method."""
 
@@ -88,6 +90,19 @@ class NeuroevolutionCommandSettings(RunSettings):
     """Settings to begin with, by name: cartpole, acrobot, pendulum, mountaincar, hopper, inverted-pendulum,
     breakout, asterix, freeway, spaceinvaders, or paper/NAME for the published ones. Flags beside it override."""
     settings: Annotated[NeuroevolutionSettings, _Flat] = NeuroevolutionSettings()
+    """The method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOCommandSettings(RunSettings):
+    """Trains a policy by proximal policy optimisation, the baseline of reinforcement learning."""
+
+    preset: str | None = None
+    """Settings to begin with, by name: cartpole, acrobot, pendulum, mountaincar, hopper, halfcheetah,
+    inverted-pendulum, breakout, asterix, freeway or spaceinvaders. Flags beside it override."""
+    num_generations: int = 100
+    """Updates of the whole run."""
+    settings: Annotated[PPOSettings, _Flat] = PPOSettings()
     """The method."""
 
 

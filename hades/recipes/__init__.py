@@ -9,7 +9,9 @@ from jax.sharding import Mesh
 from hades.normalization import Normalizer
 from hades.recipes.dataset_evolution import distillation_run, hades_f, hades_r, paper_brax, paper_minatar, resolve
 from hades.recipes.policy_evolution import neuroevolution, neuroevolution_run, paper_es_brax, paper_es_minatar
+from hades.recipes.reinforcement import ppo, ppo_run
 from hades.recipes.shared import initial_normalizer, measure_statistics
+from hades.rl.settings import PPOSettings
 from hades.run import Run
 from hades.settings import HadesSettings, NeuroevolutionSettings
 from hades.types import Environment
@@ -25,28 +27,31 @@ __all__ = [
     "paper_es_brax",
     "paper_es_minatar",
     "paper_minatar",
+    "ppo",
     "resolve",
 ]
 
 
 def from_settings(
     env: Environment,
-    settings: HadesSettings | NeuroevolutionSettings,
+    settings: HadesSettings | NeuroevolutionSettings | PPOSettings,
     *,
     mesh: Mesh | None = None,
     normalizer: Normalizer | None = None,
 ) -> Run[Any]:
-    """The run that settings describe: a distillation, or neuroevolution.
+    """The run that settings describe: a distillation, neuroevolution, or PPO.
 
     Args:
         env: Environment.
         settings: Which dataclass they are says which method.
-        mesh: Devices that the population is spread over; all that JAX has if None.
+        mesh: Devices that a population is spread over; all that JAX has if None. PPO takes one device.
         normalizer: Given observation statistics, in place of those that `init` would measure.
 
     Raises:
         ValueError: A setting does not suit the environment; the message names it.
     """
+    if isinstance(settings, PPOSettings):
+        return ppo_run(env, settings, normalizer=normalizer)
     if isinstance(settings, NeuroevolutionSettings):
         return neuroevolution_run(env, settings, mesh=mesh, normalizer=normalizer)
     return distillation_run(env, settings, mesh=mesh, normalizer=normalizer)

@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from hades.settings import ActionSelection, NetworkSettings, Normalization, require_positive
+from hades.settings import NetworkSettings, Normalization, PlaySettings, require_positive
 
 
 @dataclass(frozen=True)
-class PPOSettings:
+class PPOSettings(PlaySettings):
     """Proximal policy optimisation. The defaults suit small tasks."""
 
     network: NetworkSettings = NetworkSettings()
@@ -48,19 +48,19 @@ class PPOSettings:
     """Whether the advantages of a minibatch are shifted and scaled to mean 0 and standard deviation 1."""
     observation_normalization: Normalization = "none"
     """none, fixed statistics of random rollouts, or running ones of all that training has seen."""
-    statistics_episodes: int = 64
-    """Episodes of random actions that fixed statistics are measured on."""
-    min_std: float = 0.01
-    """Smallest standard deviation of the statistics of observations."""
     normalize_rewards: bool = False
     """Whether rewards are divided by the running standard deviation of the discounted return."""
-    action_selection: ActionSelection = "sample"
-    """Whether the policy acts by a sample of its distribution or by its mode when it is evaluated."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method in files."""
+        return "ppo"
 
     def __post_init__(self) -> None:
         """Refuses sizes and rates out of range, and a collection that does not split into its minibatches."""
+        super().__post_init__()
         positive = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "learning_rate", "clip_range")
-        for name in (*positive, "adam_eps", "statistics_episodes", "min_std"):
+        for name in (*positive, "adam_eps"):
             require_positive(name, getattr(self, name))
         for name in ("anneal_updates", "value_clip_range", "max_grad_norm"):
             if getattr(self, name) is not None:

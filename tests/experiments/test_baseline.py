@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 
 from experiments import launch
 from experiments.baseline import COMMANDS
-from experiments.presets import neuroevolution_preset, neuroevolution_preset_names
+from experiments.presets import neuroevolution_preset_names, ppo_preset_names
 from hades import recipes
 from tests.experiments.command import CONTRACT_FILES, TINY_LOOP, Outcome, exit_code
 
@@ -19,7 +20,11 @@ ES = (
     "--network.hidden-sizes", "4", *TINY_LOOP,
 )  # fmt: skip
 FILES = (CONTRACT_FILES - {"dataset.npz", "best_dataset.npz", "dataset.png"}) | {"policy.npz", "best_policy.npz"}
-TINY = {"es": ES}
+PPO = (
+    "--env", "diagnostic/match", "--num-generations", "4", "--num-envs", "4", "--num-steps", "8",
+    "--network.hidden-sizes", "4", *TINY_LOOP,
+)  # fmt: skip
+TINY = {"es": ES, "ppo": PPO}
 
 
 @pytest.fixture(scope="module", params=tuple(TINY))
@@ -80,12 +85,17 @@ def test_a_run_of_another_command_is_refused(hades: Callable[..., Outcome], fini
     assert "holds a run of `hades distill`, expected one of baseline es" in outcome.complaint
 
 
-@pytest.mark.parametrize("name", neuroevolution_preset_names())
-def test_es_preset_parses_and_builds_its_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+PRESETS = [("es", name) for name in neuroevolution_preset_names()] + [("ppo", name) for name in ppo_preset_names()]
+
+
+@pytest.mark.parametrize(("method", "name"), PRESETS)
+def test_preset_parses_and_builds_its_run(
+    method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = launch.resolve(COMMANDS["es"], ["--preset", name])
-    assert settings.settings == neuroevolution_preset(name).settings  # type: ignore[attr-defined]
-    if settings.env.startswith("gymnax/"):  # type: ignore[union-attr]
-        run = recipes.from_settings(settings.options.make(settings.env), settings.settings)  # type: ignore[arg-type, attr-defined]
+    settings: Any = launch.resolve(COMMANDS[method], ["--preset", name])
+    assert settings.settings == COMMANDS[method].preset(name).settings  # type: ignore[attr-defined]
+    if settings.env.startswith("gymnax/"):
+        run = recipes.from_settings(settings.options.make(settings.env), settings.settings)
         state = jax.eval_shape(run.init, jax.random.key(0))
         assert jax.eval_shape(run.policy, state).params.network["head"]["bias"].shape

@@ -68,7 +68,7 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
     if not settings.env:
         raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")
     directory = RunDirectory(settings.out)
-    run = _build(settings)
+    run = build(settings)
     resolved = dataclasses.replace(settings, settings=run.settings, out=None, resume=False, json=False)
     check_extras(settings)
     config = {"command": command.name, **to_dict(resolved)}
@@ -98,7 +98,12 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _build(settings: Any) -> Run[Any]:
+def build(settings: Any) -> Run[Any]:
+    """The run that resolved settings describe.
+
+    Raises:
+        BadArgumentsError: A setting does not suit the environment.
+    """
     try:
         run = recipes.from_settings(settings.options.make(settings.env), settings.settings)
     except ValueError as error:

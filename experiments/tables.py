@@ -54,3 +54,16 @@ def table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) 
     buffer = io.StringIO()
     Console(file=buffer, width=120).print(grid)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    r"""The lines of a Markdown table; the first column is left-aligned, the others right-aligned.
+
+    Example:
+        >>> print("\n".join(markdown(("a", "b"), [("x", "1")])))
+        | a | b |
+        |:--|--:|
+        | x | 1 |
+    """
+    alignment = "|:--|" + "--:|" * (len(header) - 1)
+    return [f"| {' | '.join(header)} |", alignment, *(f"| {' | '.join(row)} |" for row in rows)]

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from experiments.cli import BadArgumentsError
 
 _SUMMARIES = {
+    "budget": "what the number of synthetic pairs buys",
+    "cost": "compilation, time and memory of every method, and the price of one more policy",
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
+    "neuroevolution": "HaDES, ES and PPO at equal environment steps and at equal time",
     "presets": "several seeds of presets from start to finish, scored on fresh keys",
     "published": "the published presets at full size, for some minutes each",
 }

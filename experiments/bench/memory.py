@@ -44,16 +44,16 @@ def main(arguments: Sequence[str]) -> None:
     case, formulation, seed = arguments
     prepared = prepare(CASES[case](), int(seed))
     state = prepared.states[FIRST]
-    peaks = {"baseline_bytes": _peak_bytes()}
+    peaks = {"baseline_bytes": peak_bytes()}
     compiled, _ = compile_step(make_step(formulation, prepared), state)
-    peaks["compiled_bytes"] = _peak_bytes()
+    peaks["compiled_bytes"] = peak_bytes()
     _forget_peak()
     jax.block_until_ready(compiled(state))
-    print(json.dumps(peaks | {"peak_bytes": _peak_bytes()}))
+    print(json.dumps(peaks | {"peak_bytes": peak_bytes()}))
 
 
-def _peak_bytes() -> int:
-    """The peak of this process so far."""
+def peak_bytes() -> int:
+    """The peak of this process's resident memory so far."""
     # Linux hands ru_maxrss of the parent down to its children, but not this one.
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -57,6 +57,17 @@ def add_axes(figure: Figure, left: float, top: float, width: float, height: floa
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
 
 
+def style_axes(axes: Axes) -> None:
+    """A light grid below the data, small labels, and no frame above and to the right."""
+    axes.grid(color=FAINT, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=LABEL_SIZE, color=MUTED, labelcolor=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(MUTED)
+
+
 def add_text(
     figure: Figure, left: float, top: float, text: str, size: float, color: str, weight: str = "normal"
 ) -> None:

@@ -13,15 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.pictures.canvas import (
-    FAINT,
     INK,
-    LABEL_SIZE,
     MUTED,
     NOTE_SIZE,
     add_axes,
     add_header,
     header_height,
     new_figure,
+    style_axes,
     wrap_notes,
     write_figure,
 )
@@ -232,13 +231,7 @@ def _style_panel(axes: Axes, x: np.ndarray, label: str, whole: bool) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.xaxis.set_major_formatter("{x:,.0f}" if whole else "{x:,.4g}")
     axes.yaxis.set_major_formatter("{x:,.6g}")
-    axes.grid(color=FAINT, lw=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=LABEL_SIZE, color=MUTED, labelcolor=INK)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(MUTED)
+    style_axes(axes)
 
 
 def curve_figure(

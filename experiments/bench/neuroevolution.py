@@ -1,0 +1,216 @@
+"""`hades bench neuroevolution`: HaDES-R, HaDES-F, ES and PPO on one axis of environment steps, and one of seconds."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import envs
+from experiments import tables
+from experiments.arguments import parse
+from experiments.bench.results import deliver, provenance
+from experiments.bench.runs import METHODS, Job, Method, parse_seeds, run_all
+from experiments.cli import BadArgumentsError
+from experiments.curves import Curve
+from experiments.pictures.comparison import draw_comparison
+from hades.files import write_atomically
+from hades.settings import require_positive
+from hades.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
+
+_HEADER = ("method", "at equal steps", "95 % interval", "at equal time", "95 % interval", "seconds", "steps/s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuroevolutionBenchSettings:
+    """Compares methods at equal environment steps and at equal training time, over several seeds.
+
+    Every method has its small preset for the environment, or its defaults where there is none: the same network, and
+    for ES the same population and episodes as HaDES. What is scored is the mean of the search distribution (of PPO the
+    policy, of HaDES fresh policies trained on the mean dataset) on keys that neither training nor selection has seen.
+    Numbers are interquartile means over seeds with bootstrap intervals. Runs that are there are not run again.
+    """
+
+    env: tuple[str, ...] = ("gymnax/CartPole-v1",)
+    """Environments, each compared on its own."""
+    methods: tuple[Method, ...] = METHODS
+    """Methods to compare."""
+    seeds: str = "0-4"
+    """Seeds, such as 0-4 or 0,2,5."""
+    env_steps: int = 2_000_000
+    """Environment steps of training that each run takes."""
+    jobs: int = 1
+    """Processes at the same time. More than one makes seconds depend on each other."""
+    runs: Path = Path("runs/neuroevolution")
+    """Folder of the run directories."""
+    out: Path = Path("runs/neuroevolution")
+    """Folder of the results: for each environment a JSON file, a Markdown table and a picture."""
+    flags: str = ""
+    """More flags of hades distill and hades baseline in one string, such as --flags="--evaluate-every 10"."""
+    json: bool = False
+    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
+
+    def __post_init__(self) -> None:
+        """Refuses seeds that are none, and counts that are not positive."""
+        parse_seeds(self.seeds)
+        require_positive("env_steps", self.env_steps)
+        require_positive("jobs", self.jobs)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark and returns its exit code."""
+    settings = parse(NeuroevolutionBenchSettings, "bench neuroevolution", arguments)
+    for env in settings.env:
+        try:
+            envs.make(env)
+        except ValueError as error:
+            raise BadArgumentsError(f"--env: {error}") from None
+    settings.out.mkdir(parents=True, exist_ok=True)
+    result = provenance("neuroevolution", arguments) | {"env_steps": settings.env_steps, "environments": {}}
+    for env in settings.env:
+        result["environments"][env] = _compare(settings, env, arguments)
+    deliver(result, None, settings.json)
+    return 0
+
+
+def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequence[str]) -> dict[str, Any]:
+    seeds, name = parse_seeds(settings.seeds), env.replace("/", "-")
+    jobs = [
+        Job(method, env, seed, settings.runs / name / f"{method}-seed{seed}", settings.env_steps,
+            tuple(shlex.split(settings.flags)))
+        for method, seed in product(settings.methods, seeds)
+    ]  # fmt: skip
+    found = run_all(jobs, settings.jobs)
+    curves = {
+        method: [curve for job, curve in zip(jobs, found, strict=True) if job.method == method]
+        for method in settings.methods
+    }
+    compared = compare(curves, settings.env_steps)
+    report = provenance("neuroevolution", arguments) | {"env": env, **compared}
+    report["runs"] = [
+        {"method": job.method, "seed": job.seed, "command": ["hades", *job.command], **_entry(curve)}
+        for job, curve in zip(jobs, found, strict=True)
+    ]
+    deliver(report, settings.out / f"{name}.json", False)
+    command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
+    write_atomically(settings.out / f"{name}.md", _markdown(env, compared, len(seeds), command))
+    untrained = float(np.mean([curve.summary["evaluations"]["untrained policy"]["mean"] for curve in found]))
+    note = f"{len(seeds)} seeds; interquartile mean and 95 % bootstrap interval; git {report['git_commit'][:7]}"
+    draw_comparison(curves, settings.out / f"{name}.png", env, {"untrained policy": untrained}, note)
+    print(tables.table(f"{env}, {settings.env_steps:,} environment steps", _HEADER, _rows(compared)))
+    return report
+
+
+def compare(curves: Mapping[Method, Sequence[Curve]], env_steps: int) -> dict[str, Any]:
+    """Scores of methods on one environment.
+
+    Args:
+        curves: Runs of each method.
+        env_steps: Where the axis of environment steps ends.
+
+    Returns:
+        `methods`: of each method the scores of its runs `at_equal_steps` and `at_equal_seconds`, their interquartile
+        mean and interval; `equal_seconds`, the training time of the quickest run; `probability_of_improvement` of
+        each method over each other one at equal steps.
+    """
+    # The longest time that every run has trained for.
+    seconds = min(curve.seconds[-1] for runs in curves.values() for curve in runs)
+    methods: dict[str, Any] = {}
+    for method, runs in curves.items():
+        # A run ends behind the budget, with an evaluation: that one is its score.
+        scores = {
+            "at_equal_steps": np.array([curve.returns[-1] for curve in runs]),
+            "at_equal_seconds": np.array([float(curve.at("seconds", np.array(seconds))) for curve in runs]),
+        }
+        methods[method] = {name: _score(values) for name, values in scores.items()}
+        times, steps = (np.array([getattr(curve, name)[-1] for curve in runs]) for name in ("seconds", "env_steps"))
+        methods[method] |= {"seconds": float(np.median(times)), "steps_per_second": float(np.median(steps / times))}
+    wins = {
+        ours: {
+            theirs: dict(
+                zip(
+                    ("probability", "ci95"),
+                    probability_of_improvement(
+                        np.array(methods[ours]["at_equal_steps"]["scores"]),
+                        np.array(methods[theirs]["at_equal_steps"]["scores"]),
+                    ),
+                    strict=True,
+                )
+            )
+            for theirs in curves
+            if theirs != ours
+        }
+        for ours in curves
+    }
+    return {
+        "env_steps": env_steps,
+        "equal_seconds": float(seconds),
+        "methods": methods,
+        "probability_of_improvement": wins,
+    }
+
+
+def _score(values: np.ndarray) -> dict[str, Any]:
+    known = values[np.isfinite(values)]
+    scores = [None if np.isnan(value) else float(value) for value in values]
+    if not len(known):
+        return {"scores": scores, "iqm": None, "ci95": None}
+    interval = bootstrap_interval(known, interquartile_mean)
+    return {"scores": scores, "iqm": float(interquartile_mean(known)), "ci95": list(interval)}
+
+
+def _entry(curve: Curve) -> dict[str, Any]:
+    return {
+        "env_steps": curve.env_steps.tolist(),
+        "seconds": curve.seconds.tolist(),
+        "returns": curve.returns.tolist(),
+        "evaluations": curve.summary["evaluations"],
+    }
+
+
+def _rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows = []
+    for method, scores in compared["methods"].items():
+        cells = [method]
+        for name in ("at_equal_steps", "at_equal_seconds"):
+            score = scores[name]
+            if score["iqm"] is None:
+                cells += ["not evaluated yet", ""]
+            else:
+                cells += [f"{score['iqm']:.4g}", f"[{score['ci95'][0]:.4g}, {score['ci95'][1]:.4g}]"]
+        rows.append((*cells, f"{scores['seconds']:.3g}", f"{scores['steps_per_second']:.3g}"))
+    return rows
+
+
+def _markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: str) -> str:
+    wins = compared["probability_of_improvement"]
+    methods = list(wins)
+    lines = [
+        f"# {env}: return on fresh keys",
+        "",
+        f"Interquartile mean over {num_seeds} seeds and its 95 % bootstrap interval, after "
+        f"{compared['env_steps']:,} environment steps and after {compared['equal_seconds']:.3g} s of training "
+        "(compilation and evaluation left out). Each score is that of the mean of the search distribution, or of the "
+        "policy of PPO, not of a population.",
+        "",
+        *tables.markdown(_HEADER, _rows(compared)),
+        "",
+        "Probability that a run of the row beats one of the column at equal steps:",
+        "",
+        *tables.markdown(
+            ("", *methods),
+            [
+                (ours, *("" if theirs == ours else f"{wins[ours][theirs]['probability']:.2f}" for theirs in methods))
+                for ours in methods
+            ],
+        ),
+        "",
+        f"`{command}`",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""Learning curves of finished runs, as benchmarks and pictures read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hades.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a run left.
+
+    Attributes:
+        env_steps: Environment steps of training up to each evaluation, `[evaluations]`.
+        seconds: Seconds of training up to each evaluation, compilation and evaluation left out, `[evaluations]`.
+        returns: Mean return on fresh keys of what the run has made so far, `[evaluations]`.
+        summary: What the run says of itself, `summary.json`.
+    """
+
+    env_steps: np.ndarray
+    seconds: np.ndarray
+    returns: np.ndarray
+    summary: Mapping[str, Any]
+
+    def at(self, axis: Literal["env_steps", "seconds"], where: np.ndarray) -> np.ndarray:
+        """The newest return at each place of an axis, NaN in front of the first evaluation."""
+        index = np.searchsorted(getattr(self, axis), where, side="right") - 1
+        return np.where(index >= 0, self.returns[np.maximum(index, 0)], np.nan)
+
+
+def read_curve(directory: RunDirectory) -> Curve:
+    """The evaluations of a finished run."""
+    rows = directory.read_metrics()
+    seconds = np.cumsum([row["seconds_per_generation"] for row in rows])
+    evaluated = [index for index, row in enumerate(rows) if row.get("evaluation_mean") is not None]
+    return Curve(
+        np.array([rows[index]["total_env_steps"] for index in evaluated], float),
+        seconds[evaluated],
+        np.array([rows[index]["evaluation_mean"] for index in evaluated]),
+        json.loads(directory.summary.read_text()),
+    )

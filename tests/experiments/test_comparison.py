@@ -1,0 +1,155 @@
+"""Benchmarks that compare methods: scores by hand, resumable runs, and files that a reader can open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.bench import runs
+from experiments.bench.budget import summarize
+from experiments.bench.neuroevolution import compare
+from experiments.bench.runs import METHODS, Job, method_flags, parse_seeds, small_preset
+from experiments.curves import Curve
+from tests.experiments.command import Outcome, exit_code
+
+TINY = (
+    "--flags=--generations-per-call 1 --evaluate-every 1 --evaluation-inits 2 --evaluation-episodes 2"
+    " --statistics-episodes 4"
+)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs start in this process: another one imports for seconds."""
+
+    def start(arguments: Sequence[str]) -> None:
+        assert exit_code(*arguments) == 0
+
+    monkeypatch.setattr(runs, "start_process", start)
+
+
+def curve(steps: list[float], seconds: list[float], returns: list[float]) -> Curve:
+    return Curve(np.array(steps), np.array(seconds), np.array(returns), {})
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("0-4", (0, 1, 2, 3, 4)), ("7", (7,)), ("0,2,5-6", (0, 2, 5, 6))])
+def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "1,,2", "-"])
+def test_seeds_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="seeds: expected numbers and ranges such as 0-4"):
+        parse_seeds(text)
+
+
+def test_a_curve_says_what_was_known_at_a_place() -> None:
+    known = curve([10, 20], [1, 3], [5.0, 7.0]).at("env_steps", np.array([5, 10, 19, 20, 99]))
+    np.testing.assert_array_equal(known, [np.nan, 5, 5, 7, 7])
+
+
+def test_comparison_by_hand() -> None:
+    curves = {
+        # The quickest run ends after 2 seconds.
+        "es": [curve([10, 20], [1, 2], [1.0, 4.0]), curve([10, 20], [1, 2], [3.0, 6.0])],
+        "ppo": [curve([10, 20], [2, 9], [2.0, 5.0]), curve([10, 20], [3, 9], [0.0, 3.0])],
+    }
+    found = compare(curves, 20)  # type: ignore[arg-type]
+    assert found["equal_seconds"] == 2
+    assert found["methods"]["es"]["at_equal_steps"]["scores"] == [4, 6]
+    assert found["methods"]["es"]["at_equal_steps"]["iqm"] == 5
+    assert found["methods"]["es"]["at_equal_seconds"]["iqm"] == 5
+    # The second run of PPO was first evaluated after 3 seconds.
+    assert found["methods"]["ppo"]["at_equal_seconds"]["scores"] == [2, None]
+    assert found["methods"]["ppo"]["steps_per_second"] == pytest.approx(20 / 9)
+    # 4 beats 3, 6 beats 5 and 3.
+    assert found["probability_of_improvement"]["es"]["ppo"]["probability"] == 0.75
+    assert found["probability_of_improvement"]["ppo"]["es"]["probability"] == 0.25
+
+
+def test_scores_of_sizes_by_hand() -> None:
+    evaluations = [
+        {"last dataset": {"mean": last}, "best dataset": {"mean": 9.0}, "zero dataset": {"mean": 1.0}}
+        for last in (1.0, 2.0, 6.0)
+    ]
+    entry = summarize(evaluations)
+    assert (entry["last dataset"]["iqm"], entry["best dataset"]["ci95"], entry["zero dataset"]) == (3, [9, 9], 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_share_the_network_of_the_preset(method: str) -> None:
+    assert small_preset(method, "gymnax/Breakout-MinAtar") == "breakout"  # type: ignore[arg-type]
+    flags = method_flags(method, "gymnax/Breakout-MinAtar", 81920)  # type: ignore[arg-type]
+    if method == "ppo":
+        assert flags[flags.index("--network.hidden-sizes") + 1 :] == ["64", "64"]
+        assert flags[flags.index("--anneal-updates") + 1] == "10"
+    assert small_preset(method, "diagnostic/match") is None  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_neuroevolution_of_every_method(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    flags = ("--env", "diagnostic/match", "--seeds", "0", "--env-steps", "2600", "--runs", tmp_path / "runs")
+    assert hades("bench", "neuroevolution", *flags, "--out", tmp_path / "out", TINY).code == 0
+    # What is there is not run again.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.npz")}
+    again = hades("bench", "neuroevolution", *flags, "--out", tmp_path / "out", TINY, "--json")
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.npz")}
+    result = again.json["environments"]["diagnostic/match"]
+    assert set(result["methods"]) == set(METHODS)
+    for run in result["runs"]:
+        assert run["env_steps"][-1] >= 2600
+        assert len(run["returns"]) == len(run["seconds"]) == len(run["env_steps"])
+    saved = json.loads((tmp_path / "out" / "diagnostic-match.json").read_text())
+    assert saved["methods"] == result["methods"]
+    assert (tmp_path / "out" / "diagnostic-match.png").read_bytes().startswith(b"\x89PNG")
+    table = (tmp_path / "out" / "diagnostic-match.md").read_text()
+    assert all(f"| {method} |" in table for method in METHODS)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_budget(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    flags = ("--env", "diagnostic/match", "--dataset-sizes", "2", "3", "--seeds", "0", "--env-steps", "1000")
+    assert hades("bench", "budget", *flags, "--runs", tmp_path / "runs", "--out", tmp_path / "out", TINY).code == 0
+    assert set(json.loads((tmp_path / "out" / "diagnostic-match.json").read_text())["sizes"]) == {"2", "3"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"diagnostic-match.json", "diagnostic-match.md", "diagnostic-match.png"}
+
+
+def test_cost_of_a_dataset_and_of_a_policy(hades: Callable[..., Outcome]) -> None:
+    flags = ("--env", "diagnostic/match", "--methods", "hades-r", "es", "--generations", "2")
+    methods = hades("bench", "cost", *flags, "--flags=--population-size 4", "--json").json["methods"]
+    for entry in methods.values():
+        assert entry["compile_seconds"] > 0
+        assert entry["steps_per_second"] > 0
+        assert entry["peak_bytes"] >= entry["imports_bytes"] > 0
+    assert methods["hades-r"]["policy_seconds"] > 0
+    assert methods["es"]["policy_seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("neuroevolution", "--env", "gymnax/CartPole"), "--env: unknown environment 'gymnax/CartPole': did you mean"),
+        (("neuroevolution", "--seeds", "x"), "seeds: expected numbers and ranges such as 0-4, got 'x'"),
+        (("budget", "--dataset-sizes", "0"), "dataset_sizes: expected a number above 0, got 0"),
+        (("cost", "--generations", "0"), "generations: expected a number above 0, got 0"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(
+    hades: Callable[..., Outcome], arguments: tuple[str, ...], complaint: str
+) -> None:
+    outcome = hades("bench", *arguments)
+    assert outcome.code == 2
+    assert complaint in outcome.unboxed
+
+
+def test_a_run_that_fails_is_named(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    flags = ("--env", "diagnostic/match", "--methods", "es", "--seeds", "0", "--runs", tmp_path, "--out", tmp_path)
+    outcome = hades("bench", "neuroevolution", *flags, "--flags=--population-size 3")
+    assert outcome.code == 1
+    assert "population_size: expected an even number above 1, got 3" in outcome.err.splitlines()[-1]
+    assert Job("es", "diagnostic/match", 0, tmp_path, 5).command[:2] == ["baseline", "es"]

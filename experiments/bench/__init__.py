@@ -10,6 +10,7 @@ from experiments.cli import BadArgumentsError
 _SUMMARIES = {
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
+    "generalisation": "widths, depths, activations, optimisers, rates and budgets around those of dataset files",
     "presets": "several seeds of presets from start to finish, scored on fresh keys",
     "published": "the published presets at full size, for some minutes each",
 }
@@ -34,5 +35,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<15}{summary}" for name, summary in _SUMMARIES.items()]
+    lines = [f"  {name:<16}{summary}" for name, summary in _SUMMARIES.items()]
     return "\n".join(["usage: hades bench NAME [--help] ...", "", *lines])

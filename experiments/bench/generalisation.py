@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -19,7 +18,7 @@ from experiments.arguments import parse
 from experiments.bench import generalisation_report as report
 from experiments.bench.generalisation_report import Score
 from experiments.bench.grid import Grid, Panel, architecture, distinct, make_panels
-from experiments.bench.results import deliver, provenance
+from experiments.bench.results import deliver, provenance, write
 from experiments.bench.variants import OWN, describe, references, threshold_return
 from experiments.cli import BadArgumentsError
 from experiments.pictures.canvas import write_figure
@@ -123,9 +122,8 @@ def _write(settings: GeneralisationSettings, result: dict[str, Any]) -> None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_figure(generalisation_figure(result), picture)
     if settings.out is not None:
-        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        write(result, settings.out)
         write_atomically(settings.out.with_suffix(".md"), report.as_markdown(result))
-        write_atomically(settings.out, json.dumps(result, indent=2) + "\n")
 
 
 def _load(settings: GeneralisationSettings, path: Path) -> Case:
@@ -184,30 +182,35 @@ class _Progress:
         """Counts the cells, apart by whether they have to compile a rollout."""
         self._compiles = [first for case in cases for first in _compiles(case)]
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
+        self._done = 0
         self._started = time.monotonic()
 
     def begin(self, case: Case) -> None:
         """A file begins."""
+        self._started = time.monotonic()
         print(f"{case.source}: its own settings, zeros and untrained policies ...", file=sys.stderr, flush=True)
 
     def begin_cells(self) -> None:
-        """The first cell of a file begins."""
-        self._started = time.monotonic()
+        """The first cell of a file begins; what went before compiled a rollout too."""
+        self._take(compiles=True)
 
     def tell(self, cloned: CloningSettings, cell: Score) -> None:
         """A cell is done, and the next one begins."""
-        done, now = sum(map(len, self._seconds.values())), time.monotonic()
-        self._seconds[self._compiles[done]].append(now - self._started)
-        self._started = now
+        self._take(self._compiles[self._done])
+        self._done += 1
         value = f"{cell.evaluation.mean:.4g}" if cell.evaluation else f"{cell.num_diverged} diverged"
         name = f"{describe(cloned)}, {cloned.kernel_init}, rate {cloned.learning_rate:.3g}, {cloned.num_steps} steps"
-        place = f"{done + 1}/{len(self._compiles)}"
-        print(f"{place} {name}: {value}, about {self._left(done + 1)} left", file=sys.stderr, flush=True)
+        place = f"{self._done}/{len(self._compiles)}"
+        print(f"{place} {name}: {value}, about {self._left()} left", file=sys.stderr, flush=True)
 
-    def _left(self, done: int) -> str:
-        every = self._seconds[True] + self._seconds[False]
-        means = {kind: float(np.mean(seconds or every)) for kind, seconds in self._seconds.items()}
-        left = sum(means[kind] for kind in self._compiles[done:])
+    def _take(self, compiles: bool) -> None:
+        now = time.monotonic()
+        self._seconds[compiles].append(now - self._started)
+        self._started = now
+
+    def _left(self) -> str:
+        means = {kind: float(np.mean(seconds or 0.0)) for kind, seconds in self._seconds.items()}
+        left = sum(means[kind] for kind in self._compiles[self._done :])
         return f"{left:.0f} s" if left < 180 else f"{left / 60:.0f} min"
 
 

@@ -32,7 +32,7 @@ from experiments.pictures.canvas import (
 )
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.34
-SIDE, GAP = 0.2, 0.3
+SIDE, GAP = 0.2, 0.2
 ABOVE, BELOW = 0.85, 0.75
 SCALE = 0.9
 OWN_COLOR = PALETTE[0]
@@ -126,7 +126,7 @@ def _draw_panel(axes: Axes, panel: Mapping[str, Any], norm: Normalize) -> None:
         spine.set_visible(False)
     axes.set_xlabel(panel["column_label"].replace(", ×", "\n×"), fontsize=LABEL_SIZE, color=MUTED, labelpad=3)
     axes.set_ylabel(panel["row_label"], fontsize=LABEL_SIZE, color=MUTED, labelpad=3)
-    title = f"{panel['num_reaching']} of {panel['num_cells']}"
+    title = f"{panel['num_reaching']} of {panel['num_cells']} cells"
     axes.set_title(title, fontsize=LABEL_SIZE, color=INK, loc="left", pad=4)
     for (place, cell), value in zip(_places(panel), np.ravel(means), strict=True):
         _draw_cell(axes, place, cell, palette(norm(value)) if np.isfinite(value) else (1.0, 1.0, 1.0, 1.0))

@@ -106,8 +106,9 @@ def main(arguments: Sequence[str]) -> int:
     result = provenance("generalisation", arguments)
     result |= {"seed": settings.seed, "num_inits": settings.num_inits, "num_episodes": settings.num_episodes}
     result |= {"threshold": settings.threshold, "grid": asdict(settings.grid), "note": report.NOTE, "files": []}
-    for case in cases:
+    for index, case in enumerate(cases):
         result["files"].append(_measure(settings, case, progress))
+        result["unfinished"] = [str(other.source) for other in cases[index + 1 :]]
         # After each file: the next one may take an hour, and be stopped.
         _write(settings, result)
     print(report.as_text(result))

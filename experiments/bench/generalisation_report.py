@@ -107,7 +107,8 @@ def as_text(result: Mapping[str, Any]) -> str:
     """The tables of a result as plain text: one of each panel of each file, and one of the files."""
     parts = []
     for number, file in enumerate(result["files"]):
-        parts += [tables.table(title, header, rows) for title, header, rows in _panel_tables(file, number)]
+        # A title inside of a table is broken at the table's width.
+        parts += [f"{title}\n{tables.table('', header, rows)}\n" for title, header, rows in _panel_tables(file, number)]
     summary = [_summary_row(file, number) for number, file in enumerate(result["files"])]
     parts.append(tables.table("generalisation", _HEADER, summary))
     return "\n".join([*parts, *_legend(result)])
@@ -131,6 +132,7 @@ def _legend(result: Mapping[str, Any]) -> list[str]:
         f"Own: the file's own settings; +: at least {result['threshold']:.0%} of the file's own return; "
         "diverged: some policy is not finite, which counts as a miss.",
         result["note"],
+        *(f"Not finished: {source}." for source in result["unfinished"]),
     ]
 
 

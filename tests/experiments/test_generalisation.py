@@ -114,6 +114,7 @@ def test_result_tables_and_picture(dataset_file: Path, tmp_path: Path, hades: Ru
     assert outcome.code == 0
     result = outcome.json
     assert result == json.loads(out.read_text())
+    assert result["unfinished"] == []
     assert "5/10 " in outcome.err and "left" in outcome.err
     for file, path in zip(result["files"], (dataset_file, fixed), strict=True):
         assert [panel["name"] for panel in file["panels"]] == ["size", "budget"]
@@ -172,8 +173,12 @@ def test_diverged_cells_are_misses_and_drawn_as_such(dataset_file: Path) -> None
     diverged = [cell for cell in cells_of(file) if cell["num_diverged"]]
     assert [(cell["mean"], cell["reaches"]) for cell in diverged] == [(None, False)] * 3
     result = {"files": [file], "num_inits": 2, "num_episodes": 2, "seed": 0, "threshold": 0.9, "note": report.NOTE}
+    result |= {"unfinished": ["other.npz"]}
     json.dumps(result, allow_nan=False)
-    assert "diverged" in report.as_text(result)
+    text = report.as_text(result)
+    assert "Not finished: other.npz." in text
+    rows = [line.split() for line in text.splitlines()]
+    assert sum(row.count("diverged") for row in rows if row and row[0].isdigit()) == 3
     figure = generalisation_figure(result)
     size, budget = figure.axes[:2]
     texts = [text.get_text() for axes in (size, budget) for text in axes.texts]

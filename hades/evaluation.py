@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -140,22 +141,18 @@ class DatasetEvaluator:
             ValueError: `num_episodes` is not a multiple of `normalization_envs`.
         """
         self._rollout = jax.jit(make_rollout(env, clone.policy, num_episodes, action_selection, normalization_envs))
-        self._init = jax.jit(partial(init_networks, clone))
-        self._clone = jax.jit(partial(clone_inits, clone))
         self._draw = jax.jit(lambda key: FitnessKeys.draw(key, num_inits, init_seed))
         self._normalization_envs = normalization_envs or num_episodes
+        self._set_inner_loop(clone)
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> Evaluation:
         """Trains fresh policies on a dataset and plays with them."""
-        keys = self._draw(key)
-        batched = jax.tree.map(lambda leaf: leaf[None], dataset.pairs())
-        networks = self._clone(keys, self._init(keys), batched)
-        return self._play(keys, networks, dataset.normalizer())
+        return self.play(key, self.train(key, dataset), dataset.normalizer())
 
     def untrained(self, key: jax.Array, normalizer: Normalizer) -> Evaluation:
         """Plays with policies as they are initialised."""
-        keys = self._draw(key)
-        return self._play(keys, jax.tree.map(lambda leaf: leaf[None], self._init(keys)), normalizer)
+        networks = jax.tree.map(lambda leaf: leaf[None], self._init(self._draw(key)))
+        return self.play(key, networks, normalizer)
 
     def references(self, key: jax.Array, dataset: SyntheticDataset) -> dict[str, Evaluation]:
         """What those return that know nothing: the dataset's zeros, and policies as they are initialised."""
@@ -164,10 +161,39 @@ class DatasetEvaluator:
             "untrained policy": self.untrained(key, dataset.normalizer()),
         }
 
-    def _play(self, keys: FitnessKeys, networks: PyTree, normalizer: Normalizer) -> Evaluation:
-        episodes = self._rollout(keys.episodes, networks, normalizer)
+    def train(self, key: jax.Array, dataset: SyntheticDataset) -> PyTree:
+        """Trains fresh policies on a dataset; returns their network parameters, `[1, inits, ...]`."""
+        keys = self._draw(key)
+        batched = jax.tree.map(lambda leaf: leaf[None], dataset.pairs())
+        return self._clone(keys, self._init(keys), batched)
+
+    def play(self, key: jax.Array, networks: PyTree, normalizer: Normalizer) -> Evaluation:
+        """Plays with the policies that `train` returned, given the same key."""
+        episodes = self._rollout(self._draw(key).episodes, networks, normalizer)
         running = self._normalization_envs if normalizer.kind == "running" else None
         return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
+
+    def with_inner_loop(self, clone: BehaviourCloning) -> DatasetEvaluator:
+        """The same evaluation of another inner loop, which shares the compiled rollout.
+
+        Args:
+            clone: Trains the policies. `apply` of its policy is that of this evaluator's: initialiser, optimiser,
+                loss and budget may be others; widths, depth and activation may not.
+
+        Raises:
+            ValueError: The policy's parameters have other names or shapes.
+        """
+        shapes, own_shapes = (jax.eval_shape(loop.policy.init, jax.random.key(0)) for loop in (clone, self._inner_loop))
+        if shapes != own_shapes:
+            raise ValueError("clone: expected a policy of the same architecture, got parameters of other shapes")
+        other = copy.copy(self)
+        other._set_inner_loop(clone)
+        return other
+
+    def _set_inner_loop(self, clone: BehaviourCloning) -> None:
+        self._inner_loop = clone
+        self._init = jax.jit(partial(init_networks, clone))
+        self._clone = jax.jit(partial(clone_inits, clone))
 
 
 class PolicyEvaluator:

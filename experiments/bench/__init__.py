@@ -13,6 +13,7 @@ _SUMMARIES = {
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
     "neuroevolution": "HaDES, ES and PPO at equal environment steps and at equal time",
+    "generalisation": "widths, depths, activations, optimisers, rates and budgets around those of dataset files",
     "presets": "several seeds of presets from start to finish, scored on fresh keys",
     "published": "the published presets at full size, for some minutes each",
 }
@@ -37,5 +38,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<15}{summary}" for name, summary in _SUMMARIES.items()]
+    lines = [f"  {name:<16}{summary}" for name, summary in _SUMMARIES.items()]
     return "\n".join(["usage: hades bench NAME [--help] ...", "", *lines])

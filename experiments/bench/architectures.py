@@ -16,19 +16,27 @@ import tyro
 from experiments import tables
 from experiments.arguments import parse
 from experiments.bench.results import deliver, provenance
+from experiments.bench.variants import (
+    ADAM_LEARNING_RATE,
+    OWN,
+    SGD_LEARNING_RATE,
+    SGD_MOMENTUM,
+    describe,
+    references,
+    threshold_return,
+)
 from experiments.cli import BadArgumentsError
 from experiments.settings import EvaluationSettings
 from experiments.sources import load_dataset, make_environment
 from hades import cloning
 from hades.dataset import SyntheticDataset
-from hades.evaluation import Evaluation, dataset_evaluator, zero_dataset
+from hades.evaluation import Evaluation, dataset_evaluator
 from hades.metadata import DatasetMetadata
 from hades.settings import Activation, CloningSettings, require_positive
 from hades.types import Environment
 
 HIDDEN_SIZES: tuple[tuple[int, ...], ...] = ((32,), (64, 64), (128, 128, 128))
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "tanh")
-OWN, ZERO, UNTRAINED = "the file's own", "zero dataset", "untrained policy"
 _HEADER = ("policy", "mean return", "95 % interval", "inits x episodes", "reaches")
 
 
@@ -50,9 +58,9 @@ class ArchitecturesSettings(EvaluationSettings):
     """Steps of cloning; none is as many as the file says."""
     adam_learning_rate: float | None = None
     """Step size of Adam; none is that of the file, or 0.005 where the file is for SGD."""
-    sgd_learning_rate: float = 0.1
+    sgd_learning_rate: float = SGD_LEARNING_RATE
     """Step size of SGD."""
-    sgd_momentum: float = 0.9
+    sgd_momentum: float = SGD_MOMENTUM
     """Momentum of SGD."""
     threshold: float = 0.9
     """Fraction of the return of the file's own architecture that a policy is to reach."""
@@ -74,20 +82,18 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse(ArchitecturesSettings, "bench architectures", arguments)
     source, dataset, metadata = load_dataset(settings.file)
     env = make_environment(metadata, settings.env)
-    references = _references(settings, env, dataset)
-    own = references[OWN].mean
-    # The fraction itself where returns are positive; where they are negative, as far below.
-    threshold = own - (1 - settings.threshold) * abs(own)
+    scores = _references(settings, env, dataset)
+    threshold = threshold_return(scores[OWN].mean, settings.threshold)
     rows = []
     for cloned in combinations(metadata, settings):
         print(f"training {describe(cloned)} ...", file=sys.stderr, flush=True)
         rows.append((cloned, _evaluate(settings, env, dataset, cloned)))
     result = provenance("architectures", arguments)
     result |= {"file": str(source), "env": env.name, "threshold": settings.threshold, "threshold_return": threshold}
-    result["references"] = {name: tables.summary(value) for name, value in references.items()}
+    result["references"] = {name: tables.summary(value) for name, value in scores.items()}
     result["combinations"] = [_entry(cloned, value, threshold) for cloned, value in rows]
     result["num_reaching"] = sum(entry["reaches"] for entry in result["combinations"])
-    print(_render(env.name, references, rows, threshold))
+    print(_render(env.name, scores, rows, threshold))
     reaching = f"{result['num_reaching']} of {len(rows)} return at least {threshold:.4g}"
     print(f"{reaching}, {settings.threshold:g} of the file's own; {shlex.join(result['command'])}")
     deliver(result, settings.out, settings.json)
@@ -97,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
 def combinations(metadata: DatasetMetadata, settings: ArchitecturesSettings) -> Iterator[CloningSettings]:
     """The twelve inner loops; what they do not say is as in the file."""
     own = metadata.cloning
-    adam_rate = settings.adam_learning_rate or (0.005 if own.optimizer == "sgd" else own.learning_rate)
+    adam_rate = settings.adam_learning_rate or (ADAM_LEARNING_RATE if own.optimizer == "sgd" else own.learning_rate)
     adam = dataclasses.replace(own, optimizer="adam", learning_rate=adam_rate, momentum=0.0)
     sgd = dataclasses.replace(
         own, optimizer="sgd", learning_rate=settings.sgd_learning_rate, momentum=settings.sgd_momentum
@@ -114,24 +120,12 @@ def combinations(metadata: DatasetMetadata, settings: ArchitecturesSettings) -> 
                 )
 
 
-def describe(cloned: CloningSettings) -> str:
-    """Such as `mlp 2x64 relu, sgd`."""
-    sizes = cloned.hidden_sizes
-    widths = f"{len(sizes)}x{sizes[0]}" if len(set(sizes)) == 1 else "-".join(map(str, sizes))
-    return f"{cloned.policy} {widths} {cloned.activation}, {cloned.optimizer}"
-
-
 def _references(settings: ArchitecturesSettings, env: Environment, dataset: SyntheticDataset) -> dict[str, Evaluation]:
-    key = jax.random.key(settings.seed)
     try:
         evaluator = dataset_evaluator(env, dataset, settings.num_inits, settings.num_episodes)
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
-    return {
-        OWN: evaluator(key, dataset),
-        ZERO: evaluator(key, zero_dataset(dataset)),
-        UNTRAINED: evaluator.untrained(key, dataset.normalizer()),
-    }
+    return references(jax.random.key(settings.seed), evaluator, dataset)
 
 
 def _evaluate(
@@ -158,18 +152,18 @@ def _entry(cloned: CloningSettings, evaluation: Evaluation, threshold: float) ->
 
 def _render(
     env_name: str,
-    references: dict[str, Evaluation],
+    scores: dict[str, Evaluation],
     rows: Sequence[tuple[CloningSettings, Evaluation]],
     threshold: float,
 ) -> str:
-    named = [*references.items(), *((describe(cloned), evaluation) for cloned, evaluation in rows)]
+    named = [*scores.items(), *((describe(cloned), evaluation) for cloned, evaluation in rows)]
     cells = [
         (
             name,
             f"{evaluation.mean:.4g}",
             f"[{evaluation.ci95[0]:.4g}, {evaluation.ci95[1]:.4g}]",
             f"{evaluation.num_inits} x {evaluation.num_episodes}",
-            "" if name in references else ("yes" if evaluation.mean >= threshold else "no"),
+            "" if name in scores else ("yes" if evaluation.mean >= threshold else "no"),
         )
         for name, evaluation in named
     ]

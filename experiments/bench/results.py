@@ -38,8 +38,17 @@ def deliver(result: Mapping[str, Any], out: Path | None, as_json: bool) -> None:
         OSError: It cannot be written.
     """
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, json.dumps(result, indent=2) + "\n")
+        write(result, out)
         print(f"written to {out}")
     if as_json:
         print_json(result)
+
+
+def write(result: Mapping[str, Any], out: Path) -> None:
+    """Writes a result as indented JSON, into a folder that is made where there is none.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, json.dumps(result, indent=2) + "\n")

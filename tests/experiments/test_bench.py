@@ -14,7 +14,7 @@ import pytest
 
 import envs
 from experiments import bench, cli
-from experiments.bench import architectures, generation, measuring, memory, straightforward
+from experiments.bench import architectures, generation, measuring, memory, straightforward, variants
 from experiments.bench.cases import CASES, Case
 from experiments.cli import BadArgumentsError
 from hades import recipes
@@ -158,8 +158,8 @@ def test_architectures_compares_policies_with_the_file(
     result = json.loads(printed.out)
     assert result == json.loads(out.read_text())
     assert len(result["combinations"]) == 4
-    assert set(result["references"]) == {architectures.OWN, architectures.ZERO, architectures.UNTRAINED}
-    assert result["threshold_return"] == pytest.approx(0.9 * result["references"][architectures.OWN]["mean"])
+    assert set(result["references"]) == {variants.OWN, variants.ZERO, variants.UNTRAINED}
+    assert result["threshold_return"] == pytest.approx(0.9 * result["references"][variants.OWN]["mean"])
     assert result["num_reaching"] == sum(
         entry["mean"] >= result["threshold_return"] for entry in result["combinations"]
     )

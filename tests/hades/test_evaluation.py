@@ -95,6 +95,29 @@ def test_a_dataset_of_one_initialisation_is_scored_with_exactly_that_one(monkeyp
     assert len(set(found.returns.ravel().tolist())) == 6
 
 
+def test_inner_loops_of_one_architecture_share_a_rollout(monkeypatch):
+    made = []
+
+    def counting(*arguments, **named):
+        made.append(arguments)
+        return make_rollout(*arguments, **named)
+
+    monkeypatch.setattr("hades.evaluation.make_rollout", counting)
+    other = behaviour_cloning(policies.mlp(ENV, (4,), kernel_init="he_normal"), num_steps=9)
+    evaluator = dataset_evaluator(ENV, PAIRS, 2, 3)
+    first = evaluator(jax.random.key(5), PAIRS)
+    shared = evaluator.with_inner_loop(other)
+    found = shared(jax.random.key(5), PAIRS)
+    assert len(made) == 1
+    expected = evaluate_dataset(jax.random.key(5), ENV, PAIRS, 2, 3, other)
+    np.testing.assert_array_equal(found.returns, expected.returns)
+    assert (found.returns != first.returns).all()
+    # The evaluator that it comes from stays as it was.
+    np.testing.assert_array_equal(evaluator(jax.random.key(5), PAIRS).returns, first.returns)
+    with pytest.raises(ValueError, match="clone: expected a policy of the same architecture"):
+        evaluator.with_inner_loop(behaviour_cloning(policies.mlp(ENV, (5,))))
+
+
 def test_zero_datasets_keep_shapes_and_statistics():
     fixed = dataclasses.replace(PAIRS, observation_mean=jnp.ones(1), observation_std=jnp.ones(1))
     zero = zero_dataset(fixed)

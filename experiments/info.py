@@ -12,7 +12,9 @@ import tyro
 from experiments.arguments import parse, print_json
 from experiments.sources import load_dataset
 from hades.metadata import DatasetMetadata
-from hades.policy_file import is_policy_file, load_policy_metadata
+from hades.multitask import is_merged
+from hades.multitask import tasks as tasks_of
+from hades.policy_file import PolicyFileError, is_policy_file, load_policy_metadata
 from hades.run_directory import RunDirectory
 from hades.settings import to_dict
 
@@ -39,7 +41,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _describe(source: Path) -> dict[str, Any]:
     if is_policy_file(source):
-        return {"kind": "policy", "file": str(source), **_metadata(load_policy_metadata(source))}
+        try:
+            return {"kind": "policy", "file": str(source), **_metadata(load_policy_metadata(source))}
+        except PolicyFileError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
     run: dict[str, Any] = {}
     if source.is_dir():
         directory = RunDirectory(source)
@@ -61,12 +68,26 @@ def _describe(source: Path) -> dict[str, Any]:
         for name in ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
         if getattr(dataset, name) is not None
     }
-    kind = "run" if run else "dataset"
+    kind = "run" if run else "merged dataset" if is_merged(metadata) else "dataset"
     return {"kind": kind, **run, "file": str(path), "pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
 
 
 def _metadata(metadata: DatasetMetadata) -> dict[str, Any]:
-    return {name: value for name, value in to_dict(metadata).items() if value not in (None, "")}
+    info = {name: value for name, value in to_dict(metadata).items() if value not in (None, "")}
+    if not is_merged(metadata):
+        return info
+    # Those of the policies' environments are in the tasks, and their statistics are long.
+    options = info.pop("env_options")
+    tasks = [
+        {
+            **_metadata(task.metadata),
+            "pairs": task.num_pairs,
+            "observation_shape": list(task.observation_shape),
+            "action_dim": task.action_dim,
+        }
+        for task in tasks_of(metadata)
+    ]
+    return {**info, "task_one_hot": options["task_one_hot"], "tasks": tasks}
 
 
 def _lines(info: dict[str, Any], indent: str = "") -> list[str]:
@@ -74,6 +95,9 @@ def _lines(info: dict[str, Any], indent: str = "") -> list[str]:
     for name, value in info.items():
         if isinstance(value, dict):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for index, item in enumerate(value):
+                lines += [f"{indent}{name}[{index}]:", *_lines(item, indent + "  ")]
         else:
             lines.append(f"{indent}{name}: {value}")
     return lines

@@ -13,7 +13,7 @@ from hades import cloning
 from hades.cloning import BehaviourCloning
 from hades.dataset import SyntheticDataset
 from hades.fitness import FitnessKeys, clone_inits, init_networks
-from hades.metadata import EvaluationSummary
+from hades.metadata import DatasetMetadata, EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.rollout import make_rollout
@@ -142,6 +142,7 @@ class DatasetEvaluator:
         action_selection: ActionSelection = "sample",
         normalization_envs: int | None = None,
         init_seed: int | None = None,
+        player: Policy | None = None,
     ) -> None:
         """Prepares the compiled functions.
 
@@ -153,11 +154,13 @@ class DatasetEvaluator:
             action_selection: Whether actions are sampled or the mode.
             normalization_envs: Episodes that share running statistics; all of a policy's if None.
             init_seed: The one initialisation that a HaDES-F dataset belongs to.
+            player: Plays with the parameters of the policies that were trained; the policy of `clone` if None.
 
         Raises:
             ValueError: `num_episodes` is not a multiple of `normalization_envs`.
         """
-        self._rollout = jax.jit(make_rollout(env, clone.policy, num_episodes, action_selection, normalization_envs))
+        player = player or clone.policy
+        self._rollout = jax.jit(make_rollout(env, player, num_episodes, action_selection, normalization_envs))
         self._init = jax.jit(partial(init_networks, clone))
         self._clone = jax.jit(partial(clone_inits, clone))
         self._draw = jax.jit(lambda key: FitnessKeys.draw(key, num_inits, init_seed))
@@ -165,18 +168,21 @@ class DatasetEvaluator:
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> Evaluation:
         """Trains fresh policies on a dataset and plays with them."""
+        return self.play(key, self.train(key, dataset), dataset.normalizer())
+
+    def train(self, key: jax.Array, dataset: SyntheticDataset) -> PyTree:
+        """Trains fresh policies on a dataset; their network parameters, `[1, inits, ...]`."""
         keys = self._draw(key)
         batched = jax.tree.map(lambda leaf: leaf[None], dataset.pairs())
-        networks = self._clone(keys, self._init(keys), batched)
-        return self._play(keys, networks, dataset.normalizer())
+        return self._clone(keys, self._init(keys), batched)
 
     def untrained(self, key: jax.Array, normalizer: Normalizer) -> Evaluation:
         """Plays with policies as they are initialised."""
-        keys = self._draw(key)
-        return self._play(keys, jax.tree.map(lambda leaf: leaf[None], self._init(keys)), normalizer)
+        return self.play(key, jax.tree.map(lambda leaf: leaf[None], self._init(self._draw(key))), normalizer)
 
-    def _play(self, keys: FitnessKeys, networks: PyTree, normalizer: Normalizer) -> Evaluation:
-        episodes = self._rollout(keys.episodes, networks, normalizer)
+    def play(self, key: jax.Array, networks: PyTree, normalizer: Normalizer) -> Evaluation:
+        """Plays with network parameters `[1, inits, ...]`, in the episodes that belong to `key`."""
+        episodes = self._rollout(self._draw(key).episodes, networks, normalizer)
         running = self._normalization_envs if normalizer.kind == "running" else None
         return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
 
@@ -204,17 +210,22 @@ def dataset_evaluator(
     if metadata is None:
         raise ValueError("dataset: expected metadata, as a loaded or distilled dataset has")
     check_fits(env, dataset)
-    # Files may say how many environments there were where they shared nothing.
-    shared = metadata.observation_normalization == "running" and metadata.evaluation is not None
     return DatasetEvaluator(
         env,
         clone or cloning.from_settings(env, metadata.cloning),
         num_inits,
         num_episodes,
         metadata.action_selection,
-        metadata.evaluation.normalization_envs if metadata.evaluation and shared else None,
+        shared_envs(metadata),
         metadata.init_seed,
     )
+
+
+def shared_envs(metadata: DatasetMetadata) -> int | None:
+    """How many episodes share running statistics, as far as metadata say it; None is all of a policy's."""
+    # Files may say how many environments there were where they shared nothing.
+    shared = metadata.observation_normalization == "running"
+    return metadata.evaluation.normalization_envs if metadata.evaluation and shared else None
 
 
 def evaluate_dataset(

@@ -13,8 +13,7 @@ from hades import policies
 from hades.metadata import DatasetMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer, PolicyParams
 from hades.npz import read_arrays, write_arrays
-from hades.policies import Policy
-from hades.types import Environment
+from hades.policies import NamedSpaces, Policy
 
 _PREFIX = "params/"
 
@@ -60,7 +59,7 @@ def load_policy_metadata(path: str | os.PathLike[str]) -> DatasetMetadata:
     return _read(path)[1]
 
 
-def load_policy(path: str | os.PathLike[str], env: Environment) -> tuple[Policy, PolicyParams, DatasetMetadata]:
+def load_policy(path: str | os.PathLike[str], env: NamedSpaces) -> tuple[Policy, PolicyParams, DatasetMetadata]:
     """Reads a policy that is to play in `env`.
 
     Raises:

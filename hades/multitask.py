@@ -128,7 +128,7 @@ class JointSpaces:
         return Discrete(widest) if self.discrete else Continuous((-1.0,) * widest, (1.0,) * widest)
 
     def pad(self, index: int, observations: jax.Array) -> jax.Array:
-        """Normalised observations `[..., *observation_shape]` of a task, padded for the joint policy: `[..., width]`."""
+        """Normalised observations `[..., *observation_shape]` of a task, padded for the joint policy, `[..., n]`."""
         task = self.tasks[index]
         batch = observations.shape[: observations.ndim - len(task.observation_shape)]
         parts = [

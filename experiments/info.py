@@ -12,8 +12,7 @@ import tyro
 from experiments.arguments import parse, print_json
 from experiments.sources import load_dataset
 from hades.metadata import DatasetMetadata
-from hades.multitask import is_merged
-from hades.multitask import tasks as tasks_of
+from hades.multitask import is_merged, spaces
 from hades.policy_file import PolicyFileError, is_policy_file, load_policy_metadata
 from hades.run_directory import RunDirectory
 from hades.settings import to_dict
@@ -77,7 +76,8 @@ def _metadata(metadata: DatasetMetadata) -> dict[str, Any]:
     if not is_merged(metadata):
         return info
     # Those of the policies' environments are in the tasks, and their statistics are long.
-    options = info.pop("env_options")
+    joint = spaces(metadata)
+    del info["env_options"]
     tasks = [
         {
             **_metadata(task.metadata),
@@ -85,9 +85,9 @@ def _metadata(metadata: DatasetMetadata) -> dict[str, Any]:
             "observation_shape": list(task.observation_shape),
             "action_dim": task.action_dim,
         }
-        for task in tasks_of(metadata)
+        for task in joint.tasks
     ]
-    return {**info, "task_one_hot": options["task_one_hot"], "tasks": tasks}
+    return {**info, "task_one_hot": joint.task_one_hot, "task_scale": joint.task_scale, "tasks": tasks}
 
 
 def _lines(info: dict[str, Any], indent: str = "") -> list[str]:

@@ -2,7 +2,9 @@
 
 A merged dataset is an ordinary one: `SyntheticDataset`, its file and `behaviour_cloning` serve it unchanged. Each row
 is `[flattened observation, zeros up to the longest, one-hot of the task]`, in the space that the policy of its task
-sees, and targets have zeros up to the widest. `task_policy` gives the joint policy the spaces of one task again, so
+sees, and targets have zeros up to the widest. The one-hot is as long a vector as the longest observation: with a one
+of 1 it is lost beside observations that are several times longer, and tasks of few pairs move each other's decision
+boundaries. `task_policy` gives the joint policy the spaces of one task again, so
 that the environment, the normalisation and the rollout of a task are what they are without the others.
 """
 
@@ -29,6 +31,8 @@ from hades.types import ActionSpace, Continuous, Discrete, Environment, PyTree
 
 NAME = "multitask"
 """What stands for the environment's name, and for the method, in the metadata of a merged dataset."""
+
+_JOINT_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,13 @@ class JointSpaces:
     Attributes:
         tasks: In the order of their pairs.
         task_one_hot: Whether observations end with a one-hot of the task.
+        task_scale: What stands for the one in it.
         discrete: Whether actions are discrete.
     """
 
     tasks: tuple[Task, ...]
     task_one_hot: bool
+    task_scale: float
     discrete: bool
 
     @property
@@ -136,7 +142,7 @@ class JointSpaces:
             jnp.zeros((*batch, self.longest - task.observation_size)),
         ]
         if self.task_one_hot:
-            one_hot = jax.nn.one_hot(index, len(self.tasks))
+            one_hot = self.task_scale * jax.nn.one_hot(index, len(self.tasks))
             parts.append(jnp.broadcast_to(one_hot, (*batch, len(self.tasks))))
         return jnp.concatenate(parts, axis=-1)
 
@@ -146,8 +152,19 @@ def is_merged(metadata: DatasetMetadata) -> bool:
     return metadata.env == NAME
 
 
+def joint_cloning(cloning: CloningSettings) -> CloningSettings:
+    """Settings for a joint policy out of those of a task: the same with 500 steps, where they have fewer.
+
+    Tasks that share a network take more steps to come apart than one takes alone, and steps on a few pairs cost little.
+    """
+    return replace(cloning, num_steps=max(cloning.num_steps, _JOINT_STEPS))
+
+
 def merge(
-    datasets: Sequence[SyntheticDataset], task_one_hot: bool = True, cloning: CloningSettings | None = None
+    datasets: Sequence[SyntheticDataset],
+    task_one_hot: bool = True,
+    cloning: CloningSettings | None = None,
+    task_scale: float | None = None,
 ) -> SyntheticDataset:
     """Merges datasets of several tasks into one that trains a joint policy, with no further interaction.
 
@@ -155,7 +172,8 @@ def merge(
         datasets: Two or more with metadata, all with actions or all with action probabilities. Each keeps its own
             normalisation, action selection and cloning settings; one environment may come more than once.
         task_one_hot: Whether observations tell the task. Without, the policy has to tell it from what it sees.
-        cloning: How the joint policy is trained; as the first dataset says, whatever the others say, if None.
+        cloning: How the joint policy is trained; `joint_cloning` of the first dataset, whatever the others say, if None.
+        task_scale: What stands for the one in the one-hot; the length of the longest observation if None.
 
     Returns:
         A dataset whose metadata name the environment `"multitask"` and hold the tasks in `env_options`. Its
@@ -170,9 +188,9 @@ def merge(
         ...         env=env, max_episode_steps=9, method="by hand", observation_normalization="none",
         ...         action_selection="mode", cloning=CloningSettings())
         ...     return SyntheticDataset(jnp.ones((1, size)), actions=jnp.ones((1, 1)), metadata=metadata)
-        >>> merged = merge([make("a/short", 1), make("a/long", 2)])
+        >>> merged = merge([make("a/short", 1), make("a/long", 2)], task_scale=2.0)
         >>> merged.observations.tolist()
-        [[1.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0]]
+        [[1.0, 0.0, 2.0, 0.0], [1.0, 1.0, 0.0, 2.0]]
         >>> [dataset.observations.shape for dataset in split(merged)]
         [(1, 1), (1, 2)]
     """
@@ -181,13 +199,13 @@ def merge(
     discrete = datasets[0].actions is None
     tasks = tuple(_task(index, dataset, discrete) for index, dataset in enumerate(datasets))
     loss: CloningLoss = "cross_entropy" if discrete else "gaussian_nll"
-    cloning = tasks[0].metadata.cloning if cloning is None else cloning
+    cloning = joint_cloning(tasks[0].metadata.cloning) if cloning is None else cloning
     cloning = replace(cloning, loss=cloning.loss or loss)
     if cloning.policy == "cnn":
         raise ValueError("cloning.policy: expected mlp or residual_mlp, as merged observations are flat, got cnn")
     metadata = DatasetMetadata(
         env=NAME,
-        env_options={"task_one_hot": task_one_hot, "tasks": [to_dict(task) for task in tasks]},
+        env_options=to_dict(_Options(task_one_hot, _length(datasets) if task_scale is None else task_scale, tasks)),
         max_episode_steps=max(task.metadata.max_episode_steps for task in tasks),
         method=NAME,
         observation_normalization="none",
@@ -197,6 +215,16 @@ def merge(
         source="merged from " + ", ".join(task.metadata.env for task in tasks),
     )
     return replace(_assemble(spaces(metadata), datasets), metadata=metadata)
+
+
+def _length(datasets: Sequence[SyntheticDataset]) -> float:
+    """Euclidean length of the longest observation."""
+    lengths = [
+        np.linalg.norm(np.reshape(dataset.observations, (len(dataset.observations), -1)), axis=1)
+        for dataset in datasets
+    ]
+    # Observations that are all zero have no scale.
+    return float(np.concatenate(lengths).max()) or 1.0
 
 
 def _task(index: int, dataset: SyntheticDataset, discrete: bool) -> Task:
@@ -239,7 +267,14 @@ class _Options:
     """What stands in `env_options`."""
 
     task_one_hot: bool
+    task_scale: float
     tasks: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses a single task, and a scale that is not positive."""
+        if len(self.tasks) < 2:
+            raise ValueError(f"tasks: expected two or more, got {len(self.tasks)}")
+        require_positive("task_scale", self.task_scale)
 
 
 def spaces(metadata: DatasetMetadata) -> JointSpaces:
@@ -252,8 +287,6 @@ def spaces(metadata: DatasetMetadata) -> JointSpaces:
         raise ValueError(f"metadata.env: expected {NAME}, as of a merged dataset, got {metadata.env}")
     where = "metadata.env_options"
     options = from_dict(_Options, to_dict(metadata)["env_options"], where)
-    if len(options.tasks) < 2:
-        raise ValueError(f"{where}.tasks: expected two or more, got {len(options.tasks)}")
     discrete = metadata.cloning.loss == "cross_entropy"
     for index, task in enumerate(options.tasks):
         loss = task.metadata.cloning.loss
@@ -262,7 +295,7 @@ def spaces(metadata: DatasetMetadata) -> JointSpaces:
                 f"{where}.tasks[{index}].metadata.cloning.loss: expected one for the same kind of actions as "
                 f"{metadata.cloning.loss}, got {loss}"
             )
-    return JointSpaces(options.tasks, options.task_one_hot, discrete)
+    return JointSpaces(options.tasks, options.task_one_hot, options.task_scale, discrete)
 
 
 def tasks(metadata: DatasetMetadata) -> tuple[Task, ...]:

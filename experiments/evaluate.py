@@ -117,7 +117,9 @@ def _evaluate_merged(
         raise BadArgumentsError(str(error)) from None
     named = dict(zip(stage.names, scores, strict=True))
     return _Report(
-        source, tables.render_tasks("returns on fresh keys, merged file", named), tables.summary_tasks(named)
+        source,
+        tables.render_tasks("returns on fresh keys, merged file", named),
+        tables.summary_tasks([env.name for env in stage.environments], scores),
     )
 
 

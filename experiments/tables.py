@@ -72,8 +72,8 @@ def _mean(evaluation: Evaluation) -> str:
     return f"{evaluation.mean:.4g} [{evaluation.ci95[0]:.4g}, {evaluation.ci95[1]:.4g}]"
 
 
-def summary_tasks(scores: Mapping[str, TaskScores]) -> dict[str, Any]:
-    """What `hades evaluate --json` says of a merged file.
+def summary_tasks(names: Sequence[str], scores: Sequence[TaskScores]) -> dict[str, Any]:
+    """What `hades evaluate --json` says of a merged file, whose tasks have environments of these names.
 
     Returns:
         The keys of `summary` for the fraction of each init, averaged over tasks (null where no fraction is defined),
@@ -87,11 +87,11 @@ def summary_tasks(scores: Mapping[str, TaskScores]) -> dict[str, Any]:
             "ratio": score.ratio,
             **{kind: summary(getattr(score, kind)) for kind in ("joint", "single", "zero", "untrained")},
         }
-        for name, score in scores.items()
+        for name, score in zip(names, scores, strict=True)
     ]
-    per_init = np.mean([score.fraction_per_init for score in scores.values()], axis=0)
+    per_init = np.mean([score.fraction_per_init for score in scores], axis=0)
     known = bool(np.isfinite(per_init).all())
-    joint = next(iter(scores.values())).joint
+    joint = scores[0].joint
     return {
         "mean": float(per_init.mean()) if known else None,
         "std": float(per_init.std()) if known else None,

@@ -172,7 +172,7 @@ def merge(
         datasets: Two or more with metadata, all with actions or all with action probabilities. Each keeps its own
             normalisation, action selection and cloning settings; one environment may come more than once.
         task_one_hot: Whether observations tell the task. Without, the policy has to tell it from what it sees.
-        cloning: How the joint policy is trained; `joint_cloning` of the first dataset, whatever the others say, if None.
+        cloning: How the joint policy is trained; if None `joint_cloning` of the first, whatever the others say.
         task_scale: What stands for the one in the one-hot; the length of the longest observation if None.
 
     Returns:

@@ -21,7 +21,8 @@ from experiments.stages import make_stage
 from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation, dataset_evaluator, zero_dataset
 from hades.metadata import DatasetMetadata
-from hades.multitask import evaluate_tasks, is_merged
+from hades.multitask import is_merged
+from hades.multitask_evaluation import evaluate_tasks
 from hades.policy_file import PolicyFileError, is_policy_file, load_policy, load_policy_metadata
 from hades.settings import ActionSelection, require_positive
 

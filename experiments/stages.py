@@ -16,6 +16,7 @@ from hades import multitask
 from hades.evaluation import Evaluation, evaluate
 from hades.metadata import DatasetMetadata
 from hades.multitask import JointSpaces
+from hades.multitask_evaluation import evaluate_policy
 from hades.normalization import PolicyParams
 from hades.policies import NamedSpaces, Policy
 from hades.settings import ActionSelection
@@ -55,7 +56,7 @@ class Stage:
     ) -> dict[str, Evaluation]:
         """Returns of one policy, by environment; its actions as the file says where `action_selection` is None."""
         if isinstance(self.spaces, JointSpaces):
-            evaluations = multitask.evaluate_policy(
+            evaluations = evaluate_policy(
                 key, self.environments, self.spaces, policy, params, num_episodes, action_selection
             )
             return dict(zip(self.names, evaluations, strict=True))

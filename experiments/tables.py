@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hades.evaluation import Evaluation, bootstrap_interval
-from hades.multitask import NAME, TaskScores
+from hades.multitask import NAME
+from hades.multitask_evaluation import TaskScores
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hades.dataset import SyntheticDataset
 from hades.distributions import Categorical, DiagonalGaussian
 from hades.evaluation import Evaluation, evaluate, evaluate_dataset
 from hades.metadata import DatasetMetadata, EvaluationSummary
+from hades.multitask_evaluation import TaskScores, evaluate_policy, evaluate_tasks
 from hades.normalization import PolicyParams
 from hades.policies import Policy
 from hades.settings import CloningSettings
@@ -257,7 +258,7 @@ def match_dataset(env: Match, normalization: str = "none", shift: int = 0) -> Sy
 def test_a_joint_policy_plays_what_single_policies_play():
     parts = [match_dataset(env) for env in MATCHES]
     merged = multitask.merge(parts)
-    scores = multitask.evaluate_tasks(jax.random.key(0), MATCHES, merged, num_inits=3, num_episodes=4)
+    scores = evaluate_tasks(jax.random.key(0), MATCHES, merged, num_inits=3, num_episodes=4)
     for env, part, score in zip(MATCHES, parts, scores, strict=True):
         # The best that there is, in every episode.
         np.testing.assert_array_equal(score.joint.returns, np.full((3, 4), 10.0))
@@ -273,25 +274,25 @@ def test_the_one_hot_tells_tasks_apart_that_look_alike():
     env = MATCHES[1]
     # What is right in the first task is wrong in the second, for the same observations.
     merged = multitask.merge([match_dataset(env), match_dataset(env, shift=1)])
-    right, wrong = multitask.evaluate_tasks(jax.random.key(0), (env, env), merged, num_inits=2, num_episodes=4)
+    right, wrong = evaluate_tasks(jax.random.key(0), (env, env), merged, num_inits=2, num_episodes=4)
     assert (right.joint.mean, wrong.joint.mean) == (10.0, 0.0)
     assert math.isnan(wrong.fraction)
     blind = multitask.merge([match_dataset(env), match_dataset(env, shift=1)], task_one_hot=False)
-    first, second = multitask.evaluate_tasks(jax.random.key(0), (env, env), blind, num_inits=2, num_episodes=4)
+    first, second = evaluate_tasks(jax.random.key(0), (env, env), blind, num_inits=2, num_episodes=4)
     assert first.joint.mean == second.joint.mean < 10
 
 
 def test_running_normalisation_is_that_of_the_task():
     parts = [match_dataset(MATCHES[0], "running"), match_dataset(MATCHES[1])]
     merged = multitask.merge(parts)
-    scores = multitask.evaluate_tasks(jax.random.key(0), MATCHES, merged, num_inits=2, num_episodes=4)
+    scores = evaluate_tasks(jax.random.key(0), MATCHES, merged, num_inits=2, num_episodes=4)
     assert [score.joint.normalization_envs for score in scores] == [2, None]
     assert [score.single.normalization_envs for score in scores] == [2, None]
     with pytest.raises(ValueError, match="num_episodes: expected a multiple of 2"):
-        multitask.evaluate_tasks(jax.random.key(0), MATCHES, merged, num_inits=2, num_episodes=3)
+        evaluate_tasks(jax.random.key(0), MATCHES, merged, num_inits=2, num_episodes=3)
     # The same pairs without normalisation are played otherwise: the running mean of one-hots is not zero.
     joint, clone, params = train(merged)
-    found = multitask.evaluate_policy(jax.random.key(1), MATCHES, joint, clone.policy, params, 4)
+    found = evaluate_policy(jax.random.key(1), MATCHES, joint, clone.policy, params, 4)
     task = multitask.task_policy(clone.policy, joint, 0)
     own = PolicyParams(params.network, parts[0].normalizer())
     expected = evaluate(jax.random.key(1), MATCHES[0], task, own, 4, "mode")
@@ -316,7 +317,7 @@ def test_fixed_statistics_are_those_of_the_task():
     corners = jnp.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0], [0.0, 0.0]])
     second = SyntheticDataset(corners, corners / 2, metadata=plain)
     merged = multitask.merge([first, second])
-    scores = multitask.evaluate_tasks(jax.random.key(0), (env, wide), merged, num_inits=2, num_episodes=4)
+    scores = evaluate_tasks(jax.random.key(0), (env, wide), merged, num_inits=2, num_episodes=4)
     # Always answering 0 expects -1/12 a step and component: -1.67 and -3.33.
     assert scores[0].joint.mean > -0.5
     assert scores[1].joint.mean > -1.0
@@ -327,7 +328,7 @@ def test_fixed_statistics_are_those_of_the_task():
 def test_tasks_that_do_not_fit_their_environment_are_refused():
     merged = multitask.merge([match_dataset(env) for env in MATCHES])
     with pytest.raises(ValueError, match=r"env: observations of diagnostic/match have shape \(4,\), the dataset's"):
-        multitask.evaluate_tasks(jax.random.key(0), MATCHES[::-1], merged)
+        evaluate_tasks(jax.random.key(0), MATCHES[::-1], merged)
 
 
 def test_scores_by_hand():
@@ -335,7 +336,7 @@ def test_scores_by_hand():
         return Evaluation(np.array([[value, value] for value in per_init]), np.ones((len(per_init), 2), int))
 
     low = evaluation(-200.0, -200.0)
-    scores = multitask.TaskScores(evaluation(-100.0, -50.0), evaluation(-60.0, -40.0), low, low)
+    scores = TaskScores(evaluation(-100.0, -50.0), evaluation(-60.0, -40.0), low, low)
     assert scores.ratio is None
     np.testing.assert_allclose(scores.fraction_per_init, [100 / 150, 1.0])
     assert scores.fraction == pytest.approx(125 / 150)

@@ -22,6 +22,7 @@ class _Verb:
 _VERBS = {
     "distill": _Verb("experiments.distill", "evolve a few state-action pairs that train a policy"),
     "baseline": _Verb("experiments.baseline", "neuroevolution or PPO, to compare with"),
+    "merge": _Verb("experiments.merge", "merge dataset files into one that trains a policy for all their tasks"),
     "train": _Verb("experiments.train", "train a policy of any architecture on a dataset file"),
     "evaluate": _Verb("experiments.evaluate", "score a dataset, run or policy file on fresh keys"),
     "info": _Verb("experiments.info", "tell what a dataset file or run directory holds"),

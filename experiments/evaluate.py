@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import tyro
@@ -17,7 +17,12 @@ from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.settings import EvaluationSettings
 from experiments.sources import check_dataset_fits, load_dataset, make_environment, outcome_file
-from hades.evaluation import Evaluation, dataset_evaluator, evaluate, zero_dataset
+from experiments.stages import make_stage
+from hades.dataset import SyntheticDataset
+from hades.evaluation import Evaluation, dataset_evaluator, zero_dataset
+from hades.metadata import DatasetMetadata
+from hades.multitask import is_merged
+from hades.multitask_evaluation import evaluate_tasks
 from hades.policy_file import PolicyFileError, TrainedPolicy, is_policy_file
 from hades.settings import ActionSelection, require_positive
 
@@ -26,7 +31,9 @@ from hades.settings import ActionSelection, require_positive
 class EvaluateSettings(EvaluationSettings):
     """Scores a dataset file, the best dataset of a run directory, or a policy file, on fresh keys.
 
-    A dataset trains freshly initialised policies, the way that it says itself, and each of them plays.
+    A dataset trains freshly initialised policies, the way that it says itself, and each of them plays. A merged file is
+    scored task by task, beside policies that are trained on the pairs of the task alone, and its mean is the fraction
+    that is kept: (joint - zero dataset) / (single - zero dataset), averaged over tasks.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -38,7 +45,7 @@ class EvaluateSettings(EvaluationSettings):
     action_selection: ActionSelection | None = None
     """Whether policies act by a sample of their distribution or by its mode; none is as the file says."""
     baselines: bool = False
-    """Also scores its zeros: the all-zero dataset and untrained policies."""
+    """Also scores its zeros: the all-zero dataset and untrained policies; of a merged file they are always scored."""
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive."""
@@ -51,41 +58,78 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse(EvaluateSettings, "evaluate", arguments)
     started = time.monotonic()
     settings = replace(settings, source=outcome_file(settings.source))
-    evaluate_source = _evaluate_policy if is_policy_file(settings.source) else _evaluate_dataset
-    source, env_name, evaluations = evaluate_source(settings)
+    if is_policy_file(settings.source):
+        report = _evaluate_policy(settings)
+    else:
+        source, dataset, metadata = load_dataset(settings.source)
+        evaluate_dataset = _evaluate_merged if is_merged(metadata) else _evaluate_dataset
+        report = evaluate_dataset(settings, source, dataset, metadata)
     seconds = time.monotonic() - started
-    main_evaluation = next(iter(evaluations.values()))
-    print(tables.render(f"returns on fresh keys, {env_name}", evaluations))
-    print(f"{source}, seed {settings.seed}, {seconds:.1f} s")
+    print(report.text)
+    print(f"{report.source}, seed {settings.seed}, {seconds:.1f} s")
     if settings.json:
-        result: dict[str, Any] = {**tables.summary(main_evaluation), "env": env_name, "source": str(source)}
-        result |= {"seed": settings.seed, "seconds": seconds}
-        result["baselines"] = {name: tables.summary(value) for name, value in list(evaluations.items())[1:]}
-        print_json(result)
+        print_json({**report.json, "source": str(report.source), "seed": settings.seed, "seconds": seconds})
     return 0
 
 
-def _evaluate_policy(settings: EvaluateSettings) -> tuple[Path, str, dict[str, Evaluation]]:
+class _Report(NamedTuple):
+    """What was found.
+
+    Attributes:
+        source: The file that was scored.
+        text: For a person.
+        json: The same as an object.
+    """
+
+    source: Path
+    text: str
+    json: dict[str, Any]
+
+
+def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     if settings.baselines:
         raise BadArgumentsError("--baselines: expected a dataset or a run, got a policy file")
     trained = TrainedPolicy.load(settings.source)
     assert trained.metadata is not None  # a loaded policy has it
-    metadata = trained.metadata
-    env = make_environment(metadata, settings.env, settings.source)
+    stage = make_stage(trained.metadata, settings.env, settings.source)
     try:
-        policy = trained.architecture(env)
+        policy = trained.architecture(stage.spaces)
     except PolicyFileError as error:
         if settings.env is None:
             raise PolicyFileError(f"{settings.source}: {error}") from None
         raise BadArgumentsError(f"--env: {error}") from None
     key = jax.random.key(settings.seed)
-    selection = settings.action_selection or metadata.action_selection
-    evaluation = evaluate(key, env, policy, trained.params, settings.num_episodes, selection)
-    return settings.source, env.name, {"policy": evaluation}
+    evaluations = stage.play(key, policy, trained.params, settings.num_episodes, settings.action_selection)
+    text = tables.render(f"returns on fresh keys, {stage.spaces.name}", evaluations)
+    return _Report(settings.source, text, {**stage.summary(evaluations), "baselines": {}})
 
 
-def _evaluate_dataset(settings: EvaluateSettings) -> tuple[Path, str, dict[str, Evaluation]]:
-    source, dataset, metadata = load_dataset(settings.source)
+def _evaluate_merged(
+    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: DatasetMetadata
+) -> _Report:
+    stage = make_stage(metadata, settings.env, source)
+    try:
+        scores = evaluate_tasks(
+            jax.random.key(settings.seed),
+            stage.environments,
+            dataset,
+            settings.num_inits,
+            settings.num_episodes,
+            action_selection=settings.action_selection,
+        )
+    except ValueError as error:
+        raise BadArgumentsError(str(error)) from None
+    named = dict(zip(stage.names, scores, strict=True))
+    return _Report(
+        source,
+        tables.render_tasks("returns on fresh keys, merged file", named),
+        tables.summary_tasks([env.name for env in stage.environments], scores),
+    )
+
+
+def _evaluate_dataset(
+    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: DatasetMetadata
+) -> _Report:
     if settings.action_selection:
         metadata = replace(metadata, action_selection=settings.action_selection)
         dataset = replace(dataset, metadata=metadata)
@@ -101,8 +145,11 @@ def _evaluate_dataset(settings: EvaluateSettings) -> tuple[Path, str, dict[str, 
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     key = jax.random.key(settings.seed)
-    evaluations = {"dataset": evaluator(key, dataset)}
+    evaluation = evaluator(key, dataset)
+    baselines: dict[str, Evaluation] = {}
     if settings.baselines:
-        evaluations["zero dataset"] = evaluator(key, zero_dataset(dataset))
-        evaluations["untrained policy"] = evaluator.untrained(key, dataset.normalizer())
-    return source, env.name, evaluations
+        baselines["zero dataset"] = evaluator(key, zero_dataset(dataset))
+        baselines["untrained policy"] = evaluator.untrained(key, dataset.normalizer())
+    text = tables.render(f"returns on fresh keys, {env.name}", {"dataset": evaluation, **baselines})
+    result = {**tables.summary(evaluation), "env": env.name}
+    return _Report(source, text, result | {"baselines": {name: tables.summary(it) for name, it in baselines.items()}})

@@ -12,6 +12,7 @@ import tyro
 from experiments.arguments import parse, print_json
 from experiments.sources import load_dataset, outcome_file
 from hades.metadata import DatasetMetadata
+from hades.multitask import is_merged, spaces
 from hades.policy_file import TrainedPolicy, is_policy_file
 from hades.run_directory import RunDirectory
 from hades.settings import to_dict
@@ -56,19 +57,39 @@ def _describe(source: Path) -> dict[str, Any]:
     file = outcome_file(source)
     if is_policy_file(file):
         policy = TrainedPolicy.load(file)
-        return {"kind": "run" if run else "policy", **run, "file": str(file), **_metadata(policy.metadata)}
+        assert policy.metadata is not None  # a loaded policy has it
+        try:
+            described = _metadata(policy.metadata)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
+        return {"kind": "run" if run else "policy", **run, "file": str(file), **described}
     path, dataset, metadata = load_dataset(file)
     shapes = {
         name: list(getattr(dataset, name).shape)
         for name in ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
         if getattr(dataset, name) is not None
     }
-    kind = "run" if run else "dataset"
+    kind = "run" if run else "merged dataset" if is_merged(metadata) else "dataset"
     return {"kind": kind, **run, "file": str(path), "pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
 
 
-def _metadata(metadata: DatasetMetadata | None) -> dict[str, Any]:
-    return {name: value for name, value in to_dict(metadata).items() if value not in (None, "")}
+def _metadata(metadata: DatasetMetadata) -> dict[str, Any]:
+    info = {name: value for name, value in to_dict(metadata).items() if value not in (None, "")}
+    if not is_merged(metadata):
+        return info
+    # Those of the policies' environments are in the tasks, and their statistics are long.
+    joint = spaces(metadata)
+    del info["env_options"]
+    tasks = [
+        {
+            **_metadata(task.metadata),
+            "pairs": task.num_pairs,
+            "observation_shape": list(task.observation_shape),
+            "action_dim": task.action_dim,
+        }
+        for task in joint.tasks
+    ]
+    return {**info, "task_one_hot": joint.task_one_hot, "task_scale": joint.task_scale, "tasks": tasks}
 
 
 def _lines(info: dict[str, Any], indent: str = "") -> list[str]:
@@ -76,6 +97,9 @@ def _lines(info: dict[str, Any], indent: str = "") -> list[str]:
     for name, value in info.items():
         if isinstance(value, dict):
             lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for index, item in enumerate(value):
+                lines += [f"{indent}{name}[{index}]:", *_lines(item, indent + "  ")]
         else:
             lines.append(f"{indent}{name}: {value}")
     return lines

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import envs
 from experiments.cli import BadArgumentsError
+from hades import multitask
 from hades.dataset import DatasetError, SyntheticDataset
 from hades.evaluation import check_fits
 from hades.metadata import DatasetMetadata
 from hades.run_directory import RunDirectory
+from hades.settings import CloningSettings
 from hades.types import Environment
 
 
@@ -41,6 +44,11 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, DatasetMetadata]:
     path = outcome_file(path)
     dataset = SyntheticDataset.load(path)
     assert dataset.metadata is not None  # a loaded dataset has it
+    if multitask.is_merged(dataset.metadata):
+        try:
+            multitask.split(dataset)
+        except ValueError as error:
+            raise DatasetError(f"{path}: {error}") from None
     return path, dataset, dataset.metadata
 
 
@@ -61,6 +69,8 @@ def make_environment(metadata: DatasetMetadata, name: str | None = None, source:
             return envs.make(name)
         except ValueError as error:
             raise BadArgumentsError(f"--env: {error}") from None
+    if multitask.is_merged(metadata):
+        raise ValueError(f"{source or 'metadata'}: expected a file of a single task, got a merged one")
     options: dict[str, Any] = dict(metadata.env_options)
     try:
         env = envs.make(metadata.env, **options)
@@ -90,3 +100,16 @@ def check_dataset_fits(env: Environment, dataset: SyntheticDataset, source: Path
         if name is not None:
             raise BadArgumentsError(f"--{error}") from None
         raise DatasetError(f"{source}: {error}") from None
+
+
+def with_loss(cloning: CloningSettings, own: CloningSettings) -> CloningSettings:
+    """Takes the file's own loss where none was asked for, and refuses one for the other kind of actions.
+
+    Raises:
+        BadArgumentsError: It is for the other kind.
+    """
+    loss = cloning.loss or own.loss
+    if (loss == "cross_entropy") != (own.loss == "cross_entropy"):
+        expected = "cross_entropy" if own.loss == "cross_entropy" else "gaussian_nll or mse"
+        raise BadArgumentsError(f"--cloning.loss: expected {expected} for the actions of the file, got {loss}")
+    return dataclasses.replace(cloning, loss=loss)

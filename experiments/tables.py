@@ -6,11 +6,14 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hades.evaluation import Evaluation
+from hades.evaluation import Evaluation, bootstrap_interval
+from hades.multitask import NAME
+from hades.multitask_evaluation import TaskScores
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
@@ -42,6 +45,64 @@ def render(title: str, evaluations: Mapping[str, Evaluation]) -> str:
         for name, evaluation in evaluations.items()
     ]
     return table(title, ("", "mean return", "95 % interval", "std", "inits x episodes"), rows)
+
+
+def render_tasks(title: str, scores: Mapping[str, TaskScores]) -> str:
+    """A table of the tasks of a merged file, one row each."""
+    rows = [
+        (
+            name,
+            _mean(score.joint),
+            _mean(score.single),
+            f"{score.fraction:.3f}",
+            "-" if score.ratio is None else f"{score.ratio:.3f}",
+            f"{score.zero.mean:.4g}",
+            f"{score.untrained.mean:.4g}",
+        )
+        for name, score in scores.items()
+    ]
+    counts = next(iter(scores.values())).joint
+    text = table(title, ("task", "joint", "single", "fraction", "ratio", "zero", "untrained"), rows)
+    return f"""{text}
+joint: policies trained on the merged file; single: on the task alone, as its own file says; each with a 95 % interval,
+{counts.num_inits} inits x {counts.num_episodes} episodes. fraction: (joint - zero) / (single - zero) with that of the \
+zero dataset; ratio: joint / single."""
+
+
+def _mean(evaluation: Evaluation) -> str:
+    return f"{evaluation.mean:.4g} [{evaluation.ci95[0]:.4g}, {evaluation.ci95[1]:.4g}]"
+
+
+def summary_tasks(names: Sequence[str], scores: Sequence[TaskScores]) -> dict[str, Any]:
+    """What `hades evaluate --json` says of a merged file, whose tasks have environments of these names.
+
+    Returns:
+        The keys of `summary` for the fraction of each init, averaged over tasks (null where no fraction is defined),
+        `env`, and `tasks`: a list with `env`, `fraction`, `ratio` and the summaries `joint`, `single`, `zero` and
+        `untrained`.
+    """
+    tasks = [
+        {
+            "env": name,
+            "fraction": None if np.isnan(score.fraction) else score.fraction,
+            "ratio": score.ratio,
+            **{kind: summary(getattr(score, kind)) for kind in ("joint", "single", "zero", "untrained")},
+        }
+        for name, score in zip(names, scores, strict=True)
+    ]
+    per_init = np.mean([score.fraction_per_init for score in scores], axis=0)
+    known = bool(np.isfinite(per_init).all())
+    joint = scores[0].joint
+    return {
+        "mean": float(per_init.mean()) if known else None,
+        "std": float(per_init.std()) if known else None,
+        "ci95": list(bootstrap_interval(per_init)) if known else None,
+        "per_init": per_init.tolist() if known else None,
+        "num_inits": joint.num_inits,
+        "num_episodes": joint.num_episodes,
+        "env": NAME,
+        "tasks": tasks,
+    }
 
 
 def table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import tyro
@@ -16,11 +16,12 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.settings import EvaluationSettings
-from experiments.sources import check_dataset_fits, load_dataset, make_environment
+from experiments.sources import check_dataset_fits, load_dataset, with_loss
+from experiments.stages import make_stage
 from hades import cloning
-from hades.evaluation import evaluate
 from hades.policy_file import TrainedPolicy
 from hades.settings import CloningSettings
+from hades.types import Environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +47,12 @@ def main(arguments: Sequence[str]) -> int:
     source, dataset, metadata = load_dataset(first.dataset)
     default = dataclasses.replace(first, cloning=metadata.cloning)
     settings = parse(TrainSettings, "train", arguments, default)
-    settings = dataclasses.replace(settings, cloning=_with_loss(settings.cloning, metadata.cloning))
-    env = make_environment(metadata, settings.env, source)
-    check_dataset_fits(env, dataset, source, settings.env)
+    settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, metadata.cloning))
+    stage = make_stage(metadata, settings.env, source)
+    if isinstance(stage.spaces, Environment):
+        check_dataset_fits(stage.spaces, dataset, source, settings.env)
     try:
-        clone = cloning.from_settings(env, settings.cloning)
+        clone = cloning.from_settings(stage.spaces, settings.cloning)
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     # A HaDES-F dataset belongs to one initialisation, as long as the architecture is its own.
@@ -63,19 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     out = settings.out or source.with_name(f"{source.stem}_policy.npz")
     TrainedPolicy(params, dataclasses.replace(metadata, cloning=settings.cloning, evaluation=None)).save(out)
     key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-    evaluation = evaluate(key, env, clone.policy, params, settings.num_episodes, metadata.action_selection)
-    print(tables.render(f"return of the policy, {env.name}", {"policy": evaluation}))
+    evaluations = stage.play(key, clone.policy, params, settings.num_episodes)
+    print(tables.render(f"return of the policy, {stage.spaces.name}", evaluations))
     print(f"trained in {seconds:.3f} s (compiled), written to {out}")
     if settings.json:
-        result: dict[str, Any] = {**tables.summary(evaluation), "env": env.name, "out": str(out)}
-        print_json(result | {"train_seconds": seconds})
+        print_json({**stage.summary(evaluations), "out": str(out), "train_seconds": seconds})
     return 0
-
-
-def _with_loss(cloning: CloningSettings, own: CloningSettings) -> CloningSettings:
-    """Takes the file's own loss where none was asked for, and refuses one for the other kind of actions."""
-    loss = cloning.loss or own.loss
-    if (loss == "cross_entropy") != (own.loss == "cross_entropy"):
-        expected = "cross_entropy" if own.loss == "cross_entropy" else "gaussian_nll or mse"
-        raise BadArgumentsError(f"--cloning.loss: expected {expected} for the actions of the file, got {loss}")
-    return dataclasses.replace(cloning, loss=loss)

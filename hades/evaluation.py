@@ -14,7 +14,7 @@ from hades import cloning
 from hades.cloning import BehaviourCloning
 from hades.dataset import SyntheticDataset
 from hades.fitness import FitnessKeys, clone_inits, init_networks
-from hades.metadata import EvaluationSummary
+from hades.metadata import DatasetMetadata, EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
@@ -125,6 +125,7 @@ class DatasetEvaluator:
         action_selection: ActionSelection = "sample",
         normalization_envs: int | None = None,
         init_seed: int | None = None,
+        player: Policy | None = None,
     ) -> None:
         """Prepares the compiled functions.
 
@@ -136,11 +137,13 @@ class DatasetEvaluator:
             action_selection: Whether actions are sampled or the mode.
             normalization_envs: Episodes that share running statistics; all of a policy's if None.
             init_seed: The one initialisation that a HaDES-F dataset belongs to.
+            player: Plays with the parameters of the policies that were trained; the policy of `clone` if None.
 
         Raises:
             ValueError: `num_episodes` is not a multiple of `normalization_envs`.
         """
-        self._rollout = jax.jit(make_rollout(env, clone.policy, num_episodes, action_selection, normalization_envs))
+        player = player or clone.policy
+        self._rollout = jax.jit(make_rollout(env, player, num_episodes, action_selection, normalization_envs))
         self._draw = jax.jit(lambda key: FitnessKeys.draw(key, num_inits, init_seed))
         self._normalization_envs = normalization_envs or num_episodes
         self._set_inner_loop(clone)
@@ -278,17 +281,22 @@ def dataset_evaluator(
     if metadata is None:
         raise ValueError("dataset: expected metadata, as a loaded or distilled dataset has")
     check_fits(env, dataset)
-    # Files may say how many environments there were where they shared nothing.
-    shared = metadata.observation_normalization == "running" and metadata.evaluation is not None
     return DatasetEvaluator(
         env,
         clone or cloning.from_settings(env, metadata.cloning),
         num_inits,
         num_episodes,
         metadata.action_selection,
-        metadata.evaluation.normalization_envs if metadata.evaluation and shared else None,
+        shared_envs(metadata),
         metadata.init_seed,
     )
+
+
+def shared_envs(metadata: DatasetMetadata) -> int | None:
+    """How many episodes share running statistics, as far as metadata say it; None is all of a policy's."""
+    # Files may say how many environments there were where they shared nothing.
+    shared = metadata.observation_normalization == "running"
+    return metadata.evaluation.normalization_envs if metadata.evaluation and shared else None
 
 
 def evaluate_dataset(

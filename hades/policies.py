@@ -25,6 +25,13 @@ class Spaces(Protocol):
     def action_space(self) -> ActionSpace: ...  # noqa: D102
 
 
+class NamedSpaces(Spaces, Protocol):
+    """Spaces with a name for messages; every `Environment` has them."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+
 class Policy(NamedTuple):
     """A policy of any architecture.
 

@@ -14,7 +14,7 @@ from hades import policies
 from hades.metadata import DatasetMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer, PolicyParams
 from hades.npz import read_arrays, write_arrays
-from hades.policies import Policy, Spaces
+from hades.policies import NamedSpaces, Policy
 
 _PREFIX = "params/"
 
@@ -79,7 +79,7 @@ class TrainedPolicy:
         statistics = (jnp.asarray(arrays[name]) for name in ("observation_mean", "observation_std"))
         return cls(PolicyParams(network, Normalizer(kind, *statistics)), metadata)
 
-    def architecture(self, env: Spaces) -> Policy:
+    def architecture(self, env: NamedSpaces) -> Policy:
         """The policy that these are parameters of, for the spaces of `env`.
 
         Raises:
@@ -92,7 +92,7 @@ class TrainedPolicy:
         expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(policy.init, jax.random.key(0)))
         found = jax.tree.map(lambda leaf: leaf.shape, self.params.network)
         if found != expected:
-            raise PolicyFileError(f"params: expected shapes {expected}, got {found}")
+            raise PolicyFileError(f"params: expected shapes {expected} for {env.name}, got {found}")
         for name in ("mean", "std"):
             statistics = getattr(self.params.normalizer, name)
             if statistics is not None and statistics.shape != tuple(env.observation_shape):

@@ -13,7 +13,7 @@ import hades as library
 from tests.experiments.command import Outcome
 
 _BEFORE_EXPLANATION = r"^(, --[\w.-]+)?\s*(\{[^}]*\}\S*|\[INT \[INT \.\.\.\]\]|STR|INT|FLOAT|PATH)?"
-VERBS = ("distill", "train", "evaluate", "info")
+VERBS = ("distill", "merge", "train", "evaluate", "info")
 
 
 def explanations(help_text: str) -> dict[str, str]:
@@ -54,6 +54,7 @@ def test_help_explains_every_flag_in_a_sentence(hades: Callable[..., Outcome], v
     wanted = {
         "distill": {"--env", "--out", "--preset", "--method", "--dataset-size", "--population-size",
                     "--num-generations", "--seed", "--resume", "--cloning.num-steps", "--evolution.sigma"},
+        "merge": {"--out", "--task-one-hot", "--task-scale", "--cloning.hidden-sizes"},
         "train": {"PATH", "--env", "--out", "--cloning.hidden-sizes"},
         "evaluate": {"PATH", "--num-inits", "--num-episodes", "--seed"},
         "info": {"PATH"},
@@ -64,7 +65,7 @@ def test_help_explains_every_flag_in_a_sentence(hades: Callable[..., Outcome], v
 def test_unknown_verb_is_refused_with_those_that_there_are(hades: Callable[..., Outcome]) -> None:
     outcome = hades("destill")
     assert outcome.code == 2
-    assert outcome.complaint.startswith("hades there is no verb 'destill', expected one of distill, train")
+    assert outcome.complaint.startswith("hades there is no verb 'destill', expected one of distill, merge, train")
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_info_of_a_run_that_has_no_dataset_yet(hades: Callable[..., Outcome], tm
     (tmp_path / "config.json").write_text(json.dumps({"command": "distill", "num_generations": 9}))
     outcome = hades("info", tmp_path, "--json")
     assert outcome.code == 0
-    assert outcome.json["kind"] == "run without a dataset yet"
+    assert outcome.json["kind"] == "run without a dataset or policy yet"
     assert outcome.json["generations"] == "0 of 9"
 
 

@@ -1,0 +1,364 @@
+"""Merged datasets of several environments, which train one policy that plays them all (arXiv 2406.15042, section 5.3).
+
+A merged dataset is an ordinary one: `SyntheticDataset`, its file and `behaviour_cloning` serve it unchanged. Each row
+is `[flattened observation, zeros up to the longest, one-hot of the task]`, in the space that the policy of its task
+sees, and targets have zeros up to the widest. The one-hot is as long a vector as the longest observation: with a one
+of 1 it is lost beside observations that are several times longer, and tasks of few pairs move each other's decision
+boundaries. `task_policy` gives the joint policy the spaces of one task again, so
+that the environment, the normalisation and the rollout of a task are what they are without the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hades.dataset import SyntheticDataset
+from hades.distributions import Categorical, DiagonalGaussian, Distribution
+from hades.metadata import DatasetMetadata, package_versions
+from hades.normalization import Normalizer
+from hades.policies import Policy
+from hades.settings import CloningLoss, CloningSettings, from_dict, require_positive, to_dict
+from hades.types import ActionSpace, Continuous, Discrete, PyTree
+
+NAME = "multitask"
+"""What stands for the environment's name, and for the method, in the metadata of a merged dataset."""
+
+_JOINT_STEPS = 500
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a merged dataset keeps of one of its datasets, besides the pairs.
+
+    Attributes:
+        metadata: Of that dataset.
+        num_pairs: Its pairs, which follow those of the task before it.
+        observation_shape: Of its environment.
+        action_dim: Width of its actions or action probabilities.
+        observation_mean: Fixed statistics, flattened; None unless normalisation is fixed.
+        observation_std: As `observation_mean`.
+
+    Raises:
+        ValueError: A number is not positive, the statistics do not suit the rest, or it is itself a merged dataset or
+            belongs to one initialisation.
+    """
+
+    metadata: DatasetMetadata
+    num_pairs: int
+    observation_shape: tuple[int, ...]
+    action_dim: int
+    observation_mean: tuple[float, ...] | None = None
+    observation_std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what no dataset can be, and those that cannot be merged."""
+        for name in ("num_pairs", "action_dim"):
+            require_positive(name, getattr(self, name))
+        for size in self.observation_shape or (0,):
+            require_positive("observation_shape", size)
+        if is_merged(self.metadata):
+            raise ValueError("metadata.env: expected the environment of a single task, got a merged dataset")
+        if self.metadata.init_seed is not None:
+            raise ValueError(
+                f"metadata.init_seed: expected none, as merged datasets train any initialisation, "
+                f"got {self.metadata.init_seed}"
+            )
+        fixed = self.metadata.observation_normalization == "fixed"
+        for name in ("observation_mean", "observation_std"):
+            values = getattr(self, name)
+            expected = self.observation_size if fixed else None
+            found = None if values is None else len(values)
+            if found != expected:
+                raise ValueError(f"{name}: expected {expected or 'no'} numbers, got {found or 'none'}")
+        if self.observation_std is not None and not min(self.observation_std) > 0:
+            raise ValueError(f"observation_std: expected numbers above 0, got {min(self.observation_std)}")
+
+    @property
+    def observation_size(self) -> int:
+        """Numbers in an observation."""
+        return math.prod(self.observation_shape)
+
+    def normalizer(self) -> Normalizer:
+        """How raw observations of the task become those of its pairs."""
+        statistics = (
+            None if values is None else jnp.asarray(values, jnp.float32).reshape(self.observation_shape)
+            for values in (self.observation_mean, self.observation_std)
+        )
+        return Normalizer(self.metadata.observation_normalization, *statistics)
+
+
+@dataclass(frozen=True)
+class JointSpaces:
+    """Observations and actions of the joint policy; `hades.policies` take it in place of an environment.
+
+    Attributes:
+        tasks: In the order of their pairs.
+        task_one_hot: Whether observations end with a one-hot of the task.
+        task_scale: What stands for the one in it.
+        discrete: Whether actions are discrete.
+    """
+
+    tasks: tuple[Task, ...]
+    task_one_hot: bool
+    task_scale: float
+    discrete: bool
+
+    @property
+    def name(self) -> str:
+        """What stands for the name of an environment."""
+        return NAME
+
+    @property
+    def longest(self) -> int:
+        """Numbers in the longest observation of a task."""
+        return max(task.observation_size for task in self.tasks)
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """One axis: the longest observation, and the one-hot."""
+        return (self.longest + len(self.tasks) * self.task_one_hot,)
+
+    @property
+    def action_space(self) -> ActionSpace:
+        """The widest; continuous bounds are nominal, as the environment of each task clips to its own."""
+        widest = max(task.action_dim for task in self.tasks)
+        return Discrete(widest) if self.discrete else Continuous((-1.0,) * widest, (1.0,) * widest)
+
+    def pad(self, index: int, observations: jax.Array) -> jax.Array:
+        """Normalised observations `[..., *observation_shape]` of a task, padded for the joint policy, `[..., n]`."""
+        task = self.tasks[index]
+        batch = observations.shape[: observations.ndim - len(task.observation_shape)]
+        parts = [
+            observations.reshape(*batch, task.observation_size),
+            jnp.zeros((*batch, self.longest - task.observation_size)),
+        ]
+        if self.task_one_hot:
+            one_hot = self.task_scale * jax.nn.one_hot(index, len(self.tasks))
+            parts.append(jnp.broadcast_to(one_hot, (*batch, len(self.tasks))))
+        return jnp.concatenate(parts, axis=-1)
+
+
+def is_merged(metadata: DatasetMetadata) -> bool:
+    """Whether metadata are those of a merged dataset, or of a policy that was trained on one."""
+    return metadata.env == NAME
+
+
+def joint_cloning(cloning: CloningSettings) -> CloningSettings:
+    """Settings for a joint policy out of those of a task: the same with 500 steps, where they have fewer.
+
+    Tasks that share a network take more steps to come apart than one takes alone, and steps on a few pairs cost little.
+    """
+    return replace(cloning, num_steps=max(cloning.num_steps, _JOINT_STEPS))
+
+
+def merge(
+    datasets: Sequence[SyntheticDataset],
+    task_one_hot: bool = True,
+    cloning: CloningSettings | None = None,
+    task_scale: float | None = None,
+) -> SyntheticDataset:
+    """Merges datasets of several tasks into one that trains a joint policy, with no further interaction.
+
+    Args:
+        datasets: Two or more with metadata, all with actions or all with action probabilities. Each keeps its own
+            normalisation, action selection and cloning settings; one environment may come more than once.
+        task_one_hot: Whether observations tell the task. Without, the policy has to tell it from what it sees.
+        cloning: How the joint policy is trained; if None `joint_cloning` of the first, whatever the others say.
+        task_scale: What stands for the one in the one-hot; the length of the longest observation if None.
+
+    Returns:
+        A dataset whose metadata name the environment `"multitask"` and hold the tasks in `env_options`. Its
+        `action_selection` is that of the first dataset, and without effect where a task has its own.
+
+    Raises:
+        ValueError: The datasets do not go together, or one cannot be merged; the message names it by its index.
+
+    Example:
+        >>> def make(env, size):
+        ...     metadata = DatasetMetadata(
+        ...         env=env, max_episode_steps=9, method="by hand", observation_normalization="none",
+        ...         action_selection="mode", cloning=CloningSettings())
+        ...     return SyntheticDataset(jnp.ones((1, size)), actions=jnp.ones((1, 1)), metadata=metadata)
+        >>> merged = merge([make("a/short", 1), make("a/long", 2)], task_scale=2.0)
+        >>> merged.observations.tolist()
+        [[1.0, 0.0, 2.0, 0.0], [1.0, 1.0, 0.0, 2.0]]
+        >>> [dataset.observations.shape for dataset in split(merged)]
+        [(1, 1), (1, 2)]
+    """
+    if len(datasets) < 2:
+        raise ValueError(f"datasets: expected two or more to merge, got {len(datasets)}")
+    discrete = datasets[0].actions is None
+    tasks = tuple(_task(index, dataset, discrete) for index, dataset in enumerate(datasets))
+    loss: CloningLoss = "cross_entropy" if discrete else "gaussian_nll"
+    cloning = joint_cloning(tasks[0].metadata.cloning) if cloning is None else cloning
+    cloning = replace(cloning, loss=cloning.loss or loss)
+    if cloning.policy == "cnn":
+        raise ValueError("cloning.policy: expected mlp or residual_mlp, as merged observations are flat, got cnn")
+    metadata = DatasetMetadata(
+        env=NAME,
+        env_options=to_dict(_Options(task_one_hot, _length(datasets) if task_scale is None else task_scale, tasks)),
+        max_episode_steps=max(task.metadata.max_episode_steps for task in tasks),
+        method=NAME,
+        observation_normalization="none",
+        action_selection=tasks[0].metadata.action_selection,
+        cloning=cloning,
+        created_with=package_versions(NAME),
+        source="merged from " + ", ".join(task.metadata.env for task in tasks),
+    )
+    return replace(_assemble(spaces(metadata), datasets), metadata=metadata)
+
+
+def _length(datasets: Sequence[SyntheticDataset]) -> float:
+    """Euclidean length of the longest observation."""
+    lengths = [
+        np.linalg.norm(np.reshape(dataset.observations, (len(dataset.observations), -1)), axis=1)
+        for dataset in datasets
+    ]
+    # Observations that are all zero have no scale.
+    return float(np.concatenate(lengths).max()) or 1.0
+
+
+def _task(index: int, dataset: SyntheticDataset, discrete: bool) -> Task:
+    targets = dataset.action_probabilities if dataset.actions is None else dataset.actions
+    try:
+        if dataset.metadata is None or targets is None:
+            raise ValueError("expected metadata and actions, as a loaded dataset has")
+        if discrete != (dataset.actions is None):
+            kinds = ("discrete", "continuous") if discrete else ("continuous", "discrete")
+            raise ValueError(f"expected {kinds[0]} actions as in the first dataset, got {kinds[1]} ones")
+        statistics = (
+            None if values is None else tuple(np.asarray(values, np.float32).ravel().tolist())
+            for values in (dataset.observation_mean, dataset.observation_std)
+        )
+        shape = dataset.observations.shape[1:]
+        return Task(dataset.metadata, dataset.num_pairs, shape, targets.shape[1], *statistics)
+    except ValueError as error:
+        raise ValueError(f"datasets[{index}]: {error}") from None
+
+
+def _assemble(joint: JointSpaces, datasets: Sequence[SyntheticDataset]) -> SyntheticDataset:
+    """The pairs of all tasks, padded."""
+    observations = [joint.pad(index, dataset.observations) for index, dataset in enumerate(datasets)]
+    space = joint.action_space
+    widest = space.num_actions if isinstance(space, Discrete) else space.action_dim
+
+    def pad(targets: jax.Array) -> jax.Array:
+        return jnp.pad(targets, ((0, 0), (0, widest - targets.shape[1])))
+
+    targets = jnp.concatenate(
+        [pad(dataset.action_probabilities if dataset.actions is None else dataset.actions) for dataset in datasets]  # type: ignore[arg-type]
+    )
+    targets = targets.astype(jnp.float32)
+    actions, probabilities = (None, targets) if joint.discrete else (targets, None)
+    return SyntheticDataset(jnp.concatenate(observations).astype(jnp.float32), actions, probabilities)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What stands in `env_options`."""
+
+    task_one_hot: bool
+    task_scale: float
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses a single task, and a scale that is not positive."""
+        if len(self.tasks) < 2:
+            raise ValueError(f"tasks: expected two or more, got {len(self.tasks)}")
+        require_positive("task_scale", self.task_scale)
+
+
+def spaces(metadata: DatasetMetadata) -> JointSpaces:
+    """The spaces of the joint policy, with the tasks in them, of a merged dataset or a policy trained on one.
+
+    Raises:
+        ValueError: The metadata are not those of a merged dataset, or malformed; the message names the key.
+    """
+    if not is_merged(metadata):
+        raise ValueError(f"metadata.env: expected {NAME}, as of a merged dataset, got {metadata.env}")
+    where = "metadata.env_options"
+    options = from_dict(_Options, to_dict(metadata)["env_options"], where)
+    discrete = metadata.cloning.loss == "cross_entropy"
+    for index, task in enumerate(options.tasks):
+        loss = task.metadata.cloning.loss
+        if loss is not None and (loss == "cross_entropy") != discrete:
+            raise ValueError(
+                f"{where}.tasks[{index}].metadata.cloning.loss: expected one for the same kind of actions as "
+                f"{metadata.cloning.loss}, got {loss}"
+            )
+    return JointSpaces(options.tasks, options.task_one_hot, options.task_scale, discrete)
+
+
+def tasks(metadata: DatasetMetadata) -> tuple[Task, ...]:
+    """The tasks of a merged dataset, or of a policy trained on one. Errors of `spaces`."""
+    return spaces(metadata).tasks
+
+
+def split(dataset: SyntheticDataset) -> list[SyntheticDataset]:
+    """The datasets that `merge` was given, in their order: the same pairs, statistics and metadata.
+
+    Raises:
+        ValueError: It is not a merged dataset, or its arrays are not what its metadata say.
+    """
+    if dataset.metadata is None:
+        raise ValueError("dataset: expected metadata, as a merged dataset has")
+    joint = spaces(dataset.metadata)
+    total = sum(task.num_pairs for task in joint.tasks)
+    if dataset.num_pairs != total:
+        raise ValueError(f"observations: expected {total} pairs, as many as the tasks have, got {dataset.num_pairs}")
+    if dataset.observations.shape[1:] != joint.observation_shape:
+        shape = dataset.observations.shape[1:]
+        raise ValueError(f"observations: expected shape {joint.observation_shape} for the tasks, got {shape}")
+    parts, start = [], 0
+    for task in joint.tasks:
+        rows = slice(start, start + task.num_pairs)
+        start += task.num_pairs
+        observations = dataset.observations[rows, : task.observation_size].reshape(-1, *task.observation_shape)
+        actions, probabilities = (
+            None if values is None else values[rows, : task.action_dim]
+            for values in (dataset.actions, dataset.action_probabilities)
+        )
+        normalizer = task.normalizer()
+        part = SyntheticDataset(
+            observations, actions, probabilities, normalizer.mean, normalizer.std, metadata=task.metadata
+        )
+        parts.append(part)
+    again = _assemble(joint, parts)
+    for name in ("observations", "actions", "action_probabilities"):
+        expected, found = getattr(again, name), getattr(dataset, name)
+        # Arrays of other shapes are not equal either.
+        if (expected is None) != (found is None) or (expected is not None and not np.array_equal(expected, found)):
+            raise ValueError(f"{name}: expected those of the tasks, padded with zeros and any one-hot, got others")
+    return parts
+
+
+def task_policy(policy: Policy, joint: JointSpaces, index: int) -> Policy:
+    """The joint policy as one of a single task.
+
+    Args:
+        policy: For `joint`.
+        joint: What `spaces` returns.
+        index: Of the task.
+
+    Returns:
+        A policy of the same parameters that takes normalised observations `[..., *observation_shape]` of the task and
+        returns a distribution over its actions: the others are cut off, and in a discrete task their probability is
+        shared out.
+    """
+    action_dim = joint.tasks[index].action_dim
+
+    def apply(params: PyTree, observations: jax.Array) -> Distribution:
+        distribution = policy.apply(params, joint.pad(index, observations))
+        if isinstance(distribution, Categorical):
+            return Categorical(distribution.logits[..., :action_dim])
+        if isinstance(distribution, DiagonalGaussian):
+            return DiagonalGaussian(distribution.mean[..., :action_dim], distribution.log_std[..., :action_dim])
+        raise TypeError(f"expected a Categorical or DiagonalGaussian policy, got {type(distribution).__name__}")
+
+    return Policy(policy.init, apply)

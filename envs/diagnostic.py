@@ -20,51 +20,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from envs._shared import check_count
+from envs._diagnostic import CountState, Diagnostic, make_step
+from envs._learning import Delayed, Endless
 from hades.types import Continuous, Discrete, Step
 
 
-class _Diagnostic:
-    """What the environments of this module share: options read off the dataclass fields."""
-
-    def __post_init__(self) -> None:
-        """Refuses an option that is not a whole number of at least 1."""
-        for option in dataclasses.fields(self):  # type: ignore[arg-type]
-            check_count(f"{type(self).__name__}", option.name, getattr(self, option.name))
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """The fields that are not at their defaults."""
-        values = {option.name: (getattr(self, option.name), option.default) for option in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {name: value for name, (value, default) in values.items() if value != default}
-
-
-def _step(state: Any, observation: jax.Array, reward: Any, terminated: Any, out_of_time: Any) -> Step:
-    terminated = jnp.asarray(terminated, bool)
-    return Step(
-        state, observation, jnp.asarray(reward, jnp.float32), terminated, jnp.asarray(out_of_time, bool) & ~terminated
-    )
-
-
-class CountState(NamedTuple):
-    """Carry of the environments that count.
-
-    Attributes:
-        steps: `[]` int32, steps taken so far.
-        observation: What the policy sees now.
-    """
-
-    steps: jax.Array
-    observation: jax.Array
-
-
 @dataclass(frozen=True)
-class FixedLength(_Diagnostic):
+class FixedLength(Diagnostic):
     """Episodes of exactly `length` steps, which end in truncation; every step is worth 1, so the return is `length`.
 
     The observation is the fraction of the episode that has passed.
@@ -109,11 +76,11 @@ class FixedLength(_Diagnostic):
         del key, action
         steps = state.steps + 1
         observation = (steps.astype(jnp.float32) / self.length)[None]
-        return _step(CountState(steps, observation), observation, 1.0, False, steps >= self.length)
+        return make_step(CountState(steps, observation), observation, 1.0, False, steps >= self.length)
 
 
 @dataclass(frozen=True)
-class Countdown(_Diagnostic):
+class Countdown(Diagnostic):
     """Terminates after a number of steps that the reset key draws; every step is worth 1, so the return is that number.
 
     The number is uniform on `1 .. longest`, and the observation is how many steps remain. A `max_steps` below `longest`
@@ -155,11 +122,11 @@ class Countdown(_Diagnostic):
         """Counts a step down."""
         del key, action
         steps, observation = state.steps + 1, state.observation - 1
-        return _step(CountState(steps, observation), observation, 1.0, observation[0] <= 0, steps >= self.max_steps)
+        return make_step(CountState(steps, observation), observation, 1.0, observation[0] <= 0, steps >= self.max_steps)
 
 
 @dataclass(frozen=True)
-class Target(_Diagnostic):
+class Target(Diagnostic):
     """Continuous: the action should be half the observation, and the reward is minus the squared distance from that.
 
     Observations are uniform on [-1, 1], drawn anew at every step. The best return is 0. The policy that always answers
@@ -202,14 +169,14 @@ class Target(_Diagnostic):
         """Scores the action, clipped to the box, and draws the next observation."""
         steps, observation = state.steps + 1, self._draw(key)
         reward = -jnp.sum((jnp.clip(action, -1.0, 1.0) - state.observation / 2) ** 2)
-        return _step(CountState(steps, observation), observation, reward, False, steps >= self.max_steps)
+        return make_step(CountState(steps, observation), observation, reward, False, steps >= self.max_steps)
 
     def _draw(self, key: jax.Array) -> jax.Array:
         return jax.random.uniform(key, (self.action_dim,), jnp.float32, -1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Match(_Diagnostic):
+class Match(Diagnostic):
     """Discrete: a reward of 1 whenever the action is the one that the observation shows, one-hot; otherwise 0.
 
     What is shown is uniform and drawn anew at every step. The best return is `max_steps`; the uniformly random policy,
@@ -251,7 +218,7 @@ class Match(_Diagnostic):
     def step(self, key: jax.Array, state: CountState, action: jax.Array) -> Step:
         """Compares the action with what was shown, and shows another."""
         steps, observation = state.steps + 1, self._draw(key)
-        return _step(
+        return make_step(
             CountState(steps, observation), observation, state.observation[action], False, steps >= self.max_steps
         )
 
@@ -261,7 +228,7 @@ class Match(_Diagnostic):
 
 
 @dataclass(frozen=True)
-class Nan(_Diagnostic):
+class Nan(Diagnostic):
     """Discrete: action 0 is worth 1, action 1 makes the reward NaN.
 
     So the return is `max_steps` for a policy that never takes action 1, and NaN for any other. The observation is one
@@ -303,14 +270,18 @@ class Nan(_Diagnostic):
         del key
         steps = state.steps + 1
         reward = jnp.where(action == 1, jnp.nan, 1.0)
-        return _step(CountState(steps, state.observation), state.observation, reward, False, steps >= self.max_steps)
+        return make_step(
+            CountState(steps, state.observation), state.observation, reward, False, steps >= self.max_steps
+        )
 
 
-DiagnosticEnvironment = FixedLength | Countdown | Target | Match | Nan
+DiagnosticEnvironment = FixedLength | Countdown | Target | Match | Nan | Endless | Delayed
 """Any of them."""
 
 _CLASSES: Mapping[str, type[DiagnosticEnvironment]] = {
     "countdown": Countdown,
+    "delayed": Delayed,
+    "endless": Endless,
     "fixed-length": FixedLength,
     "match": Match,
     "nan": Nan,

@@ -59,8 +59,9 @@ class Categorical:
     def entropy(self) -> jax.Array:
         """Entropy in nats, `[...]`."""
         log_probs = self.log_probs()
-        # The limit of p log p at p = 0, where a logit of minus infinity would make it NaN.
-        return -jnp.sum(jnp.where(log_probs > -jnp.inf, jnp.exp(log_probs) * log_probs, 0.0), axis=-1)
+        # p log p is 0 where p is, and selecting before the product keeps its gradient finite there.
+        finite = jnp.where(log_probs > -jnp.inf, log_probs, 0.0)
+        return -jnp.sum(jnp.exp(log_probs) * finite, axis=-1)
 
 
 @struct.dataclass

@@ -12,7 +12,7 @@ from flax import struct
 
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.types import Environment, PyTree
+from hades.types import Environment, PyTree, Step
 
 
 @struct.dataclass
@@ -51,8 +51,10 @@ class Transitions:
         log_probs: Of the actions, `[time, envs]`.
         rewards: `[time, envs]`.
         next_observations: Those that the steps ended in, before any reset, `[time, envs, *observation_shape]`.
-        terminated: `[time, envs]` bool; also where a reward or an observation is not finite.
+        terminated: `[time, envs]` bool; also where the step diverged.
         truncated: `[time, envs]` bool.
+        diverged: Where the reward is not finite, or the observation unless it is that of a termination, `[time, envs]`
+            bool.
     """
 
     observations: jax.Array
@@ -62,16 +64,12 @@ class Transitions:
     next_observations: jax.Array
     terminated: jax.Array
     truncated: jax.Array
-
-    @property
-    def finite(self) -> jax.Array:
-        """Where reward and observation are finite, `[time, envs]` bool."""
-        return _finite(self.rewards, self.next_observations)
+    diverged: jax.Array
 
 
-def _finite(rewards: jax.Array, observations: jax.Array) -> jax.Array:
-    axes = tuple(range(rewards.ndim, observations.ndim))
-    return jnp.isfinite(rewards) & jnp.all(jnp.isfinite(observations), axis=axes)
+def _diverged(step: Step) -> jax.Array:
+    finite = jnp.all(jnp.isfinite(step.observation), axis=tuple(range(1, step.observation.ndim)))
+    return ~jnp.isfinite(step.reward) | (~finite & ~step.terminated)
 
 
 Collect: TypeAlias = Callable[[jax.Array, PyTree, Normalizer, Episodes], tuple[Episodes, Transitions]]
@@ -88,7 +86,8 @@ def begin(key: jax.Array, env: Environment, num_envs: int) -> Episodes:
 def make_collect(env: Environment, policy: Policy, num_envs: int, num_steps: int) -> Collect:
     """Makes the function that plays `num_steps` steps in each environment, with sampled actions.
 
-    An episode also ends where its reward or observation is not finite: a simulator that diverged would stay so.
+    An episode also ends, as if terminated, where its reward or observation is not finite: a simulator that diverged
+    would stay so.
 
     Returns:
         A function of a key, parameters of the policy, a normalizer and the episodes under way; it returns the episodes
@@ -121,7 +120,8 @@ class _Player:
         distribution = self.policy.apply(params, normalizer.apply(episodes.observations))
         actions = distribution.sample(action_key)
         out = jax.vmap(self.env.step)(jax.random.split(step_key, self.num_envs), episodes.state, actions)
-        terminated = out.terminated | ~_finite(out.reward, out.observation)
+        diverged = _diverged(out)
+        terminated = out.terminated | diverged
         transitions = Transitions(
             episodes.observations,
             actions,
@@ -130,6 +130,7 @@ class _Player:
             out.observation,
             terminated,
             out.truncated & ~terminated,
+            diverged,
         )
         ended = terminated | out.truncated
         state, observations = self._restart(reset_key, ended, (out.state, out.observation))

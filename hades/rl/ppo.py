@@ -110,8 +110,9 @@ class PPO(NamedTuple):
             batched orthogonal initialisers can hang on a CPU.
         step: `step(key, state)` is one update; returns the new state and scalars: `fitness_mean`, `fitness_best`,
             `fitness_worst` and `fitness_std` over environments (return of the last finished episode, or so far),
-            `non_finite` (steps whose reward or observation is not finite), `skipped` (gradient steps left out for
-            that), `env_steps`, `learning_rate`, and means over gradient steps of what `ppo_loss` reports.
+            `non_finite` (steps whose reward or observation is not finite), `skipped` (gradient steps left out, since
+            their gradient was not finite), `env_steps`, `learning_rate`, and what `ppo_loss` reports, as means over
+            the gradient steps that were taken.
         params: `params(state)` is what `hades.evaluate` plays with; running statistics are fixed as they are.
     """
 
@@ -196,7 +197,7 @@ class _Trainer:
             "fitness_best": jnp.max(scores),
             "fitness_worst": jnp.min(scores),
             "fitness_std": jnp.std(scores),
-            "non_finite": jnp.sum(~transitions.finite, dtype=jnp.int32),
+            "non_finite": jnp.sum(transitions.diverged, dtype=jnp.int32),
             "env_steps": jnp.int32(self.settings.env_steps),
             "learning_rate": rate,
         }

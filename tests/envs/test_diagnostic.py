@@ -100,3 +100,39 @@ def test_nan() -> None:
 def test_options_must_be_counts(option: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(option))} of .* must be a whole number of at least 1"):
         envs.make("diagnostic/match", **option)
+
+
+def test_endless_is_only_ever_truncated() -> None:
+    total, length, terminated = returns(envs.make("diagnostic/endless", max_steps=3), zero, 4)
+    assert (total == 3).all() and (length == 3).all() and not terminated.any()
+    _, _, terminated = returns(envs.make("diagnostic/endless"), zero, 4)
+    assert not terminated.any()
+
+
+def test_endless_looks_the_same_at_every_step() -> None:
+    environment = envs.make("diagnostic/endless")
+    state, first = environment.reset(jax.random.key(0))
+    for step in range(environment.max_steps):
+        out = environment.step(jax.random.key(step), state, jnp.int32(step % 2))
+        state = out.state
+        np.testing.assert_array_equal(out.observation, first)
+
+
+def test_delayed_pays_for_the_first_action_at_the_end() -> None:
+    environment = envs.make("diagnostic/delayed", max_steps=3)
+    right, length, terminated = returns(environment, lambda key, seen: jnp.argmax(seen), 16)
+    assert (right == 1).all() and (length == 3).all() and terminated.all()
+    wrong, _, _ = returns(environment, lambda key, seen: jnp.argmin(seen), 16)
+    assert (wrong == 0).all()
+    blind, _, _ = returns(environment, lambda key, seen: jax.random.randint(key, (), 0, 2), 2048)
+    np.testing.assert_allclose(blind.mean(), 0.5, atol=0.05)
+
+
+def test_delayed_hides_what_was_earned() -> None:
+    environment = envs.make("diagnostic/delayed", max_steps=3)
+    state, shown = environment.reset(jax.random.key(0))
+    first, second = (environment.step(jax.random.key(1), state, action) for action in jnp.arange(2))
+    assert float(shown.sum()) == 1 and float(first.state.earned) != float(second.state.earned)
+    assert float(first.reward) == float(second.reward) == 0
+    np.testing.assert_array_equal(first.observation, jnp.zeros(2))
+    np.testing.assert_array_equal(first.observation, second.observation)

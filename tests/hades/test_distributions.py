@@ -63,3 +63,20 @@ def test_mode_has_the_greatest_log_prob(distribution, mode):
     np.testing.assert_array_equal(distribution.mode(), mode)
     samples = jax.vmap(distribution.sample)(jax.random.split(jax.random.key(1), 100))
     assert (jax.vmap(distribution.log_prob)(samples) <= distribution.log_prob(distribution.mode())).all()
+
+
+def test_entropy_is_the_expected_negative_log_probability():
+    probabilities = np.asarray(jax.nn.softmax(LOGITS), np.float64)
+    expected = -(probabilities * np.log(probabilities)).sum(axis=1)
+    np.testing.assert_allclose(Categorical(LOGITS).entropy(), expected, rtol=1e-5)
+    gaussian = np.sum(np.asarray(LOG_STD, np.float64) + 0.5 * np.log(2 * np.pi * np.e))
+    np.testing.assert_allclose(DiagonalGaussian(MEAN, LOG_STD).entropy(), [gaussian, gaussian], rtol=1e-5)
+
+
+def test_entropy_of_an_impossible_action_is_zero_and_has_a_gradient():
+    def entropy(logit):
+        return Categorical(jnp.array([logit, 0.0, -jnp.inf])).entropy()
+
+    value, gradient = jax.value_and_grad(entropy)(0.0)
+    np.testing.assert_allclose(value, math.log(2), rtol=1e-6)
+    np.testing.assert_allclose(gradient, 0.0, atol=1e-6)

@@ -13,7 +13,7 @@ import pytest
 
 from hades import policies
 from hades.distributions import Categorical, DiagonalGaussian
-from hades.settings import CloningSettings
+from hades.settings import CloningSettings, NetworkSettings
 from hades.types import Continuous, Discrete
 
 VECTOR = SimpleNamespace(observation_shape=(5,), action_space=Discrete(3))
@@ -140,3 +140,21 @@ def test_from_settings_builds_what_they_say():
 def test_architectures_that_cannot_be_are_refused(build, env, message):
     with pytest.raises(ValueError, match=message):
         build(env)
+
+
+@pytest.mark.parametrize(
+    ("policy", "env"), [("mlp", VECTOR), ("mlp", IMAGE), ("residual_mlp", CONTINUOUS), ("cnn", IMAGE)]
+)
+def test_a_critic_has_the_torso_of_the_policy_and_a_head_of_gain_1(policy, env):
+    settings = NetworkSettings(policy=policy, hidden_sizes=(8, 8))
+    actor, critic = policies.from_settings(env, settings), policies.value_network(env, settings)
+    params = jax.jit(critic.init)(jax.random.key(0))
+    expected = jax.eval_shape(actor.init, jax.random.key(0))["torso"]
+    assert jax.tree.map(jnp.shape, params["torso"]) == jax.tree.map(jnp.shape, expected)
+    np.testing.assert_allclose(np.linalg.norm(params["head"]["kernel"]), 1.0, rtol=1e-5)
+    assert critic.apply(params, jnp.ones((2, 3, *env.observation_shape))).shape == (2, 3)
+
+
+def test_a_critic_of_a_wrong_shape_is_refused():
+    with pytest.raises(ValueError, match="cnn needs observations"):
+        policies.value_network(VECTOR, NetworkSettings(policy="cnn"))

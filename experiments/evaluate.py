@@ -97,7 +97,7 @@ def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     except PolicyFileError as error:
         if settings.env is None:
             raise PolicyFileError(f"{settings.source}: {error}") from None
-        raise BadArgumentsError(f"--env: {error}") from None
+        raise BadArgumentsError(f"--env: {settings.source}: {error}") from None
     key = jax.random.key(settings.seed)
     evaluations = stage.play(key, policy, trained.params, settings.num_episodes, settings.action_selection)
     text = tables.render(f"returns on fresh keys, {stage.spaces.name}", evaluations)

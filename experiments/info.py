@@ -89,7 +89,7 @@ def _metadata(metadata: DatasetMetadata) -> dict[str, Any]:
         }
         for task in joint.tasks
     ]
-    return {**info, "task_one_hot": joint.task_one_hot, "task_scale": joint.task_scale, "tasks": tasks}
+    return {**info, "shared_places": joint.shared_places, "task_one_hot": joint.task_one_hot, "tasks": tasks}
 
 
 def _lines(info: dict[str, Any], indent: str = "") -> list[str]:

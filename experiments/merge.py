@@ -16,7 +16,7 @@ from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.sources import load_dataset, with_loss
 from hades import multitask
-from hades.settings import CloningSettings, require_positive, to_dict
+from hades.settings import CloningSettings, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +31,14 @@ class MergeSettings:
     """Dataset files or run directories, two or more with the same kind of actions."""
     out: Path
     """Where to write the merged file."""
-    task_one_hot: bool = True
+    shared_places: bool = False
+    """Whether the observations of all tasks begin at the first place, as the paper pads, or each has its own places."""
+    task_one_hot: bool = False
     """Whether observations end with a one-hot that tells the task."""
-    task_scale: float | None = None
-    """What stands for the one in it; none is the length of the longest observation."""
     json: bool = False
     """Prints one JSON object as the last line of stdout, and everything else on stderr."""
     cloning: CloningSettings = CloningSettings()
     """Architecture and inner loop of the joint policy, kept in the file."""
-
-    def __post_init__(self) -> None:
-        """Refuses a scale that is not positive."""
-        if self.task_scale is not None:
-            require_positive("task_scale", self.task_scale)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,9 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse(MergeSettings, "merge", arguments, dataclasses.replace(first, cloning=own))
     cloning = with_loss(settings.cloning, own)
     try:
-        merged = multitask.merge(
-            [dataset for _, dataset, _ in loaded], settings.task_one_hot, cloning, settings.task_scale
-        )
+        datasets = [dataset for _, dataset, _ in loaded]
+        merged = multitask.merge(datasets, cloning, settings.shared_places, settings.task_one_hot)
     except ValueError as error:
         named = re.sub(r"^datasets\[(\d+)\]", lambda match: str(loaded[int(match[1])][0]), str(error))
         raise BadArgumentsError(re.sub(r"^cloning\.", "--cloning.", named)) from None
@@ -77,6 +71,6 @@ def main(arguments: Sequence[str]) -> int:
         names = [task.metadata.env for task in tasks]
         shape = list(merged.observations.shape)
         result = {"out": str(settings.out), "tasks": names, "pairs": merged.num_pairs, "observations": shape}
-        result |= {"task_one_hot": joint.task_one_hot, "task_scale": joint.task_scale}
+        result |= {"shared_places": joint.shared_places, "task_one_hot": joint.task_one_hot}
         print_json(result | {"cloning": to_dict(cloning)})
     return 0

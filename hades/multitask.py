@@ -1,11 +1,11 @@
 """Merged datasets of several environments, which train one policy that plays them all (arXiv 2406.15042, section 5.3).
 
-A merged dataset is an ordinary one: `SyntheticDataset`, its file and `behaviour_cloning` serve it unchanged. Each row
-is `[flattened observation, zeros up to the longest, one-hot of the task]`, in the space that the policy of its task
-sees, and targets have zeros up to the widest. The one-hot is as long a vector as the longest observation: with a one
-of 1 it is lost beside observations that are several times longer, and tasks of few pairs move each other's decision
-boundaries. `task_policy` gives the joint policy the spaces of one task again, so
-that the environment, the normalisation and the rollout of a task are what they are without the others.
+A merged dataset is an ordinary one: `SyntheticDataset`, its file and `behaviour_cloning` serve it unchanged.
+Observations are flattened, in the space that the policy of their task sees, with zeros in the places of the other
+tasks; targets have zeros up to the widest. Where all tasks share the same places, as the paper pads, tasks of few pairs
+move each other's decision boundaries; places of their own keep the weights of the first layer apart. `task_policy`
+gives the joint policy the spaces of one task again, so that the environment, the normalisation and the rollout of a
+task are what they are without the others.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ class JointSpaces:
 
     Attributes:
         tasks: In the order of their pairs.
+        shared_places: Whether the observations of all tasks begin at the first place; else each has its own places.
         task_one_hot: Whether observations end with a one-hot of the task.
-        task_scale: What stands for the one in it.
         discrete: Whether actions are discrete.
     """
 
     tasks: tuple[Task, ...]
+    shared_places: bool
     task_one_hot: bool
-    task_scale: float
     discrete: bool
 
     @property
@@ -115,14 +115,19 @@ class JointSpaces:
         return NAME
 
     @property
-    def longest(self) -> int:
-        """Numbers in the longest observation of a task."""
-        return max(task.observation_size for task in self.tasks)
+    def places(self) -> int:
+        """Places of the observations of all tasks."""
+        sizes = [task.observation_size for task in self.tasks]
+        return max(sizes) if self.shared_places else sum(sizes)
+
+    def first_place(self, index: int) -> int:
+        """Where the observations of a task begin."""
+        return 0 if self.shared_places else sum(task.observation_size for task in self.tasks[:index])
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """One axis: the longest observation, and the one-hot."""
-        return (self.longest + len(self.tasks) * self.task_one_hot,)
+        """One axis: the places of all tasks, and the one-hot."""
+        return (self.places + len(self.tasks) * self.task_one_hot,)
 
     @property
     def action_space(self) -> ActionSpace:
@@ -134,13 +139,14 @@ class JointSpaces:
         """Normalised observations `[..., *observation_shape]` of a task, padded for the joint policy, `[..., n]`."""
         task = self.tasks[index]
         batch = observations.shape[: observations.ndim - len(task.observation_shape)]
+        before = self.first_place(index)
         parts = [
+            jnp.zeros((*batch, before)),
             observations.reshape(*batch, task.observation_size),
-            jnp.zeros((*batch, self.longest - task.observation_size)),
+            jnp.zeros((*batch, self.places - before - task.observation_size)),
         ]
         if self.task_one_hot:
-            one_hot = self.task_scale * jax.nn.one_hot(index, len(self.tasks))
-            parts.append(jnp.broadcast_to(one_hot, (*batch, len(self.tasks))))
+            parts.append(jnp.broadcast_to(jax.nn.one_hot(index, len(self.tasks)), (*batch, len(self.tasks))))
         return jnp.concatenate(parts, axis=-1)
 
 
@@ -152,25 +158,27 @@ def is_merged(metadata: DatasetMetadata) -> bool:
 def joint_cloning(cloning: CloningSettings) -> CloningSettings:
     """Settings for a joint policy out of those of a task: the same with 500 steps, where they have fewer.
 
-    Tasks that share a network take more steps to come apart than one takes alone, and steps on a few pairs cost little.
+    The number is ours, from CartPole and Acrobot: with the 64 steps of either file the joint policy lost returns.
     """
     return replace(cloning, num_steps=max(cloning.num_steps, _JOINT_STEPS))
 
 
 def merge(
     datasets: Sequence[SyntheticDataset],
-    task_one_hot: bool = True,
     cloning: CloningSettings | None = None,
-    task_scale: float | None = None,
+    shared_places: bool = False,
+    task_one_hot: bool = False,
 ) -> SyntheticDataset:
     """Merges datasets of several tasks into one that trains a joint policy, with no further interaction.
 
     Args:
         datasets: Two or more with metadata, all with actions or all with action probabilities. Each keeps its own
             normalisation, action selection and cloning settings; one environment may come more than once.
-        task_one_hot: Whether observations tell the task. Without, the policy has to tell it from what it sees.
         cloning: How the joint policy is trained; if None `joint_cloning` of the first, whatever the others say.
-        task_scale: What stands for the one in the one-hot; the length of the longest observation if None.
+        shared_places: Whether the observations of all tasks begin at the first place (the padding of the paper), or
+            each task has places of its own.
+        task_one_hot: Whether observations end with a one-hot of the task. Without it, and with shared places, the
+            policy has to tell the task from what it sees.
 
     Returns:
         A dataset whose metadata name the environment `"multitask"` and hold the tasks in `env_options`. Its
@@ -185,9 +193,9 @@ def merge(
         ...         env=env, max_episode_steps=9, method="by hand", observation_normalization="none",
         ...         action_selection="mode", cloning=CloningSettings())
         ...     return SyntheticDataset(jnp.ones((1, size)), actions=jnp.ones((1, 1)), metadata=metadata)
-        >>> merged = merge([make("a/short", 1), make("a/long", 2)], task_scale=2.0)
+        >>> merged = merge([make("a/short", 1), make("a/long", 2)])
         >>> merged.observations.tolist()
-        [[1.0, 0.0, 2.0, 0.0], [1.0, 1.0, 0.0, 2.0]]
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
         >>> [dataset.observations.shape for dataset in split(merged)]
         [(1, 1), (1, 2)]
     """
@@ -202,7 +210,7 @@ def merge(
         raise ValueError("cloning.policy: expected mlp or residual_mlp, as merged observations are flat, got cnn")
     metadata = DatasetMetadata(
         env=NAME,
-        env_options=to_dict(_Options(task_one_hot, _length(datasets) if task_scale is None else task_scale, tasks)),
+        env_options=to_dict(_Options(shared_places, task_one_hot, tasks)),
         max_episode_steps=max(task.metadata.max_episode_steps for task in tasks),
         method=NAME,
         observation_normalization="none",
@@ -212,16 +220,6 @@ def merge(
         source="merged from " + ", ".join(task.metadata.env for task in tasks),
     )
     return replace(_assemble(spaces(metadata), datasets), metadata=metadata)
-
-
-def _length(datasets: Sequence[SyntheticDataset]) -> float:
-    """Euclidean length of the longest observation."""
-    lengths = [
-        np.linalg.norm(np.reshape(dataset.observations, (len(dataset.observations), -1)), axis=1)
-        for dataset in datasets
-    ]
-    # Observations that are all zero have no scale.
-    return float(np.concatenate(lengths).max()) or 1.0
 
 
 def _task(index: int, dataset: SyntheticDataset, discrete: bool) -> Task:
@@ -263,15 +261,14 @@ def _assemble(joint: JointSpaces, datasets: Sequence[SyntheticDataset]) -> Synth
 class _Options:
     """What stands in `env_options`."""
 
+    shared_places: bool
     task_one_hot: bool
-    task_scale: float
     tasks: tuple[Task, ...]
 
     def __post_init__(self) -> None:
-        """Refuses a single task, and a scale that is not positive."""
+        """Refuses a single task."""
         if len(self.tasks) < 2:
             raise ValueError(f"tasks: expected two or more, got {len(self.tasks)}")
-        require_positive("task_scale", self.task_scale)
 
 
 def spaces(metadata: DatasetMetadata) -> JointSpaces:
@@ -292,7 +289,7 @@ def spaces(metadata: DatasetMetadata) -> JointSpaces:
                 f"{where}.tasks[{index}].metadata.cloning.loss: expected one for the same kind of actions as "
                 f"{metadata.cloning.loss}, got {loss}"
             )
-    return JointSpaces(options.tasks, options.task_one_hot, options.task_scale, discrete)
+    return JointSpaces(options.tasks, options.shared_places, options.task_one_hot, discrete)
 
 
 def tasks(metadata: DatasetMetadata) -> tuple[Task, ...]:
@@ -316,10 +313,11 @@ def split(dataset: SyntheticDataset) -> list[SyntheticDataset]:
         shape = dataset.observations.shape[1:]
         raise ValueError(f"observations: expected shape {joint.observation_shape} for the tasks, got {shape}")
     parts, start = [], 0
-    for task in joint.tasks:
+    for index, task in enumerate(joint.tasks):
         rows = slice(start, start + task.num_pairs)
         start += task.num_pairs
-        observations = dataset.observations[rows, : task.observation_size].reshape(-1, *task.observation_shape)
+        places = slice(joint.first_place(index), joint.first_place(index) + task.observation_size)
+        observations = dataset.observations[rows, places].reshape(-1, *task.observation_shape)
         actions, probabilities = (
             None if values is None else values[rows, : task.action_dim]
             for values in (dataset.actions, dataset.action_probabilities)

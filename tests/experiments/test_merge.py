@@ -45,7 +45,7 @@ def test_merge_writes_what_the_library_merges(hades: Callable[..., Outcome], mer
     multitask.merge(parts).save(tmp_path / "expected.npz")
     assert merged.read_bytes() == (tmp_path / "expected.npz").read_bytes()
     sources = [merged.with_name(f"{size}.npz") for size in (2, 3)]
-    flags = ("--no-task-one-hot", "--cloning.hidden-sizes", "9", "--cloning.num-steps", "7", "--json")
+    flags = ("--shared-places", "--cloning.hidden-sizes", "9", "--cloning.num-steps", "7", "--json")
     outcome = hades("merge", *sources, "--out", tmp_path / "other.npz", *flags)
     assert outcome.code == 0
     assert (outcome.json["tasks"], outcome.json["pairs"]) == (["diagnostic/match"] * 2, 5)
@@ -54,9 +54,8 @@ def test_merge_writes_what_the_library_merges(hades: Callable[..., Outcome], mer
     assert isinstance(other, DatasetMetadata)
     expected = CloningSettings(hidden_sizes=(9,), learning_rate=0.05, num_steps=7, loss="cross_entropy")
     assert other.cloning == expected == from_dict(CloningSettings, outcome.json["cloning"])
-    scaled = hades("merge", *sources, "--out", tmp_path / "scaled.npz", "--task-scale", "3", "--json")
-    assert scaled.json["task_scale"] == 3
-    assert SyntheticDataset.load(tmp_path / "scaled.npz").observations.max() == 3
+    told = hades("merge", *sources, "--out", tmp_path / "told.npz", "--task-one-hot", "--json")
+    assert (told.json["observations"], told.json["task_one_hot"]) == ([5, 7], True)
 
 
 def test_merged_file_is_scored_task_by_task(hades: Callable[..., Outcome], merged: Path) -> None:
@@ -96,7 +95,7 @@ def test_one_policy_file_plays_all_tasks(hades: Callable[..., Outcome], merged: 
 
 def test_info_names_the_tasks(hades: Callable[..., Outcome], merged: Path) -> None:
     info = hades("info", merged, "--json").json
-    assert (info["kind"], info["pairs"], info["task_one_hot"]) == ("merged dataset", 5, True)
+    assert (info["kind"], info["pairs"], info["task_one_hot"]) == ("merged dataset", 5, False)
     assert [task["env_options"] for task in info["tasks"]] == [{"num_actions": 2}, {"num_actions": 3}]
     plain = hades("info", merged)
     assert "tasks[1]:" in plain.out.splitlines()
@@ -119,9 +118,6 @@ def test_files_that_cannot_be_merged(
         outcome = hades("merge", *sources, *out)
         assert outcome.code == 2
         assert outcome.complaint.startswith(f"hades merge: {words}")
-    outcome = hades("merge", match, match, "--task-scale", "0", *out)
-    assert outcome.code == 2
-    assert "task_scale: expected a number above 0, got 0.0" in outcome.unboxed
     outcome = hades("merge", match, tmp_path / "nowhere.npz", *out)
     assert outcome.code == 1
     assert outcome.complaint.startswith(f"hades merge: {tmp_path}/nowhere.npz: expected an .npz file")
@@ -135,8 +131,11 @@ def test_malformed_merged_file_is_one_sentence(
     with np.load(merged) as archive:
         arrays = dict(archive)
     for change, words in (
-        ({}, "metadata.env_options.task_one_hot: missing"),
-        ({"task_one_hot": True, "task_scale": 1.0, "tasks": [{}]}, "metadata.env_options.tasks[0].metadata: missing"),
+        ({}, "metadata.env_options.shared_places: missing"),
+        (
+            {"shared_places": True, "task_one_hot": True, "tasks": [{}]},
+            "metadata.env_options.tasks[0].metadata: missing",
+        ),
     ):
         metadata = json.loads(str(arrays["metadata"])) | {"env_options": change}
         write_file(tmp_path / "bad.npz", arrays | {"metadata": metadata})

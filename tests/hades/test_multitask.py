@@ -83,30 +83,24 @@ def assert_same(found: SyntheticDataset, expected: SyntheticDataset) -> None:
 
 
 def test_continuous_rows_by_hand():
-    merged = multitask.merge([SHORT, LONG], task_scale=7.0)
-    np.testing.assert_array_equal(merged.observations, [[2, 0, 7, 0], [3, 4, 0, 7]])
+    merged = multitask.merge([SHORT, LONG], task_one_hot=True)
+    np.testing.assert_array_equal(merged.observations, [[2, 0, 0, 1, 0], [0, 3, 4, 0, 1]])
     np.testing.assert_array_equal(merged.actions, [[0.5, -0.5], [0.25, 0]])
     assert merged.action_probabilities is None
     joint = multitask.spaces(merged.metadata)
-    assert (joint.observation_shape, joint.action_space.action_dim) == ((4,), 2)
-    plain = multitask.merge([SHORT, LONG], task_one_hot=False)
+    assert (joint.observation_shape, joint.action_space.action_dim) == ((5,), 2)
+    plain = multitask.merge([SHORT, LONG], shared_places=True)
     np.testing.assert_array_equal(plain.observations, [[2, 0], [3, 4]])
     assert multitask.spaces(plain.metadata).observation_shape == (2,)
 
 
 def test_discrete_rows_by_hand():
-    merged = multitask.merge([RUNNING, IMAGE], task_scale=1.0)
+    merged = multitask.merge([RUNNING, IMAGE], shared_places=True, task_one_hot=True)
     np.testing.assert_array_equal(merged.observations[3:], [[0, 1, 2, 3, 0, 1], [4, 5, 6, 7, 0, 1]])
     np.testing.assert_array_equal(merged.observations[0], np.array([0.3, 0, 0, 0, 1, 0], np.float32))
     np.testing.assert_array_equal(merged.action_probabilities[3:], [[0.25, 0.75, 0], [1, 0, 0]])
     assert merged.metadata.cloning.loss == "cross_entropy"
     assert multitask.spaces(merged.metadata).action_space.num_actions == 3
-
-
-def test_the_one_hot_is_as_long_as_the_longest_observation():
-    np.testing.assert_array_equal(multitask.merge([SHORT, LONG]).observations, [[2, 0, 5, 0], [3, 4, 0, 5]])
-    zero = dataclasses.replace(SHORT, observations=jnp.zeros((1, 1)))
-    np.testing.assert_array_equal(multitask.merge([zero, zero]).observations, [[0, 1, 0], [0, 0, 1]])
 
 
 def test_merged_metadata_say_how_to_train_and_what_the_tasks_are():
@@ -127,10 +121,12 @@ def test_merged_metadata_say_how_to_train_and_what_the_tasks_are():
     np.testing.assert_array_equal(image.normalizer().std, IMAGE.observation_std)
 
 
-@pytest.mark.parametrize("task_one_hot", [True, False])
+@pytest.mark.parametrize(("shared_places", "task_one_hot"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("datasets", [(IMAGE, RUNNING), (RUNNING, IMAGE, RUNNING), (SHORT, LONG)])
-def test_split_gives_back_what_was_merged(tmp_path: Path, datasets: tuple[SyntheticDataset, ...], task_one_hot: bool):
-    merged = multitask.merge(datasets, task_one_hot)
+def test_split_gives_back_what_was_merged(
+    tmp_path: Path, datasets: tuple[SyntheticDataset, ...], shared_places: bool, task_one_hot: bool
+):
+    merged = multitask.merge(datasets, shared_places=shared_places, task_one_hot=task_one_hot)
     merged.save(tmp_path / "merged.npz")
     with np.load(tmp_path / "merged.npz", allow_pickle=False) as archive:
         assert len(archive.files) == 3
@@ -159,8 +155,6 @@ def test_what_cannot_be_merged():
             multitask.merge(datasets)
     with pytest.raises(ValueError, match=r"cloning.policy: expected mlp or residual_mlp.* got cnn"):
         multitask.merge([SHORT, LONG], cloning=CloningSettings(policy="cnn"))
-    with pytest.raises(ValueError, match="task_scale: expected a number above 0, got 0"):
-        multitask.merge([SHORT, LONG], task_scale=0.0)
 
 
 def test_losses_for_the_other_kind_of_actions_are_refused():
@@ -177,9 +171,8 @@ def test_losses_for_the_other_kind_of_actions_are_refused():
         (["tasks"], "both", "metadata.env_options.tasks: expected a list, got 'both'"),
         (["tasks", 1], 3, "tasks[1]: expected an object, got 3"),
         (["task_one_hot"], "yes", "task_one_hot: expected true or false, got 'yes'"),
-        (["task_one_hot"], False, "observations: expected shape (4,) for the tasks, got (6,)"),
-        (["task_scale"], -1.0, "task_scale: expected a number above 0, got -1.0"),
-        (["task_scale"], 2.5, "observations: expected those of the tasks"),
+        (["task_one_hot"], False, "observations: expected shape (5,) for the tasks, got (7,)"),
+        (["shared_places"], True, "observations: expected shape (6,) for the tasks, got (7,)"),
         (["tasks", 0, "num_pairs"], 0, "tasks[0].num_pairs: expected a number above 0"),
         (["tasks", 0, "num_pairs"], 5, "expected 8 pairs, as many as the tasks have, got 5"),
         (["tasks", 0, "action_dim"], 1, "action_probabilities: expected those of the tasks"),
@@ -194,7 +187,7 @@ def test_losses_for_the_other_kind_of_actions_are_refused():
     ],
 )
 def test_malformed_merged_metadata_are_one_sentence(path: list[Any], value: Any, words: str):
-    merged = multitask.merge([IMAGE, RUNNING], task_scale=1.0)
+    merged = multitask.merge([IMAGE, RUNNING], task_one_hot=True)
     options = json.loads(json.dumps(dataclasses.asdict(merged.metadata)["env_options"], default=dict))
     place = options
     for step in path[:-1]:
@@ -215,13 +208,13 @@ def test_what_is_no_merged_dataset_is_not_split():
 
 
 def test_a_task_sees_its_padded_observations():
-    joint = multitask.spaces(multitask.merge([RUNNING, IMAGE], task_scale=2.0).metadata)
+    joint = multitask.spaces(multitask.merge([RUNNING, IMAGE], task_one_hot=True).metadata)
     seen = []
     policy = Policy(lambda key: {}, lambda params, observations: seen.append(observations) or Categorical(jnp.zeros(3)))
     multitask.task_policy(policy, joint, 1).apply({}, jnp.arange(8.0).reshape(2, 1, 2, 1, 2))
-    np.testing.assert_array_equal(seen[0], [[[0, 1, 2, 3, 0, 2]], [[4, 5, 6, 7, 0, 2]]])
+    np.testing.assert_array_equal(seen[0], [[[0, 0, 1, 2, 3, 0, 1]], [[0, 4, 5, 6, 7, 0, 1]]])
     multitask.task_policy(policy, joint, 0).apply({}, jnp.array([5.0]))
-    np.testing.assert_array_equal(seen[1], [5, 0, 0, 0, 2, 0])
+    np.testing.assert_array_equal(seen[1], [5, 0, 0, 0, 0, 1, 0])
 
 
 def test_a_task_has_the_first_actions():
@@ -270,14 +263,15 @@ def test_a_joint_policy_plays_what_single_policies_play():
         assert score.untrained.returns.shape == (3, 4)
 
 
-def test_the_one_hot_tells_tasks_apart_that_look_alike():
+@pytest.mark.parametrize("flags", [{}, {"shared_places": True, "task_one_hot": True}])
+def test_places_and_the_one_hot_tell_tasks_apart_that_look_alike(flags: dict[str, bool]):
     env = MATCHES[1]
     # What is right in the first task is wrong in the second, for the same observations.
-    merged = multitask.merge([match_dataset(env), match_dataset(env, shift=1)])
+    merged = multitask.merge([match_dataset(env), match_dataset(env, shift=1)], **flags)
     right, wrong = evaluate_tasks(jax.random.key(0), (env, env), merged, num_inits=2, num_episodes=4)
     assert (right.joint.mean, wrong.joint.mean) == (10.0, 0.0)
     assert math.isnan(wrong.fraction)
-    blind = multitask.merge([match_dataset(env), match_dataset(env, shift=1)], task_one_hot=False)
+    blind = multitask.merge([match_dataset(env), match_dataset(env, shift=1)], shared_places=True)
     first, second = evaluate_tasks(jax.random.key(0), (env, env), blind, num_inits=2, num_episodes=4)
     assert first.joint.mean == second.joint.mean < 10
 

@@ -102,17 +102,17 @@ def cartpole(**overrides: Any) -> PPOSettings:
 def minatar(**overrides: Any) -> PPOSettings:
     """Settings for the MinAtar games, for 1,220 updates: ten million steps.
 
-    Sizes, epochs and annealing as in single-file JAX implementations such as purejaxrl; network and learning rate ours.
+    Sizes, epochs and annealing are usual for single-file JAX implementations; network and learning rate are ours.
 
     Args:
         **overrides: Fields of `PPOSettings` that are to differ.
     """
     settings = PPOSettings(
-        network=NetworkSettings(hidden_sizes=(256, 256), activation="relu"),
+        network=NetworkSettings(hidden_sizes=(128, 128), activation="relu"),
         num_envs=64,
         num_steps=128,
         num_minibatches=8,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         anneal_updates=1220,
     )
     return dataclasses.replace(settings, **overrides)

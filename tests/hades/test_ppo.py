@@ -282,10 +282,11 @@ def test_a_network_that_does_not_suit_the_environment_is_refused():
 
 
 def test_cartpole_learns():
-    settings = cartpole(num_envs=16, anneal_updates=20)
+    network = NetworkSettings(hidden_sizes=(32, 32))
+    settings = cartpole(network=network, num_envs=16, num_steps=64, learning_rate=5e-3, anneal_updates=20)
     ppo, state, _ = train(envs.make("gymnax/CartPole-v1"), settings, 20)
     # Random actions last 20 steps.
-    assert mean_return(ppo, state) > 150
+    assert mean_return(ppo, state) > 120
 
 
 @pytest.mark.slow

@@ -25,6 +25,8 @@ from hades.run_directory import RunDirectory
 Method = Literal["hades-r", "hades-f", "es", "ppo"]
 METHODS: tuple[Method, ...] = get_args(Method)
 _ENDLESS = 10**6
+# A generation takes as many environment steps as its episodes last, an update of PPO always the same number.
+_GENERATIONS, _EVALUATIONS = 5, 40
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,23 @@ def method_flags(method: Method, env: str, budget: int) -> list[str]:
     name = small_preset(method, env)
     begin = ["--env", env] if name is None else ["--preset", name]
     if method == "hades-r":
-        return ["distill", *begin]
+        return ["distill", *begin, *_evaluated_every(_GENERATIONS)]
     if method == "hades-f":
-        return ["distill", *begin, "--method", "hades-f", "--num-inits", "1"]
+        return ["distill", *begin, "--method", "hades-f", "--num-inits", "1", *_evaluated_every(_GENERATIONS)]
     if method == "es":
-        return ["baseline", "es", *begin]
+        return ["baseline", "es", *begin, *_evaluated_every(_GENERATIONS)]
     settings = PPOSettings() if name is None else ppo_preset(name).settings
-    flags = ["--anneal-updates", str(max(1, budget // settings.env_steps))]
+    updates = max(1, budget // settings.env_steps)
+    flags = ["--anneal-updates", str(updates), *_evaluated_every(max(1, updates // _EVALUATIONS))]
     distilled = small_preset("hades-r", env)
     if distilled is not None:
         network = preset(distilled).settings.cloning
         flags += ["--network.activation", network.activation, "--network.hidden-sizes", *map(str, network.hidden_sizes)]
     return ["baseline", "ppo", *begin, *flags]
+
+
+def _evaluated_every(generations: int) -> list[str]:
+    return ["--generations-per-call", str(generations), "--evaluate-every", str(generations)]
 
 
 def small_preset(method: Method, env: str) -> str | None:

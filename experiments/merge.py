@@ -32,7 +32,8 @@ class MergeSettings:
     out: Path
     """Where to write the merged file."""
     shared_places: bool = False
-    """Whether the observations of all tasks begin at the first place, as the paper pads, or each has its own places."""
+    """Whether observations and actions of all tasks begin at the first place, as the paper pads, or each task has
+    places of its own (of discrete actions never)."""
     task_one_hot: bool = False
     """Whether observations end with a one-hot that tells the task."""
     json: bool = False

@@ -2,8 +2,9 @@
 
 A merged dataset is an ordinary one: `SyntheticDataset`, its file and `behaviour_cloning` serve it unchanged.
 Observations are flattened, in the space that the policy of their task sees, with zeros in the places of the other
-tasks; targets have zeros up to the widest. Where all tasks share the same places, as the paper pads, tasks of few pairs
-move each other's decision boundaries; places of their own keep the weights of the first layer apart. `task_policy`
+tasks, and so are continuous actions; action probabilities have zeros up to the widest. Where all tasks share the same
+places, as the paper pads, tasks of few pairs move each other's decision boundaries; places of their own keep the
+weights of the first layer apart, and of continuous actions those of the head and the deviations too. `task_policy`
 gives the joint policy the spaces of one task again, so that the environment, the normalisation and the rollout of a
 task are what they are without the others.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +101,8 @@ class JointSpaces:
 
     Attributes:
         tasks: In the order of their pairs.
-        shared_places: Whether the observations of all tasks begin at the first place; else each has its own places.
+        shared_places: Whether observations and actions of all tasks begin at the first place; else each task has its
+            own places. Discrete actions always share them: with places of their own, a policy would learn the task.
         task_one_hot: Whether observations end with a one-hot of the task.
         discrete: Whether actions are discrete.
     """
@@ -120,10 +123,6 @@ class JointSpaces:
         sizes = [task.observation_size for task in self.tasks]
         return max(sizes) if self.shared_places else sum(sizes)
 
-    def first_place(self, index: int) -> int:
-        """Where the observations of a task begin."""
-        return 0 if self.shared_places else sum(task.observation_size for task in self.tasks[:index])
-
     @property
     def observation_shape(self) -> tuple[int, ...]:
         """One axis: the places of all tasks, and the one-hot."""
@@ -131,19 +130,33 @@ class JointSpaces:
 
     @property
     def action_space(self) -> ActionSpace:
-        """The widest; continuous bounds are nominal, as the environment of each task clips to its own."""
-        widest = max(task.action_dim for task in self.tasks)
-        return Discrete(widest) if self.discrete else Continuous((-1.0,) * widest, (1.0,) * widest)
+        """The places of all tasks; continuous bounds are nominal, as the environment of each task clips to its own."""
+        dims = [task.action_dim for task in self.tasks]
+        if self.discrete:
+            return Discrete(max(dims))
+        places = max(dims) if self.shared_places else sum(dims)
+        return Continuous((-1.0,) * places, (1.0,) * places)
+
+    def action_places(self, index: int) -> slice:
+        """Where the actions or action probabilities of a task are."""
+        shared = self.shared_places or self.discrete
+        first = 0 if shared else sum(task.action_dim for task in self.tasks[:index])
+        return slice(first, first + self.tasks[index].action_dim)
+
+    def observation_places(self, index: int) -> slice:
+        """Where the observations of a task are."""
+        first = 0 if self.shared_places else sum(task.observation_size for task in self.tasks[:index])
+        return slice(first, first + self.tasks[index].observation_size)
 
     def pad(self, index: int, observations: jax.Array) -> jax.Array:
         """Normalised observations `[..., *observation_shape]` of a task, padded for the joint policy, `[..., n]`."""
         task = self.tasks[index]
         batch = observations.shape[: observations.ndim - len(task.observation_shape)]
-        before = self.first_place(index)
+        places = self.observation_places(index)
         parts = [
-            jnp.zeros((*batch, before)),
+            jnp.zeros((*batch, places.start)),
             observations.reshape(*batch, task.observation_size),
-            jnp.zeros((*batch, self.places - before - task.observation_size)),
+            jnp.zeros((*batch, self.places - places.stop)),
         ]
         if self.task_one_hot:
             parts.append(jnp.broadcast_to(jax.nn.one_hot(index, len(self.tasks)), (*batch, len(self.tasks))))
@@ -175,8 +188,8 @@ def merge(
         datasets: Two or more with metadata, all with actions or all with action probabilities. Each keeps its own
             normalisation, action selection and cloning settings; one environment may come more than once.
         cloning: How the joint policy is trained; if None `joint_cloning` of the first, whatever the others say.
-        shared_places: Whether the observations of all tasks begin at the first place (the padding of the paper), or
-            each task has places of its own.
+        shared_places: Whether observations and actions of all tasks begin at the first place (the padding of the
+            paper), or each task has places of its own (of discrete actions never).
         task_one_hot: Whether observations end with a one-hot of the task. Without it, and with shared places, the
             policy has to tell the task from what it sees.
 
@@ -246,13 +259,12 @@ def _assemble(joint: JointSpaces, datasets: Sequence[SyntheticDataset]) -> Synth
     space = joint.action_space
     widest = space.num_actions if isinstance(space, Discrete) else space.action_dim
 
-    def pad(targets: jax.Array) -> jax.Array:
-        return jnp.pad(targets, ((0, 0), (0, widest - targets.shape[1])))
-
-    targets = jnp.concatenate(
-        [pad(dataset.action_probabilities if dataset.actions is None else dataset.actions) for dataset in datasets]  # type: ignore[arg-type]
-    )
-    targets = targets.astype(jnp.float32)
+    rows = []
+    for index, dataset in enumerate(datasets):
+        places, targets = joint.action_places(index), dataset.action_probabilities
+        targets = dataset.actions if targets is None else targets
+        rows.append(jnp.pad(cast(jax.Array, targets), ((0, 0), (places.start, widest - places.stop))))
+    targets = jnp.concatenate(rows).astype(jnp.float32)
     actions, probabilities = (None, targets) if joint.discrete else (targets, None)
     return SyntheticDataset(jnp.concatenate(observations).astype(jnp.float32), actions, probabilities)
 
@@ -316,10 +328,10 @@ def split(dataset: SyntheticDataset) -> list[SyntheticDataset]:
     for index, task in enumerate(joint.tasks):
         rows = slice(start, start + task.num_pairs)
         start += task.num_pairs
-        places = slice(joint.first_place(index), joint.first_place(index) + task.observation_size)
-        observations = dataset.observations[rows, places].reshape(-1, *task.observation_shape)
+        observations = dataset.observations[rows, joint.observation_places(index)]
+        observations = observations.reshape(-1, *task.observation_shape)
         actions, probabilities = (
-            None if values is None else values[rows, : task.action_dim]
+            None if values is None else values[rows, joint.action_places(index)]
             for values in (dataset.actions, dataset.action_probabilities)
         )
         normalizer = task.normalizer()
@@ -349,14 +361,14 @@ def task_policy(policy: Policy, joint: JointSpaces, index: int) -> Policy:
         returns a distribution over its actions: the others are cut off, and in a discrete task their probability is
         shared out.
     """
-    action_dim = joint.tasks[index].action_dim
+    places = joint.action_places(index)
 
     def apply(params: PyTree, observations: jax.Array) -> Distribution:
         distribution = policy.apply(params, joint.pad(index, observations))
         if isinstance(distribution, Categorical):
-            return Categorical(distribution.logits[..., :action_dim])
+            return Categorical(distribution.logits[..., places])
         if isinstance(distribution, DiagonalGaussian):
-            return DiagonalGaussian(distribution.mean[..., :action_dim], distribution.log_std[..., :action_dim])
+            return DiagonalGaussian(distribution.mean[..., places], distribution.log_std[..., places])
         raise TypeError(f"expected a Categorical or DiagonalGaussian policy, got {type(distribution).__name__}")
 
     return Policy(policy.init, apply)

@@ -85,12 +85,13 @@ def assert_same(found: SyntheticDataset, expected: SyntheticDataset) -> None:
 def test_continuous_rows_by_hand():
     merged = multitask.merge([SHORT, LONG], task_one_hot=True)
     np.testing.assert_array_equal(merged.observations, [[2, 0, 0, 1, 0], [0, 3, 4, 0, 1]])
-    np.testing.assert_array_equal(merged.actions, [[0.5, -0.5], [0.25, 0]])
+    np.testing.assert_array_equal(merged.actions, [[0.5, -0.5, 0], [0, 0, 0.25]])
     assert merged.action_probabilities is None
     joint = multitask.spaces(merged.metadata)
-    assert (joint.observation_shape, joint.action_space.action_dim) == ((5,), 2)
+    assert (joint.observation_shape, joint.action_space.action_dim) == ((5,), 3)
     plain = multitask.merge([SHORT, LONG], shared_places=True)
     np.testing.assert_array_equal(plain.observations, [[2, 0], [3, 4]])
+    np.testing.assert_array_equal(plain.actions, [[0.5, -0.5], [0.25, 0]])
     assert multitask.spaces(plain.metadata).observation_shape == (2,)
 
 
@@ -217,7 +218,7 @@ def test_a_task_sees_its_padded_observations():
     np.testing.assert_array_equal(seen[1], [5, 0, 0, 0, 0, 1, 0])
 
 
-def test_a_task_has_the_first_actions():
+def test_a_task_has_its_own_actions():
     discrete = multitask.spaces(multitask.merge([IMAGE, RUNNING]).metadata)
     wide = constant_policy(Categorical(jnp.log(jnp.array([0.1, 0.3, 0.6]))))
     image = multitask.task_policy(wide, discrete, 0).apply({}, jnp.zeros((2, 1, 2)))
@@ -226,10 +227,10 @@ def test_a_task_has_the_first_actions():
     running = multitask.task_policy(wide, discrete, 1).apply({}, jnp.zeros(1))
     assert int(running.mode()) == 2
     continuous = multitask.spaces(multitask.merge([SHORT, LONG]).metadata)
-    normal = constant_policy(DiagonalGaussian(jnp.array([[0.5, -1.0]]), jnp.array([-2.0, 3.0])))
+    normal = constant_policy(DiagonalGaussian(jnp.array([[0.5, -1.0, 4.0]]), jnp.array([-2.0, 3.0, 7.0])))
     long = multitask.task_policy(normal, continuous, 1).apply({}, jnp.zeros((1, 2)))
-    np.testing.assert_array_equal(long.mean, [[0.5]])
-    np.testing.assert_array_equal(long.log_std, [-2.0])
+    np.testing.assert_array_equal(long.mean, [[4.0]])
+    np.testing.assert_array_equal(long.log_std, [7.0])
 
 
 MATCHES = (Match(num_actions=2), Match(num_actions=4))

@@ -1,6 +1,19 @@
 """Behaviour distillation in JAX: a few synthetic state-action pairs that train a policy of any architecture."""
 
-from hades import cloning, distributions, fitness, normalization, policies, recipes, rollout, settings, sharding
+from hades import (
+    cloning,
+    distributions,
+    fitness,
+    multitask,
+    normalization,
+    policies,
+    recipes,
+    rl,
+    rollout,
+    settings,
+    sharding,
+    statistics,
+)
 from hades._version import __version__
 from hades.cloning import BehaviourCloning, behaviour_cloning
 from hades.dataset import DatasetError, SyntheticDataset
@@ -36,11 +49,14 @@ __all__ = [
     "evaluate",
     "evaluate_dataset",
     "fitness",
+    "multitask",
     "normalization",
     "policies",
     "recipes",
+    "rl",
     "rollout",
     "settings",
     "sharding",
+    "statistics",
     "train",
 ]

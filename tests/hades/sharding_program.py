@@ -15,7 +15,7 @@ from hades.dataset import SyntheticDataset
 from hades.fitness import FitnessKeys, make_fitness
 from hades.normalization import Normalizer
 from hades.rollout import make_rollout
-from hades.settings import CloningSettings, EvolutionSettings
+from hades.settings import CloningSettings, EvolutionSettings, HadesSettings, NetworkSettings, NeuroevolutionSettings
 from hades.sharding import population_mesh, shard_fitness
 from hades.types import Discrete
 
@@ -44,23 +44,35 @@ def fitness_on_devices(
     return results
 
 
-def generation_on_devices() -> dict[str, object]:
+NETWORK = {"hidden_sizes": (4,), "kernel_init": "lecun_normal"}
+SETTINGS = {
+    "hades": HadesSettings(
+        dataset_size=2,
+        population_size=12,
+        observation_normalization="none",
+        cloning=CloningSettings(**NETWORK, num_steps=4),
+        evolution=EvolutionSettings(sigma=0.3),
+    ),
+    "es": NeuroevolutionSettings(
+        population_size=12,
+        observation_normalization="none",
+        network=NetworkSettings(**NETWORK),
+        evolution=EvolutionSettings(sigma=0.3, perturbations="regenerated"),
+        rollout_chunk_size=1,
+    ),
+}
+
+
+def generation_on_devices(method: str) -> dict[str, object]:
     """One whole generation of a recipe, which takes the mesh as it comes."""
     env = envs.make("diagnostic/target", max_steps=2)
     results = {}
     for count in (1, 8):
-        run = hades.recipes.hades_r(
-            env,
-            mesh=population_mesh(jax.devices()[:count]),
-            dataset_size=2,
-            population_size=12,
-            observation_normalization="none",
-            cloning=CloningSettings(hidden_sizes=(4,), kernel_init="lecun_normal", num_steps=4),
-            evolution=EvolutionSettings(sigma=0.3),
-        )
+        mesh = population_mesh(jax.devices()[:count])
+        run = hades.recipes.from_settings(env, SETTINGS[method], mesh=mesh)
         state, metrics = jax.jit(run.step)(run.init(jax.random.key(0)))
-        solution = [leaf.tolist() for leaf in jax.tree.leaves(run.dataset(state))]
-        results[str(count)] = {"fitness_mean": float(metrics["fitness_mean"]), "dataset": solution}
+        solution = [leaf.tolist() for leaf in jax.tree.leaves(run.outcome(state))]
+        results[str(count)] = {"fitness_mean": float(metrics["fitness_mean"]), "outcome": solution}
     return results
 
 
@@ -71,7 +83,7 @@ if __name__ == "__main__":
             "cartpole": fitness_on_devices("gymnax/CartPole-v1", 60, 16),
             "pendulum": fitness_on_devices("gymnax/Pendulum-v1", 20, 16),
             "pendulum-uneven": fitness_on_devices("gymnax/Pendulum-v1", 20, 11, (1, 8)),
-            "generation": generation_on_devices(),
+            **{method: generation_on_devices(method) for method in SETTINGS},
         },
         sys.stdout,
     )

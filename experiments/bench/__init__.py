@@ -14,6 +14,7 @@ _SUMMARIES = {
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
     "neuroevolution": "HaDES, ES and PPO at equal environment steps and at equal time",
     "generalisation": "widths, depths, activations, optimisers, rates and budgets around those of dataset files",
+    "ppo": "several seeds of PPO at once, in one compiled function",
     "presets": "several seeds of presets from start to finish, scored on fresh keys",
     "published": "the published presets at full size, for some minutes each",
 }

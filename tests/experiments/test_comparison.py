@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.bench import runs
+from experiments.bench import ppo, runs
 from experiments.bench.budget import summarize
 from experiments.bench.neuroevolution import compare
 from experiments.bench.runs import METHODS, Job, method_flags, parse_seeds, small_preset
 from experiments.curves import Curve
+from experiments.settings import PPOCommandSettings
+from hades.rl import PPOSettings
+from hades.settings import NetworkSettings
 from tests.experiments.command import Outcome, exit_code
 
 TINY = (
@@ -135,6 +138,7 @@ def test_cost_of_a_dataset_and_of_a_policy(hades: Callable[..., Outcome]) -> Non
     [
         (("neuroevolution", "--env", "gymnax/CartPole"), "--env: unknown environment 'gymnax/CartPole': did you mean"),
         (("neuroevolution", "--seeds", "x"), "seeds: expected numbers and ranges such as 0-4, got 'x'"),
+        (("ppo", "--preset", "cartpoles"), "--preset: there is no 'cartpoles', the nearest are cartpole"),
         (("budget", "--dataset-sizes", "0"), "dataset_sizes: expected a number above 0, got 0"),
         (("cost", "--generations", "0"), "generations: expected a number above 0, got 0"),
     ],
@@ -153,3 +157,21 @@ def test_a_run_that_fails_is_named(hades: Callable[..., Outcome], tmp_path: Path
     assert outcome.code == 1
     assert "population_size: expected an even number above 1, got 3" in outcome.err.splitlines()[-1]
     assert Job("es", "diagnostic/match", 0, tmp_path, 5).command[:2] == ["baseline", "es"]
+
+
+def test_seeds_of_ppo_side_by_side(
+    hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = PPOCommandSettings(
+        env="diagnostic/match",
+        settings=PPOSettings(network=NetworkSettings(hidden_sizes=(4,)), num_envs=4, num_steps=8),
+    )
+    monkeypatch.setattr(ppo, "ppo_preset", lambda name: small)
+    flags = ("--seeds", "0,3", "--env-steps", "128", "--evaluations", "2", "--num-episodes", "4")
+    outcome = hades("bench", "ppo", *flags, "--out", tmp_path / "ppo.json", "--json")
+    assert outcome.code == 0, outcome.err
+    assert [seed["env_steps"] for seed in outcome.json["seeds"]] == [[64, 128], [64, 128]]
+    assert (tmp_path / "ppo.png").read_bytes().startswith(b"\x89PNG")
+    # A seed beside another one is that seed alone.
+    alone = hades("bench", "ppo", *flags, "--seeds", "3", "--json").json["seeds"][0]
+    assert alone["returns"] == outcome.json["seeds"][1]["returns"]

@@ -24,6 +24,8 @@ from hades.settings import require_positive
 from hades.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 _HEADER = ("method", "at equal steps", "95 % interval", "at equal time", "95 % interval", "seconds", "steps/s")
+_TOGETHER = ("method", "interquartile mean", "95 % interval")
+_TOGETHER_NOTE = "Over all seeds and environments at equal environment steps; the bootstrap is stratified by environment."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,42 @@ def main(arguments: Sequence[str]) -> int:
     result = provenance("neuroevolution", arguments) | {"env_steps": settings.env_steps, "environments": {}}
     for env in settings.env:
         result["environments"][env] = _compare(settings, env, arguments)
+    if len(settings.env) > 1:
+        result["together"] = together(result["environments"])
+        rows = [
+            (method, f"{iqm:.3f}", f"[{low:.3f}, {high:.3f}]")
+            for method, (iqm, (low, high)) in result["together"].items()
+        ]
+        title = f"{len(settings.env)} environments together: 0 an untrained policy, 1 the best method on each"
+        print(tables.table(title, _TOGETHER, rows))
+        command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
+        lines = [f"# {title}", "", _TOGETHER_NOTE, "", *tables.markdown(_TOGETHER, rows), "", f"`{command}`", ""]
+        write_atomically(settings.out / "together.md", "\n".join(lines))
+        deliver(
+            {name: value for name, value in result.items() if name != "environments"},
+            settings.out / "together.json",
+            False,
+        )
     deliver(result, None, settings.json)
     return 0
+
+
+def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, tuple[float, float]]]:
+    """Scores over several environments: of each method the interquartile mean over all runs, and its interval.
+
+    Scores are those at equal steps, scaled in each environment so that the mean of untrained policies is 0 and the
+    interquartile mean of the best method is 1; the bootstrap resamples seeds within each environment (stratified).
+    """
+    strata: dict[str, list[np.ndarray]] = {}
+    for report in environments.values():
+        zero = report["untrained"]
+        scale = max(method["at_equal_steps"]["iqm"] for method in report["methods"].values()) - zero
+        for name, method in report["methods"].items():
+            strata.setdefault(name, []).append((np.array(method["at_equal_steps"]["scores"]) - zero) / (scale or 1.0))
+    return {
+        name: (float(interquartile_mean(np.concatenate(runs))), bootstrap_interval(runs, interquartile_mean))
+        for name, runs in strata.items()
+    }
 
 
 def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -92,6 +128,8 @@ def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequenc
     }
     compared = compare(curves, settings.env_steps)
     report = provenance("neuroevolution", arguments) | {"env": env, **compared}
+    untrained = float(np.mean([curve.summary["evaluations"]["untrained policy"]["mean"] for curve in found]))
+    report["untrained"] = untrained
     report["runs"] = [
         {"method": job.method, "seed": job.seed, "command": ["hades", *job.command], **_entry(curve)}
         for job, curve in zip(jobs, found, strict=True)
@@ -99,7 +137,6 @@ def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequenc
     deliver(report, settings.out / f"{name}.json", False)
     command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
     write_atomically(settings.out / f"{name}.md", _markdown(env, compared, len(seeds), command))
-    untrained = float(np.mean([curve.summary["evaluations"]["untrained policy"]["mean"] for curve in found]))
     note = f"{len(seeds)} seeds; interquartile mean and 95 % bootstrap interval; git {report['git_commit'][:7]}"
     draw_comparison(curves, settings.out / f"{name}.png", env, {"untrained policy": untrained}, note)
     print(tables.table(f"{env}, {settings.env_steps:,} environment steps", _HEADER, _rows(compared)))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from experiments.curves import Curve
 from experiments.pictures.canvas import (
@@ -92,6 +93,6 @@ def _draw_method(axes: Axes, axis: str, runs: Sequence[Curve], label: str, color
 def _style(axes: Axes, label: str) -> None:
     axes.set_xlabel(label, color=INK)
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter("{x:,.6g}")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter("{x:,.6g}")
     style_axes(axes)

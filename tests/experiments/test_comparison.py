@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from experiments.bench import ppo, runs
 from experiments.bench.budget import summarize
-from experiments.bench.neuroevolution import compare
+from experiments.bench.neuroevolution import compare, together
 from experiments.bench.runs import METHODS, Job, method_flags, parse_seeds, small_preset
 from experiments.curves import Curve
 from experiments.settings import PPOCommandSettings
@@ -72,6 +73,25 @@ def test_comparison_by_hand() -> None:
     # 4 beats 3, 6 beats 5 and 3.
     assert found["probability_of_improvement"]["es"]["ppo"]["probability"] == 0.75
     assert found["probability_of_improvement"]["ppo"]["es"]["probability"] == 0.25
+
+
+def test_environments_together_by_hand() -> None:
+    def report(untrained: float, scores: dict[str, list[float]]) -> dict[str, Any]:
+        methods = {
+            name: {"at_equal_steps": {"scores": values, "iqm": float(np.mean(values))}}
+            for name, values in scores.items()
+        }
+        return {"untrained": untrained, "methods": methods}
+
+    found = together(
+        {
+            "a": report(10, {"es": [110, 110], "ppo": [60, 60]}),
+            "b": report(-500, {"es": [-400, -400], "ppo": [-100, -100]}),
+        }
+    )
+    # es: 1, 1 and 0.25, 0.25; ppo: 0.5, 0.5 and 1, 1. A quarter is cut off at each end.
+    assert found["es"] == (pytest.approx(0.625), (pytest.approx(0.625), pytest.approx(0.625)))
+    assert found["ppo"][0] == pytest.approx(0.75)
 
 
 def test_scores_of_sizes_by_hand() -> None:

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Makes the results in this folder again, on two CPU cores in about three hours; runs that are there go on. From the
+# root of the repository: experiments/results/make.sh [FOLDER OF RUNS]
+set -euo pipefail
+runs=${1:-runs/results}
+out=experiments/results
+hades=.venv/bin/hades
+
+# Presets over three seeds.
+$hades bench presets --presets acrobot mountaincar pendulum hopper inverted-pendulum --runs "$runs/presets" --out $out/preset_runs.json
+
+# One generation against the straightforward formulation.
+$hades bench generation --out $out/generation.json
+
+# HaDES against ES and PPO.
+$hades bench neuroevolution --env gymnax/CartPole-v1 gymnax/Acrobot-v1 gymnax/Breakout-MinAtar --env-steps 2000000 \
+  --runs "$runs/neuroevolution" --out $out/neuroevolution
+$hades bench neuroevolution --env brax/inverted_pendulum --env-steps 5000000 \
+  --runs "$runs/neuroevolution" --out $out/neuroevolution
+
+# The two CartPole pairs, and what else can be trained on them.
+$hades distill --preset cartpole --out "$runs/cartpole-r" --resume
+$hades distill --preset cartpole --method hades-f --num-inits 1 --out "$runs/cartpole-f" --resume
+$hades bench architectures "$runs/cartpole-r" --out $out/architectures.json
+$hades bench generalisation "$runs/cartpole-r" "$runs/cartpole-f" --num-inits 16 --num-episodes 8 \
+  --out $out/generalisation_cartpole.json
+
+# The number of pairs; the cost of each method; PPO over five seeds at once.
+$hades bench budget --dataset-sizes 2 4 16 64 --runs "$runs/budget" --out $out/budget
+$hades bench cost --out $out/cost_cartpole.json
+for preset in cartpole:409600 inverted-pendulum:1000000 breakout:1500000 asterix:1000000 hopper:500000; do
+  name=${preset%%:*}
+  $hades bench ppo --preset "$name" --env-steps "${preset##*:}" --out "$out/ppo/${name//-/_}.json"
+done

@@ -21,17 +21,24 @@ class Curve:
         seconds: Seconds of training up to each evaluation, compilation and evaluation left out, `[evaluations]`.
         returns: Mean return on fresh keys of what the run has made so far, `[evaluations]`.
         summary: What the run says of itself, `summary.json`.
+        git_commit: Of the source that ran, None where it is not known.
     """
 
     env_steps: np.ndarray
     seconds: np.ndarray
     returns: np.ndarray
     summary: Mapping[str, Any]
+    git_commit: str | None = None
 
     def at(self, axis: Literal["env_steps", "seconds"], where: np.ndarray) -> np.ndarray:
-        """The newest return at each place of an axis, NaN in front of the first evaluation."""
+        """The newest return at each place of an axis, that of untrained policies in front of the first evaluation."""
         index = np.searchsorted(getattr(self, axis), where, side="right") - 1
-        return np.where(index >= 0, self.returns[np.maximum(index, 0)], np.nan)
+        return np.where(index >= 0, self.returns[np.maximum(index, 0)], self.untrained)
+
+    @property
+    def untrained(self) -> float:
+        """Mean return of policies as they are initialised."""
+        return float(self.summary["evaluations"]["untrained policy"]["mean"])
 
 
 def read_curve(directory: RunDirectory) -> Curve:
@@ -44,4 +51,5 @@ def read_curve(directory: RunDirectory) -> Curve:
         seconds[evaluated],
         np.array([rows[index]["evaluation_mean"] for index in evaluated]),
         json.loads(directory.summary.read_text()),
+        json.loads(directory.versions.read_text()).get("git_commit"),
     )

@@ -19,7 +19,7 @@ from experiments.settings import EvaluationSettings
 from experiments.sources import check_dataset_fits, load_dataset, make_environment, outcome_file
 from experiments.stages import make_stage
 from hades.dataset import SyntheticDataset
-from hades.evaluation import Evaluation, dataset_evaluator, zero_dataset
+from hades.evaluation import Evaluation, dataset_evaluator
 from hades.metadata import DatasetMetadata
 from hades.multitask import is_merged
 from hades.multitask_evaluation import evaluate_tasks
@@ -88,7 +88,7 @@ class _Report(NamedTuple):
 
 def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     if settings.baselines:
-        raise BadArgumentsError("--baselines: expected a dataset or a run, got a policy file")
+        raise BadArgumentsError("--baselines: expected a dataset or a run of hades distill, got a policy")
     trained = TrainedPolicy.load(settings.source)
     assert trained.metadata is not None  # a loaded policy has it
     stage = make_stage(trained.metadata, settings.env, settings.source)
@@ -148,8 +148,7 @@ def _evaluate_dataset(
     evaluation = evaluator(key, dataset)
     baselines: dict[str, Evaluation] = {}
     if settings.baselines:
-        baselines["zero dataset"] = evaluator(key, zero_dataset(dataset))
-        baselines["untrained policy"] = evaluator.untrained(key, dataset.normalizer())
+        baselines = evaluator.references(key, dataset)
     text = tables.render(f"returns on fresh keys, {env.name}", {"dataset": evaluation, **baselines})
     result = {**tables.summary(evaluation), "env": env.name}
     return _Report(source, text, result | {"baselines": {name: tables.summary(it) for name, it in baselines.items()}})

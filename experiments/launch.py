@@ -134,8 +134,9 @@ def resolve(command: Command, arguments: Sequence[str]) -> RunSettings:
     if settings.out is None:
         label = settings.preset or settings.env
         method = settings.settings.method
-        # The presets of hades distill have the method in their names, or are those of HaDES-R.
-        label = label if settings.preset and method.startswith("hades") else f"{label}-{method}"
+        # Presets are of HaDES-R, or have the method in their names.
+        named = settings.preset and (method == "hades-r" or settings.preset.endswith(method.removeprefix("hades")))
+        label = label if named else f"{label}-{method}"
         folder = re.sub(r"[^\w.-]+", "-", f"{label}-seed{settings.seed}")
         settings = dataclasses.replace(settings, out=Path("runs") / folder)
     if RunDirectory(settings.out).holds_run and not settings.resume:

@@ -105,6 +105,16 @@ class PPOCommandSettings(RunSettings):
     settings: Annotated[PPOSettings, _Flat] = PPOSettings()
     """The method."""
 
+    def __post_init__(self) -> None:
+        """Refuses also updates whose learning rate would be zero, unless the run ends by its environment steps."""
+        super().__post_init__()
+        annealed = self.settings.anneal_updates
+        if annealed is not None and self.num_generations > annealed and self.loop.max_env_steps is None:
+            raise ValueError(
+                f"num_generations: expected at most {annealed}, after which --anneal-updates makes the learning rate "
+                f"zero, got {self.num_generations}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:

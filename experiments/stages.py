@@ -13,7 +13,7 @@ from experiments import tables
 from experiments.cli import BadArgumentsError
 from experiments.sources import make_environment
 from hades import multitask
-from hades.evaluation import Evaluation, evaluate
+from hades.evaluation import Evaluation, evaluate, shared_envs
 from hades.metadata import DatasetMetadata
 from hades.multitask import JointSpaces
 from hades.multitask_evaluation import evaluate_policy
@@ -62,7 +62,7 @@ class Stage:
             return dict(zip(self.names, evaluations, strict=True))
         (env,) = self.environments
         selection = action_selection or self.metadata.action_selection
-        return {"policy": evaluate(key, env, policy, params, num_episodes, selection)}
+        return {"policy": evaluate(key, env, policy, params, num_episodes, selection, shared_envs(self.metadata))}
 
     def summary(self, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
         """What `--json` says of the returns of one policy.

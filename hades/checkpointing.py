@@ -102,10 +102,18 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _without_keys(state: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, state)
+    def plain(leaf: Any) -> Any:
+        if np.size(leaf) == 0:
+            # orbax refuses arrays without elements, which states of some simulators have.
+            return np.zeros(1, bool)
+        return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+    return jax.tree.map(plain, state)
 
 
 def _like(template: Any, value: Any) -> Any:
+    if np.size(template) == 0:
+        return template
     if _is_key(template):
         return jax.random.wrap_key_data(jax.numpy.asarray(value), impl=jax.random.key_impl(template))
     if np.shape(template) != np.shape(value):

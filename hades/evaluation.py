@@ -87,6 +87,7 @@ def evaluate(
     params: PolicyParams,
     num_episodes: int = 64,
     action_selection: ActionSelection = "sample",
+    normalization_envs: int | None = None,
 ) -> Evaluation:
     """Plays episodes with one policy.
 
@@ -97,10 +98,14 @@ def evaluate(
         params: Its parameters with their normalisation, as `behaviour_cloning` returns them.
         num_episodes: Episodes.
         action_selection: Whether actions are sampled or the mode.
+        normalization_envs: With running normalisation, how many episodes share statistics; all of them if None.
+
+    Raises:
+        ValueError: `num_episodes` is not a multiple of `normalization_envs`.
     """
-    rollout = jax.jit(make_rollout(env, policy, num_episodes, action_selection))
+    rollout = jax.jit(make_rollout(env, policy, num_episodes, action_selection, normalization_envs))
     episodes = rollout(key[None], jax.tree.map(lambda leaf: leaf[None, None], params.network), params.normalizer)
-    running = num_episodes if params.normalizer.kind == "running" else None
+    running = (normalization_envs or num_episodes) if params.normalizer.kind == "running" else None
     return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
 
 

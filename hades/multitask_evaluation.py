@@ -131,8 +131,10 @@ def evaluate_policy(
         action_selection: In place of what the tasks say.
     """
     evaluations = []
-    for index, (env, task) in enumerate(zip(environments, joint.tasks, strict=True)):
-        own = PolicyParams(params.network, task.normalizer())
-        selection = action_selection or task.metadata.action_selection
-        evaluations.append(evaluate(key, env, task_policy(policy, joint, index), own, num_episodes, selection))
+    for index, (env, entry) in enumerate(zip(environments, joint.tasks, strict=True)):
+        metadata = entry.metadata
+        own = PolicyParams(params.network, entry.normalizer())
+        selection = action_selection or metadata.action_selection
+        task = task_policy(policy, joint, index)
+        evaluations.append(evaluate(key, env, task, own, num_episodes, selection, shared_envs(metadata)))
     return evaluations

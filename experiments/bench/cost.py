@@ -41,8 +41,8 @@ _MEBIBYTE = 2**20
 class CostSettings:
     """Measures each method in a process of its own: compilation, a generation, one more policy, and peak memory.
 
-    One more policy is what a user pays who has the finished run and needs a policy of another initialisation: HaDES
-    trains it on the dataset; ES and PPO would have to run again. Compilation leaves the cache out.
+    One more policy is what a user pays who has the finished run and needs a policy of another initialisation: HaDES-R
+    trains it on the dataset; the others, HaDES-F too, would have to run again. Compilation leaves the cache out.
     """
 
     env: str = "gymnax/CartPole-v1"
@@ -101,8 +101,8 @@ def measure(method: Method, env: str, generations: int, flags: Sequence[str]) ->
     command = COMMAND if first == "distill" else COMMANDS[rest.pop(0)]
     settings: Any = launch.resolve(command, [*rest, *flags])
     run = launch.build(settings)
-    state = jax.block_until_ready(jax.jit(run.init)(jax.random.key(settings.seed)))
     imports = peak_bytes()
+    state = jax.block_until_ready(jax.jit(run.init)(jax.random.key(settings.seed)))
     step, compile_seconds = compile_step(run.step, state)
     state, metrics = jax.block_until_ready(step(state))
     seconds, steps = [], []
@@ -116,7 +116,7 @@ def measure(method: Method, env: str, generations: int, flags: Sequence[str]) ->
         "compile_seconds": compile_seconds,
         "seconds_per_generation": statistics.median(seconds),
         "steps_per_second": sum(steps) / sum(seconds),
-        "policy_seconds": _policy_seconds(run, state) if run.kind == "dataset" else None,
+        "policy_seconds": _policy_seconds(run, state) if method == "hades-r" else None,
         "imports_bytes": imports,
         "peak_bytes": peak_bytes(),
         "device_peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),

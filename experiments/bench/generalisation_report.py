@@ -118,11 +118,11 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     """The same in Markdown, the files first."""
     summary = [_summary_row(file, number) for number, file in enumerate(result["files"])]
     parts = ["# Generalisation of dataset files", f"`{shlex.join(result['command'])}`", "\n".join(_legend(result))]
-    parts.append(_markdown_table(_HEADER, summary))
+    parts.append("\n".join(tables.markdown(_HEADER, summary)))
     for number, file in enumerate(result["files"]):
         parts.append(f"## {_name(file, number)}\n\n`{file['file']}`")
         for title, header, rows in _panel_tables(file, number):
-            parts.append(f"{title}:\n\n{_markdown_table(header, rows)}")
+            parts.append("\n".join([f"{title}:", "", *tables.markdown(header, rows)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -159,8 +159,3 @@ def _panel_tables(file: Mapping[str, Any], number: int) -> Iterator[tuple[str, t
 def _text(cell: Mapping[str, Any]) -> str:
     value = "diverged" if cell["mean"] is None else f"{cell['mean']:.4g}"
     return ("own " if cell["own"] else "") + value + (" +" if cell["reaches"] else "")
-
-
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -25,7 +25,9 @@ from hades.statistics import bootstrap_interval, interquartile_mean, probability
 
 _HEADER = ("method", "at equal steps", "95 % interval", "at equal time", "95 % interval", "seconds", "steps/s")
 _TOGETHER = ("method", "interquartile mean", "95 % interval")
-_TOGETHER_NOTE = "Over all seeds and environments at equal environment steps; the bootstrap is stratified by environment."
+_TOGETHER_NOTE = (
+    "Over all seeds and environments at equal environment steps; the bootstrap is stratified by environment."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,8 @@ class NeuroevolutionBenchSettings:
 
     Every method has its small preset for the environment, or its defaults where there is none: the same network, and
     for ES the same population and episodes as HaDES. What is scored is the mean of the search distribution (of PPO the
-    policy, of HaDES fresh policies trained on the mean dataset) on keys that neither training nor selection has seen.
+    policy, of HaDES fresh policies trained on the mean dataset) on keys that neither training nor selection has seen,
+    the last score up to that place. Actions are as each preset says: PPO samples them.
     Numbers are interquartile means over seeds with bootstrap intervals. Runs that are there are not run again.
     """
 
@@ -106,8 +109,11 @@ def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[f
     for report in environments.values():
         zero = report["untrained"]
         scale = max(method["at_equal_steps"]["iqm"] for method in report["methods"].values()) - zero
+        if scale <= 0:
+            # No method has learned anything there, which sets no scale.
+            continue
         for name, method in report["methods"].items():
-            strata.setdefault(name, []).append((np.array(method["at_equal_steps"]["scores"]) - zero) / (scale or 1.0))
+            strata.setdefault(name, []).append((np.array(method["at_equal_steps"]["scores"]) - zero) / scale)
     return {
         name: (float(interquartile_mean(np.concatenate(runs))), bootstrap_interval(runs, interquartile_mean))
         for name, runs in strata.items()
@@ -128,7 +134,7 @@ def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequenc
     }
     compared = compare(curves, settings.env_steps)
     report = provenance("neuroevolution", arguments) | {"env": env, **compared}
-    untrained = float(np.mean([curve.summary["evaluations"]["untrained policy"]["mean"] for curve in found]))
+    untrained = float(np.mean([curve.untrained for curve in found]))
     report["untrained"] = untrained
     report["runs"] = [
         {"method": job.method, "seed": job.seed, "command": ["hades", *job.command], **_entry(curve)}
@@ -137,7 +143,9 @@ def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequenc
     deliver(report, settings.out / f"{name}.json", False)
     command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
     write_atomically(settings.out / f"{name}.md", _markdown(env, compared, len(seeds), command))
-    note = f"{len(seeds)} seeds; interquartile mean and 95 % bootstrap interval; git {report['git_commit'][:7]}"
+    note = (
+        f"{len(seeds)} seeds; interquartile mean and 95 % bootstrap interval; git {report['git_commit'] or 'unknown'}"
+    )
     draw_comparison(curves, settings.out / f"{name}.png", env, {"untrained policy": untrained}, note)
     print(tables.table(f"{env}, {settings.env_steps:,} environment steps", _HEADER, _rows(compared)))
     return report
@@ -157,14 +165,15 @@ def compare(curves: Mapping[Method, Sequence[Curve]], env_steps: int) -> dict[st
     """
     # The longest time that every run has trained for.
     seconds = min(curve.seconds[-1] for runs in curves.values() for curve in runs)
+    returns = np.concatenate([curve.returns for runs in curves.values() for curve in runs])
+    worst = float(np.min(returns, where=np.isfinite(returns), initial=np.inf))
     methods: dict[str, Any] = {}
     for method, runs in curves.items():
-        # A run ends behind the budget, with an evaluation: that one is its score.
-        scores = {
-            "at_equal_steps": np.array([curve.returns[-1] for curve in runs]),
-            "at_equal_seconds": np.array([float(curve.at("seconds", np.array(seconds))) for curve in runs]),
+        places = {"at_equal_steps": ("env_steps", env_steps), "at_equal_seconds": ("seconds", seconds)}
+        methods[method] = {
+            name: _score(np.array([float(curve.at(axis, np.array(place))) for curve in runs]), worst)  # type: ignore[arg-type]
+            for name, (axis, place) in places.items()
         }
-        methods[method] = {name: _score(values) for name, values in scores.items()}
         times, steps = (np.array([getattr(curve, name)[-1] for curve in runs]) for name in ("seconds", "env_steps"))
         methods[method] |= {"seconds": float(np.median(times)), "steps_per_second": float(np.median(steps / times))}
     wins = {
@@ -192,13 +201,11 @@ def compare(curves: Mapping[Method, Sequence[Curve]], env_steps: int) -> dict[st
     }
 
 
-def _score(values: np.ndarray) -> dict[str, Any]:
-    known = values[np.isfinite(values)]
-    scores = [None if np.isnan(value) else float(value) for value in values]
-    if not len(known):
-        return {"scores": scores, "iqm": None, "ci95": None}
-    interval = bootstrap_interval(known, interquartile_mean)
-    return {"scores": scores, "iqm": float(interquartile_mean(known)), "ci95": list(interval)}
+def _score(values: np.ndarray, worst: float) -> dict[str, Any]:
+    """Scores of runs; one that is not finite counts as the worst return of all methods."""
+    values = np.where(np.isfinite(values), values, worst)
+    interval = bootstrap_interval(values, interquartile_mean)
+    return {"scores": values.tolist(), "iqm": float(interquartile_mean(values)), "ci95": list(interval)}
 
 
 def _entry(curve: Curve) -> dict[str, Any]:
@@ -207,6 +214,7 @@ def _entry(curve: Curve) -> dict[str, Any]:
         "seconds": curve.seconds.tolist(),
         "returns": curve.returns.tolist(),
         "evaluations": curve.summary["evaluations"],
+        "git_commit": curve.git_commit,
     }
 
 
@@ -215,11 +223,8 @@ def _rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
     for method, scores in compared["methods"].items():
         cells = [method]
         for name in ("at_equal_steps", "at_equal_seconds"):
-            score = scores[name]
-            if score["iqm"] is None:
-                cells += ["not evaluated yet", ""]
-            else:
-                cells += [f"{score['iqm']:.4g}", f"[{score['ci95'][0]:.4g}, {score['ci95'][1]:.4g}]"]
+            low, high = scores[name]["ci95"]
+            cells += [f"{scores[name]['iqm']:.4g}", f"[{low:.4g}, {high:.4g}]"]
         rows.append((*cells, f"{scores['seconds']:.3g}", f"{scores['steps_per_second']:.3g}"))
     return rows
 
@@ -232,8 +237,9 @@ def _markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: st
         "",
         f"Interquartile mean over {num_seeds} seeds and its 95 % bootstrap interval, after "
         f"{compared['env_steps']:,} environment steps and after {compared['equal_seconds']:.3g} s of training "
-        "(compilation and evaluation left out). Each score is that of the mean of the search distribution, or of the "
-        "policy of PPO, not of a population.",
+        "(compilation and evaluation left out): the last evaluation up to there, or untrained policies before the "
+        "first. Each score is that of the mean of the search distribution, or of the policy of PPO, not of a "
+        "population.",
         "",
         *tables.markdown(_HEADER, _rows(compared)),
         "",

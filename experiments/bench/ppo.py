@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         raise BadArgumentsError(f"--{error}") from None
     seeds = parse_seeds(settings.seeds)
-    run, updates = _build(chosen, settings.env_steps)
+    run, updates = _build(chosen, settings.env_steps, settings.evaluations)
     curves, compile_seconds = train(run, seeds, updates, settings.evaluations, settings.num_episodes)
     finals = [curve.summary["evaluations"] for curve in curves]
     scores = np.array([final["last policy"]["mean"] for final in finals])
@@ -100,9 +100,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _build(chosen: PPOCommandSettings, env_steps: int) -> tuple[Run[Any], int]:
+def _build(chosen: PPOCommandSettings, env_steps: int, evaluations: int) -> tuple[Run[Any], int]:
     settings = chosen.settings
-    updates = max(1, round(env_steps / settings.env_steps))
+    every = max(1, round(env_steps / settings.env_steps / evaluations))
+    updates = every * evaluations
     if settings.anneal_updates is not None:
         settings = dataclasses.replace(settings, anneal_updates=updates)
     return recipes.from_settings(chosen.options.make(chosen.env or ""), settings), updates
@@ -116,7 +117,7 @@ def train(
     Args:
         run: What `recipes.ppo` builds.
         seeds: Of the runs.
-        updates: Of each.
+        updates: Of each, a multiple of `evaluations`.
         evaluations: How often each policy is scored.
         num_episodes: Episodes of each score.
 
@@ -126,7 +127,7 @@ def train(
     keys = [jax.random.key(seed) for seed in seeds]
     # One after the other: mapped orthogonal initialisers can hang on a CPU.
     states = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *(jax.jit(run.init)(key) for key in keys))
-    every = max(1, updates // evaluations)
+    every = updates // evaluations
 
     def advance(state: RunState) -> RunState:
         return jax.lax.fori_loop(0, every, lambda _, state: run.step(state)[0], state)
@@ -142,7 +143,7 @@ def train(
         seconds += time.perf_counter() - started
         policies = jax.vmap(run.outcome)(states)
         scored = [
-            # The stream of keys that selection uses elsewhere is not that of training.
+            # A stream of keys that training does not use.
             evaluator(jax.random.fold_in(jax.random.fold_in(key, 2**32 - 6), done), _pick(policies, index))
             for index, key in enumerate(keys)
         ]

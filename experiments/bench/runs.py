@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,12 +20,14 @@ from experiments.presets import (
     preset,
     preset_names,
 )
+from hades.files import write_atomically
 from hades.rl.settings import PPOSettings
 from hades.run_directory import RunDirectory
 
 Method = Literal["hades-r", "hades-f", "es", "ppo"]
 METHODS: tuple[Method, ...] = get_args(Method)
 _ENDLESS = 10**6
+_COMMAND_FILE = "bench_command.json"
 # A generation takes as many environment steps as its episodes last, an update of PPO always the same number.
 _GENERATIONS, _EVALUATIONS = 5, 40
 
@@ -119,9 +122,10 @@ def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
 
 def _run(job: Job) -> Curve:
     directory = RunDirectory(job.out)
-    if not _is_done(directory, job.budget):
+    if not _is_done(directory, job):
         print(f"{job.env} {job.method} seed {job.seed} ...", file=sys.stderr, flush=True)
         start_process(job.command)
+        write_atomically(directory.path / _COMMAND_FILE, json.dumps(job.command) + "\n")
     return read_curve(directory)
 
 
@@ -138,11 +142,10 @@ def start_process(arguments: Sequence[str]) -> None:
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}: {last}")
 
 
-def _is_done(directory: RunDirectory, budget: int) -> bool:
-    if not directory.summary.exists():
-        return False
-    rows = directory.read_metrics()
-    return bool(rows) and rows[-1]["total_env_steps"] >= budget
+def _is_done(directory: RunDirectory, job: Job) -> bool:
+    """Whether this very command has come to its end there; another one is resumed, or refused by the command itself."""
+    file = directory.path / _COMMAND_FILE
+    return file.exists() and json.loads(file.read_text()) == job.command
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

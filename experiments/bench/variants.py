@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from hades.dataset import SyntheticDataset
-from hades.evaluation import DatasetEvaluator, Evaluation, zero_dataset
+from hades.evaluation import DatasetEvaluator, Evaluation
 from hades.settings import CloningSettings
 
 OWN, ZERO, UNTRAINED = "the file's own", "zero dataset", "untrained policy"
@@ -26,11 +26,7 @@ def describe(cloned: CloningSettings) -> str:
 
 def references(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDataset) -> dict[str, Evaluation]:
     """Returns of the file's own inner loop: on the dataset, on zeros, and untrained."""
-    return {
-        OWN: evaluator(key, dataset),
-        ZERO: evaluator(key, zero_dataset(dataset)),
-        UNTRAINED: evaluator.untrained(key, dataset.normalizer()),
-    }
+    return {OWN: evaluator(key, dataset), **evaluator.references(key, dataset)}
 
 
 def threshold_return(own: float, threshold: float) -> float:

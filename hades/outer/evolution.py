@@ -166,7 +166,7 @@ def strategy_params(strategy: Any, population_size: int, settings: EvolutionSett
     """The parameters of an evosax algorithm.
 
     Raises:
-        ValueError: A temperature is given, and it has no recombination weights.
+        ValueError: A temperature is given, and it has no recombination weights; or fitness shaping is, and it has.
     """
     from evosax.algorithms.distribution_based.discovered_es import get_weights
 
@@ -174,6 +174,10 @@ def strategy_params(strategy: Any, population_size: int, settings: EvolutionSett
     names = {field.name for field in dataclasses.fields(params)}
     if "std_init" in names:
         params = params.replace(std_init=jnp.float32(settings.sigma))
+    if settings.fitness_shaping is not None and "weights" in names:
+        # Its update takes weights that are large for the best; shaped values would send it to the worst.
+        known = f"{settings.strategy} weighs candidates by its own ranks, expected none"
+        raise ValueError(f"fitness_shaping: {known}, got {settings.fitness_shaping}")
     if settings.temperature is not None:
         if "weights" not in names:
             raise ValueError(f"temperature: {settings.strategy} has no recombination weights to temper")

@@ -102,7 +102,7 @@ class RegeneratedEvolution:
 
         values, counts = map_chunks(evaluate, draws, self._chunk)
         values, metrics = summarize(values.reshape(-1), jax.tree.map(jnp.ravel, counts))
-        # Towards lower is what evosax's shapings and optimisers descend to.
+        # evosax minimises: Open_ES descends along shaped values, SNES climbs along weights by rank.
         weights = self._shaping(values[:, None], -values, search, self._params).reshape(self._draws, len(self._signs))
         return EvolutionState(self._tell(key, search, weights)), metrics
 

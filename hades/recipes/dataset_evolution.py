@@ -115,9 +115,9 @@ def distillation_run(
     mesh = population_mesh() if mesh is None else mesh
     if mesh.size > 1:
         fitness = shard_fitness(fitness, mesh)
-    evolution = make_evolution(
-        solutions.first(jax.random.key(0)), settings.population_size, settings.evolution, settings.rollout_chunk_size
-    )
+    chunk_size = settings.rollout_chunk_size and settings.rollout_chunk_size * mesh.size
+    first = solutions.first(jax.random.key(0))
+    evolution = make_evolution(first, settings.population_size, settings.evolution, chunk_size)
 
     def init(key: jax.Array) -> RunState:
         search_key, solution_key, statistics_key = jax.random.split(jax.random.fold_in(key, FIRST_STREAM), 3)

@@ -60,6 +60,8 @@ def neuroevolution(
 def paper_es_brax(**overrides: Any) -> NeuroevolutionSettings:
     """The published baseline on Brax, MLP 2x512: arXiv 2406.15042 and its released code.
 
+    Fitness shaping (centred ranks) and the decay rates of Adam are defaults of evosax and optax: theirs are not known.
+
     Args:
         **overrides: Fields of `NeuroevolutionSettings` that are to differ.
     """
@@ -109,7 +111,7 @@ def neuroevolution_run(
     mesh = population_mesh() if mesh is None else mesh
     if mesh.size > 1:
         fitness = shard_fitness(fitness, mesh)
-    chunk_size = None if settings.rollout_chunk_size is None else settings.rollout_chunk_size * mesh.size
+    chunk_size = settings.rollout_chunk_size and settings.rollout_chunk_size * mesh.size
     # The values do not matter here, and drawing them would compile the initialiser.
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

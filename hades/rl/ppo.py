@@ -147,7 +147,8 @@ def make_ppo(env: Environment, settings: PPOSettings) -> PPO:
     return PPO(env, settings, policy, critic, trainer.init, trainer.step, trainer.params)
 
 
-@dataclass(frozen=True)
+# Hashed by identity: an environment of a user need not be hashable.
+@dataclass(frozen=True, eq=False)
 class _Trainer:
     env: Environment
     settings: PPOSettings

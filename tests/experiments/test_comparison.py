@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments import launch
+from experiments.baseline import COMMANDS
 from experiments.bench import ppo, runs
 from experiments.bench.budget import summarize
 from experiments.bench.neuroevolution import compare, together
 from experiments.bench.runs import METHODS, Job, method_flags, parse_seeds, small_preset
 from experiments.curves import Curve
+from experiments.distill import COMMAND
 from experiments.settings import PPOCommandSettings
 from hades.rl import PPOSettings
 from hades.settings import NetworkSettings
@@ -37,7 +40,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def curve(steps: list[float], seconds: list[float], returns: list[float]) -> Curve:
-    return Curve(np.array(steps), np.array(seconds), np.array(returns), {})
+    summary = {"evaluations": {"untrained policy": {"mean": -1.0}}}
+    return Curve(np.array(steps), np.array(seconds), np.array(returns), summary)
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("0-4", (0, 1, 2, 3, 4)), ("7", (7,)), ("0,2,5-6", (0, 2, 5, 6))])
@@ -53,7 +57,7 @@ def test_seeds_that_are_none_are_refused(text: str) -> None:
 
 def test_a_curve_says_what_was_known_at_a_place() -> None:
     known = curve([10, 20], [1, 3], [5.0, 7.0]).at("env_steps", np.array([5, 10, 19, 20, 99]))
-    np.testing.assert_array_equal(known, [np.nan, 5, 5, 7, 7])
+    np.testing.assert_array_equal(known, [-1, 5, 5, 7, 7])
 
 
 def test_comparison_by_hand() -> None:
@@ -67,12 +71,20 @@ def test_comparison_by_hand() -> None:
     assert found["methods"]["es"]["at_equal_steps"]["scores"] == [4, 6]
     assert found["methods"]["es"]["at_equal_steps"]["iqm"] == 5
     assert found["methods"]["es"]["at_equal_seconds"]["iqm"] == 5
-    # The second run of PPO was first evaluated after 3 seconds.
-    assert found["methods"]["ppo"]["at_equal_seconds"]["scores"] == [2, None]
+    # The second run of PPO was first evaluated after 3 seconds: before, it was untrained.
+    assert found["methods"]["ppo"]["at_equal_seconds"]["scores"] == [2, -1]
     assert found["methods"]["ppo"]["steps_per_second"] == pytest.approx(20 / 9)
     # 4 beats 3, 6 beats 5 and 3.
     assert found["probability_of_improvement"]["es"]["ppo"]["probability"] == 0.75
     assert found["probability_of_improvement"]["ppo"]["es"]["probability"] == 0.25
+
+
+def test_what_lies_behind_the_budget_does_not_count_and_what_is_not_finite_is_the_worst() -> None:
+    curves = {"es": [curve([10, 30], [1, 2], [4.0, 9.0])], "ppo": [curve([10, 20], [1, 2], [2.0, np.nan])]}
+    found = compare(curves, 20)  # type: ignore[arg-type]
+    assert found["methods"]["es"]["at_equal_steps"]["scores"] == [4]
+    assert found["methods"]["ppo"]["at_equal_steps"]["scores"] == [2]
+    assert found["probability_of_improvement"]["es"]["ppo"]["probability"] == 1
 
 
 def test_environments_together_by_hand() -> None:
@@ -87,6 +99,8 @@ def test_environments_together_by_hand() -> None:
         {
             "a": report(10, {"es": [110, 110], "ppo": [60, 60]}),
             "b": report(-500, {"es": [-400, -400], "ppo": [-100, -100]}),
+            # Nothing was learned.
+            "c": report(7, {"es": [5, 5], "ppo": [7, 7]}),
         }
     )
     # es: 1, 1 and 0.25, 0.25; ppo: 0.5, 0.5 and 1, 1. A quarter is cut off at each end.
@@ -106,10 +120,15 @@ def test_scores_of_sizes_by_hand() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_share_the_network_of_the_preset(method: str) -> None:
     assert small_preset(method, "gymnax/Breakout-MinAtar") == "breakout"  # type: ignore[arg-type]
-    flags = method_flags(method, "gymnax/Breakout-MinAtar", 81920)  # type: ignore[arg-type]
+    first, *flags = method_flags(method, "gymnax/Breakout-MinAtar", 81920)  # type: ignore[arg-type]
+    command = COMMAND if first == "distill" else COMMANDS[flags.pop(0)]
+    settings: Any = launch.resolve(command, flags)
+    assert settings.env == "gymnax/Breakout-MinAtar"
+    assert settings.settings.method == method
+    network = settings.settings.cloning if first == "distill" else settings.settings.network
+    assert (network.hidden_sizes, network.activation) == ((64, 64), "relu")
     if method == "ppo":
-        assert flags[flags.index("--network.hidden-sizes") + 1 :] == ["64", "64"]
-        assert flags[flags.index("--anneal-updates") + 1] == "10"
+        assert settings.settings.anneal_updates == 10
     assert small_preset(method, "diagnostic/match") is None  # type: ignore[arg-type]
 
 

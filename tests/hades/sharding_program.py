@@ -70,9 +70,10 @@ def generation_on_devices(method: str) -> dict[str, object]:
     for count in (1, 8):
         mesh = population_mesh(jax.devices()[:count])
         run = hades.recipes.from_settings(env, SETTINGS[method], mesh=mesh)
-        state, metrics = jax.jit(run.step)(run.init(jax.random.key(0)))
-        solution = [leaf.tolist() for leaf in jax.tree.leaves(run.outcome(state))]
-        results[str(count)] = {"fitness_mean": float(metrics["fitness_mean"]), "outcome": solution}
+        first = run.init(jax.random.key(0))
+        state, metrics = jax.jit(run.step)(first)
+        before, after = ([leaf.tolist() for leaf in jax.tree.leaves(run.outcome(at))] for at in (first, state))
+        results[str(count)] = {"fitness_mean": float(metrics["fitness_mean"]), "outcome": after, "before": before}
     return results
 
 

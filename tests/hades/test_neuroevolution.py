@@ -41,7 +41,6 @@ def test_fitness_is_the_return_of_each_candidate(chunk_size):
     env = Match(num_actions=3, max_steps=8)
     policy = policies.mlp(env, hidden_sizes=(), kernel_init="lecun_normal")
     rollout = make_rollout(env, policy, num_episodes=4, action_selection="mode")
-    networks = jax.lax.map(policy.init, jax.random.split(jax.random.key(0), 3))
     # A head that copies the one-hot observation always matches, one with a constant logit does in a third of the steps.
     kernels = jnp.stack([10 * jnp.eye(3), jnp.zeros((3, 3)), -10 * jnp.eye(3)])
     networks = {"head": {"kernel": kernels, "bias": jnp.zeros((3, 3))}}

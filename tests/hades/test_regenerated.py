@@ -138,6 +138,13 @@ def test_values_that_are_not_finite_are_counted_and_stand_as_the_worst():
         return jnp.where(values < -5, jnp.nan, values), {}
 
     state = evolution.init(jax.random.key(0), START)
+    _, told = evolution.step(
+        jax.random.key(2), state, lambda population: (objective(population)[0].at[0].set(jnp.nan), {})
+    )
+    # In chunks of two, the first of each is not finite, and stands as the worst of the others.
+    assert told["non_finite"] == 4
+    assert np.isfinite(told["fitness_worst"])
+    assert told["fitness_worst"] <= told["fitness_mean"]
     counts = 0
     for index in range(20):
         state, metrics = evolution.step(jax.random.fold_in(jax.random.key(2), index), state, spoiled)

@@ -58,7 +58,8 @@ def test_a_generation_does_not_depend_on_the_number_of_devices(results, method):
     np.testing.assert_allclose(many["fitness_mean"], one["fitness_mean"], rtol=1e-5)
     for left, right in zip(many["outcome"], one["outcome"], strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
-    assert max(np.abs(leaf).max() for leaf in one["outcome"]) > 0
+    # An update that does nothing would not depend on devices either.
+    assert any(np.abs(np.subtract(*leaves)).max() > 0 for leaves in zip(one["outcome"], one["before"], strict=True))
 
 
 def test_the_mesh_has_one_axis_over_all_devices():

@@ -55,13 +55,12 @@ class Job:
     @property
     def command(self) -> list[str]:
         """The arguments of `hades` that begin or resume the run."""
-        ends = ["--num-generations", str(_ENDLESS), "--max-env-steps", str(self.budget)]
-        flags = [*method_flags(self.method, self.env, self.budget), "--seed", str(self.seed), *ends]
+        flags = [*method_flags(self.method, self.env, self.budget), "--seed", str(self.seed)]
         return [*flags, "--out", str(self.out), "--resume", *self.flags]
 
 
 def method_flags(method: Method, env: str, budget: int) -> list[str]:
-    """The verb and the flags that make a method comparable with the others on an environment.
+    """The verb and the flags that make a method comparable with the others on an environment, up to a budget.
 
     All have the network of the small preset of HaDES for the environment, where there is one; the learning rate of PPO
     falls to zero at the end of the budget.
@@ -73,6 +72,7 @@ def method_flags(method: Method, env: str, budget: int) -> list[str]:
     """
     name = small_preset(method, env)
     begin = ["--env", env] if name is None else ["--preset", name]
+    begin += ["--num-generations", str(_ENDLESS), "--max-env-steps", str(budget)]
     if method == "hades-r":
         return ["distill", *begin, *_evaluated_every(_GENERATIONS)]
     if method == "hades-f":

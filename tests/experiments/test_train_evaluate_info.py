@@ -117,7 +117,9 @@ def test_damaged_policy_is_one_sentence(hades: Callable[..., Outcome], policy: P
 def test_baselines_need_a_dataset(hades: Callable[..., Outcome], policy: Path) -> None:
     outcome = hades("evaluate", policy, "--baselines")
     assert outcome.code == 2
-    assert outcome.complaint == "hades evaluate: --baselines: expected a dataset or a run, got a policy file"
+    assert (
+        outcome.complaint == "hades evaluate: --baselines: expected a dataset or a run of hades distill, got a policy"
+    )
 
 
 def test_evaluation_says_what_the_contract_says(hades: Callable[..., Outcome], finished_run: Path) -> None:

@@ -39,14 +39,15 @@ def budget_figure(sizes: Mapping[int, Mapping[str, Any]], title: str) -> Figure:
     add_header(figure, title, [_NOTE])
     axes = add_axes(figure, 0.9, top, WIDTH - 1.1, HEIGHT)
     places = np.array(list(sizes), float)
-    for color, outcome in zip(PALETTE, ("last dataset", "best dataset"), strict=False):
+    # Drawn beside each other, as one would hide the other where both are the best possible.
+    for color, outcome, shift in zip(PALETTE, ("last dataset", "best dataset"), (0.97, 1.03), strict=False):
         entries = [entry[outcome] for entry in sizes.values()]
         middle = np.array([entry["iqm"] for entry in entries])
         low, high = np.array([entry["ci95"] for entry in entries]).T
         # A percentile interval may lie beside its middle, and error bars of negative length are refused.
         errors = np.maximum((middle - low, high - middle), 0)
-        axes.errorbar(places, middle, errors, color=color, marker="o", ms=4, lw=1.6, capsize=3, label=outcome)
-        for place, entry in zip(places, entries, strict=True):
+        axes.errorbar(shift * places, middle, errors, color=color, marker="o", ms=4, lw=1.6, capsize=3, label=outcome)
+        for place, entry in zip(shift * places, entries, strict=True):
             axes.plot([place] * len(entry["scores"]), entry["scores"], ".", color=color, ms=4, alpha=0.5)
     zeros = [entry["zero dataset"] for entry in sizes.values()]
     axes.plot(places, zeros, color=MUTED, lw=1.1, linestyle=(0, (6, 3)), label="zero dataset")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the results in this folder again, on two CPU cores in about three hours; runs that are there go on. From the
-# root of the repository: experiments/results/make.sh [FOLDER OF RUNS]
+# Makes the results of the comparisons in this folder again, on two CPU cores in some hours; runs that are there go on.
+# From the root of the repository: experiments/results/make.sh [FOLDER OF RUNS]
 set -euo pipefail
 runs=${1:-runs/results}
 out=experiments/results
@@ -28,6 +28,11 @@ $hades bench generalisation "$runs/cartpole-r" "$runs/cartpole-f" --num-inits 16
 # The number of pairs; the cost of each method; PPO over five seeds at once.
 $hades bench budget --dataset-sizes 2 4 16 64 --runs "$runs/budget" --out $out/budget
 $hades bench cost --out $out/cost_cartpole.json
+# ES at width 512 and population 2048, where the published code ran out of memory.
+$hades bench cost --env gymnax/Breakout-MinAtar --methods es --generations 1 --out $out/cost_es_width512.json \
+  --flags="--population-size 2048 --num-episodes 8 --network.hidden-sizes 512 512 --evolution.strategy SNES
+  --evolution.sigma 0.03 --evolution.learning-rate 1.0 --evolution.optimizer sgd --evolution.fitness-shaping None
+  --evolution.temperature 20 --evolution.perturbations regenerated --rollout-chunk-size 16"
 for preset in cartpole:409600 inverted-pendulum:1000000 breakout:1500000 asterix:1000000 hopper:500000; do
   name=${preset%%:*}
   $hades bench ppo --preset "$name" --env-steps "${preset##*:}" --out "$out/ppo/${name//-/_}.json"

@@ -179,13 +179,14 @@ def make_step(run: Run, state: RunState) -> StraightforwardStep:
     def step(state: RunState) -> tuple[RunState, Metrics, Everything]:
         search_key, keys = generation_keys(state, settings)
 
-        def objective(population: PyTree) -> tuple[jax.Array, dict[str, Any]]:
-            everything = fitness(keys, datasets_of(population, run.env), state.normalizer)
-            return everything.values, {"everything": everything}
+        seen: list[Everything] = []
+
+        def objective(population: PyTree) -> tuple[jax.Array, Metrics]:
+            seen.append(fitness(keys, datasets_of(population, run.env), state.normalizer))
+            return seen[0].values, {}
 
         outer, metrics = evolution.step(search_key, state.outer, objective)
-        everything: Any = metrics.pop("everything")
-        return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics, everything
+        return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics, seen[0]
 
     return step
 

@@ -54,7 +54,7 @@ def test_help_explains_every_flag_in_a_sentence(hades: Callable[..., Outcome], v
     wanted = {
         "distill": {"--env", "--out", "--preset", "--method", "--dataset-size", "--population-size",
                     "--num-generations", "--seed", "--resume", "--cloning.num-steps", "--evolution.sigma"},
-        "merge": {"--out", "--task-one-hot", "--task-scale", "--cloning.hidden-sizes"},
+        "merge": {"--out", "--shared-places", "--task-one-hot", "--cloning.hidden-sizes"},
         "train": {"PATH", "--env", "--out", "--cloning.hidden-sizes"},
         "evaluate": {"PATH", "--num-inits", "--num-episodes", "--seed"},
         "info": {"PATH"},
@@ -65,7 +65,9 @@ def test_help_explains_every_flag_in_a_sentence(hades: Callable[..., Outcome], v
 def test_unknown_verb_is_refused_with_those_that_there_are(hades: Callable[..., Outcome]) -> None:
     outcome = hades("destill")
     assert outcome.code == 2
-    assert outcome.complaint.startswith("hades there is no verb 'destill', expected one of distill, merge, train")
+    assert outcome.complaint.startswith(
+        "hades there is no verb 'destill', expected one of distill, baseline, merge, train"
+    )
 
 
 @pytest.mark.parametrize(

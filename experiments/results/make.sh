@@ -25,6 +25,14 @@ $hades bench architectures "$runs/cartpole-r" --out $out/architectures.json
 $hades bench generalisation "$runs/cartpole-r" "$runs/cartpole-f" --num-inits 16 --num-episodes 8 \
   --out $out/generalisation_cartpole.json
 
+# The published Brax pairs; REFERENCE is the folder of published datasets.
+reference=${REFERENCE:-../shared/reference/hades}
+coarse="--num-inits 4 --num-episodes 2 --depths 1 2 3 --learning-rate-factors 0.3 1 3 --step-factors 0.5 1 2"
+$hades bench generalisation "$reference/hopper_hades-r_N4_fixed_seed0.npz" $coarse --widths 64 256 512 \
+  --out $out/generalisation_brax.json
+$hades bench generalisation "$reference/walker2d_hades-r_N4_fixed_seed0.npz" $coarse --widths 256 512 \
+  --panels size optimiser budget --out $out/generalisation_walker2d.json
+
 # The number of pairs; the cost of each method; PPO over five seeds at once.
 $hades bench budget --dataset-sizes 2 4 16 64 --runs "$runs/budget" --out $out/budget
 $hades bench cost --out $out/cost_cartpole.json

@@ -88,3 +88,12 @@ def test_a_state_of_another_kind_is_refused(tmp_path, change):
 def test_nothing_to_restore_is_said(tmp_path):
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="expected a checkpoint, found none"):
         checkpoints.restore(make_state(0))
+
+
+def test_arrays_without_elements_come_back_as_they_are(tmp_path):
+    state = {"contacts": jnp.zeros((0, 3)), "x": jnp.arange(2.0)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        _, restored, _ = checkpoints.restore({"contacts": jnp.ones((0, 3)), "x": jnp.zeros(2)})
+    assert restored["contacts"].shape == (0, 3)
+    np.testing.assert_array_equal(restored["x"], [0, 1])

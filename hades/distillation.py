@@ -18,9 +18,10 @@ from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
 from hades.policy_file import TrainedPolicy
 from hades.progress import ProgressReport
-from hades.run import OUTCOMES, Evaluator, Metrics, Outcome, OutcomeKind, Run, RunState
+from hades.run import OUTCOMES, Evaluator, Outcome, OutcomeKind, Run, RunState
 from hades.run_directory import RunDirectory
 from hades.settings import LoopSettings, to_dict
+from hades.types import Metrics
 
 Row = dict[str, Any]
 Callback = Callable[[RunState, Row], None]

@@ -13,9 +13,8 @@ from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
 from hades.normalization import Normalizer
 from hades.policy_file import TrainedPolicy
-from hades.types import Environment, PyTree
+from hades.types import Environment, Metrics, PyTree
 
-Metrics: TypeAlias = dict[str, jax.Array]
 OutcomeKind: TypeAlias = Literal["dataset", "policy"]
 
 Outcome = TypeVar("Outcome", SyntheticDataset, TrainedPolicy)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 
 PyTree = Any
 """Any nest of arrays that JAX can flatten."""
+
+Metrics: TypeAlias = dict[str, jax.Array]
+"""Arrays by name; of a generation or update scalars."""
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from hades.dataset import SyntheticDataset
 from hades.fitness import FitnessKeys, init_networks
 from hades.normalization import Normalizer
 from hades.outer.evolution import Evolution
-from hades.run import Metrics, Run, RunState
+from hades.run import Run, RunState
 from hades.settings import HadesSettings
-from hades.types import Continuous, Environment, PyTree
+from hades.types import Continuous, Environment, Metrics, PyTree
 
 
 @struct.dataclass

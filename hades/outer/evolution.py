@@ -13,9 +13,8 @@ import optax
 from flax import struct
 
 from hades.settings import EvolutionSettings, FitnessShaping
-from hades.types import PyTree
+from hades.types import Metrics, PyTree
 
-Metrics: TypeAlias = dict[str, jax.Array]
 Objective: TypeAlias = Callable[[PyTree], tuple[jax.Array, Metrics]]
 """Maps candidates, `[candidates]` in front of each leaf, to values `[candidates]`, higher is better, and to what else
 it counted of each, also `[candidates]`."""

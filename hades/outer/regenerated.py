@@ -11,9 +11,9 @@ import optax
 from flax import struct
 
 from hades.fitness import map_chunks, pad_rows
-from hades.outer.evolution import EvolutionState, Metrics, Objective, build_strategy, strategy_params, summarize
+from hades.outer.evolution import EvolutionState, Objective, build_strategy, strategy_params, summarize
 from hades.settings import EvolutionSettings
-from hades.types import PyTree
+from hades.types import Metrics, PyTree
 
 _STRATEGIES = ("Open_ES", "SNES")
 

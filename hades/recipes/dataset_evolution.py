@@ -12,15 +12,13 @@ from jax.sharding import Mesh
 from hades import cloning
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator
-from hades.fitness import FitnessKeys, make_fitness
+from hades.fitness import make_fitness
 from hades.metadata import EvaluationSummary
 from hades.normalization import Normalizer
-from hades.outer import make_evolution
-from hades.recipes.shared import FIRST_STREAM, describe_run, initial_normalizer, resolve_normalization
+from hades.recipes.shared import describe_run, evolve, resolve_normalization
 from hades.rollout import make_rollout
-from hades.run import Metrics, Run, RunState
+from hades.run import Run, RunState
 from hades.settings import CloningSettings, EvolutionSettings, HadesSettings
-from hades.sharding import population_mesh, shard_fitness
 from hades.types import Discrete, Environment, PyTree
 
 
@@ -112,31 +110,20 @@ def distillation_run(
         env, clone.policy, settings.num_episodes, settings.action_selection, settings.normalization_envs
     )
     fitness = make_fitness(clone, rollout, settings.cloning_chunk_size, settings.rollout_chunk_size)
-    mesh = population_mesh() if mesh is None else mesh
-    if mesh.size > 1:
-        fitness = shard_fitness(fitness, mesh)
-    chunk_size = settings.rollout_chunk_size and settings.rollout_chunk_size * mesh.size
-    first = solutions.first(jax.random.key(0))
-    evolution = make_evolution(first, settings.population_size, settings.evolution, chunk_size)
-
-    def init(key: jax.Array) -> RunState:
-        search_key, solution_key, statistics_key = jax.random.split(jax.random.fold_in(key, FIRST_STREAM), 3)
-        first = normalizer or initial_normalizer(statistics_key, env, settings)
-        return RunState(key, jnp.int32(0), evolution.init(search_key, solutions.first(solution_key)), first)
-
-    def step(state: RunState) -> tuple[RunState, Metrics]:
-        search_key, fitness_key = jax.random.split(jax.random.fold_in(state.key, state.generation))
-        keys = FitnessKeys.draw(fitness_key, settings.num_inits, settings.init_seed)
-
-        def objective(population: PyTree) -> tuple[jax.Array, Metrics]:
-            result = fitness(keys, jax.vmap(solutions.dataset)(population), state.normalizer)
-            return result.values, {"env_steps": jnp.sum(result.lengths, axis=(1, 2))}
-
-        outer, metrics = evolution.step(search_key, state.outer, objective)
-        return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics
+    loop = evolve(
+        env,
+        settings,
+        fitness,
+        solutions.first,
+        jax.vmap(solutions.dataset),
+        num_inits=settings.num_inits,
+        init_seed=settings.init_seed,
+        mesh=mesh,
+        normalizer=normalizer,
+    )
 
     def dataset(state: RunState) -> SyntheticDataset:
-        mean = solutions.dataset(evolution.solution(state.outer))
+        mean = solutions.dataset(loop.solution(state))
         return dataclasses.replace(mean, observation_mean=state.normalizer.mean, observation_std=state.normalizer.std)
 
     def describe(dataset: SyntheticDataset, seed: int, evaluation: EvaluationSummary | None = None) -> SyntheticDataset:
@@ -154,7 +141,7 @@ def distillation_run(
             settings.init_seed,
         )
 
-    return Run(env, settings, "dataset", init, step, dataset, describe, make_evaluator)
+    return Run(env, settings, "dataset", loop.init, loop.step, dataset, describe, make_evaluator)
 
 
 def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:

@@ -11,22 +11,14 @@ from jax.sharding import Mesh
 
 from hades import policies
 from hades.evaluation import PolicyEvaluator
-from hades.fitness import FitnessKeys, make_policy_fitness
+from hades.fitness import make_policy_fitness
 from hades.metadata import EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
-from hades.outer import make_evolution
 from hades.policy_file import TrainedPolicy
-from hades.recipes.shared import (
-    FIRST_STREAM,
-    architecture_only,
-    describe_run,
-    initial_normalizer,
-    resolve_normalization,
-)
+from hades.recipes.shared import architecture_only, describe_run, evolve, resolve_normalization
 from hades.rollout import make_rollout
-from hades.run import Metrics, Run, RunState
+from hades.run import Run, RunState
 from hades.settings import EvolutionSettings, NetworkSettings, NeuroevolutionSettings
-from hades.sharding import population_mesh, shard_fitness
 from hades.types import Environment, PyTree
 
 
@@ -108,34 +100,15 @@ def neuroevolution_run(
     policy = policies.from_settings(env, settings.network)
     rollout = make_rollout(env, policy, settings.num_episodes, settings.action_selection, settings.normalization_envs)
     fitness = make_policy_fitness(rollout, settings.rollout_chunk_size)
-    mesh = population_mesh() if mesh is None else mesh
-    if mesh.size > 1:
-        fitness = shard_fitness(fitness, mesh)
-    chunk_size = settings.rollout_chunk_size and settings.rollout_chunk_size * mesh.size
-    # The values do not matter here, and drawing them would compile the initialiser.
-    shapes = jax.eval_shape(policy.init, jax.random.key(0))
-    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    evolution = make_evolution(blank, settings.population_size, settings.evolution, chunk_size)
 
-    def init(key: jax.Array) -> RunState:
-        search_key, network_key, statistics_key = jax.random.split(jax.random.fold_in(key, FIRST_STREAM), 3)
-        first = normalizer or initial_normalizer(statistics_key, env, settings)
-        solution = blank if settings.zero_init else policy.init(network_key)
-        return RunState(key, jnp.int32(0), evolution.init(search_key, solution), first)
+    def first(key: jax.Array) -> PyTree:
+        network = policy.init(key)
+        return jax.tree.map(jnp.zeros_like, network) if settings.zero_init else network
 
-    def step(state: RunState) -> tuple[RunState, Metrics]:
-        search_key, fitness_key = jax.random.split(jax.random.fold_in(state.key, state.generation))
-        keys = FitnessKeys.draw(fitness_key, num_inits=1)
-
-        def objective(networks: PyTree) -> tuple[jax.Array, Metrics]:
-            result = fitness(keys, networks, state.normalizer)
-            return result.values, {"env_steps": jnp.sum(result.lengths, axis=(1, 2))}
-
-        outer, metrics = evolution.step(search_key, state.outer, objective)
-        return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics
+    loop = evolve(env, settings, fitness, first, lambda networks: networks, mesh=mesh, normalizer=normalizer)
 
     def trained(state: RunState) -> TrainedPolicy:
-        return TrainedPolicy(PolicyParams(evolution.solution(state.outer), state.normalizer))
+        return TrainedPolicy(PolicyParams(loop.solution(state), state.normalizer))
 
     def describe(trained: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None) -> TrainedPolicy:
         cloning = architecture_only(settings.network)
@@ -147,4 +120,4 @@ def neuroevolution_run(
             env, policy, num_inits, num_episodes, settings.action_selection, settings.normalization_envs
         )
 
-    return Run(env, settings, "policy", init, step, trained, describe, make_evaluator)
+    return Run(env, settings, "policy", loop.init, loop.step, trained, describe, make_evaluator)

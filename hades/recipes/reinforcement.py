@@ -14,8 +14,8 @@ from hades.normalization import Normalizer
 from hades.policy_file import TrainedPolicy
 from hades.recipes.shared import FIRST_STREAM, architecture_only, describe_run, initial_normalizer
 from hades.rl.ppo import Hyperparameters, PPOSettings, make_ppo
-from hades.run import Metrics, Run, RunState
-from hades.types import Environment
+from hades.run import Run, RunState
+from hades.types import Environment, Metrics
 
 
 def ppo(env: Environment, *, normalizer: Normalizer | None = None, **settings: Any) -> Run[TrainedPolicy]:

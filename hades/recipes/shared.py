@@ -1,24 +1,31 @@
-"""What recipes have in common: normalisation, metadata, and the evaluation of policies."""
+"""What recipes have in common: the evolution of solutions, normalisation, and metadata."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeVar
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hades import policies
+from hades.fitness import FitnessFunction, FitnessKeys
 from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
 from hades.normalization import Normalizer, PolicyParams
+from hades.outer import make_evolution
 from hades.rollout import make_rollout
+from hades.run import RunState
 from hades.settings import (
     CloningSettings,
     NetworkSettings,
     PlaySettings,
     PopulationSettings,
 )
-from hades.types import Environment
+from hades.sharding import population_mesh, shard_fitness
+from hades.types import Environment, Metrics, PyTree
 
 FIRST_STREAM = np.uint32(2**32 - 1)
 """What `init` folds a run's key with. Generations count from 0 up and never meet it."""
@@ -37,6 +44,73 @@ def resolve_normalization(settings: Settings) -> Settings:
         raise ValueError("normalization_envs: expected none unless observation_normalization is running")
     envs = settings.normalization_envs or settings.num_episodes
     return dataclasses.replace(settings, normalization_envs=envs if running else None)
+
+
+class EvolutionLoop(NamedTuple):
+    """The functions of a run that evolves something.
+
+    Attributes:
+        init: `init(key)` returns the state before the first generation.
+        step: `step(state)` is one generation.
+        solution: `solution(state)` is the mean of the search distribution.
+    """
+
+    init: Callable[[jax.Array], RunState]
+    step: Callable[[RunState], tuple[RunState, Metrics]]
+    solution: Callable[[RunState], PyTree]
+
+
+def evolve(
+    env: Environment,
+    settings: PopulationSettings,
+    fitness: FitnessFunction,
+    first: Callable[[jax.Array], PyTree],
+    candidates: Callable[[PyTree], PyTree],
+    *,
+    num_inits: int = 1,
+    init_seed: int | None = None,
+    mesh: Mesh | None = None,
+    normalizer: Normalizer | None = None,
+) -> EvolutionLoop:
+    """The evolution of datasets and of policies: they differ in what a solution stands for.
+
+    Args:
+        env: Environment.
+        settings: Resolved.
+        fitness: Scores candidates `[population]`.
+        first: `first(key)` is the solution that a run begins with.
+        candidates: Maps solutions `[population]` to the candidates that they stand for.
+        num_inits: Initialisations that each candidate trains.
+        init_seed: The one initialisation of HaDES-F.
+        mesh: Devices that the population is spread over; all that JAX has if None.
+        normalizer: Given observation statistics, in place of those that `init` would measure.
+    """
+    mesh = population_mesh() if mesh is None else mesh
+    if mesh.size > 1:
+        fitness = shard_fitness(fitness, mesh)
+    chunk_size = settings.rollout_chunk_size and settings.rollout_chunk_size * mesh.size
+    # Only shapes matter here, and drawing numbers would compile.
+    shapes = jax.eval_shape(first, jax.random.key(0))
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    evolution = make_evolution(blank, settings.population_size, settings.evolution, chunk_size)
+
+    def init(key: jax.Array) -> RunState:
+        search_key, solution_key, statistics_key = jax.random.split(jax.random.fold_in(key, FIRST_STREAM), 3)
+        statistics = normalizer or initial_normalizer(statistics_key, env, settings)
+        return RunState(key, jnp.int32(0), evolution.init(search_key, first(solution_key)), statistics)
+
+    def step(state: RunState) -> tuple[RunState, Metrics]:
+        search_key, fitness_key = jax.random.split(jax.random.fold_in(state.key, state.generation))
+        keys = FitnessKeys.draw(fitness_key, num_inits, init_seed)
+
+        def objective(population: PyTree) -> tuple[jax.Array, Metrics]:
+            result = fitness(keys, candidates(population), state.normalizer)
+            return result.values, {"env_steps": jnp.sum(result.lengths, axis=(1, 2))}
+
+        outer, metrics = evolution.step(search_key, state.outer, objective)
+        return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics
+
+    return EvolutionLoop(init, step, lambda state: evolution.solution(state.outer))
 
 
 def initial_normalizer(key: jax.Array, env: Environment, settings: PlaySettings) -> Normalizer:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from hades.distributions import Categorical, DiagonalGaussian
-
-Metrics: TypeAlias = dict[str, jax.Array]
+from hades.types import Metrics
 
 
 @struct.dataclass

@@ -19,9 +19,9 @@ from hades.outer.evolution import replace_non_finite
 from hades.policies import Policy, ValueNetwork
 from hades.rl.advantages import discounted_returns, generalized_advantages
 from hades.rl.collection import Collect, Episodes, Transitions, begin, make_collect
-from hades.rl.losses import Batch, Metrics, ppo_loss
+from hades.rl.losses import Batch, ppo_loss
 from hades.rl.settings import PPOSettings, brax, cartpole, minatar
-from hades.types import Environment, PyTree
+from hades.types import Environment, Metrics, PyTree
 
 __all__ = [
     "PPO",

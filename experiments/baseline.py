@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments import launch
-from experiments.cli import BadArgumentsError
+from experiments.cli import BadArgumentsError, usage
 from experiments.presets import neuroevolution_preset, ppo_preset
 from experiments.settings import NeuroevolutionCommandSettings, PPOCommandSettings
 
@@ -26,8 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         BadArgumentsError: There is no baseline of that name.
     """
     if arguments and arguments[0] in ("-h", "--help"):
-        lines = [f"  {name:<5}{summary}" for name, summary in _SUMMARIES.items()]
-        print("\n".join(["usage: hades baseline NAME [--help] ...", "", *lines]))
+        print(usage("hades baseline NAME", _SUMMARIES))
         return 0
     if not arguments or arguments[0] not in COMMANDS:
         found = f", got {arguments[0]!r}" if arguments else ""

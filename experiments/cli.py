@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+        print(usage("hades VERB", {name: verb.summary for name, verb in _VERBS.items()}))
         return _DONE if arguments else _BAD_ARGUMENTS
     if arguments[0] == "--version":
         from hades._version import __version__
@@ -92,9 +92,11 @@ def _say(sentence: str, code: int) -> int:
     return code
 
 
-def _usage() -> str:
-    lines = [f"  {name:<10}{verb.summary}" for name, verb in _VERBS.items()]
-    return "\n".join(["usage: hades VERB [--help] ...", "", *lines])
+def usage(command: str, summaries: Mapping[str, str]) -> str:
+    """What a command prints as help where a name is to follow it: the names, and what each is."""
+    width = max(map(len, summaries)) + 2
+    lines = [f"  {name:<{width}}{summary}" for name, summary in summaries.items()]
+    return "\n".join([f"usage: {command} [--help] ...", "", *lines])
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ PAPER_BRAX = (
 )
 PAPER_MINATAR = ("Asterix", "Breakout", "Freeway", "SpaceInvaders")
 _SMALL = ("cartpole", "acrobot", "pendulum", "mountaincar", "hopper", "inverted-pendulum")
-_NETWORK_FIELDS = dataclasses.fields(NetworkSettings)
 _LOOP = LoopSettings(evaluate_every=20, evaluation_inits=16, evaluation_episodes=8)
 
 
@@ -168,13 +167,20 @@ def _counterpart(name: str) -> NeuroevolutionCommandSettings:
     shared["evolution"] = dataclasses.replace(hades.evolution, sigma=0.1, learning_rate=0.03)
     # As many rollouts of a candidate, where HaDES plays with several inits.
     shared["num_episodes"] = hades.num_episodes * hades.num_inits
-    network = NetworkSettings(**{field.name: getattr(hades.cloning, field.name) for field in _NETWORK_FIELDS})
+    network = _network(hades.cloning)
     return NeuroevolutionCommandSettings(
         env=distil.env,
         options=distil.options,
         num_generations=distil.num_generations,
         loop=distil.loop,
         settings=NeuroevolutionSettings(**shared, network=network),
+    )
+
+
+def _network(cloning: CloningSettings) -> NetworkSettings:
+    """The policy that is cloned, apart from how."""
+    return NetworkSettings(
+        **{field.name: getattr(cloning, field.name) for field in dataclasses.fields(NetworkSettings)}
     )
 
 
@@ -197,7 +203,7 @@ def _ppo_builders() -> dict[str, Callable[[], PPOCommandSettings]]:
 def _ppo_counterpart(name: str) -> PPOCommandSettings:
     """PPO in the environment of a small preset of HaDES, with the network that it clones."""
     distil = preset(name)
-    network = NetworkSettings(**{field.name: getattr(distil.settings.cloning, field.name) for field in _NETWORK_FIELDS})
+    network = _network(distil.settings.cloning)
     continuous = name not in ("cartpole", "acrobot")
     settings = ppo.cartpole(network=network)
     if continuous:

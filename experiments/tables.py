@@ -11,9 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hades.evaluation import Evaluation, bootstrap_interval
+from hades.evaluation import Evaluation
 from hades.multitask import NAME
 from hades.multitask_evaluation import TaskScores
+from hades.statistics import bootstrap_interval, interquartile_mean
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
@@ -32,13 +33,30 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def interval(ends: Sequence[float]) -> str:
+    """The two ends of an interval.
+
+    Example:
+        >>> interval((1.0, 2.25))
+        '[1, 2.25]'
+    """
+    low, high = ends
+    return f"[{low:.4g}, {high:.4g}]"
+
+
+def score(values: np.ndarray) -> dict[str, Any]:
+    """What a comparison says of the runs of one method: `scores`, their interquartile mean `iqm`, and its `ci95`."""
+    ends = bootstrap_interval(values, interquartile_mean)
+    return {"scores": values.tolist(), "iqm": float(interquartile_mean(values)), "ci95": list(ends)}
+
+
 def render(title: str, evaluations: Mapping[str, Evaluation]) -> str:
     """A table of returns, one row each."""
     rows = [
         (
             name,
             f"{evaluation.mean:.4g}",
-            f"[{evaluation.ci95[0]:.4g}, {evaluation.ci95[1]:.4g}]",
+            interval(evaluation.ci95),
             f"{evaluation.std:.3g}",
             f"{evaluation.num_inits} x {evaluation.num_episodes}",
         )
@@ -70,7 +88,7 @@ zero dataset; ratio: joint / single."""
 
 
 def _mean(evaluation: Evaluation) -> str:
-    return f"{evaluation.mean:.4g} [{evaluation.ci95[0]:.4g}, {evaluation.ci95[1]:.4g}]"
+    return f"{evaluation.mean:.4g} {interval(evaluation.ci95)}"
 
 
 def summary_tasks(names: Sequence[str], scores: Sequence[TaskScores]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from experiments.cli import BadArgumentsError
+from experiments.cli import BadArgumentsError, usage
 
 _SUMMARIES = {
     "budget": "what the number of synthetic pairs buys",
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         BadArgumentsError: There is no benchmark of that name.
     """
     if arguments and arguments[0] in ("-h", "--help"):
-        print(_usage())
+        print(usage("hades bench NAME", _SUMMARIES))
         return 0
     known = ", ".join(_SUMMARIES)
     if not arguments:
@@ -36,8 +36,3 @@ def main(arguments: Sequence[str]) -> int:
     if name not in _SUMMARIES:
         raise BadArgumentsError(f"there is no benchmark {name!r}, expected one of {known}")
     return int(importlib.import_module(f"experiments.bench.{name}").main(rest))
-
-
-def _usage() -> str:
-    lines = [f"  {name:<16}{summary}" for name, summary in _SUMMARIES.items()]
-    return "\n".join(["usage: hades bench NAME [--help] ...", "", *lines])

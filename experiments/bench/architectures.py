@@ -161,7 +161,7 @@ def _render(
         (
             name,
             f"{evaluation.mean:.4g}",
-            f"[{evaluation.ci95[0]:.4g}, {evaluation.ci95[1]:.4g}]",
+            tables.interval(evaluation.ci95),
             f"{evaluation.num_inits} x {evaluation.num_episodes}",
             "" if name in scores else ("yes" if evaluation.mean >= threshold else "no"),
         )

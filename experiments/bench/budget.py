@@ -18,7 +18,6 @@ from experiments.bench.runs import Job, parse_seeds, run_all
 from experiments.pictures.budget import draw_budget
 from hades.files import write_atomically
 from hades.settings import require_positive
-from hades.statistics import bootstrap_interval, interquartile_mean
 
 _HEADER = ("pairs", "last dataset", "95 % interval", "best dataset", "95 % interval", "zero dataset")
 _OUTCOMES = ("last dataset", "best dataset")
@@ -100,9 +99,7 @@ def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Scores over seeds: of each outcome its `scores`, `iqm` and `ci95`, and the mean of the zero dataset's."""
     entry: dict[str, Any] = {}
     for outcome in _OUTCOMES:
-        scores = np.array([evaluation[outcome]["mean"] for evaluation in evaluations])
-        interval = bootstrap_interval(scores, interquartile_mean)
-        entry[outcome] = {"scores": scores.tolist(), "iqm": float(interquartile_mean(scores)), "ci95": list(interval)}
+        entry[outcome] = tables.score(np.array([evaluation[outcome]["mean"] for evaluation in evaluations]))
     entry["zero dataset"] = float(np.mean([evaluation["zero dataset"]["mean"] for evaluation in evaluations]))
     return entry
 
@@ -110,6 +107,5 @@ def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _row(size: int, entry: Mapping[str, Any]) -> tuple[str, ...]:
     cells = [str(size)]
     for outcome in _OUTCOMES:
-        low, high = entry[outcome]["ci95"]
-        cells += [f"{entry[outcome]['iqm']:.4g}", f"[{low:.4g}, {high:.4g}]"]
+        cells += [f"{entry[outcome]['iqm']:.4g}", tables.interval(entry[outcome]["ci95"])]
     return (*cells, f"{entry['zero dataset']:.4g}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from experiments import launch, tables
 from experiments.arguments import parse
 from experiments.baseline import COMMANDS
 from experiments.bench.measuring import compile_step
-from experiments.bench.memory import peak_bytes
+from experiments.bench.memory import measure_apart, peak_bytes
 from experiments.bench.results import deliver, provenance
 from experiments.bench.runs import METHODS, Method, method_flags
 from experiments.distill import COMMAND
@@ -80,13 +79,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _measure_apart(settings: CostSettings, method: Method) -> dict[str, Any]:
     print(f"measuring {method} ...", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "experiments.bench.cost", method, settings.env, str(settings.generations)]
-    done = subprocess.run([*command, *shlex.split(settings.flags)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ValueError(f"cost of {method} on {settings.env}: {last}")
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return measured
+    arguments = [method, settings.env, str(settings.generations), *shlex.split(settings.flags)]
+    return measure_apart("experiments.bench.cost", arguments, f"cost of {method} on {settings.env}")
 
 
 def measure(method: Method, env: str, generations: int, flags: Sequence[str]) -> dict[str, Any]:

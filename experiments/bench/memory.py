@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -30,13 +31,23 @@ def peak_memory(case: str, formulation: str, seed: int) -> dict[str, int]:
     Raises:
         ValueError: The process failed.
     """
-    command = [sys.executable, "-m", "experiments.bench.memory", case, formulation, str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    what = f"memory of {case}, {formulation}"
+    measured = measure_apart("experiments.bench.memory", [case, formulation, str(seed)], what)
+    return measured | {"peak_rss_bytes": measured["peak_bytes"] - measured["baseline_bytes"]}
+
+
+def measure_apart(module: str, arguments: Sequence[str], what: str) -> dict[str, Any]:
+    """Runs a module as a program in a process of its own, and returns the JSON object of its last line.
+
+    Raises:
+        ValueError: It failed; the message begins with `what` and has its last words.
+    """
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise ValueError(f"memory of {case}, {formulation}: {reason[0]}")
-    measured: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return measured | {"peak_rss_bytes": measured["peak_bytes"] - measured["baseline_bytes"]}
+        raise ValueError(f"{what}: {reason[0]}")
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -167,11 +167,16 @@ def compare(curves: Mapping[Method, Sequence[Curve]], env_steps: int) -> dict[st
     seconds = min(curve.seconds[-1] for runs in curves.values() for curve in runs)
     returns = np.concatenate([curve.returns for runs in curves.values() for curve in runs])
     worst = float(np.min(returns, where=np.isfinite(returns), initial=np.inf))
+
+    def finite(values: np.ndarray) -> np.ndarray:
+        # A score that is not finite counts as the worst return of all methods.
+        return np.where(np.isfinite(values), values, worst)
+
     methods: dict[str, Any] = {}
     for method, runs in curves.items():
         places = {"at_equal_steps": ("env_steps", env_steps), "at_equal_seconds": ("seconds", seconds)}
         methods[method] = {
-            name: _score(np.array([float(curve.at(axis, np.array(place))) for curve in runs]), worst)  # type: ignore[arg-type]
+            name: tables.score(finite(np.array([float(curve.at(axis, np.array(place))) for curve in runs])))  # type: ignore[arg-type]
             for name, (axis, place) in places.items()
         }
         times, steps = (np.array([getattr(curve, name)[-1] for curve in runs]) for name in ("seconds", "env_steps"))
@@ -201,13 +206,6 @@ def compare(curves: Mapping[Method, Sequence[Curve]], env_steps: int) -> dict[st
     }
 
 
-def _score(values: np.ndarray, worst: float) -> dict[str, Any]:
-    """Scores of runs; one that is not finite counts as the worst return of all methods."""
-    values = np.where(np.isfinite(values), values, worst)
-    interval = bootstrap_interval(values, interquartile_mean)
-    return {"scores": values.tolist(), "iqm": float(interquartile_mean(values)), "ci95": list(interval)}
-
-
 def _entry(curve: Curve) -> dict[str, Any]:
     return {
         "env_steps": curve.env_steps.tolist(),
@@ -223,8 +221,7 @@ def _rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
     for method, scores in compared["methods"].items():
         cells = [method]
         for name in ("at_equal_steps", "at_equal_seconds"):
-            low, high = scores[name]["ci95"]
-            cells += [f"{scores[name]['iqm']:.4g}", f"[{low:.4g}, {high:.4g}]"]
+            cells += [f"{scores[name]['iqm']:.4g}", tables.interval(scores[name]["ci95"])]
         rows.append((*cells, f"{scores['seconds']:.3g}", f"{scores['steps_per_second']:.3g}"))
     return rows
 

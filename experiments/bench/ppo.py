@@ -27,7 +27,6 @@ from hades import recipes
 from hades.evaluation import Evaluation
 from hades.run import Run, RunState
 from hades.settings import require_positive
-from hades.statistics import bootstrap_interval, interquartile_mean
 
 _HEADER = ("seed", "return", "95 % interval", "untrained policy")
 
@@ -73,22 +72,22 @@ def main(arguments: Sequence[str]) -> int:
     curves, compile_seconds = train(run, seeds, updates, settings.evaluations, settings.num_episodes)
     finals = [curve.summary["evaluations"] for curve in curves]
     scores = np.array([final["last policy"]["mean"] for final in finals])
-    interval = bootstrap_interval(scores, interquartile_mean)
+    score = tables.score(scores)
     result = provenance("ppo", arguments) | {
         "env": run.env.name,
         "env_options": dict(run.env.options),
         "env_steps": float(curves[0].env_steps[-1]),
         "compile_seconds": compile_seconds,
         "seconds": float(curves[0].seconds[-1]),
-        "iqm": float(interquartile_mean(scores)),
-        "ci95": list(interval),
+        "iqm": score["iqm"],
+        "ci95": score["ci95"],
         "seeds": [
             {"seed": seed, "env_steps": curve.env_steps.tolist(), "returns": curve.returns.tolist(), **final}
             for seed, curve, final in zip(seeds, curves, finals, strict=True)
         ],
     }
     print(tables.table(f"PPO, {run.env.name}", _HEADER, [_row(*pair) for pair in zip(seeds, finals, strict=True)]))
-    text = f"interquartile mean {result['iqm']:.4g} [{interval[0]:.4g}, {interval[1]:.4g}]"
+    text = f"interquartile mean {score['iqm']:.4g} {tables.interval(score['ci95'])}"
     print(f"{text} after {result['env_steps']:,.0f} steps each, {result['seconds']:.1f} s for all seeds at once")
     if settings.out is not None:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
@@ -166,10 +165,9 @@ def _pick(tree: Any, index: int) -> Any:
 
 
 def _row(seed: int, final: dict[str, Any]) -> tuple[str, ...]:
-    low, high = final["last policy"]["ci95"]
     return (
         str(seed),
         f"{final['last policy']['mean']:.4g}",
-        f"[{low:.4g}, {high:.4g}]",
+        tables.interval(final["last policy"]["ci95"]),
         f"{final['untrained policy']['mean']:.4g}",
     )

@@ -94,12 +94,11 @@ def _hades(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _row(result: dict[str, Any]) -> tuple[str, ...]:
-    low, high = result["best_dataset"]["ci95"]
     return (
         result["preset"],
         str(result["seed"]),
         f"{result['best_dataset']['mean']:.4g}",
-        f"[{low:.4g}, {high:.4g}]",
+        tables.interval(result["best_dataset"]["ci95"]),
         f"{result['baselines']['zero dataset']['mean']:.4g}",
         f"{result['baselines']['untrained policy']['mean']:.4g}",
         f"{result['run_seconds']:.0f}",

@@ -107,13 +107,12 @@ def _describe(settings: PublishedSettings, run: Run, result: Result) -> dict[str
 
 def _row(name: str, result: dict[str, Any]) -> tuple[str, ...]:
     peak = result["peak_device_memory_bytes"]
-    low, high = result["fresh_keys"]["ci95"]
     return (
         name,
         str(result["generations"]),
         f"{result['seconds_per_generation']['median']:.3g}",
         "unknown" if peak is None else f"{peak / 2**30:.2f}",
         f"{result['fresh_keys']['mean']:.4g}",
-        f"[{low:.4g}, {high:.4g}]",
+        tables.interval(result["fresh_keys"]["ci95"]),
         f"{result['zero_dataset']['mean']:.4g}",
     )

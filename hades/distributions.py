@@ -125,3 +125,64 @@ class Uniform:
         """Log-density of actions `[..., action_dim]`: minus infinity outside of the bounds."""
         inside = (action >= self.low) & (action <= self.high)
         return jnp.sum(jnp.where(inside, -jnp.log(self.high - self.low), -jnp.inf), axis=-1)
+
+
+@struct.dataclass
+class TanhGaussian:
+    """Independent normal components, squashed by tanh and scaled into bounds.
+
+    Attributes:
+        mean: Mean before tanh, `[..., action_dim]`.
+        log_std: Natural logarithm of the standard deviation before tanh, broadcast against `mean`.
+        low: Lower bound of actions, broadcast against `mean`.
+        high: Upper bound of actions, broadcast against `mean`.
+
+    Example:
+        >>> squashed = TanhGaussian(jnp.zeros(1), jnp.zeros(1), low=jnp.array([0.0]), high=jnp.array([4.0]))
+        >>> squashed.mode().tolist()
+        [2.0]
+    """
+
+    mean: jax.Array
+    log_std: jax.Array
+    low: jax.Array | float = -1.0
+    high: jax.Array | float = 1.0
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws actions, `[..., action_dim]`."""
+        return self._squash(self._before_tanh.sample(key))
+
+    def sample_with_log_prob(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draws actions `[..., action_dim]`; their log-density `[...]` is exact however near they are to a bound."""
+        inner = self._before_tanh.sample(key)
+        return self._squash(inner), self._log_prob_of_inner(inner)
+
+    def mode(self) -> jax.Array:
+        """The squashed means, `[..., action_dim]`: the medians, which stand for the mode as is usual."""
+        return self._squash(self.mean)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-density of actions `[..., action_dim]`, summed over components."""
+        unit = (action - self._center) / self._scale
+        limit = 1 - float(jnp.finfo(unit.dtype).eps)
+        return self._log_prob_of_inner(jnp.arctanh(jnp.clip(unit, -limit, limit)))
+
+    @property
+    def _before_tanh(self) -> DiagonalGaussian:
+        return DiagonalGaussian(self.mean, self.log_std)
+
+    @property
+    def _center(self) -> jax.Array | float:
+        return 0.5 * (self.low + self.high)
+
+    @property
+    def _scale(self) -> jax.Array | float:
+        return 0.5 * (self.high - self.low)
+
+    def _squash(self, inner: jax.Array) -> jax.Array:
+        return self._center + self._scale * jnp.tanh(inner)
+
+    def _log_prob_of_inner(self, inner: jax.Array) -> jax.Array:
+        # log(1 - tanh(x)^2) without cancellation.
+        log_slope = 2 * (math.log(2) - inner - jax.nn.softplus(-2 * inner)) + jnp.log(self._scale)
+        return self._before_tanh.log_prob(inner) - jnp.sum(log_slope, axis=-1)

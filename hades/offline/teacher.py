@@ -37,7 +37,7 @@ class Teacher:
     |---|---|---|
     | `actor_w0` ... | (outputs, inputs) | weights; the last layer gives mean and raw log-std, one behind the other |
     | `actor_b0` ... | (outputs,) | biases |
-    | `critic1_w0`, `critic1_b0`, `critic2_w0` ... | likewise | on observation and action, one behind the other; one output |
+    | `critic1_w0` ..., `critic2_w0` ... | likewise | on observation and action, one behind the other; one output |
     | `obs_mean`, `obs_std` | (observation_dim,) | both networks see (observation - mean) / std |
     | `log_std_multiplier`, `log_std_offset` | () | log_std = clip(multiplier * raw + offset, -20, 2) |
     | `action_low`, `action_high` | (action_dim,) | bounds of actions; -1 and 1 where absent |

@@ -11,11 +11,12 @@ from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from hades import policies
 from hades.dataset import SyntheticDataset
-from hades.distributions import Categorical, DiagonalGaussian, Distribution
+from hades.distributions import Categorical, Distribution
 from hades.normalization import PolicyParams
 from hades.policies import Policy, Spaces
 from hades.settings import CloningLoss, CloningSettings
@@ -31,9 +32,8 @@ def gaussian_nll(distribution: Distribution, dataset: SyntheticDataset) -> jax.A
 
 
 def mse(distribution: Distribution, dataset: SyntheticDataset) -> jax.Array:
-    """Mean over pairs of the squared distance between mean action and target, `[]`."""
-    mean, target = cast(DiagonalGaussian, distribution).mean, cast(jax.Array, dataset.actions)
-    return jnp.mean(jnp.sum(jnp.square(mean - target), axis=-1))
+    """Mean over pairs of the squared distance between the policy's mode (a Gaussian's mean) and the target, `[]`."""
+    return jnp.mean(jnp.sum(jnp.square(distribution.mode() - cast(jax.Array, dataset.actions)), axis=-1))
 
 
 def cross_entropy(distribution: Distribution, dataset: SyntheticDataset) -> jax.Array:
@@ -43,6 +43,12 @@ def cross_entropy(distribution: Distribution, dataset: SyntheticDataset) -> jax.
 
 
 LOSSES: dict[CloningLoss, LossFunction] = {"gaussian_nll": gaussian_nll, "mse": mse, "cross_entropy": cross_entropy}
+
+_Carry: TypeAlias = tuple[PyTree, optax.OptState]
+_Carried: TypeAlias = tuple[_Carry, None]
+
+# Apart from the indices of steps, which minibatches fold into the same key.
+_WINDOW_STREAM = np.uint32(2**32 - 1)
 
 # Far below what changes an update, but where a gradient is zero the derivative of Adam's square root stays finite:
 # without it, meta-gradients are NaN as soon as one parameter, such as the log-std under mse, has no gradient.
@@ -88,21 +94,54 @@ class BehaviourCloning:
         Returns:
             The parameters after `num_steps` steps, and nothing else: the optimiser's state stays inside.
         """
+        step = self._make_step(key, dataset)
+        body = jax.checkpoint(step) if self.rematerialize else step
+        (params, _), _ = jax.lax.scan(body, (params, self.optimizer.init(params)), jnp.arange(self.num_steps))
+        return params
+
+    def fit_window(self, key: jax.Array, params: PyTree, dataset: SyntheticDataset, window: int) -> PyTree:
+        """Trains to a random step, and lets gradients flow through the last `window` steps before it alone.
+
+        Random truncated backpropagation through time (RaT-BPTT, Feng et al. 2023, arXiv 2310.02012): the last step is
+        drawn uniformly from `window` to `num_steps`.
+
+        Args:
+            key: Draws the last step, and minibatches as in `fit`.
+            params: What `policy.init` returned.
+            dataset: `num_pairs` state-action pairs.
+            window: Steps that are differentiated, at most `num_steps`.
+
+        Returns:
+            The parameters after that step.
+
+        Raises:
+            ValueError: `window` is below 1 or above `num_steps`.
+        """
+        if not 1 <= window <= self.num_steps:
+            raise ValueError(f"window: expected a number from 1 to {self.num_steps}, the inner steps, got {window}")
+        first = jax.random.randint(jax.random.fold_in(key, _WINDOW_STREAM), (), 0, self.num_steps - window + 1)
+        before = self._make_step(key, jax.lax.stop_gradient(dataset))
+        carry = params, self.optimizer.init(params)
+        carry = jax.lax.fori_loop(0, first, lambda index, carry: before(carry, index)[0], jax.lax.stop_gradient(carry))
+        step = self._make_step(key, dataset)
+        body = jax.checkpoint(step) if self.rematerialize else step
+        (params, _), _ = jax.lax.scan(body, carry, first + jnp.arange(window))
+        return params
+
+    def _make_step(self, key: jax.Array, dataset: SyntheticDataset) -> Callable[[_Carry, jax.Array], _Carried]:
         loss_function = self.loss or default_loss(dataset)
         pairs = dataset.pairs()
 
         def loss(params: PyTree, batch: SyntheticDataset) -> jax.Array:
             return loss_function(self.policy.apply(params, batch.observations), batch)
 
-        def step(carry: tuple[PyTree, optax.OptState], index: jax.Array) -> tuple[tuple[PyTree, optax.OptState], None]:
+        def step(carry: _Carry, index: jax.Array) -> _Carried:
             params, optimizer_state = carry
             gradient = jax.grad(loss)(params, self._batch(key, index, pairs))
             updates, optimizer_state = self.optimizer.update(gradient, optimizer_state, params)
             return (optax.apply_updates(params, updates), optimizer_state), None
 
-        body = jax.checkpoint(step) if self.rematerialize else step
-        (params, _), _ = jax.lax.scan(body, (params, self.optimizer.init(params)), jnp.arange(self.num_steps))
-        return params
+        return step
 
     def _batch(self, key: jax.Array, index: jax.Array, pairs: SyntheticDataset) -> SyntheticDataset:
         if self.batch_size is None:

@@ -132,7 +132,9 @@ def init_networks(clone: BehaviourCloning, keys: FitnessKeys) -> PyTree:
     return jax.lax.map(lambda key: clone.policy.init(jax.random.split(key)[0]), keys.inits)
 
 
-def clone_inits(clone: BehaviourCloning, keys: FitnessKeys, fresh: PyTree, datasets: SyntheticDataset) -> PyTree:
+def clone_inits(
+    clone: BehaviourCloning, keys: FitnessKeys, fresh: PyTree, datasets: SyntheticDataset, window: int | None = None
+) -> PyTree:
     """Trains every fresh initialisation on every dataset.
 
     Args:
@@ -140,12 +142,19 @@ def clone_inits(clone: BehaviourCloning, keys: FitnessKeys, fresh: PyTree, datas
         keys: Keys with `[inits]`.
         fresh: What `init_networks` returned.
         datasets: Pairs with a leading axis `[candidates]`.
+        window: Steps that gradients flow through, as `BehaviourCloning.fit_window` has it; all of them if None.
 
     Returns:
         Network parameters, `[candidates, inits, ...]`.
     """
+
+    def fit(key: jax.Array, params: PyTree, dataset: SyntheticDataset) -> PyTree:
+        if window is None:
+            return clone.fit(key, params, dataset)
+        return clone.fit_window(key, params, dataset, window)
+
     batch_keys = jax.vmap(lambda key: jax.random.split(key)[1])(keys.inits)
-    over_inits = jax.vmap(clone.fit, in_axes=(0, 0, None))
+    over_inits = jax.vmap(fit, in_axes=(0, 0, None))
     return jax.vmap(over_inits, in_axes=(None, None, 0))(batch_keys, fresh, datasets)
 
 

@@ -149,9 +149,10 @@ def metadata_to_array(metadata: DatasetMetadata) -> np.ndarray:
         ValueError: A value cannot be written as JSON.
     """
     data = to_dict(metadata)
-    # Format 1 was first written without it.
-    if data["cloning"]["batch_size"] is None:
-        del data["cloning"]["batch_size"]
+    # Format 1 was first written without them.
+    for name, default in (("batch_size", None), ("action_distribution", "gaussian")):
+        if data["cloning"][name] == default:
+            del data["cloning"][name]
     try:
         return np.array(json.dumps(data, allow_nan=False))
     except (TypeError, ValueError) as error:

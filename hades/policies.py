@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hades.distributions import Categorical, DiagonalGaussian, Distribution, Uniform
-from hades.settings import Activation, KernelInit, NetworkSettings
+from hades.distributions import Categorical, DiagonalGaussian, Distribution, TanhGaussian, Uniform
+from hades.settings import ActionDistribution, Activation, KernelInit, NetworkSettings
 from hades.types import ActionSpace, Discrete, PyTree
 
 
@@ -117,6 +117,7 @@ class _Network(nn.Module):
 
     torso: _Torso
     action_space: ActionSpace
+    action_distribution: ActionDistribution
 
     @nn.compact
     def __call__(self, observations: jax.Array, batch_axes: int) -> Distribution:
@@ -129,7 +130,10 @@ class _Network(nn.Module):
         action_dim = self.action_space.action_dim
         mean = nn.Dense(action_dim, kernel_init=initializer, param_dtype=dtype, name="head")(features)
         log_std = self.param("log_std", nn.initializers.zeros, (action_dim,), dtype)
-        return DiagonalGaussian(mean, log_std)
+        if self.action_distribution == "gaussian":
+            return DiagonalGaussian(mean, log_std)
+        low, high = (jnp.array(side, dtype) for side in (self.action_space.low, self.action_space.high))
+        return TanhGaussian(mean, log_std, low, high)
 
 
 class _Value(nn.Module):
@@ -144,8 +148,8 @@ class _Value(nn.Module):
         return nn.Dense(1, kernel_init=initializer, param_dtype=self.torso.param_dtype, name="head")(features)[..., 0]
 
 
-def _policy(env: Spaces, torso: _Torso) -> Policy:
-    network = _Network(torso, env.action_space)
+def _policy(env: Spaces, torso: _Torso, action_distribution: ActionDistribution) -> Policy:
+    network = _Network(torso, env.action_space, action_distribution)
     shape = env.observation_shape
 
     def init(key: jax.Array) -> PyTree:
@@ -163,11 +167,12 @@ def mlp(
     activation: Activation = "tanh",
     kernel_init: KernelInit = "orthogonal",
     param_dtype: Any = jnp.float32,
+    action_distribution: ActionDistribution = "gaussian",
 ) -> Policy:
     """A multilayer perceptron on flattened observations.
 
-    Continuous actions get a diagonal Gaussian whose log-std is a parameter of its own, zero at the start; discrete
-    ones a categorical distribution. With orthogonal initialisation the hidden layers have gain sqrt(2) and the head
+    Continuous actions get a diagonal Gaussian, before tanh if so asked, whose log-std is a parameter of its own, zero at
+    the start; discrete ones a categorical distribution. With orthogonal initialisation the hidden layers have gain sqrt(2) and the head
     0.01, as in the published runs (Behaviour Distillation, arXiv 2406.15042).
 
     Args:
@@ -176,8 +181,11 @@ def mlp(
         activation: Nonlinearity of the hidden layers.
         kernel_init: Initialiser of the weights.
         param_dtype: Type of the parameters.
+        action_distribution: Of continuous actions: Gaussian, or squashed by tanh into the bounds.
     """
-    return _policy(env, _Torso(tuple(hidden_sizes), activation, kernel_init, False, None, param_dtype))
+    return _policy(
+        env, _Torso(tuple(hidden_sizes), activation, kernel_init, False, None, param_dtype), action_distribution
+    )
 
 
 def residual_mlp(
@@ -186,6 +194,7 @@ def residual_mlp(
     activation: Activation = "tanh",
     kernel_init: KernelInit = "orthogonal",
     param_dtype: Any = jnp.float32,
+    action_distribution: ActionDistribution = "gaussian",
 ) -> Policy:
     """A perceptron whose hidden layers after the first add to their input. Arguments as of `mlp`.
 
@@ -194,7 +203,9 @@ def residual_mlp(
     """
     if len(set(hidden_sizes)) != 1:
         raise ValueError(f"hidden_sizes: a residual_mlp needs one or more equal widths, got {tuple(hidden_sizes)}")
-    return _policy(env, _Torso(tuple(hidden_sizes), activation, kernel_init, True, None, param_dtype))
+    return _policy(
+        env, _Torso(tuple(hidden_sizes), activation, kernel_init, True, None, param_dtype), action_distribution
+    )
 
 
 def cnn(
@@ -203,6 +214,7 @@ def cnn(
     activation: Activation = "relu",
     kernel_init: KernelInit = "orthogonal",
     param_dtype: Any = jnp.float32,
+    action_distribution: ActionDistribution = "gaussian",
     channels: int = _CHANNELS,
 ) -> Policy:
     """One 3x3 convolution and dense layers, for image-like observations `[height, width, channels]`.
@@ -213,6 +225,7 @@ def cnn(
         activation: As of `mlp`.
         kernel_init: As of `mlp`.
         param_dtype: As of `mlp`.
+        action_distribution: As of `mlp`.
         channels: Output channels of the convolution.
 
     Raises:
@@ -220,7 +233,9 @@ def cnn(
     """
     if len(env.observation_shape) != 3:
         raise ValueError(f"policy: cnn needs observations (height, width, channels), got {env.observation_shape}")
-    return _policy(env, _Torso(tuple(hidden_sizes), activation, kernel_init, False, channels, param_dtype))
+    return _policy(
+        env, _Torso(tuple(hidden_sizes), activation, kernel_init, False, channels, param_dtype), action_distribution
+    )
 
 
 def uniform(env: Spaces) -> Policy:
@@ -242,7 +257,13 @@ def uniform(env: Spaces) -> Policy:
 def from_settings(env: Spaces, settings: NetworkSettings) -> Policy:
     """The policy that `settings` names, for the spaces of `env`."""
     build = {"mlp": mlp, "residual_mlp": residual_mlp, "cnn": cnn}[settings.policy]
-    return build(env, settings.hidden_sizes, settings.activation, settings.kernel_init)
+    return build(
+        env,
+        settings.hidden_sizes,
+        settings.activation,
+        settings.kernel_init,
+        action_distribution=settings.action_distribution,
+    )
 
 
 def value_network(env: Spaces, settings: NetworkSettings) -> ValueNetwork:

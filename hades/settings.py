@@ -20,6 +20,7 @@ Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
 KernelInit = Literal["orthogonal", "lecun_normal", "he_normal", "glorot_uniform"]
 CloningLoss = Literal["gaussian_nll", "mse", "cross_entropy"]
 OptimizerName = Literal["adam", "adamw", "sgd"]
+ActionDistribution = Literal["gaussian", "tanh_gaussian"]
 Normalization = Literal["none", "fixed", "running"]
 ActionSelection = Literal["sample", "mode"]
 FitnessShaping = Literal["raw", "centered_rank", "z_score"]
@@ -75,6 +76,8 @@ class NetworkSettings:
     """Nonlinearity of the hidden layers."""
     kernel_init: KernelInit = "orthogonal"
     """Initialiser of the weights."""
+    action_distribution: ActionDistribution = "gaussian"
+    """Of continuous actions: gaussian, or tanh_gaussian, which stays inside of the environment's bounds."""
 
     def __post_init__(self) -> None:
         """Refuses widths that are not positive."""
@@ -149,6 +152,33 @@ class EvolutionSettings:
         require_positive("rank", self.rank)
         if self.temperature is not None:
             require_positive("temperature", self.temperature)
+
+
+@dataclass(frozen=True)
+class MetaGradientSettings:
+    """How gradients through the inner loop move a solution: the other outer loop."""
+
+    optimizer: OptimizerName = "adam"
+    """Outer optimiser."""
+    learning_rate: float = 0.01
+    """Step size of the outer optimiser."""
+    momentum: float = 0.9
+    """Momentum of sgd."""
+    max_grad_norm: float | None = 2.0
+    """Largest global norm of the gradient; none leaves it as it is."""
+    window: int | None = None
+    """Inner steps before a random one that gradients flow through (RaT-BPTT); none is all of them, to the last."""
+    rematerialize: bool = True
+    """Whether inner steps are computed again rather than stored for the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        """Refuses rates and windows that are not positive."""
+        require_positive("learning_rate", self.learning_rate)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}")
+        for name in ("max_grad_norm", "window"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hades import policies
 from hades.fitness import FitnessFunction, FitnessKeys
 from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
 from hades.normalization import Normalizer, PolicyParams
-from hades.outer import make_evolution
+from hades.outer import make_outer
 from hades.rollout import make_rollout
 from hades.run import RunState
 from hades.settings import (
@@ -92,7 +92,7 @@ def evolve(
     # Only shapes matter here, and drawing numbers would compile.
     shapes = jax.eval_shape(first, jax.random.key(0))
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    evolution = make_evolution(blank, settings.population_size, settings.evolution, chunk_size)
+    evolution = make_outer(blank, settings.population_size, settings.evolution, chunk_size)
 
     def init(key: jax.Array) -> RunState:
         search_key, solution_key, statistics_key = jax.random.split(jax.random.fold_in(key, FIRST_STREAM), 3)

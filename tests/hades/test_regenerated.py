@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hades.outer import Evolution, RegeneratedEvolution, make_evolution
+from hades.outer import Evolution, RegeneratedEvolution, make_outer
 from hades.outer.evolution import build_strategy, strategy_params
 from hades.settings import EvolutionSettings
 
@@ -31,7 +31,7 @@ def settings(base, **overrides):
 
 
 def one_generation(size, chunk_size, chosen):
-    evolution = make_evolution(START, size, chosen, chunk_size)
+    evolution = make_outer(START, size, chosen, chunk_size)
     assert isinstance(evolution, RegeneratedEvolution)
     state = evolution.init(jax.random.key(0), START)
     state, metrics = jax.jit(lambda key, state: evolution.step(key, state, objective))(jax.random.key(1), state)
@@ -85,7 +85,7 @@ def test_chunks_change_nothing(base, chunk_size):
 @pytest.mark.parametrize("perturbations", ["regenerated", "low_rank"])
 @pytest.mark.parametrize("base", [OPEN_ES, SNES], ids=["Open_ES", "SNES"])
 def test_it_climbs(base, perturbations):
-    evolution = make_evolution(START, 32, settings(base, perturbations=perturbations), 8)
+    evolution = make_outer(START, 32, settings(base, perturbations=perturbations), 8)
     state = evolution.init(jax.random.key(0), START)
 
     def body(state, index):
@@ -106,7 +106,7 @@ def test_a_low_rank_update_approaches_the_full_one_as_one_over_the_rank(rank, ex
         perturbations="regenerated" if rank is None else "low_rank", rank=rank or 1,
     )  # fmt: skip
     start = {"kernel": jnp.zeros(shape)}
-    evolution = make_evolution(start, size, chosen, 10_000)
+    evolution = make_outer(start, size, chosen, 10_000)
 
     @jax.jit
     def update(key):
@@ -121,8 +121,8 @@ def test_a_low_rank_update_approaches_the_full_one_as_one_over_the_rank(rank, ex
 
 
 def test_small_and_one_dimensional_leaves_are_perturbed_in_full():
-    full = make_evolution(START, 4, settings(OPEN_ES))
-    low = make_evolution(START, 4, settings(OPEN_ES, perturbations="low_rank", rank=2))
+    full = make_outer(START, 4, settings(OPEN_ES))
+    low = make_outer(START, 4, settings(OPEN_ES, perturbations="low_rank", rank=2))
     key = jax.random.key(3)
     for name in START:
         np.testing.assert_array_equal(
@@ -131,7 +131,7 @@ def test_small_and_one_dimensional_leaves_are_perturbed_in_full():
 
 
 def test_values_that_are_not_finite_are_counted_and_stand_as_the_worst():
-    evolution = make_evolution(START, 8, settings(OPEN_ES), 2)
+    evolution = make_outer(START, 8, settings(OPEN_ES), 2)
 
     def spoiled(population):
         values, _ = objective(population)
@@ -154,8 +154,8 @@ def test_values_that_are_not_finite_are_counted_and_stand_as_the_worst():
 
 
 def test_the_kind_of_perturbations_chooses_the_class():
-    assert isinstance(make_evolution(START, 8, EvolutionSettings()), Evolution)
+    assert isinstance(make_outer(START, 8, EvolutionSettings()), Evolution)
     with pytest.raises(ValueError, match="strategy: low_rank perturbations need Open_ES or SNES, got 'PGPE'"):
-        make_evolution(START, 8, EvolutionSettings("PGPE", perturbations="low_rank"))
+        make_outer(START, 8, EvolutionSettings("PGPE", perturbations="low_rank"))
     with pytest.raises(ValueError, match="population_size: expected an even number above 1, got 3"):
-        make_evolution(START, 3, settings(OPEN_ES))
+        make_outer(START, 3, settings(OPEN_ES))

@@ -1,0 +1,61 @@
+"""What objectives ask of offline states: normalised observations, the teacher's actions and values, density weights."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from hades.fitness import map_chunks
+from hades.normalization import Normalizer
+from hades.objectives import LabelledStates
+from hades.offline.density import density_weights
+from hades.offline.teacher import Teacher
+from hades.offline.transitions import Transitions
+
+_CHUNK = 8192
+
+
+def label_states(
+    transitions: Transitions,
+    normalizer: Normalizer,
+    teacher: Teacher | None = None,
+    log_density: jax.Array | None = None,
+    density_exponent: float = 0.0,
+) -> LabelledStates:
+    """Labels all states of offline data, in chunks, once for a whole run.
+
+    Args:
+        transitions: The data.
+        normalizer: Turns its observations into what policies see.
+        teacher: Gives actions, by their mode, and action values; None leaves these labels out.
+        log_density: log d(s) of each state, `[transitions]`; None leaves the weights of states out.
+        density_exponent: tau of the weights d(s)^-tau.
+    """
+    states = LabelledStates(jax.jit(normalizer.apply)(transitions.observations), transitions.actions)
+    if teacher is not None:
+        label = jax.jit(partial(map_chunks, partial(_teacher_labels, teacher), chunk_size=_CHUNK))
+        actions, values = label(transitions.observations)
+        states = states.replace(  # type: ignore[attr-defined]
+            teacher_actions=actions, action_values=values, mean_action_value=jnp.mean(values)
+        )
+    if log_density is not None:
+        states = states.replace(state_weights=density_weights(log_density, density_exponent))
+    return states
+
+
+def sample_teacher(
+    key: jax.Array, teacher: Teacher, states: LabelledStates, normalizer: Normalizer
+) -> LabelledStates:
+    """Puts sampled actions of the teacher, and their values, in the place of its modes."""
+    observations = states.observations
+    if normalizer.mean is not None and normalizer.std is not None:
+        observations = observations * normalizer.std + normalizer.mean
+    actions = teacher.policy(observations).sample(key)
+    return states.replace(teacher_actions=actions, action_values=teacher.q(observations, actions))  # type: ignore[attr-defined]
+
+
+def _teacher_labels(teacher: Teacher, observations: jax.Array) -> tuple[jax.Array, jax.Array]:
+    actions = teacher.policy(observations).mode()
+    return actions, teacher.q(observations, actions)

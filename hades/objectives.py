@@ -73,8 +73,9 @@ def av_pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
     """Action-value weighted PBC (arXiv 2410.22728, equation 6), with the published scale of action values.
 
     Example:
-        >>> states = LabelledStates(jnp.zeros((1, 3)), teacher_actions=jnp.ones((1, 2)), action_values=jnp.array([50.0]))
-        >>> av_pbc(jnp.zeros((1, 2)), states).tolist()
+        >>> ones = jnp.ones((1, 2))
+        >>> states = LabelledStates(jnp.zeros((1, 3)), teacher_actions=ones, action_values=jnp.array([50.0]))
+        >>> av_pbc(0 * ones, states).tolist()
         [-2.0]
     """
     return ACTION_VALUE_SCALE * _need(states.action_values, "action_values") * pbc(actions, states)

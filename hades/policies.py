@@ -171,9 +171,9 @@ def mlp(
 ) -> Policy:
     """A multilayer perceptron on flattened observations.
 
-    Continuous actions get a diagonal Gaussian, before tanh if so asked, whose log-std is a parameter of its own, zero at
-    the start; discrete ones a categorical distribution. With orthogonal initialisation the hidden layers have gain sqrt(2) and the head
-    0.01, as in the published runs (Behaviour Distillation, arXiv 2406.15042).
+    Continuous actions get a diagonal Gaussian, before tanh if so asked, whose log-std is a parameter of its own, zero
+    at the start; discrete ones a categorical distribution. With orthogonal initialisation the hidden layers have gain
+    sqrt(2) and the head 0.01, as in the published runs (Behaviour Distillation, arXiv 2406.15042).
 
     Args:
         env: An environment, or anything with its `observation_shape` and `action_space`.

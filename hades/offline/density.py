@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from hades.settings import require_positive
 
 LogDensity: TypeAlias = Callable[[jax.Array], jax.Array]
 """`log_density(states)`: natural logarithm of the density, `[states, *observation_shape]` to `[states]`; pure."""
+
+DensityName = Literal["flow", "knn"]
 
 # A column counts as constant where its range is within what rounding to float32 makes of one number.
 _CONSTANT_RANGE = 1e-6
@@ -49,6 +51,25 @@ class FlowSettings:
             require_positive(name, getattr(self, name))
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share: expected a number between 0 and 1, got {self.validation_share}")
+
+
+def estimate_log_density(
+    key: jax.Array, observations: jax.Array, kind: DensityName = "flow", settings: FlowSettings = FlowSettings()
+) -> jax.Array:
+    """The estimate of log d(s) at every state of a data set, `[states]`.
+
+    Args:
+        key: For the flow; neighbours take none.
+        observations: Normalised, `[states, *observation_shape]`.
+        kind: Which estimate.
+        settings: Of the flow.
+
+    Raises:
+        ValueError: As of `fit_flow` and `knn_log_density`.
+    """
+    if kind == "knn":
+        return jnp.asarray(knn_log_density(np.asarray(observations)), jnp.float32)
+    return jax.jit(fit_flow(key, observations, settings))(observations)
 
 
 def fit_flow(key: jax.Array, observations: jax.Array, settings: FlowSettings = FlowSettings()) -> LogDensity:

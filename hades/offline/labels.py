@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -35,19 +33,19 @@ def label_states(
     """
     states = LabelledStates(jax.jit(normalizer.apply)(transitions.observations), transitions.actions)
     if teacher is not None:
-        label = jax.jit(partial(map_chunks, partial(_teacher_labels, teacher), chunk_size=_CHUNK))
-        actions, values = label(transitions.observations)
+        actions = teacher_actions(teacher, transitions.observations)
+        values = action_values(teacher, transitions.observations, actions)
         states = states.replace(  # type: ignore[attr-defined]
             teacher_actions=actions, action_values=values, mean_action_value=jnp.mean(values)
         )
     if log_density is not None:
-        states = states.replace(state_weights=density_weights(log_density, density_exponent))
+        states = states.replace(  # type: ignore[attr-defined]
+            state_weights=density_weights(log_density, density_exponent)
+        )
     return states
 
 
-def sample_teacher(
-    key: jax.Array, teacher: Teacher, states: LabelledStates, normalizer: Normalizer
-) -> LabelledStates:
+def sample_teacher(key: jax.Array, teacher: Teacher, states: LabelledStates, normalizer: Normalizer) -> LabelledStates:
     """Puts sampled actions of the teacher, and their values, in the place of its modes."""
     observations = states.observations
     if normalizer.mean is not None and normalizer.std is not None:
@@ -56,6 +54,11 @@ def sample_teacher(
     return states.replace(teacher_actions=actions, action_values=teacher.q(observations, actions))  # type: ignore[attr-defined]
 
 
-def _teacher_labels(teacher: Teacher, observations: jax.Array) -> tuple[jax.Array, jax.Array]:
-    actions = teacher.policy(observations).mode()
-    return actions, teacher.q(observations, actions)
+def teacher_actions(teacher: Teacher, observations: jax.Array) -> jax.Array:
+    """The modes of pi*(. | s) at raw observations of any number, `[states, action_dim]`."""
+    return jax.jit(lambda rows: map_chunks(lambda chunk: teacher.policy(chunk).mode(), rows, _CHUNK))(observations)
+
+
+def action_values(teacher: Teacher, observations: jax.Array, actions: jax.Array) -> jax.Array:
+    """q*(s, a) at raw observations and actions of any number, `[states]`."""
+    return jax.jit(lambda *rows: map_chunks(lambda chunk: teacher.q(*chunk), rows, _CHUNK))(observations, actions)

@@ -1,4 +1,4 @@
-"""An optax optimiser on the gradient of F(D) as the outer loop. Maximises: its one sign flip is before the optimiser."""
+"""An optax optimiser on the gradient of F(D) as the outer loop. Its one sign flip: optax minimises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DBC, PBC, Av-PBC (Offline Behavior Distillation, arXiv 2410.22728) and SDW (arXiv 2512.06692): offline data condensed."""
+"""DBC, PBC, Av-PBC (Offline Behavior Distillation, arXiv 2410.22728) and SDW (arXiv 2512.06692)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hades.normalization import Normalizer
 from hades.objectives import OBJECTIVES, LabelledStates, ObjectiveName, make_offline_fitness
 from hades.offline.density import DensityName, FlowSettings, estimate_log_density
 from hades.offline.initialization import InitializationName, initial_pairs
-from hades.offline.labels import label_states, sample_teacher
+from hades.offline.labels import action_values, label_states, sample_teacher
 from hades.offline.teacher import Teacher
 from hades.offline.transitions import Transitions
 from hades.outer import make_outer
@@ -34,7 +34,7 @@ from hades.settings import (
     Normalization,
     require_positive,
 )
-from hades.types import Continuous, Environment, Metrics, PyTree
+from hades.types import Environment, Metrics, PyTree
 
 _INNER_LOOP = CloningSettings(
     hidden_sizes=(128, 128),
@@ -187,7 +187,7 @@ def offline_run(
         transitions: The offline data.
         settings: Settings.
         teacher: Near-expert policy and action values, for all objectives but DBC.
-        log_density: log d(s) of each transition's state, `[transitions]`; estimated here if SDW needs it and it is None.
+        log_density: log d(s) of each transition's state, `[transitions]`; estimated here where SDW needs it.
         density_key: Key of that estimate; `jax.random.key(0)` if None.
 
     Raises:
@@ -200,7 +200,10 @@ def offline_run(
         normalized = normalizer.apply(transitions.observations)
         log_density = estimate_log_density(key, normalized, settings.density, settings.flow)
     states = label_states(transitions, normalizer, teacher, log_density, settings.density_exponent)
-    problem = _Problem(env, settings, states, normalizer, teacher)
+    pair_values = None
+    if teacher is not None and "highest_q" in settings.initialization:
+        pair_values = action_values(teacher, transitions.observations, transitions.actions)
+    problem = _Problem(env, settings, states, normalizer, teacher, pair_values)
 
     def dataset(state: RunState) -> SyntheticDataset:
         mean = problem.as_dataset(problem.outer.solution(state.outer))
@@ -226,8 +229,10 @@ class _Problem:
         states: LabelledStates,
         normalizer: Normalizer,
         teacher: Teacher | None,
+        pair_values: jax.Array | None,
     ) -> None:
         self.env, self.settings = env, settings
+        self._pair_values = pair_values
         self._states, self._normalizer, self._teacher = states, normalizer, teacher
         by_gradient = settings.outer == "meta-gradient"
         differentiated = by_gradient and settings.meta_gradient.rematerialize
@@ -247,8 +252,9 @@ class _Problem:
         """The pairs that a run begins with."""
         states = self._states
         kind = kind or self.settings.initialization
+        assert states.actions is not None  # `label_states` takes them from the data
         observations, actions = initial_pairs(
-            key, kind, states.observations, states.actions, self.settings.dataset_size, states.action_values
+            key, kind, states.observations, states.actions, self.settings.dataset_size, self._pair_values
         )
         return {"observations": observations, "actions": actions}
 
@@ -284,9 +290,7 @@ class _Problem:
     def random_pairs(self, key: jax.Array) -> SyntheticDataset:
         """Real pairs of the data, drawn at random, with its statistics."""
         pairs = self.as_dataset(self.first(key, "random"))
-        return dataclasses.replace(
-            pairs, observation_mean=self._normalizer.mean, observation_std=self._normalizer.std
-        )
+        return dataclasses.replace(pairs, observation_mean=self._normalizer.mean, observation_std=self._normalizer.std)
 
 
 class _Evaluator(DatasetEvaluator):
@@ -304,13 +308,7 @@ class _Evaluator(DatasetEvaluator):
 
 
 def _check(env: Environment, transitions: Transitions, settings: OfflineSettings, teacher: Teacher | None) -> None:
-    if not isinstance(env.action_space, Continuous):
-        raise ValueError(f"env: expected continuous actions, got {env.name} with {env.action_space}")
-    shapes = {"observations": tuple(env.observation_shape), "actions": (env.action_space.action_dim,)}
-    for name, expected in shapes.items():
-        found = getattr(transitions, name).shape[1:]
-        if found != expected:
-            raise ValueError(f"data: expected {name} of shape {expected} as of {env.name}, got {found}")
+    transitions.check_fits(env)
     if settings.dataset_size > transitions.num_transitions:
         raise ValueError(
             f"dataset_size: expected at most {transitions.num_transitions}, the transitions of the data, "

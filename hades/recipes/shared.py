@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,10 @@ from hades.outer import make_outer
 from hades.rollout import make_rollout
 from hades.run import RunState
 from hades.settings import (
+    ActionSelection,
     CloningSettings,
     NetworkSettings,
+    Normalization,
     PlaySettings,
     PopulationSettings,
 )
@@ -144,9 +146,19 @@ def measure_statistics(
     return Normalizer.from_statistics(jax.tree.map(lambda leaf: leaf[0, 0, 0], statistics), min_std)
 
 
+class Played(Protocol):
+    """Settings that say how policies see and act; every method's do."""
+
+    @property
+    def observation_normalization(self) -> Normalization: ...  # noqa: D102
+
+    @property
+    def action_selection(self) -> ActionSelection: ...  # noqa: D102
+
+
 def describe_run(
     env: Environment,
-    settings: PlaySettings,
+    settings: Played,
     method: str,
     cloning: CloningSettings,
     seed: int,

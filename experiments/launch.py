@@ -39,6 +39,18 @@ _FREE_TO_CHANGE = {
 }
 
 
+def _run_in_environment(settings: Any) -> Run[Any]:
+    return recipes.from_settings(settings.options.make(settings.env), settings.settings)
+
+
+def _as_given(settings: Any) -> Any:
+    return settings
+
+
+_NESTED = ("cloning", "evolution", "network", "meta_gradient", "flow")
+"""Settings whose flags have their name in front."""
+
+
 @dataclass(frozen=True)
 class Command:
     """What tells one command that runs something from another.
@@ -47,13 +59,19 @@ class Command:
         name: Behind `hades`, such as `"baseline es"`.
         settings: Its settings.
         preset: Makes the settings of a preset; raises `ValueError` for a name that it does not know.
-        population: What the mean and the best of a generation's returns are over, for pictures.
+        population: What the mean and the best of a generation's values are over, for pictures.
+        make_run: Makes the run that resolved settings describe; raises `ValueError` where one does not suit another.
+        complete: Fills in what flags imply, such as the environment of a data file.
+        draw: Draws the curve of a run.
     """
 
     name: str
     settings: type[RunSettings]
     preset: Callable[[str], RunSettings]
     population: str = "population (selection keys)"
+    make_run: Callable[[Any], Run[Any]] = _run_in_environment
+    complete: Callable[[Any], Any] = _as_given
+    draw: Callable[..., None] = draw_curve
 
 
 def launch(command: Command, arguments: Sequence[str]) -> int:
@@ -65,10 +83,8 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
         ValueError: The run directory is not whole.
     """
     settings: Any = resolve(command, arguments)
-    if not settings.env:
-        raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")
     directory = RunDirectory(settings.out)
-    run = build(settings)
+    run = build(settings, command)
     resolved = dataclasses.replace(settings, settings=run.settings, out=None, resume=False, json=False)
     check_extras(settings)
     config = {"command": command.name, **to_dict(resolved)}
@@ -98,14 +114,16 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
     return 0
 
 
-def build(settings: Any) -> Run[Any]:
+def build(settings: Any, command: Command) -> Run[Any]:
     """The run that resolved settings describe.
 
     Raises:
-        BadArgumentsError: A setting does not suit the environment.
+        BadArgumentsError: There is no environment, or a setting does not suit it.
     """
+    if not settings.env:
+        raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")
     try:
-        run = recipes.from_settings(settings.options.make(settings.env), settings.settings)
+        run = command.make_run(settings)
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     try:
@@ -130,7 +148,7 @@ def resolve(command: Command, arguments: Sequence[str]) -> RunSettings:
         default = command.settings() if name is None else command.preset(name)
     except ValueError as error:
         raise BadArgumentsError(f"--{error}") from None
-    settings: Any = parse(command.settings, command.name, arguments, default)
+    settings: Any = command.complete(parse(command.settings, command.name, arguments, default))
     if settings.out is None:
         label = settings.preset or settings.env
         method = settings.settings.method
@@ -175,7 +193,7 @@ def _differences(saved: Any, settings: Any, prefix: str = "") -> list[tuple[str,
         if old == new or field.name in _FREE_TO_CHANGE:
             continue
         if dataclasses.is_dataclass(old):
-            nested = f"{field.name}." if field.name in ("cloning", "evolution", "network") else ""
+            nested = f"{field.name}." if field.name in _NESTED else ""
             found += _differences(old, new, nested)
         else:
             found.append((prefix + field.name.replace("_", "-"), old, new))
@@ -211,7 +229,7 @@ def _report(
     title = f"{settings.settings.method} on {run.env.name}{size}, seed {settings.seed}"
     lines = {name: evaluation.mean for name, evaluation in references.items()}
     outcome = "mean dataset" if distils else "policy"
-    draw_curve(result.history, directory.curve, title, lines, command.population, outcome)
+    command.draw(result.history, directory.curve, title, lines, command.population, outcome)
     if distils:
         draw_dataset(result.best_dataset, directory.dataset_picture)
     print(tables.render(f"returns on fresh keys, {run.env.name}", evaluations))

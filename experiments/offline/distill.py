@@ -1,0 +1,85 @@
+"""`hades offline distill`: an offline dataset condensed into a few state-action pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+from experiments import launch
+from experiments.cli import BadArgumentsError
+from experiments.pictures import draw_offline_curve
+from experiments.settings import RunSettings
+from hades.dataset import SyntheticDataset
+from hades.offline import Teacher, d4rl
+from hades.recipes.offline import OfflineSettings, offline_run, paper_offline
+from hades.run import Run
+from hades.settings import LoopSettings
+
+_PAPER = "paper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineDistillSettings(RunSettings):
+    """Condenses an offline dataset into a few state-action pairs, by DBC, PBC, Av-PBC or SDW."""
+
+    preset: str | None = None
+    """paper begins with the published settings. Flags beside it override."""
+    env: str | None = None
+    """Environment to evaluate in, such as gymnasium/Hopper-v4; none is the one that the data file names."""
+    data: Path | None = None
+    """HDF5 file in D4RL's layout."""
+    teacher: Path | None = None
+    """Teacher file, for all objectives but dbc."""
+    num_generations: int = 3000
+    """Outer steps of the whole run."""
+    settings: Annotated[OfflineSettings, tyro.conf.arg(name="")] = OfflineSettings()
+    """The method."""
+    loop: Annotated[LoopSettings, tyro.conf.arg(name="")] = LoopSettings(
+        generations_per_call=20, evaluate_every=500, evaluation_inits=4, evaluation_episodes=5
+    )
+    """The host loop."""
+
+
+def _preset(name: str) -> OfflineDistillSettings:
+    if name != _PAPER:
+        raise ValueError(f"preset: expected {_PAPER}, got {name!r}")
+    return OfflineDistillSettings(preset=name, settings=paper_offline(), num_generations=50_000)
+
+
+def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
+    """Fills in the environment that the data file names."""
+    if settings.data is None:
+        raise BadArgumentsError("--data: expected an HDF5 file, such as hades offline collect writes")
+    env = settings.env or d4rl.env_name(settings.data)
+    if env is None:
+        raise BadArgumentsError(f"--env: {settings.data} does not name its environment, expected one")
+    return dataclasses.replace(settings, env=env)
+
+
+def _make_run(settings: Any) -> Run[SyntheticDataset]:
+    env = settings.options.make(settings.env)
+    teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
+    transitions = d4rl.load(settings.data)
+    return offline_run(env, transitions, settings.settings, teacher, density_key=jax.random.key(settings.seed))
+
+
+COMMAND = launch.Command(
+    "offline distill",
+    OfflineDistillSettings,
+    _preset,
+    population="inits (selection keys)",
+    make_run=_make_run,
+    complete=_complete,
+    draw=draw_offline_curve,
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb and returns its exit code."""
+    return launch.launch(COMMAND, arguments)

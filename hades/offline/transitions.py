@@ -102,17 +102,22 @@ class Transitions:
         return cls(**{name: jnp.asarray(array) for name, array in checked.items()}, env=env)
 
     def trajectories(self) -> Trajectories:
-        """Where trajectories begin and end; as their number depends on the data, not within `jax.jit`."""
-        over = (self.terminals | self.timeouts).at[-1:].set(True)
-        ends = jnp.flatnonzero(over).astype(jnp.int32) + 1
-        return Trajectories(jnp.concatenate([jnp.zeros_like(ends[:1]), ends[:-1]]), ends)
+        """Where trajectories begin and end; found on the host, hence not within `jax.jit`."""
+        over = np.asarray(self.terminals) | np.asarray(self.timeouts)
+        over[-1:] = True
+        ends = np.flatnonzero(over).astype(np.int32) + 1
+        starts = np.concatenate([np.zeros_like(ends[:1]), ends[:-1]])
+        return Trajectories(jnp.asarray(starts), jnp.asarray(ends))
 
     def trajectory_returns(self) -> jax.Array:
-        """Undiscounted return of each trajectory, `[trajectories]` float32; not within `jax.jit`."""
-        trajectories = self.trajectories()
-        indices = jnp.searchsorted(trajectories.ends, jnp.arange(self.num_transitions), side="right")
-        # Sums of each trajectory alone: differences of one long running sum would lose the digits that count.
-        return jax.ops.segment_sum(self.rewards, indices, len(trajectories.ends), indices_are_sorted=True)
+        """Undiscounted return of each trajectory, `[trajectories]` float32.
+
+        Each is summed alone, on the host in float64: differences of one running sum would lose the digits that count.
+        """
+        starts = np.asarray(self.trajectories().starts)
+        if not len(starts):
+            return jnp.zeros(0)
+        return jnp.asarray(np.add.reduceat(np.asarray(self.rewards), starts, dtype=np.float64), jnp.float32)
 
     def statistics(self, min_std: float = 1e-3) -> Normalizer:
         """The fixed normalisation that z-scores these observations: (observation - mean) / (std + min_std).

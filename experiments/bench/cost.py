@@ -94,7 +94,7 @@ def measure(method: Method, env: str, generations: int, flags: Sequence[str]) ->
     first, *rest = method_flags(method, env, _BUDGET)
     command = COMMAND if first == "distill" else COMMANDS[rest.pop(0)]
     settings: Any = launch.resolve(command, [*rest, *flags])
-    run = launch.build(settings)
+    run = launch.build(settings, command)
     imports = peak_bytes()
     state = jax.block_until_ready(jax.jit(run.init)(jax.random.key(settings.seed)))
     step, compile_seconds = compile_step(run.step, state)

@@ -288,11 +288,70 @@ def curve_figure(
         else:
             axes.sharey(shared)
             axes.tick_params(labelleft=False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="lower center", ncols=LEGEND_COLUMNS, fontsize=NOTE_SIZE, frameon=False, handlelength=3.2
-    )
+    _add_legend(figure)
     return figure
+
+
+def offline_curve_figure(
+    history: Sequence[Mapping[str, float]],
+    title: str,
+    references: Mapping[str, float] | None = None,
+    population: str = POPULATION,
+    outcome: str = "mean dataset",
+) -> Figure:
+    """Draws the objective of an offline distillation (left) and the returns of its datasets (right) by outer steps.
+
+    Arguments and errors of `curve_figure`; `fitness_mean` and `fitness_best` are values of the objective here.
+    """
+    references = {name: float(value) for name, value in (references or {}).items() if np.isfinite(value)}
+    evaluated = evaluations(history)
+    _finite_values(history, evaluated)
+    objective = np.concatenate([column(history, style.key) for style in POPULATION_SERIES])
+    returns = np.concatenate([evaluated.mean, evaluated.low, evaluated.high])
+    panels: tuple[tuple[str, np.ndarray, Mapping[str, float]], ...] = (
+        ("objective on offline states", objective[np.isfinite(objective)], {}),
+        ("return of an episode (sum of rewards)", returns[np.isfinite(returns)], references),
+    )
+    limits = [_limits(values, lines) if values.size else (0.0, 1.0) for _, values, lines in panels]
+    outside = sum(
+        int(np.sum((row[1] < low) | (row[1] > high))) for row, (low, high) in zip(panels, limits, strict=True)
+    )
+    notes = wrap_notes(_describe(history, evaluated, outside), WIDTH - 0.4)
+    legend_rows = -(-(len(POPULATION_SERIES) + 1 + len(references)) // LEGEND_COLUMNS)
+    top = header_height(notes) + 0.15
+    figure = new_figure(WIDTH, top + PANEL_HEIGHT + 0.62 + 0.2 * legend_rows)
+    add_header(figure, title, notes)
+    panel_width = (WIDTH - 2 * 0.95 - 0.2) / 2
+    x = column(history, "generation")
+    for index, ((label, _, lines), limit) in enumerate(zip(panels, limits, strict=True)):
+        axes = add_axes(figure, 0.85 + index * (panel_width + 0.95), top, panel_width, PANEL_HEIGHT)
+        if index == 0:
+            _draw_population(axes, x, history, population)
+        else:
+            _draw_evaluations(axes, x, evaluated, outcome)
+        _draw_references(axes, lines)
+        _style_panel(axes, x, "outer step", True)
+        axes.set_ylim(*limit)
+        axes.set_ylabel(label, color=INK)
+    _add_legend(figure)
+    return figure
+
+
+def _add_legend(figure: Figure) -> None:
+    """One legend under the panels, with every line of any of them once."""
+    entries = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries.update(dict(zip(labels, handles, strict=True)))
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="lower center",
+        ncols=LEGEND_COLUMNS,
+        fontsize=NOTE_SIZE,
+        frameon=False,
+        handlelength=3.2,
+    )
 
 
 def draw_curve(
@@ -318,3 +377,15 @@ def draw_curve(
         ValueError: See `curve_figure`; or the suffix is not a format that matplotlib writes.
     """
     write_figure(curve_figure(history, title, references, population, outcome), path)
+
+
+def draw_offline_curve(
+    history: Sequence[Mapping[str, float]],
+    path: str | os.PathLike[str],
+    title: str,
+    references: Mapping[str, float] | None = None,
+    population: str = POPULATION,
+    outcome: str = "mean dataset",
+) -> None:
+    """Writes the picture of `offline_curve_figure` into a file. Arguments and errors of `draw_curve`."""
+    write_figure(offline_curve_figure(history, title, references, population, outcome), path)

@@ -72,6 +72,19 @@ def load(path: str | os.PathLike[str], env: str | None = None) -> Transitions:
         _refuse(path, error)
 
 
+def env_name(path: str | os.PathLike[str]) -> str | None:
+    """Name of the environment of a file, by its attributes or its own name; None where neither tells it.
+
+    Raises:
+        OfflineDataError: There is no such file, or it is not HDF5.
+    """
+    try:
+        with _opened(Path(path)) as file:
+            return _text_attribute(file, "env") or _env_from_name(Path(path))
+    except ValueError as error:
+        _refuse(path, error)
+
+
 def load_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a file that `save` wrote says of where its data come from; empty for other files.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import jax
@@ -9,7 +10,6 @@ import jax.numpy as jnp
 
 InitializationName = Literal["random", "highest_q", "kmeans", "kmeans_highest_q", "noise"]
 
-_NEEDS_ACTION_VALUES = ("highest_q", "kmeans_highest_q")
 _KMEANS_STATES = 20_000
 _KMEANS_ITERATIONS = 20
 _CHUNK_SIZE = 8192
@@ -34,8 +34,8 @@ def initial_pairs(
     | `noise` | standard normal observations; actions uniform over the range of each component in the data |
 
     A centroid may be a state that cannot occur, and has no action: hence the real pair beside it. Clusters are those of
-    Lloyd's algorithm after k-means++ (Arthur and Vassilvitskii, 2007) on at most 20,000 states drawn at random; all
-    the data are assigned to them.
+    Lloyd's algorithm after greedy k-means++ (Arthur and Vassilvitskii, 2007) on at most 20,000 states drawn at random;
+    all the data are assigned to them.
 
     Args:
         key: For all that is drawn.
@@ -76,7 +76,7 @@ def initial_pairs(
 
 
 def kmeans(key: jax.Array, points: jax.Array, num_clusters: int) -> jax.Array:
-    """Centroids of k-means, seeded by k-means++; a cluster that gets empty moves to a point far from its centroid.
+    """Centroids of k-means after greedy k-means++; a cluster that gets empty moves to a point far from its centroid.
 
     Args:
         key: For the seeding.
@@ -100,15 +100,23 @@ def kmeans(key: jax.Array, points: jax.Array, num_clusters: int) -> jax.Array:
 
 
 def _seed(key: jax.Array, points: jax.Array, num_clusters: int) -> jax.Array:
-    """K-means++: each next centroid is a point drawn in proportion to its squared distance to the nearest so far."""
+    """Greedy k-means++: next centroids are drawn in proportion to the squared distance to the nearest one so far.
+
+    Of a few that are drawn, the one stays that brings all points nearest; a single one too often misses a cluster.
+    """
+    trials = 2 + int(math.log(num_clusters))
     first_key, scan_key = jax.random.split(key)
 
     def squared(centroid: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(points - centroid), axis=-1)
 
     def draw(nearest: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        centroid = points[jax.random.categorical(key, jnp.log(nearest))]
-        return jnp.minimum(nearest, squared(centroid)), centroid
+        cumulative = jnp.cumsum(nearest)
+        thresholds = cumulative[-1] * (1 - jax.random.uniform(key, (trials,)))
+        drawn = jnp.minimum(jnp.searchsorted(cumulative, thresholds), len(points) - 1)
+        candidates = jnp.minimum(nearest, jax.vmap(squared)(points[drawn]))
+        best = jnp.argmin(jnp.sum(candidates, axis=-1))
+        return candidates[best], points[drawn[best]]
 
     first = points[jax.random.randint(first_key, (), 0, len(points))]
     others = jax.lax.scan(draw, squared(first), jax.random.split(scan_key, num_clusters)[1:])[1]

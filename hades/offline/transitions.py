@@ -123,7 +123,8 @@ class Transitions:
         """The fixed normalisation that z-scores these observations: (observation - mean) / (std + min_std).
 
         The sum, rather than the larger one of the two, is what the published teachers were trained with: `obs_std` of
-        theirs is that of D4RL's states plus 1e-3. No gain is above 1 / min_std, that of a constant component included, which becomes 0 on these observations.
+        theirs is that of D4RL's states plus 1e-3. No gain is above 1 / min_std, that of a constant component included,
+        which becomes 0 on these observations.
 
         Args:
             min_std: In the units of the observation.

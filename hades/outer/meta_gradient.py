@@ -75,7 +75,7 @@ class MetaGradient:
 
         gradient, (values, counts) = jax.grad(value, has_aux=True)(state.solution)
         _, metrics = summarize(values, counts)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         descent = jax.tree.map(jnp.negative, gradient)
         updates, optimizer = self._optimizer.update(descent, state.optimizer, state.solution)
         moved = MetaGradientState(optax.apply_updates(state.solution, updates), optimizer)

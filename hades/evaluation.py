@@ -14,14 +14,14 @@ from hades import cloning
 from hades.cloning import BehaviourCloning
 from hades.dataset import SyntheticDataset
 from hades.fitness import FitnessKeys, clone_inits, init_networks
+from hades.host_rollout import compiled_rollout
 from hades.metadata import DatasetMetadata, EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
-from hades.rollout import make_rollout
 from hades.settings import ActionSelection
 from hades.statistics import bootstrap_interval
-from hades.types import Environment, PyTree
+from hades.types import AnyEnvironment, PyTree
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Evaluation:
 
 def evaluate(
     key: jax.Array,
-    env: Environment,
+    env: AnyEnvironment,
     policy: Policy,
     params: PolicyParams,
     num_episodes: int = 64,
@@ -93,7 +93,7 @@ def evaluate(
 
     Args:
         key: Fresh key; nothing that was selected on it should be evaluated with it.
-        env: Environment.
+        env: AnyEnvironment.
         policy: Policy.
         params: Its parameters with their normalisation, as `behaviour_cloning` returns them.
         num_episodes: Episodes.
@@ -103,7 +103,7 @@ def evaluate(
     Raises:
         ValueError: `num_episodes` is not a multiple of `normalization_envs`.
     """
-    rollout = jax.jit(make_rollout(env, policy, num_episodes, action_selection, normalization_envs))
+    rollout = compiled_rollout(env, policy, num_episodes, action_selection, normalization_envs)
     episodes = rollout(key[None], jax.tree.map(lambda leaf: leaf[None, None], params.network), params.normalizer)
     running = (normalization_envs or num_episodes) if params.normalizer.kind == "running" else None
     return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
@@ -123,7 +123,7 @@ class DatasetEvaluator:
 
     def __init__(
         self,
-        env: Environment,
+        env: AnyEnvironment,
         clone: BehaviourCloning,
         num_inits: int = 16,
         num_episodes: int = 8,
@@ -135,7 +135,7 @@ class DatasetEvaluator:
         """Prepares the compiled functions.
 
         Args:
-            env: Environment.
+            env: AnyEnvironment.
             clone: Trains the policies.
             num_inits: Freshly initialised policies.
             num_episodes: Episodes of each.
@@ -148,7 +148,7 @@ class DatasetEvaluator:
             ValueError: `num_episodes` is not a multiple of `normalization_envs`.
         """
         player = player or clone.policy
-        self._rollout = jax.jit(make_rollout(env, player, num_episodes, action_selection, normalization_envs))
+        self._rollout = compiled_rollout(env, player, num_episodes, action_selection, normalization_envs)
         self._draw = jax.jit(lambda key: FitnessKeys.draw(key, num_inits, init_seed))
         self._normalization_envs = normalization_envs or num_episodes
         self._set_inner_loop(clone)
@@ -219,7 +219,7 @@ class PolicyEvaluator:
 
     def __init__(
         self,
-        env: Environment,
+        env: AnyEnvironment,
         policy: Policy,
         num_inits: int = 16,
         num_episodes: int = 8,
@@ -229,7 +229,7 @@ class PolicyEvaluator:
         """Prepares the compiled functions.
 
         Args:
-            env: Environment.
+            env: AnyEnvironment.
             policy: The architecture.
             num_inits: Untrained policies that `references` plays with; a trained one plays for all of them.
             num_episodes: Episodes of each.
@@ -239,7 +239,7 @@ class PolicyEvaluator:
         Raises:
             ValueError: `num_episodes` is not a multiple of `normalization_envs`.
         """
-        self._rollout = jax.jit(make_rollout(env, policy, num_episodes, action_selection, normalization_envs))
+        self._rollout = compiled_rollout(env, policy, num_episodes, action_selection, normalization_envs)
         self._init = jax.jit(partial(jax.lax.map, policy.init))
         self._num_inits = num_inits
         self._normalization_envs = normalization_envs or num_episodes
@@ -264,7 +264,7 @@ class PolicyEvaluator:
 
 
 def dataset_evaluator(
-    env: Environment,
+    env: AnyEnvironment,
     dataset: SyntheticDataset,
     num_inits: int = 16,
     num_episodes: int = 8,
@@ -273,7 +273,7 @@ def dataset_evaluator(
     """The evaluation that suits the metadata of a dataset.
 
     Args:
-        env: Environment.
+        env: AnyEnvironment.
         dataset: With metadata.
         num_inits: Freshly initialised policies.
         num_episodes: Episodes of each.
@@ -306,7 +306,7 @@ def shared_envs(metadata: DatasetMetadata) -> int | None:
 
 def evaluate_dataset(
     key: jax.Array,
-    env: Environment,
+    env: AnyEnvironment,
     dataset: SyntheticDataset,
     num_inits: int = 16,
     num_episodes: int = 8,
@@ -329,7 +329,7 @@ def zero_dataset(dataset: SyntheticDataset) -> SyntheticDataset:
     )
 
 
-def check_fits(env: Environment, dataset: SyntheticDataset) -> None:
+def check_fits(env: AnyEnvironment, dataset: SyntheticDataset) -> None:
     """Raises `ValueError` unless observations and actions of the dataset have the environment's shapes."""
     shape = dataset.observations.shape[1:]
     if shape != tuple(env.observation_shape):

@@ -32,6 +32,7 @@ class Behaviour:
         noise: Standard deviation of the Gaussian noise on its actions, in halves of the action range.
         epsilon: Probability of a uniform action in its place, at each step.
         action_selection: Whether it acts by a sample of its distribution or by its mode.
+        weight: Its share of the transitions, relative to those of the others.
 
     Raises:
         ValueError: A number is out of range, or normalisation is running.
@@ -42,6 +43,7 @@ class Behaviour:
     noise: float = 0.0
     epsilon: float = 0.0
     action_selection: ActionSelection = "mode"
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range, and statistics that would change as it plays."""
@@ -49,13 +51,14 @@ class Behaviour:
             raise ValueError(f"noise: expected a number of at least 0, got {self.noise}")
         if not 0 <= self.epsilon <= 1:
             raise ValueError(f"epsilon: expected a probability, got {self.epsilon}")
+        require_positive("weight", self.weight)
         if self.params.normalizer.kind == "running":
             raise ValueError("policy: expected no or fixed normalisation of its observations, got a running one")
 
 
-def uniform_behaviour(env: policies.Spaces) -> Behaviour:
+def uniform_behaviour(env: policies.Spaces, weight: float = 1.0) -> Behaviour:
     """Uniformly random actions."""
-    return Behaviour(policies.uniform(env), PolicyParams(()), action_selection="sample")
+    return Behaviour(policies.uniform(env), PolicyParams(()), action_selection="sample", weight=weight)
 
 
 def collect(
@@ -66,7 +69,7 @@ def collect(
     num_envs: int = NUM_ENVS,
     on_steps: Callable[[int], None] | None = None,
 ) -> Transitions:
-    """Collects transitions with several behaviours in equal shares, one behaviour behind the other.
+    """Collects transitions with several behaviours, a share with each, one behaviour behind the other.
 
     Trajectories stay whole and in order. The last one of each share is cut off, and counts as timed out, as does one
     that a time limit ends, and one before its first step that is not finite, which is left out.
@@ -75,7 +78,7 @@ def collect(
         key: Key.
         env: Environment with continuous actions.
         behaviours: Who collects.
-        num_transitions: Transitions of all shares together; the first shares are one longer where it does not divide.
+        num_transitions: Transitions of all shares together.
         num_envs: Episodes that are played at once.
         on_steps: Called with the number of environment steps since the last call, for progress.
 
@@ -92,14 +95,12 @@ def collect(
             f"num_transitions: expected at least one for each of the behaviours, of which there must be one, "
             f"got {num_transitions} for {len(behaviours)}"
         )
-    share, longer = divmod(num_transitions, len(behaviours))
     players: dict[tuple[Policy, ActionSelection], _Player] = {}
     parts: list[_Trajectory] = []
-    for index, behaviour in enumerate(behaviours):
+    for index, (behaviour, quota) in enumerate(zip(behaviours, _quotas(behaviours, num_transitions), strict=True)):
         kind = (behaviour.policy, behaviour.action_selection)
         if kind not in players:
             players[kind] = _make_player(env, *kind, num_envs, on_steps or (lambda steps: None))
-        quota = share + (index < longer)
         parts += _collect_share(jax.random.fold_in(key, index), env, players[kind], behaviour, quota, num_envs)
     joined = (np.concatenate(column) for column in zip(*(part.columns for part in parts), strict=True))
     columns = {name: jnp.asarray(column) for name, column in zip(_COLUMNS, joined, strict=True)}
@@ -108,6 +109,13 @@ def collect(
     terminals[ends] = [part.terminated for part in parts]
     timeouts[ends] = [not part.terminated for part in parts]
     return Transitions(**columns, terminals=jnp.asarray(terminals), timeouts=jnp.asarray(timeouts), env=env.name)
+
+
+def _quotas(behaviours: Sequence[Behaviour], num_transitions: int) -> list[int]:
+    """Whole numbers in proportion to the weights, which add up to `num_transitions`."""
+    ends = np.cumsum([behaviour.weight for behaviour in behaviours])
+    rounded = np.round(ends / ends[-1] * num_transitions).astype(int)
+    return [int(count) for count in np.diff(rounded, prepend=0)]
 
 
 _COLUMNS = ("observations", "actions", "rewards", "next_observations")

@@ -47,13 +47,16 @@ class EvaluateSettings(EvaluationSettings):
     action_selection: ActionSelection | None = None
     """Whether policies act by a sample of their distribution or by its mode; none is as the file says, for a teacher
     its mode."""
+    ensemble: int = 1
+    """Policies that act together, by the mean of their actions: a dataset trains as many for each of the inits."""
     baselines: bool = False
     """Also scores its zeros: the all-zero dataset and untrained policies; of a merged file they are always scored."""
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive."""
         super().__post_init__()
-        require_positive("num_inits", self.num_inits)
+        for name in ("num_inits", "ensemble"):
+            require_positive(name, getattr(self, name))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -91,9 +94,15 @@ class _Report(NamedTuple):
     json: dict[str, Any]
 
 
+def _require_dataset(settings: EvaluateSettings, found: str) -> None:
+    """Refuses flags that need a dataset, where another file was found."""
+    for name, default in (("baselines", False), ("ensemble", 1)):
+        if getattr(settings, name) != default:
+            raise BadArgumentsError(f"--{name}: expected a dataset or a run of hades distill, got {found}")
+
+
 def _evaluate_policy(settings: EvaluateSettings) -> _Report:
-    if settings.baselines:
-        raise BadArgumentsError("--baselines: expected a dataset or a run of hades distill, got a policy")
+    _require_dataset(settings, "a policy")
     trained = TrainedPolicy.load(settings.source)
     assert trained.metadata is not None  # a loaded policy has it
     stage = make_stage(trained.metadata, settings.env, settings.source)
@@ -110,8 +119,7 @@ def _evaluate_policy(settings: EvaluateSettings) -> _Report:
 
 
 def _evaluate_teacher(settings: EvaluateSettings) -> _Report:
-    if settings.baselines:
-        raise BadArgumentsError("--baselines: expected a dataset or a run of hades distill, got a teacher")
+    _require_dataset(settings, "a teacher")
     teacher = Teacher.load(settings.source)
     if settings.env is None:
         raise BadArgumentsError(f"--env: expected an environment, as {settings.source} is a teacher and names none")
@@ -130,6 +138,8 @@ def _evaluate_teacher(settings: EvaluateSettings) -> _Report:
 def _evaluate_merged(
     settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: DatasetMetadata
 ) -> _Report:
+    if settings.ensemble != 1:
+        raise BadArgumentsError("--ensemble: expected a dataset of a single task, got a merged one")
     stage = make_stage(metadata, settings.env, source)
     try:
         scores = evaluate_tasks(
@@ -164,7 +174,9 @@ def _evaluate_dataset(
             file=sys.stderr,
         )
     try:
-        evaluator = dataset_evaluator(env, dataset, settings.num_inits, settings.num_episodes)
+        evaluator = dataset_evaluator(
+            env, dataset, settings.num_inits, settings.num_episodes, ensemble=settings.ensemble
+        )
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     key = jax.random.key(settings.seed)
@@ -173,6 +185,6 @@ def _evaluate_dataset(
     if settings.baselines:
         baselines = evaluator.references(key, dataset)
     text = tables.render(f"returns on fresh keys, {env.name}", {"dataset": evaluation, **baselines})
-    result = {**tables.summary(evaluation, env.name), "env": env.name}
+    result = {**tables.summary(evaluation, env.name), "env": env.name, "ensemble": settings.ensemble}
     references = {name: tables.summary(it, env.name) for name, it in baselines.items()}
     return _Report(source, text, result | {"baselines": references})

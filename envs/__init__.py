@@ -37,11 +37,11 @@ from types import ModuleType
 from typing import Any, cast
 
 from envs.names import action_names, channel_names, observation_names
-from hades.types import Environment
+from hades.types import AnyEnvironment
 
 __all__ = ["action_names", "channel_names", "list_environments", "make", "observation_names"]
 
-_FAMILIES = ("brax", "diagnostic", "gymnax")
+_FAMILIES = ("brax", "diagnostic", "gymnasium", "gymnax")
 
 
 def list_environments() -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def list_environments() -> tuple[str, ...]:
     return tuple(sorted(f"{family}/{name}" for family in _FAMILIES for name in _module(family).names()))
 
 
-def make(name: str, **options: Any) -> Environment:
+def make(name: str, **options: Any) -> AnyEnvironment:
     """Makes an environment.
 
     Args:
@@ -77,7 +77,7 @@ def make(name: str, **options: Any) -> Environment:
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(f"{name} has no option {unknown[0]!r}: its options are {', '.join(known)}")
-    return cast(Environment, module.make(bare_name, **options))
+    return cast(AnyEnvironment, module.make(bare_name, **options))
 
 
 def _module(family: str) -> ModuleType:

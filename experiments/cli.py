@@ -26,6 +26,7 @@ _VERBS = {
     "train": _Verb("experiments.train", "train a policy of any architecture on a dataset file"),
     "evaluate": _Verb("experiments.evaluate", "score a dataset, run or policy file on fresh keys"),
     "info": _Verb("experiments.info", "tell what a dataset file or run directory holds"),
+    "offline": _Verb("experiments.offline", "collect data, teach a teacher, and distil without a simulator"),
     "bench": _Verb("experiments.bench", "measure speed, memory and generalisation"),
 }
 

@@ -13,7 +13,7 @@ from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
 from hades.normalization import Normalizer
 from hades.policy_file import TrainedPolicy
-from hades.types import Environment, Metrics, PyTree
+from hades.types import AnyEnvironment, Metrics, PyTree
 
 OutcomeKind: TypeAlias = Literal["dataset", "policy"]
 
@@ -60,7 +60,7 @@ class Run(Generic[Outcome]):
     """One distillation or baseline. The functions are pure: jit them, vmap them over seeds, scan them, or loop.
 
     Attributes:
-        env: Environment that fitness comes from.
+        env: Environment that fitness comes from, or that offline distillation is evaluated in.
         settings: All static settings, a frozen dataclass.
         kind: What the run makes, `"dataset"` or `"policy"`.
         init: `init(key)` returns the state before the first generation.
@@ -81,7 +81,7 @@ class Run(Generic[Outcome]):
         (1, ())
     """
 
-    env: Environment
+    env: AnyEnvironment
     settings: Any
     kind: OutcomeKind
     init: Callable[[jax.Array], RunState]

@@ -12,8 +12,10 @@ _SUMMARIES = {
     "cost": "compilation, time and memory of every method, and the price of one more policy",
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
+    "meta-gradient": "outer steps per second and memory of offline distillation at the published size",
     "neuroevolution": "HaDES, ES and PPO at equal environment steps and at equal time",
     "generalisation": "widths, depths, activations, optimisers, rates and budgets around those of dataset files",
+    "offline": "DBC, PBC, Av-PBC and SDW on one offline dataset, several seeds at once",
     "ppo": "several seeds of PPO at once, in one compiled function",
     "presets": "several seeds of presets from start to finish, scored on fresh keys",
     "published": "the published presets at full size, for some minutes each",
@@ -36,4 +38,4 @@ def main(arguments: Sequence[str]) -> int:
     name, rest = arguments[0], arguments[1:]
     if name not in _SUMMARIES:
         raise BadArgumentsError(f"there is no benchmark {name!r}, expected one of {known}")
-    return int(importlib.import_module(f"experiments.bench.{name}").main(rest))
+    return int(importlib.import_module(f"experiments.bench.{name.replace('-', '_')}").main(rest))

@@ -27,7 +27,7 @@ from hades.normalization import Normalizer
 from hades.outer.evolution import Evolution
 from hades.run import Run, RunState
 from hades.settings import HadesSettings
-from hades.types import Continuous, Environment, Metrics, PyTree
+from hades.types import Continuous, Environment, Metrics, PyTree, require_pure
 
 
 @struct.dataclass
@@ -173,7 +173,8 @@ StraightforwardStep: TypeAlias = Callable[[RunState], tuple[RunState, Metrics, E
 def make_step(run: Run, state: RunState) -> StraightforwardStep:
     """Makes the generation that corresponds to `run.step`; `state` is any state of the run."""
     settings = run.settings
-    fitness = make_fitness(run.env, settings)
+    env = require_pure(run.env)
+    fitness = make_fitness(env, settings)
     evolution = Evolution(solution_of(run.dataset(state), settings), settings.population_size, settings.evolution)
 
     def step(state: RunState) -> tuple[RunState, Metrics, Everything]:
@@ -182,7 +183,7 @@ def make_step(run: Run, state: RunState) -> StraightforwardStep:
         seen: list[Everything] = []
 
         def objective(population: PyTree) -> tuple[jax.Array, Metrics]:
-            seen.append(fitness(keys, datasets_of(population, run.env), state.normalizer))
+            seen.append(fitness(keys, datasets_of(population, env), state.normalizer))
             return seen[0].values, {}
 
         outer, metrics = evolution.step(search_key, state.outer, objective)

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from hades.normalization import Normalizer
 from hades.recipes.dataset_evolution import distillation_run, hades_f, hades_r, paper_brax, paper_minatar, resolve
+from hades.recipes.offline import OfflineSettings, av_pbc, dbc, offline_run, paper_offline, pbc, sdw
 from hades.recipes.policy_evolution import neuroevolution, neuroevolution_run, paper_es_brax, paper_es_minatar
 from hades.recipes.reinforcement import ppo, ppo_run
 from hades.recipes.shared import initial_normalizer, measure_statistics
@@ -17,18 +18,25 @@ from hades.settings import HadesSettings, NeuroevolutionSettings
 from hades.types import Environment
 
 __all__ = [
+    "OfflineSettings",
+    "av_pbc",
+    "dbc",
     "from_settings",
     "hades_f",
     "hades_r",
     "initial_normalizer",
     "measure_statistics",
     "neuroevolution",
+    "offline_run",
     "paper_brax",
     "paper_es_brax",
     "paper_es_minatar",
     "paper_minatar",
+    "paper_offline",
+    "pbc",
     "ppo",
     "resolve",
+    "sdw",
 ]
 
 

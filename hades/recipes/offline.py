@@ -34,7 +34,7 @@ from hades.settings import (
     Normalization,
     require_positive,
 )
-from hades.types import Environment, Metrics, PyTree
+from hades.types import AnyEnvironment, Metrics, PyTree
 
 _INNER_LOOP = CloningSettings(
     hidden_sizes=(128, 128),
@@ -43,9 +43,10 @@ _INNER_LOOP = CloningSettings(
     action_distribution="tanh_gaussian",
     loss="mse",
     optimizer="sgd",
-    learning_rate=0.1,
-    num_steps=50,
+    learning_rate=0.05,
+    num_steps=100,
 )
+_OUTER_LOOP = MetaGradientSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9, max_grad_norm=2.0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class OfflineSettings:
     """The inner loop."""
     outer: Literal["meta-gradient", "evolution"] = "meta-gradient"
     """What moves the dataset."""
-    meta_gradient: MetaGradientSettings = MetaGradientSettings()
+    meta_gradient: MetaGradientSettings = _OUTER_LOOP
     """The outer loop by gradients."""
     evolution: EvolutionSettings = EvolutionSettings()
     """The outer loop by evolution."""
@@ -117,17 +118,17 @@ class OfflineSettings:
         return self.objective.startswith("sdw")
 
 
-def dbc(env: Environment, transitions: Transitions, **settings: Any) -> Run[SyntheticDataset]:
+def dbc(env: AnyEnvironment, transitions: Transitions, **settings: Any) -> Run[SyntheticDataset]:
     """Data-based behaviour cloning. Arguments and errors of `av_pbc`, without a teacher."""
     return offline_run(env, transitions, OfflineSettings(**settings, objective="dbc"))
 
 
-def pbc(env: Environment, transitions: Transitions, teacher: Teacher, **settings: Any) -> Run[SyntheticDataset]:
+def pbc(env: AnyEnvironment, transitions: Transitions, teacher: Teacher, **settings: Any) -> Run[SyntheticDataset]:
     """Policy-based behaviour cloning. Arguments and errors of `av_pbc`."""
     return offline_run(env, transitions, OfflineSettings(**settings, objective="pbc"), teacher)
 
 
-def av_pbc(env: Environment, transitions: Transitions, teacher: Teacher, **settings: Any) -> Run[SyntheticDataset]:
+def av_pbc(env: AnyEnvironment, transitions: Transitions, teacher: Teacher, **settings: Any) -> Run[SyntheticDataset]:
     """Action-value weighted PBC (arXiv 2410.22728, equation 6).
 
     Args:
@@ -142,7 +143,7 @@ def av_pbc(env: Environment, transitions: Transitions, teacher: Teacher, **setti
     return offline_run(env, transitions, OfflineSettings(**settings, objective="av-pbc"), teacher)
 
 
-def sdw(env: Environment, transitions: Transitions, teacher: Teacher, **settings: Any) -> Run[SyntheticDataset]:
+def sdw(env: AnyEnvironment, transitions: Transitions, teacher: Teacher, **settings: Any) -> Run[SyntheticDataset]:
     """State density weighting of Av-PBC (arXiv 2512.06692). Arguments and errors of `av_pbc`.
 
     Clipping, normalisation and exponent of the weights are ours: the paper's could not be recovered.
@@ -165,14 +166,13 @@ def paper_offline(objective: ObjectiveName = "av-pbc", **overrides: Any) -> Offl
         dataset_size=256,
         num_states=2560,
         objective_actions="sample",
-        cloning=dataclasses.replace(_INNER_LOOP, hidden_sizes=(256, 256, 256), num_steps=100),
-        meta_gradient=MetaGradientSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9, max_grad_norm=2.0),
+        cloning=dataclasses.replace(_INNER_LOOP, hidden_sizes=(256, 256, 256), learning_rate=0.1),
     )
     return dataclasses.replace(settings, **overrides)
 
 
 def offline_run(
-    env: Environment,
+    env: AnyEnvironment,
     transitions: Transitions,
     settings: OfflineSettings,
     teacher: Teacher | None = None,
@@ -224,7 +224,7 @@ class _Problem:
 
     def __init__(
         self,
-        env: Environment,
+        env: AnyEnvironment,
         settings: OfflineSettings,
         states: LabelledStates,
         normalizer: Normalizer,
@@ -307,7 +307,7 @@ class _Evaluator(DatasetEvaluator):
         return {"random real pairs": self(key, self._random_pairs(key)), **super().references(key, dataset)}
 
 
-def _check(env: Environment, transitions: Transitions, settings: OfflineSettings, teacher: Teacher | None) -> None:
+def _check(env: AnyEnvironment, transitions: Transitions, settings: OfflineSettings, teacher: Teacher | None) -> None:
     transitions.check_fits(env)
     if settings.dataset_size > transitions.num_transitions:
         raise ValueError(

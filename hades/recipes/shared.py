@@ -27,7 +27,7 @@ from hades.settings import (
     PopulationSettings,
 )
 from hades.sharding import population_mesh, shard_fitness
-from hades.types import Environment, Metrics, PyTree
+from hades.types import AnyEnvironment, Environment, Metrics, PyTree
 
 FIRST_STREAM = np.uint32(2**32 - 1)
 """What `init` folds a run's key with. Generations count from 0 up and never meet it."""
@@ -157,7 +157,7 @@ class Played(Protocol):
 
 
 def describe_run(
-    env: Environment,
+    env: AnyEnvironment,
     settings: Played,
     method: str,
     cloning: CloningSettings,

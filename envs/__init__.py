@@ -1,11 +1,14 @@
-"""Environments for hades: adapters to Brax and gymnax, and a few diagnostic ones.
+"""Environments for hades: adapters to Brax, gymnax and gymnasium, and a few diagnostic ones.
 
 >>> import envs
 >>> environment = envs.make("diagnostic/match", num_actions=4)
 >>> environment.action_space, environment.max_steps
 (Discrete(num_actions=4), 10)
 
-Brax and gymnax take seconds to import and are imported by the first `make` that needs them.
+Brax, gymnax and gymnasium take seconds to import and are imported by the first `make` that needs them.
+
+Gymnasium's environments, real MuJoCo among them, are simulated on the host (`hades.types.HostEnvironment`): policies
+can be evaluated in them and data collected, but nothing that compiles an environment's steps can use them.
 
 An environment of your own needs no base class and no registration, only the members of `hades.types.Environment`. A
 walk on a line, where the episode terminates at the goal:
@@ -57,7 +60,8 @@ def make(name: str, **options: Any) -> AnyEnvironment:
     """Makes an environment.
 
     Args:
-        name: Family and name, such as `"brax/hopper"`, `"gymnax/CartPole-v1"` or `"diagnostic/match"`.
+        name: Family and name, such as `"brax/hopper"`, `"gymnax/CartPole-v1"`, `"gymnasium/Hopper-v4"` or
+            `"diagnostic/match"`.
         options: `max_steps` for all of them, the steps after which an episode is truncated; `backend` for Brax; the
             fields of its class for a diagnostic environment.
 

@@ -50,7 +50,8 @@ def make_host_rollout(
 ) -> Rollout:
     """Makes the function that plays episodes with a batch of policies in a simulator outside of JAX.
 
-    As with `make_rollout`, candidates share the keys of their inits, and with them seeds and noise.
+    As with `make_rollout`, candidates share the keys of their inits, and with them seeds and noise, which is also the
+    noise that `make_rollout` draws.
 
     Args:
         env: The environment; rolled until every episode has ended.
@@ -109,7 +110,9 @@ def _make_act_all(
     """Compiles the actions of all episodes at one point in time, `[candidates, inits, groups, envs, action_dim]`."""
 
     def act_one(key: jax.Array, seen: Seen, params: PyTree, normalizer: Normalizer) -> tuple[jax.Array, object]:
-        return act(key, policy, action_selection, seen, params, normalizer)
+        # The jitted rollout gives the other keys to the environments; with this one the noise on actions is the same.
+        act_key = jax.random.split(key, len(seen.alive) + 1)[0]
+        return act(act_key, policy, action_selection, seen, params, normalizer)
 
     @jax.jit
     def act_all(

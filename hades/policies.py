@@ -266,7 +266,7 @@ def ensemble(policy: Policy, size: int) -> Policy:
     Example:
         >>> import envs
         >>> pair = ensemble(mlp(envs.make("diagnostic/target", action_dim=2), (4,)), 2)
-        >>> pair.apply(pair.init(jax.random.key(0)), jnp.zeros((5, 1))).mode().shape
+        >>> pair.apply(pair.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
         (5, 2)
     """
     require_positive("size", size)

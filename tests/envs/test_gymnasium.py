@@ -150,3 +150,17 @@ def test_making_is_silent_and_leaves_no_log(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["HalfCheetah-v4", "Hopper-v5", "Walker2d-v4"])
+def test_components_have_the_names_of_the_robots_joints(name: str) -> None:
+    with quiet_gymnasium():
+        model = gymnasium.make(name).unwrapped.model
+    joints = [model.joint(index).name for index in range(model.njnt)]
+    observations = envs.observation_names(f"gymnasium/{name}")
+    actions = envs.action_names(f"gymnasium/{name}")
+    assert observations is not None and actions is not None
+    # Where the robot is along the track is not observed; its height is named for what it is in some.
+    assert len(observations) == 2 * len(joints) - 1
+    assert all(shown.startswith(joint) for shown, joint in zip(observations[1:], joints[2:], strict=False))
+    assert list(actions) == [model.joint(model.actuator_trnid[index, 0]).name for index in range(model.nu)]

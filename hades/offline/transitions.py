@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import struct
+
+from hades.normalization import Normalizer
+from hades.policies import NamedSpaces
+from hades.settings import require_positive
+from hades.types import Continuous
+
+FLOAT_KEYS = ("observations", "actions", "rewards", "next_observations")
+FLAG_KEYS = ("terminals", "timeouts")
+
+
+class OfflineDataError(ValueError):
+    """Offline data are not what they should be; the message is one sentence that says where and what was expected."""
+
+
+@struct.dataclass
+class Trajectories:
+    """Where trajectories begin and end.
+
+    Attributes:
+        starts: Index of the first transition of each, `[trajectories]` int32.
+        ends: Index behind the last transition of each, `[trajectories]` int32.
+    """
+
+    starts: jax.Array
+    ends: jax.Array
+
+    @property
+    def lengths(self) -> jax.Array:
+        """Transitions of each, `[trajectories]` int32."""
+        return self.ends - self.starts
 
 
 @struct.dataclass
 class Transitions:
     """Transitions of one environment; a trajectory ends where `terminals` or `timeouts` is true, or with the data.
+
+    Nothing is checked when one is made; `from_arrays` checks.
 
     Attributes:
         observations: Raw, before normalisation, `[transitions, *observation_shape]` float32.
@@ -19,6 +56,14 @@ class Transitions:
         terminals: The trajectory reached an end that is part of the task, `[transitions]` bool.
         timeouts: The trajectory was cut off after this transition, `[transitions]` bool.
         env: Name of the environment, such as `"gymnasium/Hopper-v4"`; None where it is not known.
+
+    Example:
+        >>> data = Transitions.from_arrays(
+        ...     {"observations": np.float32([[0], [1], [5]]), "actions": np.zeros((3, 1), np.float32),
+        ...      "rewards": np.float32([1, 2, 4]), "next_observations": np.float32([[1], [2], [6]]),
+        ...      "terminals": np.array([False, True, False]), "timeouts": np.array([False, False, False])})
+        >>> data.trajectories().ends.tolist(), data.trajectory_returns().tolist()
+        ([2, 3], [3.0, 4.0])
     """
 
     observations: jax.Array
@@ -33,3 +78,197 @@ class Transitions:
     def num_transitions(self) -> int:
         """How many transitions there are."""
         return self.rewards.shape[0]
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one observation."""
+        return tuple(self.observations.shape[1:])
+
+    @property
+    def action_dim(self) -> int:
+        """Number of components of an action."""
+        return self.actions.shape[-1]
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], env: str | None = None) -> Transitions:
+        """Checks arrays on the host, by the names of the attributes, and moves them to the device.
+
+        Raises:
+            OfflineDataError: One is missing, of another shape or type, or holds numbers that are not finite.
+        """
+        checked = check_arrays(arrays)
+        if "next_observations" not in checked:
+            raise OfflineDataError(f"next_observations: missing, expected beside {', '.join(checked)}")
+        return cls(**{name: jnp.asarray(array) for name, array in checked.items()}, env=env)
+
+    def trajectories(self) -> Trajectories:
+        """Where trajectories begin and end; found on the host, hence not within `jax.jit`."""
+        over = np.asarray(self.terminals) | np.asarray(self.timeouts)
+        over[-1:] = True
+        ends = np.flatnonzero(over).astype(np.int32) + 1
+        starts = np.concatenate([np.zeros_like(ends[:1]), ends[:-1]])
+        return Trajectories(jnp.asarray(starts), jnp.asarray(ends))
+
+    def trajectory_returns(self) -> jax.Array:
+        """Undiscounted return of each trajectory, `[trajectories]` float32.
+
+        Each is summed alone, on the host in float64: differences of one running sum would lose the digits that count.
+        """
+        starts = np.asarray(self.trajectories().starts)
+        if not len(starts):
+            return jnp.zeros(0)
+        return jnp.asarray(np.add.reduceat(np.asarray(self.rewards), starts, dtype=np.float64), jnp.float32)
+
+    def statistics(self, min_std: float = 1e-3) -> Normalizer:
+        """The fixed normalisation that z-scores these observations: (observation - mean) / (std + min_std).
+
+        The sum, rather than the larger one of the two, is what the code of the published OBD runs and of Cal-QL does.
+        No gain is above 1 / min_std, that of a constant component included, which becomes 0 on these observations.
+
+        Args:
+            min_std: In the units of the observation.
+
+        Returns:
+            Mean and std over transitions, both `[*observation_shape]`, summed on the host in float64.
+
+        Raises:
+            ValueError: There are no transitions, or `min_std` is not above 0.
+        """
+        require_positive("min_std", min_std)
+        if not self.num_transitions:
+            raise ValueError("transitions: expected at least one, got none")
+        observations = np.asarray(self.observations)
+        mean = observations.mean(axis=0, dtype=np.float64)
+        std = observations.std(axis=0, dtype=np.float64) + min_std
+        return Normalizer("fixed", jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+
+    def take(self, indices: jax.Array) -> Transitions:
+        """The transitions at `indices` `[count]`, in this order.
+
+        Ends of trajectories mean what they did only where whole trajectories are taken in order.
+        """
+        return jax.tree.map(lambda leaf: jnp.take(leaf, indices, axis=0), self)
+
+    def random_subset(self, key: jax.Array, num_transitions: int) -> Transitions:
+        """As many transitions, drawn without replacement, in random order.
+
+        Raises:
+            ValueError: There are fewer.
+        """
+        if not 0 < num_transitions <= self.num_transitions:
+            raise ValueError(f"num_transitions: expected 1 to {self.num_transitions}, got {num_transitions}")
+        return self.take(jax.random.choice(key, self.num_transitions, (num_transitions,), replace=False))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Transitions]) -> Transitions:
+        """All transitions of the parts, one part behind the other.
+
+        A trajectory that ends with the data of its part is marked as timed out there, so that it does not run on into
+        the next part. A part of an unknown environment is taken to be of that of the others.
+
+        Raises:
+            ValueError: There is no part, or they are of several environments or shapes.
+        """
+        if not parts:
+            raise ValueError("parts: expected at least one, got none")
+        for index, part in enumerate(parts):
+            found, expected = ((p.observation_shape, p.action_dim) for p in (part, parts[0]))
+            if found != expected:
+                raise ValueError(
+                    f"parts[{index}]: expected observations of shape {expected[0]} and {expected[1]} action components "
+                    f"as in the first part, got {found[0]} and {found[1]}"
+                )
+        names = list(dict.fromkeys(part.env for part in parts if part.env is not None))
+        if len(names) > 1:
+            raise ValueError(f"parts: expected transitions of one environment, got {', '.join(names)}")
+        closed = [
+            replace(part, env=names[0] if names else None, timeouts=part.timeouts.at[-1:].set(_is_cut_off(part)))
+            for part in parts
+        ]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *closed)
+
+    def check_fits(self, env: NamedSpaces) -> None:
+        """Refuses an environment whose observations or actions have other shapes.
+
+        Raises:
+            OfflineDataError: They have.
+        """
+        if self.observation_shape != tuple(env.observation_shape):
+            raise OfflineDataError(
+                f"observations: expected shape {tuple(env.observation_shape)} as of {env.name}, "
+                f"got {self.observation_shape}"
+            )
+        space = env.action_space
+        if not isinstance(space, Continuous) or space.action_dim != self.action_dim:
+            raise OfflineDataError(f"actions: expected those of {env.name}, {space}, got {self.action_dim} components")
+
+
+def _is_cut_off(part: Transitions) -> jax.Array:
+    return ~part.terminals[-1:] | part.timeouts[-1:]
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The one validator of offline data on the host.
+
+    Args:
+        arrays: By the names of the attributes of `Transitions`; `next_observations` may be absent, others are passed
+            over.
+
+    Returns:
+        Floating-point numbers as float32 in C order, and flags as bool.
+
+    Raises:
+        OfflineDataError: One is missing, of another shape or type, or holds numbers that are not finite; `"key: what
+            was expected"`.
+    """
+    for name in (*FLOAT_KEYS[:3], *FLAG_KEYS):
+        if name not in arrays:
+            raise OfflineDataError(f"{name}: missing, expected in all offline data, got {_names(arrays)}")
+    for name in (name for name in (*FLOAT_KEYS, *FLAG_KEYS) if name in arrays):
+        _check_shape(name, arrays[name].shape, arrays["observations"].shape)
+    checked = {name: _floats(name, arrays[name]) for name in FLOAT_KEYS if name in arrays}
+    return checked | {name: _flags(name, arrays[name]) for name in FLAG_KEYS}
+
+
+def _check_shape(name: str, shape: tuple[int, ...], observations: tuple[int, ...]) -> None:
+    axes = {"observations": "at least 2 axes", "actions": "2 axes", "next_observations": f"shape {observations}"}
+    expected = axes.get(name, "1 axis")
+    fits = {"observations": len(shape) >= 2, "actions": len(shape) == 2, "next_observations": shape == observations}
+    if not fits.get(name, len(shape) == 1):
+        as_in = " as in observations" if name == "next_observations" else ""
+        raise OfflineDataError(f"{name}: expected {expected}{as_in}, got shape {shape}")
+    if shape[0] == 0:
+        raise OfflineDataError(f"{name}: expected at least one transition, got none")
+    if 0 in shape:
+        raise OfflineDataError(f"{name}: expected at least one number along every axis, got shape {shape}")
+    if shape[0] != observations[0]:
+        raise OfflineDataError(f"{name}: expected {observations[0]} rows as in observations, got {shape[0]}")
+
+
+def _floats(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "f":
+        raise OfflineDataError(f"{name}: expected float32, got {array.dtype}")
+    # What is too large for float32 becomes infinite, and is refused below.
+    with np.errstate(over="ignore"):
+        numbers = np.asarray(array, dtype="<f4", order="C")
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        index = tuple(int(axis) for axis in np.argwhere(~finite)[0])
+        raise OfflineDataError(f"{name}: expected finite numbers of float32, got {array[index]} at {list(index)}")
+    return numbers
+
+
+def _flags(name: str, array: np.ndarray) -> np.ndarray:
+    """Booleans, also where a tool wrote them as the numbers 0 and 1."""
+    if array.dtype.kind not in "biuf":
+        raise OfflineDataError(f"{name}: expected booleans, got {array.dtype}")
+    flags = array.astype(bool)
+    wrong = np.flatnonzero(flags != array)
+    if wrong.size:
+        raise OfflineDataError(f"{name}: expected booleans, got {array[wrong[0]]} at [{wrong[0]}]")
+    return flags
+
+
+def _names(arrays: Mapping[str, np.ndarray]) -> str:
+    names = list(arrays)
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"

@@ -1,0 +1,246 @@
+"""Files of offline data in the layout of D4RL v2, HDF5, read and written with h5py alone.
+
+| key | shape | type |
+|---|---|---|
+| `observations` | (transitions, *observation_shape) | float32 |
+| `actions` | (transitions, action_dim) | float32 |
+| `rewards` | (transitions,) | float32 |
+| `next_observations`, optional | as `observations` | float32 |
+| `terminals` | (transitions,) | bool |
+| `timeouts` | (transitions,) | bool |
+
+Other keys and groups, such as `infos/` and `metadata/`, are passed over. What this project writes also has the file
+attributes `env`, the name of the environment, and `hades`, JSON that says where the data come from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import h5py
+import jax
+import numpy as np
+
+from hades.files import write_atomically
+from hades.offline.transitions import FLOAT_KEYS, OfflineDataError, Transitions, check_arrays
+
+KEYS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+
+_PUBLISHED_AT = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
+_PUBLISHED_NAME = re.compile(
+    r"(halfcheetah|hopper|walker2d|ant)[-_]"
+    r"(random|medium|expert|medium[-_]replay|medium[-_]expert|full[-_]replay)-v2(\.h5|\.hdf5)?"
+)
+# Their observations did not change from -v2 to -v4. Those of Ant did, so that its files name no environment here.
+_ENVS = {"halfcheetah": "HalfCheetah", "hopper": "Hopper", "walker2d": "Walker2d"}
+# An HDF5 attribute, its header included, fits into 64 KiB.
+_MAX_ATTRIBUTE_BYTES = 60_000
+
+
+def load(path: str | os.PathLike[str], env: str | None = None) -> Transitions:
+    """Reads a file in the layout of D4RL v2, compressed or not.
+
+    Without `next_observations`, they are those of the transition that follows in the same trajectory. A transition that
+    ends its trajectory by timeout, or with the data, has an unknown successor then: it is dropped with its reward, and
+    the one before it carries the timeout. That of a terminal state plays no part; it is filled with the observation.
+
+    Args:
+        path: The file.
+        env: Name of the environment; None takes that of the file's attributes, or what a name of D4RL such as
+            `hopper_medium-v2.hdf5` stands for.
+
+    Raises:
+        OfflineDataError: There is no such file, or it is not a whole and consistent one; one sentence that names the
+            file, the key and what was expected.
+    """
+    path = Path(path)
+    try:
+        with _opened(path) as file:
+            arrays = {name: _read(file, name) for name in KEYS if _is_present(file, name)}
+            own_env = _text_attribute(file, "env")
+        arrays = check_arrays(arrays)
+        if "next_observations" not in arrays:
+            arrays = _with_successors(arrays)
+        return Transitions.from_arrays(arrays, env or own_env or _env_from_name(path))
+    except ValueError as error:
+        _refuse(path, error)
+
+
+def load_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a file that `save` wrote says of where its data come from; empty for other files.
+
+    Raises:
+        OfflineDataError: There is no such file, it is not HDF5, or the attribute `hades` is not a JSON object.
+    """
+    try:
+        with _opened(Path(path)) as file:
+            text = _text_attribute(file, "hades")
+        try:
+            attributes = json.loads(text or "{}")
+        except ValueError as error:
+            raise ValueError(f"attribute hades: expected JSON, got {text!r:.60} ({error})") from None
+        if not isinstance(attributes, dict):
+            raise ValueError(f"attribute hades: expected a JSON object, got {text!r:.60}")
+        return attributes
+    except ValueError as error:
+        _refuse(path, error)
+
+
+def save(transitions: Transitions, path: str | os.PathLike[str], attributes: Mapping[str, Any] | None = None) -> None:
+    """Writes a file in the layout of D4RL v2, compressed with gzip; equal content gives equal bytes.
+
+    Args:
+        transitions: What to write, all fields.
+        path: Where to, under exactly this name; what was there is replaced when the new file is whole on disk.
+        attributes: Where the data come from, as JSON can hold it.
+
+    Raises:
+        OfflineDataError: They are not what `load` would accept.
+        OSError: The file cannot be written; it names `path`, and what was there before is untouched.
+    """
+    try:
+        arrays = check_arrays({name: np.asarray(jax.device_get(getattr(transitions, name))) for name in KEYS})
+        texts = {} if transitions.env is None else {"env": transitions.env}
+        texts["hades"] = _to_json(attributes or {})
+    except ValueError as error:
+        _refuse(path, error)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name in KEYS:
+            file.create_dataset(name, data=arrays[name], compression="gzip", shuffle=True)
+        file.attrs.update(texts)
+    write_atomically(path, buffer.getvalue())
+
+
+def _refuse(path: str | os.PathLike[str], error: ValueError) -> NoReturn:
+    raise OfflineDataError(f"{os.fspath(path)}: {error}".replace("\n", " ")) from None
+
+
+def _opened(path: Path) -> h5py.File:
+    """The file, open for reading.
+
+    Raises:
+        ValueError: There is none, or it is not HDF5; one sentence, which does not name the file.
+    """
+    try:
+        if not path.exists():
+            raise ValueError(f"expected an HDF5 file, found nothing there{_where_published(path)}")
+        # Also keeps it from waiting forever for a named pipe or a terminal.
+        if not path.is_file():
+            raise ValueError(f"expected an HDF5 file, found {'a folder' if path.is_dir() else 'a device or a pipe'}")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise ValueError("expected an HDF5 file, found an empty file")
+        if not h5py.is_hdf5(path):
+            raise ValueError("expected an HDF5 file, found another format")
+    except OSError as error:
+        raise ValueError(f"expected a readable file, got: {error.strerror}") from None
+    try:
+        return h5py.File(path, "r")
+    # Damaged bytes raise almost anything.
+    except Exception as error:
+        raise ValueError(f"expected a whole HDF5 file, got a truncated or damaged one ({_reason(error)})") from None
+
+
+def _is_present(file: h5py.File, name: str) -> bool:
+    try:
+        return file.get(name, getlink=True) is not None
+    except Exception as error:
+        raise ValueError(f"{name}: expected a whole HDF5 file, got damaged data ({_reason(error)})") from None
+
+
+def _read(file: h5py.File, name: str) -> np.ndarray:
+    try:
+        link = file.get(name, getlink=True)
+        item = file.get(name)
+        # A link that leads nowhere opens as nothing, or not at all, depending on its kind.
+    except Exception as error:
+        item, link, reason = None, None, f" ({_reason(error)})"
+    else:
+        reason = ""
+    if item is None:
+        kind = f"a link to {link.path!r} that leads nowhere" if hasattr(link, "path") else f"damaged data{reason}"
+        raise ValueError(f"{name}: expected an array, found {kind}")
+    if not isinstance(item, h5py.Dataset):
+        raise ValueError(f"{name}: expected an array, found a {type(item).__name__.lower()}")
+    if item.shape is None:
+        raise ValueError(f"{name}: expected an array, found one without a shape")
+    if item.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected {'float32' if name in FLOAT_KEYS else 'booleans'}, got {item.dtype}")
+    # A virtual array whose source is missing would read as zeros.
+    if item.is_virtual:
+        raise ValueError(f"{name}: expected an array in this file, found a virtual one that refers to others")
+    try:
+        return np.asarray(item[()])
+    except Exception as error:
+        raise ValueError(f"{name}: expected a whole array, got truncated or damaged data ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _text_attribute(file: h5py.File, name: str) -> str | None:
+    try:
+        value = file.attrs.get(name)
+    except Exception as error:
+        raise ValueError(f"attribute {name}: expected text, got damaged data ({_reason(error)})") from None
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"attribute {name}: expected text, got {value!r:.60}")
+    return value
+
+
+def _with_successors(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Derives `next_observations` from the order of transitions, and drops those whose successor is not known.
+
+    Raises:
+        ValueError: None is known.
+    """
+    observations, terminals = arrays["observations"], arrays["terminals"]
+    timeouts = arrays["timeouts"].copy()
+    unknown = timeouts & ~terminals
+    unknown[-1] = not terminals[-1]
+    # Where a dropped transition was, its trajectory now ends one earlier.
+    over = terminals | timeouts
+    timeouts[:-1] |= unknown[1:] & ~over[:-1]
+    successors = np.concatenate([observations[1:], observations[-1:]])
+    successors[terminals] = observations[terminals]
+    if unknown.all():
+        raise ValueError(
+            "next_observations: missing, expected where no trajectory has two transitions or a terminal state"
+        )
+    return {
+        name: array[~unknown]
+        for name, array in (arrays | {"next_observations": successors, "timeouts": timeouts}).items()
+    }
+
+
+def _env_from_name(path: Path) -> str | None:
+    match = _PUBLISHED_NAME.fullmatch(path.name.lower())
+    agent = _ENVS.get(match[1]) if match else None
+    return f"gymnasium/{agent}-v4" if agent else None
+
+
+def _where_published(path: Path) -> str:
+    match = _PUBLISHED_NAME.fullmatch(path.name.lower())
+    if not match:
+        return ""
+    return f"; D4RL publishes it at {_PUBLISHED_AT}/{match[1]}_{match[2].replace('-', '_')}-v2.hdf5"
+
+
+def _to_json(attributes: Mapping[str, Any]) -> str:
+    try:
+        text = json.dumps(dict(attributes), allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"attributes: expected values that JSON can hold ({error})") from None
+    if len(text) > _MAX_ATTRIBUTE_BYTES:
+        raise ValueError(f"attributes: expected at most {_MAX_ATTRIBUTE_BYTES} characters of JSON, got {len(text)}")
+    return text

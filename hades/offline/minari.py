@@ -1,0 +1,102 @@
+"""Offline data from Minari: datasets of whole episodes, each with the observation that follows its last action."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from hades.offline.transitions import OfflineDataError, Transitions, check_arrays
+
+
+def load(dataset: str | Iterable[Any], env: str | None = None) -> Transitions:
+    """Reads a Minari dataset; nothing is downloaded.
+
+    Args:
+        dataset: The id of one that is on this machine, such as `"mujoco/hopper/medium-v0"`, or a `MinariDataset`, or
+            episodes like those of one, with `observations` `[steps + 1, *observation_shape]`, `actions`
+            `[steps, action_dim]`, `rewards`, `terminations` and `truncations`, all `[steps]`.
+        env: Name of the environment; None takes that of the dataset, where it has one.
+
+    Returns:
+        The transitions of all episodes, one behind the other. An episode that ends with neither flag is marked as timed
+        out, so that it does not run on into the next.
+
+    Raises:
+        ImportError: The extra minari is not installed, and `dataset` is an id.
+        OfflineDataError: There is no such dataset, or an episode is not as above; one sentence that names the dataset,
+            the episode and what was expected.
+    """
+    name = dataset if isinstance(dataset, str) else str(getattr(dataset, "id", None) or "episodes")
+    episodes = _load_by_id(dataset) if isinstance(dataset, str) else dataset
+    spec = getattr(episodes, "env_spec", None)
+    parts = []
+    try:
+        for index, episode in enumerate(episodes):
+            try:
+                parts.append(_episode_arrays(episode))
+            except ValueError as error:
+                raise ValueError(f"episode {index}: {error}") from None
+        if not parts:
+            raise ValueError("expected at least one episode, got none")
+        for index, part in enumerate(parts):
+            for key in ("observations", "actions"):
+                shape, expected = part[key].shape[1:], parts[0][key].shape[1:]
+                if shape != expected:
+                    raise ValueError(f"episode {index}: {key}: expected {expected} as in the first, got {shape}")
+    except ValueError as error:
+        raise OfflineDataError(f"{name}: {error}".replace("\n", " ")) from None
+    # What Minari raises where a file of the dataset is damaged.
+    except (OSError, KeyError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise OfflineDataError(f"{name}: expected a Minari dataset that can be read ({reason})") from None
+    arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return Transitions.from_arrays(arrays, env or (None if spec is None else f"gymnasium/{spec.id}"))
+
+
+def _load_by_id(dataset_id: str) -> Iterable[Any]:
+    try:
+        import minari
+    except ImportError:
+        raise ImportError(f"{dataset_id}: needs Minari, pip install 'hades-distillation[minari]'") from None
+    try:
+        return minari.load_dataset(dataset_id)
+    except FileNotFoundError:
+        raise OfflineDataError(
+            f"{dataset_id}: expected a Minari dataset on this machine, found nothing there; "
+            f"`minari list remote` names those that `minari download {dataset_id}` can fetch"
+        ) from None
+    # A dataset that is damaged, or an id that is none, raises almost anything.
+    except Exception as error:
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise OfflineDataError(f"{dataset_id}: expected a Minari dataset that can be read ({reason})") from None
+
+
+def _episode_arrays(episode: Any) -> dict[str, np.ndarray]:
+    """One episode as checked arrays.
+
+    Raises:
+        ValueError: It is empty, or not what an episode should be; `"key: what was expected"`.
+    """
+    names = {"actions": "actions", "rewards": "rewards", "terminals": "terminations", "timeouts": "truncations"}
+    arrays = {"observations": _array("observations", episode)}
+    arrays |= {key: _array(name, episode) for key, name in names.items()}
+    steps = len(arrays["rewards"]) if arrays["rewards"].ndim else 0
+    if not steps:
+        raise ValueError("expected at least one step, got none")
+    observations = arrays["observations"]
+    if observations.ndim < 2 or len(observations) != steps + 1:
+        raise ValueError(
+            f"observations: expected {steps + 1} rows, one more than rewards, got shape {observations.shape}"
+        )
+    checked = check_arrays(arrays | {"observations": observations[:-1], "next_observations": observations[1:]})
+    checked["timeouts"][-1] |= not checked["terminals"][-1]
+    return checked
+
+
+def _array(name: str, episode: Any) -> np.ndarray:
+    value = getattr(episode, name, None)
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        raise ValueError(f"{name}: expected an array, got {type(value).__name__}")
+    return np.asarray(value)

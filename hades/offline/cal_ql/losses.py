@@ -37,20 +37,26 @@ def returns_of_data(
         >>> returns_of_data(data, data.rewards, 0.5, "mean_reward").tolist()
         [2.0, 2.0]
     """
-    terminals, timeouts = np.asarray(transitions.terminals), np.asarray(transitions.timeouts)
-    cuts = timeouts & ~terminals
-    cuts[-1] = not terminals[-1]
-    following = np.zeros(len(cuts), np.float32)
+    trajectories = transitions.trajectories()
+    last = np.asarray(trajectories.ends) - 1
+    cut = last[~np.asarray(transitions.terminals)[last]]
+    truncated, beyond = np.zeros((2, transitions.num_transitions), np.float32)
+    truncated[cut] = 1
     if after_timeout == "mean_reward":
-        ends = terminals | cuts
-        trajectory = np.cumsum(ends) - ends
-        means = np.bincount(trajectory, np.asarray(rewards, np.float64)) / np.bincount(trajectory)
-        following = (means[trajectory] / (1 - discount)).astype(np.float32)
+        sums = np.add.reduceat(np.asarray(rewards), np.asarray(trajectories.starts), dtype=np.float64)
+        beyond[last] = sums / np.asarray(trajectories.lengths) / (1 - discount)
+    beyond *= truncated
     # An advantage over values that are all 0, except beyond cuts, is the return.
-    beyond, terminated, truncated = (jnp.asarray(column)[:, None] for column in (following, terminals, cuts))
-    rewards, beyond = jnp.asarray(rewards)[:, None], jnp.where(truncated, beyond, 0.0)
-    values = jnp.zeros_like(rewards)
-    return generalized_advantages(rewards, values, beyond, terminated, truncated, discount, 1.0)[:, 0]
+    shape = (-1, 1)
+    return generalized_advantages(
+        jnp.reshape(rewards, shape),
+        jnp.zeros((transitions.num_transitions, 1)),
+        jnp.reshape(beyond, shape),
+        jnp.reshape(transitions.terminals, shape),
+        jnp.reshape(truncated > 0, shape),
+        discount,
+        1.0,
+    )[:, 0]
 
 
 def critic_targets(

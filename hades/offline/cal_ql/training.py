@@ -6,12 +6,15 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
+from hades.normalization import Normalizer
 from hades.offline.cal_ql.losses import (
     DrawnActions,
     actor_loss,
@@ -22,7 +25,7 @@ from hades.offline.cal_ql.losses import (
 )
 from hades.offline.cal_ql.settings import CalQLSettings
 from hades.offline.teacher import Layers, Teacher, apply_layers
-from hades.offline.transitions import Transitions
+from hades.offline.transitions import FLAG_KEYS, FLOAT_KEYS, OfflineDataError, Transitions, check_arrays
 from hades.types import Continuous, Metrics, PyTree
 
 Critics = tuple[Layers, Layers]
@@ -43,6 +46,7 @@ class Experience:
         next_observations: `[transitions, observation_dim]`.
         terminals: `[transitions]` bool.
         returns: V^mu(s): discounted rewards to the end of the trajectory, `[transitions]`.
+        normalizer: Statistics of the observations, `[observation_dim]`; None in a minibatch.
     """
 
     observations: jax.Array
@@ -51,6 +55,7 @@ class Experience:
     next_observations: jax.Array
     terminals: jax.Array
     returns: jax.Array
+    normalizer: Normalizer | None = None
 
 
 @struct.dataclass
@@ -110,7 +115,8 @@ class CalQL:
         """Scales rewards and sums them up to returns; once for all updates.
 
         Raises:
-            ValueError: There are no transitions, or their actions are not of the action space.
+            OfflineDataError: There are no transitions, they are not finite, or their actions are not of the action
+                space.
         """
         check_transitions(transitions, self.action_space)
         rewards = self.settings.reward_scale * jnp.asarray(transitions.rewards) + self.settings.reward_bias
@@ -120,7 +126,7 @@ class CalQL:
             jnp.asarray(array).reshape(count, -1) for array in (transitions.observations, transitions.next_observations)
         )
         actions, terminals = jnp.asarray(transitions.actions), jnp.asarray(transitions.terminals)
-        return Experience(observations, actions, rewards, following, terminals, returns)
+        return Experience(observations, actions, rewards, following, terminals, returns, self._normalizer(transitions))
 
     def init(self, key: jax.Array, experience: Experience) -> CalQLState:
         """Fresh networks. For several seeds map it with `jax.lax.map`: mapped QR decompositions can hang on a CPU.
@@ -137,10 +143,8 @@ class CalQL:
         )
         actor = Actor(layers, jnp.float32(1.0), jnp.float32(_FIRST_LOG_STD))
         networks = Networks(actor, (first, second), jnp.float32(0.0))
-        mean, std = jnp.zeros(dim), jnp.ones(dim)
-        if self.settings.normalize_observations:
-            mean = jnp.mean(experience.observations, axis=0)
-            std = jnp.std(experience.observations, axis=0) + self.settings.std_offset
+        found = cast(Normalizer, experience.normalizer)
+        mean, std = cast(jax.Array, found.mean), cast(jax.Array, found.std)
         return CalQLState(key, jnp.int32(0), networks, networks.critics, _ADAM.init(networks), mean, std)
 
     def teacher(self, state: CalQLState) -> Teacher:
@@ -151,7 +155,7 @@ class CalQL:
         """One step of Adam on a minibatch; returns the new state and scalars of the minibatch."""
         batch_key, actor_key, critic_key = jax.random.split(jax.random.fold_in(state.key, state.update), 3)
         rows = jax.random.randint(batch_key, (self.settings.batch_size,), 0, experience.rewards.shape[0])
-        batch = jax.tree.map(lambda leaf: leaf[rows], experience)
+        batch = jax.tree.map(lambda leaf: leaf[rows], dataclasses.replace(experience, normalizer=None))
         networks = state.networks
         (_, (log_probs, seen)), actor_gradient = jax.value_and_grad(self._actor_loss, has_aux=True)(
             networks.actor, actor_key, state, batch
@@ -196,6 +200,13 @@ class CalQL:
     @property
     def _bounds(self) -> list[tuple[float, float]]:
         return list(zip(self.action_space.low, self.action_space.high, strict=True))
+
+    def _normalizer(self, transitions: Transitions) -> Normalizer:
+        found = transitions.statistics(self.settings.std_offset)
+        mean, std = jnp.ravel(cast(jax.Array, found.mean)), jnp.ravel(cast(jax.Array, found.std))
+        if not self.settings.normalize_observations:
+            mean, std = jnp.zeros_like(mean), jnp.ones_like(std)
+        return Normalizer("fixed", mean, std)
 
     def _teacher(self, state: CalQLState, actor: Actor) -> Teacher:
         return Teacher(
@@ -319,22 +330,21 @@ def check_transitions(transitions: Transitions, action_space: Continuous) -> Non
     """Refuses data that cannot be learned from.
 
     Raises:
-        ValueError: There are none, they hold numbers that are not finite, or actions out of bounds; one sentence.
+        OfflineDataError: There are none, they hold numbers that are not finite, or other actions; one sentence.
     """
-    if not transitions.num_transitions:
-        raise ValueError("transitions: expected at least one, got none")
-    for name in ("observations", "actions", "rewards", "next_observations"):
-        if not jnp.isfinite(getattr(transitions, name)).all():
-            raise ValueError(f"{name}: expected finite numbers, got some that are not")
-    shape = transitions.actions.shape[1:]
-    if shape != (action_space.action_dim,):
-        raise ValueError(f"actions: expected {action_space.action_dim} components, got actions of shape {shape}")
-    low, high = jnp.array(action_space.low), jnp.array(action_space.high)
+    check_arrays({name: np.asarray(getattr(transitions, name)) for name in (*FLOAT_KEYS, *FLAG_KEYS)})
+    if transitions.action_dim != action_space.action_dim:
+        raise OfflineDataError(f"actions: expected {action_space.action_dim} components, got {transitions.action_dim}")
+    actions, low, high = np.asarray(transitions.actions), np.array(action_space.low), np.array(action_space.high)
     # Files of float32 may round the bounds themselves.
     slack = 1e-4 * (high - low)
-    if ((transitions.actions < low - slack) | (transitions.actions > high + slack)).any():
-        worst = float(jnp.max(jnp.abs(transitions.actions)))
-        raise ValueError(f"actions: expected them within {action_space}, got some outside, the largest {worst:g}")
+    outside = np.argwhere((actions < low - slack) | (actions > high + slack))
+    if len(outside):
+        row, column = (int(index) for index in outside[0])
+        raise OfflineDataError(
+            f"actions: expected numbers from {low[column]:g} to {high[column]:g}, "
+            f"got {actions[row, column]:g} at {[row, column]}"
+        )
 
 
 def _init_layers(key: jax.Array, widths: tuple[int, ...]) -> Layers:

@@ -9,6 +9,7 @@ from experiments.cli import BadArgumentsError, usage
 
 _SUMMARIES = {
     "budget": "what the number of synthetic pairs buys",
+    "cal-ql": "Cal-QL against behaviour cloning on offline data of mixed quality",
     "cost": "compilation, time and memory of every method, and the price of one more policy",
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
@@ -35,4 +36,4 @@ def main(arguments: Sequence[str]) -> int:
     name, rest = arguments[0], arguments[1:]
     if name not in _SUMMARIES:
         raise BadArgumentsError(f"there is no benchmark {name!r}, expected one of {known}")
-    return int(importlib.import_module(f"experiments.bench.{name}").main(rest))
+    return int(importlib.import_module(f"experiments.bench.{name.replace('-', '_')}").main(rest))

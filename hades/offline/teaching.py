@@ -118,6 +118,8 @@ def teach(
     with _open(checkpoints) as folder:
         if folder and folder.latest is not None:
             teaching.resume(folder)
+            if teaching.done > num_updates:
+                raise ValueError(f"num_updates: expected at least {teaching.done}, which are done, got {num_updates}")
         try:
             with ProgressReport(num_updates, teaching.done, progress, "update") as report:
                 while teaching.done < num_updates and not should_stop():

@@ -152,11 +152,11 @@ def collect(settings: CalQLBenchSettings, env: Environment) -> dict[str, Transit
     # A stream of keys that training does not use.
     part_key = jax.random.fold_in(key, 2**32 - 6)
     parts = {_UNIFORM: play_uniform(part_key, PolicyParams((), Normalizer()))}
-    for update in range(max(settings.stages, default=-1) + 1):
-        if update in settings.stages:
-            params = run.policy(state).params
-            parts[f"PPO after {update} updates"] = play(jax.random.fold_in(part_key, update), params)
-        state, _ = step(state)
+    for stage in sorted(set(settings.stages)):
+        while int(state.generation) < stage:
+            state, _ = step(state)
+        params = run.policy(state).params
+        parts[f"PPO after {stage} updates"] = play(jax.random.fold_in(part_key, stage), params)
     return parts
 
 

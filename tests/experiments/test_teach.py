@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -92,3 +94,21 @@ def test_data_that_cannot_be_learned_from(hades, tmp_path):
 def test_commands_of_offline(hades):
     assert "teach" in hades("offline", "--help").out
     assert "expected one of" in hades("offline", "learn").complaint
+
+
+def test_benchmark_compares_both_methods_on_the_same_data(hades, tmp_path):
+    out = tmp_path / "result.json"
+    outcome = hades(
+        "bench", "cal-ql", "--env", "diagnostic/target", "--stages", "0", "--stage-episodes", "3", "--seeds", "0",
+        "--num-updates", "2", "--num-episodes", "4", "--actor-hidden-sizes", "4", "--critic-hidden-sizes", "4",
+        "--batch-size", "8", "--num-actions", "2", "--out", out, "--json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    result = outcome.json
+    assert json.loads(out.read_text()) == result
+    assert [part["episodes"] for part in result["data"]] == [3, 3] and result["num_transitions"] == 6
+    for method in ("cal-ql", "behaviour cloning"):
+        scores = result["methods"][method]
+        assert (scores["num_inits"], scores["num_episodes"], len(scores["per_seed"])) == (1, 4, 1)
+    assert result["settings"]["cal_ql"]["conservative_weight"] == 5 and isinstance(result["intervals_apart"], bool)
+    assert hades("bench", "cal-ql", "--env", "diagnostic/match").code == 2

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from hades.offline.teacher import Teacher, TeacherError
+from hades.offline.transitions import OfflineDataError, Transitions
 
-__all__ = ["Teacher", "TeacherError"]
+__all__ = ["OfflineDataError", "Teacher", "TeacherError", "Transitions"]

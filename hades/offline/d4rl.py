@@ -62,7 +62,11 @@ def load(path: str | os.PathLike[str], env: str | None = None) -> Transitions:
     path = Path(path)
     try:
         with _opened(path) as file:
-            arrays = {name: _read(file, name) for name in KEYS if _is_present(file, name)}
+            present = _names(file)
+            for name in KEYS:
+                if name not in present and name != "next_observations":
+                    raise ValueError(f"{name}: missing, expected in every file of D4RL's layout, got {_few(present)}")
+            arrays = {name: _read(file, name) for name in KEYS if name in present}
             own_env = _text_attribute(file, "env")
         arrays = check_arrays(arrays)
         if "next_observations" not in arrays:
@@ -148,25 +152,32 @@ def _opened(path: Path) -> h5py.File:
         raise ValueError(f"expected a whole HDF5 file, got a truncated or damaged one ({_reason(error)})") from None
 
 
-def _is_present(file: h5py.File, name: str) -> bool:
+def _names(file: h5py.File) -> list[str]:
+    """Names in the root of the file, also of links that lead nowhere."""
     try:
-        return file.get(name, getlink=True) is not None
+        return list(file)
     except Exception as error:
-        raise ValueError(f"{name}: expected a whole HDF5 file, got damaged data ({_reason(error)})") from None
+        raise ValueError(f"expected a whole HDF5 file, got damaged data ({_reason(error)})") from None
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
 
 
 def _read(file: h5py.File, name: str) -> np.ndarray:
+    """One array, its numbers not yet checked.
+
+    Raises:
+        ValueError: It is none, or damaged; `"key: what was expected"`.
+    """
     try:
-        link = file.get(name, getlink=True)
         item = file.get(name)
-        # A link that leads nowhere opens as nothing, or not at all, depending on its kind.
+        target = getattr(file.get(name, getlink=True), "path", None) if item is None else None
+    # A link in a circle, or bytes that are damaged.
     except Exception as error:
-        item, link, reason = None, None, f" ({_reason(error)})"
-    else:
-        reason = ""
+        raise ValueError(f"{name}: expected an array, found damaged data ({_reason(error)})") from None
     if item is None:
-        kind = f"a link to {link.path!r} that leads nowhere" if hasattr(link, "path") else f"damaged data{reason}"
-        raise ValueError(f"{name}: expected an array, found {kind}")
+        raise ValueError(f"{name}: expected an array, found a link to {target!r} that leads nowhere")
     if not isinstance(item, h5py.Dataset):
         raise ValueError(f"{name}: expected an array, found a {type(item).__name__.lower()}")
     if item.shape is None:
@@ -178,6 +189,8 @@ def _read(file: h5py.File, name: str) -> np.ndarray:
         raise ValueError(f"{name}: expected an array in this file, found a virtual one that refers to others")
     try:
         return np.asarray(item[()])
+    except MemoryError:
+        raise ValueError(f"{name}: expected an array that fits into memory, got shape {item.shape}") from None
     except Exception as error:
         raise ValueError(f"{name}: expected a whole array, got truncated or damaged data ({_reason(error)})") from None
 

@@ -122,8 +122,9 @@ class Transitions:
     def statistics(self, min_std: float = 1e-3) -> Normalizer:
         """The fixed normalisation that z-scores these observations: (observation - mean) / (std + min_std).
 
-        The sum, rather than the larger one of the two, is what the code of the published OBD runs and of Cal-QL does.
-        No gain is above 1 / min_std, that of a constant component included, which becomes 0 on these observations.
+        The sum, rather than the larger one of the two, is what the published teachers were trained with: `obs_std` of
+        theirs is that of D4RL's states plus 1e-3. No gain is above 1 / min_std, that of a constant component included,
+        which becomes 0 on these observations.
 
         Args:
             min_std: In the units of the observation.

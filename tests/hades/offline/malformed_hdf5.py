@@ -97,6 +97,17 @@ def _no_successor(path: Path) -> None:
     write_file(path, valid_arrays(False) | {"terminals": np.zeros(9, bool), "timeouts": np.ones(9, bool)})
 
 
+def _larger_than_memory(file: h5py.File) -> None:
+    file.create_dataset("observations", shape=(10**15, 3), dtype=np.float32, chunks=(1024, 3))
+
+
+def _episodes(path: Path) -> None:
+    """The layout of Minari."""
+    with h5py.File(path, "w") as file:
+        for name, array in valid_arrays().items():
+            file[f"episode_0/{name}"] = array
+
+
 _EMPTY_ROOT = MalformedFile("no datasets", lambda path: write_file(path, {}), ("observations", "missing", "nothing"))
 _ATTRIBUTE = MalformedFile(
     "attribute env: a number", lambda path: write_file(path, valid_arrays(), {"env": 4}), ("attribute env", "text")
@@ -157,6 +168,9 @@ MALFORMED_HDF5: list[MalformedFile] = [
         case="external link",
     ),
     _edited("rewards", lambda file: file.__setitem__("rewards", np.dtype("f4")), "a datatype", case="datatype"),
+    _edited("rewards", lambda file: file.__setitem__("rewards", h5py.SoftLink("/rewards")), "links", case="circle"),
     _edited("rewards", _virtual, "virtual", case="virtual, its source missing"),
+    _edited("observations", _larger_than_memory, "memory", "(1000000000000000, 3)", case="larger than memory"),
+    MalformedFile("layout of Minari", _episodes, ("observations", "missing", "episode_0")),
     MalformedFile("no successor is known", _no_successor, ("next_observations", "missing")),
 ]  # fmt: skip

@@ -1,11 +1,14 @@
-"""Environments for hades: adapters to Brax and gymnax, and a few diagnostic ones.
+"""Environments for hades: adapters to Brax, gymnax and gymnasium, and a few diagnostic ones.
 
 >>> import envs
 >>> environment = envs.make("diagnostic/match", num_actions=4)
 >>> environment.action_space, environment.max_steps
 (Discrete(num_actions=4), 10)
 
-Brax and gymnax take seconds to import and are imported by the first `make` that needs them.
+Brax, gymnax and gymnasium take seconds to import and are imported by the first `make` that needs them.
+
+Gymnasium's environments, real MuJoCo among them, are simulated on the host (`hades.types.HostEnvironment`): policies
+can be evaluated in them and data collected, but nothing that compiles an environment's steps can use them.
 
 An environment of your own needs no base class and no registration, only the members of `hades.types.Environment`. A
 walk on a line, where the episode terminates at the goal:
@@ -37,11 +40,11 @@ from types import ModuleType
 from typing import Any, cast
 
 from envs.names import action_names, channel_names, observation_names
-from hades.types import Environment
+from hades.types import AnyEnvironment
 
 __all__ = ["action_names", "channel_names", "list_environments", "make", "observation_names"]
 
-_FAMILIES = ("brax", "diagnostic", "gymnax")
+_FAMILIES = ("brax", "diagnostic", "gymnasium", "gymnax")
 
 
 def list_environments() -> tuple[str, ...]:
@@ -53,11 +56,12 @@ def list_environments() -> tuple[str, ...]:
     return tuple(sorted(f"{family}/{name}" for family in _FAMILIES for name in _module(family).names()))
 
 
-def make(name: str, **options: Any) -> Environment:
+def make(name: str, **options: Any) -> AnyEnvironment:
     """Makes an environment.
 
     Args:
-        name: Family and name, such as `"brax/hopper"`, `"gymnax/CartPole-v1"` or `"diagnostic/match"`.
+        name: Family and name, such as `"brax/hopper"`, `"gymnax/CartPole-v1"`, `"gymnasium/Hopper-v4"` or
+            `"diagnostic/match"`.
         options: `max_steps` for all of them, the steps after which an episode is truncated; `backend` for Brax; the
             fields of its class for a diagnostic environment.
 
@@ -77,7 +81,7 @@ def make(name: str, **options: Any) -> Environment:
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(f"{name} has no option {unknown[0]!r}: its options are {', '.join(known)}")
-    return cast(Environment, module.make(bare_name, **options))
+    return cast(AnyEnvironment, module.make(bare_name, **options))
 
 
 def _module(family: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Silences what brax and its dependencies are known to say when they load and trace, and nothing else."""
+"""Silences what simulators and their dependencies are known to say when they load and trace, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,11 +29,28 @@ def quiet_import() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_load() -> Iterator[None]:
-    """Silences brax's notice that it is not maintained, and MuJoCo's about an attribute of brax's own half cheetah.
+    """Silences brax's notice that it is not maintained, and MuJoCo's about an attribute of brax's own half cheetah."""
+    with quiet_mujoco(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Brax System, piplines and environments are not actively", UserWarning)
+        yield
 
-    Without the second, MuJoCo would also leave a file `MUJOCO_LOG.TXT` in the working directory.
-    """
-    import mujoco
+
+@contextlib.contextmanager
+def quiet_gymnasium() -> Iterator[None]:
+    """Silences gymnasium's notice that -v4 is not the newest version, and MuJoCo's about an attribute of its models."""
+    with quiet_mujoco(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*The environment \S+-v4 is out of date", DeprecationWarning)
+        yield
+
+
+@contextlib.contextmanager
+def quiet_mujoco() -> Iterator[None]:
+    """Silences MuJoCo's notice of a deprecated attribute, for which it would also leave a file `MUJOCO_LOG.TXT`."""
+    try:
+        import mujoco
+    except ModuleNotFoundError:
+        yield
+        return
 
     previous = mujoco.get_mju_user_warning()
 
@@ -47,9 +64,7 @@ def quiet_load() -> Iterator[None]:
 
     mujoco.set_mju_user_warning(forward)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Brax System, piplines and environments are not actively", UserWarning)
-            yield
+        yield
     finally:
         mujoco.set_mju_user_warning(previous)
 

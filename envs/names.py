@@ -1,6 +1,7 @@
 """Names of the components of observations and actions, for figures and reports.
 
-Those of the Brax robots are read from the robots' own MuJoCo files, without importing Brax.
+Those of the Brax robots are read from the robots' own MuJoCo files, without importing Brax; gymnasium's Hopper,
+HalfCheetah and Walker2d have the same.
 
 >>> from envs import action_names, observation_names
 >>> observation_names("gymnax/CartPole-v1")
@@ -84,6 +85,7 @@ def observation_names(name: str) -> tuple[str, ...] | None:
     Returns:
         As many names as the observation has components, or None where none are known.
     """
+    name = _SAME_AS.get(name, name)
     robot = _BRAX.get(name)
     return _OBSERVATIONS.get(name) if robot is None else robot(_anatomy(name))
 
@@ -97,6 +99,7 @@ def action_names(name: str) -> tuple[str, ...] | None:
     Returns:
         As many names as there are actions or components, or None where none are known.
     """
+    name = _SAME_AS.get(name, name)
     return _anatomy(name).actuated if name in _BRAX else _ACTIONS.get(name)
 
 
@@ -205,6 +208,12 @@ def _pusher(robot: _Anatomy) -> tuple[str, ...]:
     places = tuple(f"{thing} {axis}" for thing in ("fingertip", "object", "goal") for axis in "xyz")
     return robot.positions[:7] + robot.velocities[:7] + places
 
+
+_SAME_AS: Mapping[str, str] = {
+    f"gymnasium/{body}-v{version}": f"brax/{body.lower()}"
+    for body in ("HalfCheetah", "Hopper", "Walker2d")
+    for version in (4, 5)
+}
 
 _BRAX: Mapping[str, Callable[[_Anatomy], tuple[str, ...]]] = {
     "brax/ant": _without(2),

@@ -27,6 +27,7 @@ _VERBS = {
     "offline": _Verb("experiments.offline", "teachers and datasets from offline data"),
     "evaluate": _Verb("experiments.evaluate", "score a dataset, run or policy file on fresh keys"),
     "info": _Verb("experiments.info", "tell what a dataset file or run directory holds"),
+    "offline": _Verb("experiments.offline", "collect data, teach a teacher, and distil without a simulator"),
     "bench": _Verb("experiments.bench", "measure speed, memory and generalisation"),
 }
 

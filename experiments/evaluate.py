@@ -16,20 +16,22 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.settings import EvaluationSettings
-from experiments.sources import check_dataset_fits, load_dataset, make_environment, outcome_file
+from experiments.sources import check_dataset_fits, load_dataset, make_environment, make_named, outcome_file
 from experiments.stages import make_stage
 from hades.dataset import SyntheticDataset
-from hades.evaluation import Evaluation, dataset_evaluator
+from hades.evaluation import Evaluation, dataset_evaluator, evaluate
 from hades.metadata import DatasetMetadata
 from hades.multitask import is_merged
 from hades.multitask_evaluation import evaluate_tasks
+from hades.normalization import PolicyParams
+from hades.offline.teacher import PLAYER, Teacher, TeacherError, is_teacher_file
 from hades.policy_file import PolicyFileError, TrainedPolicy, is_policy_file
 from hades.settings import ActionSelection, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(EvaluationSettings):
-    """Scores a dataset file, the best dataset of a run directory, or a policy file, on fresh keys.
+    """Scores a dataset file, the best dataset of a run directory, a policy file or a teacher file, on fresh keys.
 
     A dataset trains freshly initialised policies, the way that it says itself, and each of them plays. A merged file is
     scored task by task, beside policies that are trained on the pairs of the task alone, and its mean is the fraction
@@ -37,20 +39,24 @@ class EvaluateSettings(EvaluationSettings):
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """Dataset file, run directory, or policy file."""
+    """Dataset file, run directory, policy file, or teacher file."""
     env: str | None = None
-    """Environment to play in; none is the one that the file names."""
+    """Environment to play in; none is the one that the file names. Teacher files name none."""
     num_inits: int = 16
     """Fresh policies that a dataset trains."""
     action_selection: ActionSelection | None = None
-    """Whether policies act by a sample of their distribution or by its mode; none is as the file says."""
+    """Whether policies act by a sample of their distribution or by its mode; none is as the file says, for a teacher
+    its mode."""
+    ensemble: int = 1
+    """Policies that act together, by the mean of their actions: a dataset trains as many for each of the inits."""
     baselines: bool = False
     """Also scores its zeros: the all-zero dataset and untrained policies; of a merged file they are always scored."""
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive."""
         super().__post_init__()
-        require_positive("num_inits", self.num_inits)
+        for name in ("num_inits", "ensemble"):
+            require_positive(name, getattr(self, name))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,6 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = replace(settings, source=outcome_file(settings.source))
     if is_policy_file(settings.source):
         report = _evaluate_policy(settings)
+    elif is_teacher_file(settings.source):
+        report = _evaluate_teacher(settings)
     else:
         source, dataset, metadata = load_dataset(settings.source)
         evaluate_dataset = _evaluate_merged if is_merged(metadata) else _evaluate_dataset
@@ -86,9 +94,15 @@ class _Report(NamedTuple):
     json: dict[str, Any]
 
 
+def _require_dataset(settings: EvaluateSettings, found: str) -> None:
+    """Refuses flags that need a dataset, where another file was found."""
+    for name, default in (("baselines", False), ("ensemble", 1)):
+        if getattr(settings, name) != default:
+            raise BadArgumentsError(f"--{name}: expected a dataset or a run of hades distill, got {found}")
+
+
 def _evaluate_policy(settings: EvaluateSettings) -> _Report:
-    if settings.baselines:
-        raise BadArgumentsError("--baselines: expected a dataset or a run of hades distill, got a policy")
+    _require_dataset(settings, "a policy")
     trained = TrainedPolicy.load(settings.source)
     assert trained.metadata is not None  # a loaded policy has it
     stage = make_stage(trained.metadata, settings.env, settings.source)
@@ -104,9 +118,28 @@ def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     return _Report(settings.source, text, {**stage.summary(evaluations), "baselines": {}})
 
 
+def _evaluate_teacher(settings: EvaluateSettings) -> _Report:
+    _require_dataset(settings, "a teacher")
+    teacher = Teacher.load(settings.source)
+    if settings.env is None:
+        raise BadArgumentsError(f"--env: expected an environment, as {settings.source} is a teacher and names none")
+    env = make_named(settings.env)
+    try:
+        teacher.check_fits(env)
+    except TeacherError as error:
+        raise BadArgumentsError(f"--env: {settings.source}: {error}") from None
+    selection = settings.action_selection or "mode"
+    key = jax.random.key(settings.seed)
+    evaluation = evaluate(key, env, PLAYER, PolicyParams(teacher), settings.num_episodes, selection)
+    text = tables.render(f"returns on fresh keys, {env.name}", {"teacher": evaluation})
+    return _Report(settings.source, text, {**tables.summary(evaluation, env.name), "env": env.name, "baselines": {}})
+
+
 def _evaluate_merged(
     settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: DatasetMetadata
 ) -> _Report:
+    if settings.ensemble != 1:
+        raise BadArgumentsError("--ensemble: expected a dataset of a single task, got a merged one")
     stage = make_stage(metadata, settings.env, source)
     try:
         scores = evaluate_tasks(
@@ -141,7 +174,9 @@ def _evaluate_dataset(
             file=sys.stderr,
         )
     try:
-        evaluator = dataset_evaluator(env, dataset, settings.num_inits, settings.num_episodes)
+        evaluator = dataset_evaluator(
+            env, dataset, settings.num_inits, settings.num_episodes, ensemble=settings.ensemble
+        )
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     key = jax.random.key(settings.seed)
@@ -150,5 +185,6 @@ def _evaluate_dataset(
     if settings.baselines:
         baselines = evaluator.references(key, dataset)
     text = tables.render(f"returns on fresh keys, {env.name}", {"dataset": evaluation, **baselines})
-    result = {**tables.summary(evaluation), "env": env.name}
-    return _Report(source, text, result | {"baselines": {name: tables.summary(it) for name, it in baselines.items()}})
+    result = {**tables.summary(evaluation, env.name), "env": env.name, "ensemble": settings.ensemble}
+    references = {name: tables.summary(it, env.name) for name, it in baselines.items()}
+    return _Report(source, text, result | {"baselines": references})

@@ -11,7 +11,7 @@ import tyro
 import envs
 from hades.rl.settings import PPOSettings
 from hades.settings import HadesSettings, LoopSettings, NeuroevolutionSettings, require_positive
-from hades.types import Environment
+from hades.types import AnyEnvironment, Environment, require_pure
 
 _Flat = tyro.conf.arg(name="")
 
@@ -26,6 +26,14 @@ class EnvironmentOptions:
     """Steps after which an episode is cut off; none is the environment's own limit."""
 
     def make(self, env: str) -> Environment:
+        """Makes an environment of pure functions.
+
+        Raises:
+            ValueError: The name is unknown, an option does not suit it, or it is simulated outside of JAX.
+        """
+        return require_pure(self.make_any(env))
+
+    def make_any(self, env: str) -> AnyEnvironment:
         """Makes the environment. Raises `ValueError` for an unknown name, or an option that does not suit it."""
         options: dict[str, Any] = {"backend": self.backend, "max_steps": self.max_steps}
         return envs.make(env, **{name: value for name, value in options.items() if value is not None})

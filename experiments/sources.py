@@ -14,7 +14,7 @@ from hades.evaluation import check_fits
 from hades.metadata import DatasetMetadata
 from hades.run_directory import RunDirectory
 from hades.settings import CloningSettings
-from hades.types import Environment
+from hades.types import AnyEnvironment
 
 
 def outcome_file(path: Path) -> Path:
@@ -52,7 +52,7 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, DatasetMetadata]:
     return path, dataset, dataset.metadata
 
 
-def make_environment(metadata: DatasetMetadata, name: str | None = None, source: Path | None = None) -> Environment:
+def make_environment(metadata: DatasetMetadata, name: str | None = None, source: Path | None = None) -> AnyEnvironment:
     """The environment of a file, or another one of the same spaces.
 
     Args:
@@ -65,10 +65,7 @@ def make_environment(metadata: DatasetMetadata, name: str | None = None, source:
         ValueError: The file's own environment cannot be made.
     """
     if name is not None:
-        try:
-            return envs.make(name)
-        except ValueError as error:
-            raise BadArgumentsError(f"--env: {error}") from None
+        return make_named(name)
     if multitask.is_merged(metadata):
         raise ValueError(f"{source or 'metadata'}: expected a file of a single task, got a merged one")
     options: dict[str, Any] = dict(metadata.env_options)
@@ -81,7 +78,19 @@ def make_environment(metadata: DatasetMetadata, name: str | None = None, source:
     return env
 
 
-def check_dataset_fits(env: Environment, dataset: SyntheticDataset, source: Path, name: str | None) -> None:
+def make_named(name: str) -> AnyEnvironment:
+    """The environment that `--env` names.
+
+    Raises:
+        BadArgumentsError: There is none of that name.
+    """
+    try:
+        return envs.make(name)
+    except ValueError as error:
+        raise BadArgumentsError(f"--env: {error}") from None
+
+
+def check_dataset_fits(env: AnyEnvironment, dataset: SyntheticDataset, source: Path, name: str | None) -> None:
     """Refuses a dataset that does not have the shapes of the environment.
 
     Args:

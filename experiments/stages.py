@@ -20,7 +20,7 @@ from hades.multitask_evaluation import evaluate_policy
 from hades.normalization import PolicyParams
 from hades.policies import NamedSpaces, Policy
 from hades.settings import ActionSelection
-from hades.types import Environment
+from hades.types import AnyEnvironment
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Stage:
 
     metadata: DatasetMetadata
     spaces: NamedSpaces
-    environments: tuple[Environment, ...]
+    environments: tuple[AnyEnvironment, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ class Stage:
             over tasks.
         """
         if not isinstance(self.spaces, JointSpaces):
-            return {**tables.summary(evaluations["policy"]), "env": self.spaces.name}
+            return {**tables.summary(evaluations["policy"], self.spaces.name), "env": self.spaces.name}
         values = list(evaluations.values())
         together = Evaluation(*(np.mean([getattr(v, name) for v in values], axis=0) for name in ("returns", "lengths")))
         rows = [

@@ -14,15 +14,26 @@ from rich.table import Table
 from hades.evaluation import Evaluation
 from hades.multitask import NAME
 from hades.multitask_evaluation import TaskScores
+from hades.offline.scores import score_reference
 from hades.statistics import bootstrap_interval, interquartile_mean
 
 
-def summary(evaluation: Evaluation) -> dict[str, Any]:
+def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
     """What `hades evaluate --json` says of an evaluation.
 
+    Args:
+        evaluation: Returns.
+        env: Name of the environment.
+
     Returns:
-        `mean`, `std`, `ci95`, `per_init` (mean return of each init), `num_inits`, `num_episodes`.
+        `mean`, `std`, `ci95`, `per_init` (mean return of each init), `num_inits`, `num_episodes`; also
+        `normalized_mean` and `normalized_ci95` where D4RL has reference returns of the environment.
     """
+    reference = None if env is None else score_reference(env)
+    normalized = {}
+    if reference is not None:
+        low, high = (reference.normalize(end) for end in evaluation.ci95)
+        normalized = {"normalized_mean": reference.normalize(evaluation.mean), "normalized_ci95": [low, high]}
     return {
         "mean": evaluation.mean,
         "std": evaluation.std,
@@ -30,6 +41,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         "per_init": evaluation.per_init,
         "num_inits": evaluation.num_inits,
         "num_episodes": evaluation.num_episodes,
+        **normalized,
     }
 
 

@@ -19,9 +19,9 @@ from experiments.settings import EvaluationSettings
 from experiments.sources import check_dataset_fits, load_dataset, with_loss
 from experiments.stages import make_stage
 from hades import cloning
+from hades.multitask import is_merged
 from hades.policy_file import TrainedPolicy
 from hades.settings import CloningSettings
-from hades.types import Environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse(TrainSettings, "train", arguments, default)
     settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, metadata.cloning))
     stage = make_stage(metadata, settings.env, source)
-    if isinstance(stage.spaces, Environment):
-        check_dataset_fits(stage.spaces, dataset, source, settings.env)
+    if not is_merged(metadata):
+        check_dataset_fits(stage.environments[0], dataset, source, settings.env)
     try:
         clone = cloning.from_settings(stage.spaces, settings.cloning)
     except ValueError as error:

@@ -201,6 +201,9 @@ class _Distillation:
             return
         if self._checkpoints.latest is None:
             self._directory.truncate_metrics(0)
+            if self._loop.keep_snapshots:
+                outcome = self._outcome(self.state)
+                self._keep_snapshot(outcome, self._evaluator(self._stream(_SELECTION_STREAM), outcome))
             return
         generation, self.state, saved = self._checkpoints.restore(self.state)
         score = -np.inf if saved["best_score"] is None else saved["best_score"]
@@ -259,6 +262,7 @@ class _Distillation:
         """Scores the outcome on fresh keys, and keeps it if it is the best so far."""
         outcome = self._outcome(self.state)
         evaluation = self._evaluator(self._stream(_SELECTION_STREAM), outcome)
+        self._keep_snapshot(outcome, evaluation)
         score = evaluation.mean if np.isfinite(evaluation.mean) else -np.inf
         progress = self._progress
         if progress.best is None or score >= progress.best_score:
@@ -271,6 +275,13 @@ class _Distillation:
                 progress.best.save(self._best_file)
         low, high = evaluation.ci95
         return {"evaluation_mean": evaluation.mean, "evaluation_ci_low": low, "evaluation_ci_high": high}
+
+    def _keep_snapshot(self, outcome: Any, evaluation: Evaluation) -> None:
+        if self._directory is None or not self._loop.keep_snapshots:
+            return
+        self._directory.snapshots.mkdir(exist_ok=True)
+        path = self._directory.snapshot(self._run.kind, self.generation)
+        self._describe(outcome, evaluation).save(path)
 
     def _stream(self, stream: np.uint32) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(self._key, stream), self.generation)

@@ -128,6 +128,30 @@ class Uniform:
 
 
 @struct.dataclass
+class Deterministic:
+    """One action for certain.
+
+    Attributes:
+        action: `[..., action_dim]`.
+    """
+
+    action: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """The actions, `[..., action_dim]`."""
+        del key
+        return self.action
+
+    def mode(self) -> jax.Array:
+        """The actions, `[..., action_dim]`."""
+        return self.action
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-probability of actions `[..., action_dim]`: 0 for the one, minus infinity for all others."""
+        return jnp.where(jnp.all(action == self.action, axis=-1), 0.0, -jnp.inf)
+
+
+@struct.dataclass
 class TanhGaussian:
     """Independent normal components, squashed by tanh and scaled into bounds.
 

@@ -10,18 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hades import cloning
+from hades import cloning, policies
 from hades.cloning import BehaviourCloning
 from hades.dataset import SyntheticDataset
 from hades.fitness import FitnessKeys, clone_inits, init_networks
+from hades.host_rollout import compiled_rollout
 from hades.metadata import DatasetMetadata, EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
-from hades.rollout import make_rollout
 from hades.settings import ActionSelection
 from hades.statistics import bootstrap_interval
-from hades.types import Environment, PyTree
+from hades.types import AnyEnvironment, PyTree
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Evaluation:
 
 def evaluate(
     key: jax.Array,
-    env: Environment,
+    env: AnyEnvironment,
     policy: Policy,
     params: PolicyParams,
     num_episodes: int = 64,
@@ -93,7 +93,7 @@ def evaluate(
 
     Args:
         key: Fresh key; nothing that was selected on it should be evaluated with it.
-        env: Environment.
+        env: AnyEnvironment.
         policy: Policy.
         params: Its parameters with their normalisation, as `behaviour_cloning` returns them.
         num_episodes: Episodes.
@@ -103,7 +103,7 @@ def evaluate(
     Raises:
         ValueError: `num_episodes` is not a multiple of `normalization_envs`.
     """
-    rollout = jax.jit(make_rollout(env, policy, num_episodes, action_selection, normalization_envs))
+    rollout = compiled_rollout(env, policy, num_episodes, action_selection, normalization_envs)
     episodes = rollout(key[None], jax.tree.map(lambda leaf: leaf[None, None], params.network), params.normalizer)
     running = (normalization_envs or num_episodes) if params.normalizer.kind == "running" else None
     return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
@@ -123,7 +123,7 @@ class DatasetEvaluator:
 
     def __init__(
         self,
-        env: Environment,
+        env: AnyEnvironment,
         clone: BehaviourCloning,
         num_inits: int = 16,
         num_episodes: int = 8,
@@ -131,11 +131,12 @@ class DatasetEvaluator:
         normalization_envs: int | None = None,
         init_seed: int | None = None,
         player: Policy | None = None,
+        ensemble: int = 1,
     ) -> None:
         """Prepares the compiled functions.
 
         Args:
-            env: Environment.
+            env: AnyEnvironment.
             clone: Trains the policies.
             num_inits: Freshly initialised policies.
             num_episodes: Episodes of each.
@@ -143,13 +144,21 @@ class DatasetEvaluator:
             normalization_envs: Episodes that share running statistics; all of a policy's if None.
             init_seed: The one initialisation that a HaDES-F dataset belongs to.
             player: Plays with the parameters of the policies that were trained; the policy of `clone` if None.
+            ensemble: Policies that act together, see `hades.policies.ensemble`: `num_inits * ensemble` are trained,
+                and `num_inits` ensembles of them play.
 
         Raises:
-            ValueError: `num_episodes` is not a multiple of `normalization_envs`.
+            ValueError: `num_episodes` is not a multiple of `normalization_envs`, or members would be all the same.
         """
+        if ensemble > 1 and init_seed is not None:
+            raise ValueError(f"ensemble: expected 1 for a dataset of one initialisation, got {ensemble}")
         player = player or clone.policy
-        self._rollout = jax.jit(make_rollout(env, player, num_episodes, action_selection, normalization_envs))
-        self._draw = jax.jit(lambda key: FitnessKeys.draw(key, num_inits, init_seed))
+        player = policies.ensemble(player, ensemble) if ensemble != 1 else player
+        self._rollout = compiled_rollout(env, player, num_episodes, action_selection, normalization_envs)
+        # Whatever the size of ensembles, episodes are the same.
+        self._episode_keys = jax.jit(lambda key: FitnessKeys.draw(key, num_inits).episodes)
+        self._draw = jax.jit(lambda key: FitnessKeys.draw(key, num_inits * ensemble, init_seed))
+        self._ensemble = ensemble
         self._normalization_envs = normalization_envs or num_episodes
         self._set_inner_loop(clone)
 
@@ -160,7 +169,7 @@ class DatasetEvaluator:
     def untrained(self, key: jax.Array, normalizer: Normalizer) -> Evaluation:
         """Plays with policies as they are initialised."""
         networks = jax.tree.map(lambda leaf: leaf[None], self._init(self._draw(key)))
-        return self.play(key, networks, normalizer)
+        return self.play(key, self._grouped(networks), normalizer)
 
     def references(self, key: jax.Array, dataset: SyntheticDataset) -> dict[str, Evaluation]:
         """What those return that know nothing: the dataset's zeros, and policies as they are initialised."""
@@ -170,14 +179,23 @@ class DatasetEvaluator:
         }
 
     def train(self, key: jax.Array, dataset: SyntheticDataset) -> PyTree:
-        """Trains fresh policies on a dataset; returns their network parameters, `[1, inits, ...]`."""
+        """Trains fresh policies on a dataset; returns their network parameters, `[1, inits, ...]`.
+
+        Of ensembles they are `[1, inits, ensemble, ...]`.
+        """
         keys = self._draw(key)
         batched = jax.tree.map(lambda leaf: leaf[None], dataset.pairs())
-        return self._clone(keys, self._init(keys), batched)
+        return self._grouped(self._clone(keys, self._init(keys), batched))
+
+    def _grouped(self, networks: PyTree) -> PyTree:
+        """Parameters `[1, inits * ensemble, ...]` as those of ensembles."""
+        if self._ensemble == 1:
+            return networks
+        return jax.tree.map(lambda leaf: leaf.reshape(1, -1, self._ensemble, *leaf.shape[2:]), networks)
 
     def play(self, key: jax.Array, networks: PyTree, normalizer: Normalizer) -> Evaluation:
         """Plays with the policies that `train` returned, given the same key."""
-        episodes = self._rollout(self._draw(key).episodes, networks, normalizer)
+        episodes = self._rollout(self._episode_keys(key), networks, normalizer)
         running = self._normalization_envs if normalizer.kind == "running" else None
         return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
 
@@ -219,7 +237,7 @@ class PolicyEvaluator:
 
     def __init__(
         self,
-        env: Environment,
+        env: AnyEnvironment,
         policy: Policy,
         num_inits: int = 16,
         num_episodes: int = 8,
@@ -229,7 +247,7 @@ class PolicyEvaluator:
         """Prepares the compiled functions.
 
         Args:
-            env: Environment.
+            env: AnyEnvironment.
             policy: The architecture.
             num_inits: Untrained policies that `references` plays with; a trained one plays for all of them.
             num_episodes: Episodes of each.
@@ -239,7 +257,7 @@ class PolicyEvaluator:
         Raises:
             ValueError: `num_episodes` is not a multiple of `normalization_envs`.
         """
-        self._rollout = jax.jit(make_rollout(env, policy, num_episodes, action_selection, normalization_envs))
+        self._rollout = compiled_rollout(env, policy, num_episodes, action_selection, normalization_envs)
         self._init = jax.jit(partial(jax.lax.map, policy.init))
         self._num_inits = num_inits
         self._normalization_envs = normalization_envs or num_episodes
@@ -264,23 +282,25 @@ class PolicyEvaluator:
 
 
 def dataset_evaluator(
-    env: Environment,
+    env: AnyEnvironment,
     dataset: SyntheticDataset,
     num_inits: int = 16,
     num_episodes: int = 8,
     clone: BehaviourCloning | None = None,
+    ensemble: int = 1,
 ) -> DatasetEvaluator:
     """The evaluation that suits the metadata of a dataset.
 
     Args:
-        env: Environment.
+        env: AnyEnvironment.
         dataset: With metadata.
         num_inits: Freshly initialised policies.
         num_episodes: Episodes of each.
         clone: Another inner loop than the one of the metadata: another architecture, optimiser, or budget.
+        ensemble: Policies that act together, each trained from an initialisation of its own.
 
     Raises:
-        ValueError: The dataset has no metadata, or does not fit the environment or `num_episodes`.
+        ValueError: The dataset has no metadata, or does not fit the environment, `num_episodes` or `ensemble`.
     """
     metadata = dataset.metadata
     if metadata is None:
@@ -294,6 +314,7 @@ def dataset_evaluator(
         metadata.action_selection,
         shared_envs(metadata),
         metadata.init_seed,
+        ensemble=ensemble,
     )
 
 
@@ -306,7 +327,7 @@ def shared_envs(metadata: DatasetMetadata) -> int | None:
 
 def evaluate_dataset(
     key: jax.Array,
-    env: Environment,
+    env: AnyEnvironment,
     dataset: SyntheticDataset,
     num_inits: int = 16,
     num_episodes: int = 8,
@@ -329,7 +350,7 @@ def zero_dataset(dataset: SyntheticDataset) -> SyntheticDataset:
     )
 
 
-def check_fits(env: Environment, dataset: SyntheticDataset) -> None:
+def check_fits(env: AnyEnvironment, dataset: SyntheticDataset) -> None:
     """Raises `ValueError` unless observations and actions of the dataset have the environment's shapes."""
     shape = dataset.observations.shape[1:]
     if shape != tuple(env.observation_shape):

@@ -16,7 +16,7 @@ from hades.multitask import JointSpaces, spaces, split, task_policy
 from hades.normalization import PolicyParams
 from hades.policies import Policy
 from hades.settings import ActionSelection
-from hades.types import Environment
+from hades.types import AnyEnvironment
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TaskScores:
 
 def evaluate_tasks(
     key: jax.Array,
-    environments: Sequence[Environment],
+    environments: Sequence[AnyEnvironment],
     dataset: SyntheticDataset,
     num_inits: int = 16,
     num_episodes: int = 8,
@@ -112,7 +112,7 @@ def evaluate_tasks(
 
 def evaluate_policy(
     key: jax.Array,
-    environments: Sequence[Environment],
+    environments: Sequence[AnyEnvironment],
     joint: JointSpaces,
     policy: Policy,
     params: PolicyParams,

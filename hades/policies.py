@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hades.distributions import Categorical, DiagonalGaussian, Distribution, Uniform
-from hades.settings import Activation, KernelInit, NetworkSettings
+from hades.distributions import Categorical, Deterministic, DiagonalGaussian, Distribution, Uniform
+from hades.settings import Activation, KernelInit, NetworkSettings, require_positive
 from hades.types import ActionSpace, Discrete, PyTree
 
 
@@ -237,6 +237,36 @@ def uniform(env: Spaces) -> Policy:
         return Uniform(*bounds)
 
     return Policy(lambda key: (), apply)
+
+
+def ensemble(policy: Policy, size: int) -> Policy:
+    """Several policies that act as one: by the mean of their modes, or by the mean of their action probabilities.
+
+    Its parameters are those of `policy` with a leading axis of `size` members. Continuous actions do not depend on
+    whether they are sampled.
+
+    Raises:
+        ValueError: `size` is not positive.
+
+    Example:
+        >>> import envs
+        >>> pair = ensemble(mlp(envs.make("diagnostic/target", action_dim=2), (4,)), 2)
+        >>> pair.apply(pair.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
+        (5, 2)
+    """
+    require_positive("size", size)
+
+    def init(key: jax.Array) -> PyTree:
+        # Not vmapped: batched orthogonal initialisers can deadlock on the CPU.
+        return jax.lax.map(policy.init, jax.random.split(key, size))
+
+    def apply(params: PyTree, observations: jax.Array) -> Distribution:
+        members = jax.vmap(policy.apply, in_axes=(0, None))(params, observations)
+        if isinstance(members, Categorical):
+            return Categorical(jax.nn.logsumexp(members.log_probs(), axis=0))
+        return Deterministic(jnp.mean(jax.vmap(lambda member: member.mode())(members), axis=0))
+
+    return Policy(init, apply)
 
 
 def from_settings(env: Spaces, settings: NetworkSettings) -> Policy:

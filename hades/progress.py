@@ -76,6 +76,48 @@ class ProgressReport:
         print(text, file=sys.stderr, flush=True)
 
 
+class StepReport:
+    """Tells how many of so many things are done, how fast, and the time left; writes to stderr."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        """Begins at none of `total` things of this name, such as transitions."""
+        self._total, self._unit, self._done = total, unit, 0
+        self._console = Console(stderr=not _in_notebook())
+        self._bar: Progress | None = None
+        if self._console.is_terminal or self._console.is_jupyter:
+            columns = (TextColumn(f"{unit} {{task.completed:.0f}}/{{task.total:.0f}}"), BarColumn())
+            status = TextColumn("{task.fields[status]}")
+            self._bar = Progress(*columns, TimeRemainingColumn(), status, console=self._console)
+            self._task = self._bar.add_task("", total=total, status="")
+        self._began = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Shows the bar, where there is a terminal."""
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar:
+            self._bar.stop()
+
+    def add(self, count: int) -> None:
+        """Reports that `count` more are done; more than the total count as the total."""
+        self._done = min(self._done + count, self._total)
+        now = time.monotonic()
+        rate = self._done / max(now - self._began, 1e-9)
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, status=f"{_si(rate)}/s")
+        elif now - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = (self._total - self._done) / max(rate, 1e-9)
+            text = f"{self._unit} {self._done}/{self._total}, {_si(rate)}/s, {left:.0f} s left"
+            print(text, file=sys.stderr, flush=True)
+
+
 def _si(value: float) -> str:
     for unit in ("", "k", "M"):
         if value < 1000:

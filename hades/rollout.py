@@ -13,7 +13,7 @@ from flax import struct
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
 from hades.settings import ActionSelection
-from hades.types import Environment, PyTree
+from hades.types import AnyEnvironment, Environment, PyTree, require_pure
 
 
 @struct.dataclass
@@ -34,6 +34,21 @@ class Episodes:
 
 Rollout: TypeAlias = Callable[[jax.Array, PyTree, Normalizer], Episodes]
 """`rollout(keys [inits], params [candidates, inits, ...], normalizer)`, see `make_rollout`."""
+
+
+@struct.dataclass
+class Seen:
+    """What a policy sees of parallel episodes that share their running statistics.
+
+    Attributes:
+        observations: Raw, `[envs, *observation_shape]`.
+        alive: Which episodes have not ended, `[envs]` bool.
+        statistics: Of what was seen before; None unless normalisation is running.
+    """
+
+    observations: jax.Array
+    alive: jax.Array
+    statistics: RunningStatistics | None
 
 
 @struct.dataclass
@@ -67,14 +82,8 @@ class _Player:
 
     def advance(self, key: jax.Array, group: _Group, params: PyTree, normalizer: Normalizer) -> _Group:
         keys = jax.random.split(key, self.group_size + 1)
-        statistics = group.statistics
-        if statistics is None:
-            seen = normalizer.apply(group.observations)
-        else:
-            statistics = statistics.update(group.observations, group.alive)
-            seen = statistics.apply(group.observations)
-        distribution = self.policy.apply(params, seen)
-        actions = distribution.sample(keys[0]) if self.action_selection == "sample" else distribution.mode()
+        seen = Seen(group.observations, group.alive, group.statistics)
+        actions, statistics = act(keys[0], self.policy, self.action_selection, seen, params, normalizer)
         step = jax.vmap(self.env.step)(keys[1:], group.state, actions)
         return _Group(
             step.state,
@@ -89,15 +98,42 @@ class _Player:
         return jax.vmap(jax.vmap(self.start, in_axes=(0, None)), in_axes=(0, None))(keys, normalizer)
 
     def advance_all(self, keys: jax.Array, groups: _Group, params: PyTree, normalizer: Normalizer) -> _Group:
-        # Mapped from the inside out; keys have no candidate axis, so that XLA draws the random numbers of a step once
-        # for all candidates.
-        over_groups = jax.vmap(self.advance, in_axes=(0, 0, None, None))
-        over_inits = jax.vmap(over_groups, in_axes=(0, 0, 0, None))
-        return jax.vmap(over_inits, in_axes=(None, 0, 0, None))(keys, groups, params, normalizer)
+        return over_all(self.advance)(keys, groups, params, normalizer)
+
+
+def act(
+    key: jax.Array,
+    policy: Policy,
+    action_selection: ActionSelection,
+    seen: Seen,
+    params: PyTree,
+    normalizer: Normalizer,
+) -> tuple[jax.Array, RunningStatistics | None]:
+    """Actions of one group, and its statistics with these observations."""
+    statistics = seen.statistics
+    if statistics is None:
+        observations = normalizer.apply(seen.observations)
+    else:
+        statistics = statistics.update(seen.observations, seen.alive)
+        observations = statistics.apply(seen.observations)
+    distribution = policy.apply(params, observations)
+    return distribution.sample(key) if action_selection == "sample" else distribution.mode(), statistics
+
+
+def over_all(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Maps `function(key, group, params, normalizer)` over candidates, inits and groups.
+
+    Keys are `[inits, groups]`, groups `[candidates, inits, groups]` and parameters `[candidates, inits]`.
+    """
+    # Mapped from the inside out; keys have no candidate axis, so that XLA draws the random numbers of a step once
+    # for all candidates.
+    over_groups = jax.vmap(function, in_axes=(0, 0, None, None))
+    over_inits = jax.vmap(over_groups, in_axes=(0, 0, 0, None))
+    return jax.vmap(over_inits, in_axes=(None, 0, 0, None))
 
 
 def make_rollout(
-    env: Environment,
+    env: AnyEnvironment,
     policy: Policy,
     num_episodes: int,
     action_selection: ActionSelection = "sample",
@@ -119,20 +155,17 @@ def make_rollout(
         A function of keys `[inits]`, network parameters with leading axes `[candidates, inits]`, and a normalizer.
 
     Raises:
-        ValueError: `num_episodes` is not a multiple of `normalization_envs`.
+        ValueError: `num_episodes` is not a multiple of `normalization_envs`, or the environment is simulated outside
+            of JAX.
     """
-    group_size = normalization_envs or num_episodes
-    if num_episodes % group_size:
-        raise ValueError(
-            f"num_episodes: expected a multiple of {group_size}, the environments that share running statistics, "
-            f"got {num_episodes}"
-        )
+    env = require_pure(env)
+    group_size = group_size_of(num_episodes, normalization_envs)
     player = _Player(env, policy, group_size, action_selection)
 
     def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> Episodes:
-        group_keys = jax.vmap(lambda key: jax.random.split(key, num_episodes // group_size))(keys)
-        candidates = jax.tree.leaves(params)[0].shape[0] if jax.tree.leaves(params) else 1
-        first = player.start_all(_fold_in_all(group_keys, 0), normalizer)
+        group_keys = split_all(keys, num_episodes // group_size)
+        candidates = num_candidates(params)
+        first = player.start_all(fold_in_all(group_keys, 0), normalizer)
         groups = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (candidates, *leaf.shape)), first)
 
         def any_alive(carry: tuple[jax.Array, _Group]) -> jax.Array:
@@ -141,7 +174,7 @@ def make_rollout(
 
         def advance(carry: tuple[jax.Array, _Group]) -> tuple[jax.Array, _Group]:
             time, groups = carry
-            return time + 1, player.advance_all(_fold_in_all(group_keys, time + 1), groups, params, normalizer)
+            return time + 1, player.advance_all(fold_in_all(group_keys, time + 1), groups, params, normalizer)
 
         _, groups = jax.lax.while_loop(any_alive, advance, (jnp.int32(0), groups))
         shape = (candidates, keys.shape[0], num_episodes)
@@ -150,6 +183,32 @@ def make_rollout(
     return rollout
 
 
-def _fold_in_all(keys: jax.Array, data: jax.Array | int) -> jax.Array:
+def group_size_of(num_episodes: int, normalization_envs: int | None) -> int:
+    """Episodes of a group.
+
+    Raises:
+        ValueError: `num_episodes` is not a multiple of `normalization_envs`.
+    """
+    group_size = normalization_envs or num_episodes
+    if num_episodes % group_size:
+        raise ValueError(
+            f"num_episodes: expected a multiple of {group_size}, the environments that share running statistics, "
+            f"got {num_episodes}"
+        )
+    return group_size
+
+
+def num_candidates(params: PyTree) -> int:
+    """Length of the first axis of parameters `[candidates, inits, ...]`; 1 where a policy has none."""
+    leaves = jax.tree.leaves(params)
+    return int(leaves[0].shape[0]) if leaves else 1
+
+
+def split_all(keys: jax.Array, count: int) -> jax.Array:
+    """Splits every one of keys `[inits]`, into `[inits, count]`."""
+    return jax.vmap(lambda key: jax.random.split(key, count))(keys)
+
+
+def fold_in_all(keys: jax.Array, data: jax.Array | int) -> jax.Array:
     """Keys `[inits, groups]` for one point in time."""
     return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, data)))(keys)

@@ -17,7 +17,19 @@ import jax
 from hades._version import __version__
 from hades.files import naming, write_atomically
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "brax", "gymnax", "evosax", "orbax-checkpoint", "mujoco", "numpy")
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "brax",
+    "gymnax",
+    "gymnasium",
+    "evosax",
+    "orbax-checkpoint",
+    "mujoco",
+    "numpy",
+)
 
 
 class RunDirectoryError(ValueError):
@@ -36,6 +48,7 @@ class RunDirectory:
         best_dataset: The best mean by fresh-key evaluation.
         policy: Of a baseline, the policy at the last logged generation.
         best_policy: The best policy by fresh-key evaluation.
+        snapshots: Folder of what the run had made when it was evaluated, where it was asked to keep that.
         curve: Picture of the returns.
         dataset_picture: Picture of the best dataset.
         summary: `summary.json`, what the finished run returns.
@@ -52,6 +65,7 @@ class RunDirectory:
         self.best_dataset = self.path / "best_dataset.npz"
         self.policy = self.path / "policy.npz"
         self.best_policy = self.path / "best_policy.npz"
+        self.snapshots = self.path / "snapshots"
         self.curve = self.path / "curve.png"
         self.dataset_picture = self.path / "dataset.png"
         self.summary = self.path / "summary.json"
@@ -75,6 +89,10 @@ class RunDirectory:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replaces the settings of a run, when it goes on for longer than it was begun for."""
         write_atomically(self.config, _to_json(config))
+
+    def snapshot(self, kind: str, generation: int) -> Path:
+        """The snapshot of one generation, such as `snapshots/policy-000100.npz`."""
+        return self.snapshots / f"{kind}-{generation:06d}.npz"
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes what the finished run returns."""

@@ -44,6 +44,8 @@ class LoopSettings:
     """Environment steps after which the run ends, at the end of a compiled call; none is no such limit."""
     max_seconds: float | None = None
     """Seconds, compilation and evaluation counted in, after which the run ends likewise; none is no such limit."""
+    keep_snapshots: bool = False
+    """Keeps what every evaluation on fresh keys scored, and the beginning, in the run directory's snapshots/."""
 
     def __post_init__(self) -> None:
         """Refuses counts and limits that are not positive."""

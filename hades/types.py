@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import numpy as np
 
 PyTree = Any
 """Any nest of arrays that JAX can flatten."""
@@ -125,3 +126,101 @@ class Environment(Protocol):
             action: `[]` integer, or `[action_dim]` float, which the environment clips to its bounds.
         """
         ...
+
+
+class HostStep(NamedTuple):
+    """What one step of all episodes of a `HostSimulator` returns; of episodes that had ended, the last observation.
+
+    Attributes:
+        observations: `[episodes, *observation_shape]` float32; never those of a new episode.
+        rewards: `[episodes]` float64, 0 where the episode had ended before.
+        terminated: `[episodes]` bool, the episode ended in this step, as part of the task.
+        truncated: `[episodes]` bool, the episode was cut off in this step without having terminated.
+    """
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class HostSimulator(Protocol):
+    """Episodes that a simulator outside of JAX plays side by side; one that has ended is no longer simulated.
+
+    Attributes:
+        observations: Of the present states, `[episodes, *observation_shape]` float32.
+        alive: Which episodes have not ended, `[episodes]` bool.
+    """
+
+    @property
+    def observations(self) -> np.ndarray: ...  # noqa: D102
+
+    @property
+    def alive(self) -> np.ndarray: ...  # noqa: D102
+
+    def step(self, actions: np.ndarray) -> HostStep:
+        """Advances every living episode by one step.
+
+        Args:
+            actions: `[episodes, action_dim]`, which are clipped to the bounds; one that is not finite ends its episode
+                with a reward that is not a number.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives up the episodes that are still alive."""
+        ...
+
+
+@runtime_checkable
+class HostEnvironment(Protocol):
+    """A simulator outside of JAX, such as real MuJoCo: it can be played in, but neither jitted nor vmapped.
+
+    Attributes:
+        name: As of `Environment`, such as `"gymnasium/Hopper-v4"`.
+        options: As of `Environment`.
+        observation_shape: As of `Environment`.
+        action_space: As of `Environment`.
+        max_steps: As of `Environment`.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def action_space(self) -> ActionSpace: ...  # noqa: D102
+
+    @property
+    def max_steps(self) -> int: ...  # noqa: D102
+
+    def simulate(self, seeds: np.ndarray) -> HostSimulator:
+        """Begins one episode for each seed.
+
+        Args:
+            seeds: `[episodes]` unsigned integers; equal seeds and actions give equal episodes.
+        """
+        ...
+
+
+AnyEnvironment: TypeAlias = Environment | HostEnvironment
+"""Whatever policies can be played in."""
+
+
+def require_pure(env: AnyEnvironment) -> Environment:
+    """The environment, for what compiles or differentiates its steps.
+
+    Raises:
+        ValueError: It is simulated outside of JAX.
+    """
+    if isinstance(env, HostEnvironment):
+        raise ValueError(
+            f"env: expected an environment of pure functions, such as those of brax and gymnax, got {env.name}, in "
+            f"which policies can only be evaluated and data collected"
+        )
+    return env

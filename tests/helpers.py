@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hades.distributions import Categorical
 from hades.policies import Policy
-from hades.types import Discrete, Environment, Step
+from hades.types import Continuous, Discrete, Environment, HostStep, Step
 
 
 @dataclass(frozen=True)
@@ -127,3 +128,80 @@ def shapes(jaxpr: Any) -> Iterator[tuple[int, ...]]:
                     yield from shapes(inner.jaxpr)
                 elif hasattr(inner, "eqns"):
                     yield from shapes(inner)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Nothing is random: actions move a position, which is the reward; beyond 2 the episode terminates.
+
+    The observation is the position and a tenth of the steps taken.
+    """
+
+    max_steps: int = 12
+    name: str = "test/walk"
+    observation_shape: tuple[int, ...] = (2,)
+    action_space: Continuous = Continuous((-1.0,), (3.0,))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        del key
+        return jnp.zeros(2), jnp.zeros(2)
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array) -> Step:
+        del key
+        state = state + jnp.stack([jnp.clip(action[0], -1, 3), jnp.float32(0.1)])
+        terminated = jnp.abs(state[0]) > 2
+        truncated = (state[1] > 0.1 * self.max_steps - 0.05) & ~terminated
+        return Step(state, state, state[0], terminated, truncated)
+
+
+@dataclass(frozen=True)
+class OnHost:
+    """`Walk` as an environment outside of JAX."""
+
+    walk: Walk = Walk()
+    name: str = "test/walk-on-host"
+
+    @property
+    def max_steps(self) -> int:
+        return self.walk.max_steps
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return self.walk.observation_shape
+
+    @property
+    def action_space(self) -> Continuous:
+        return self.walk.action_space
+
+    def simulate(self, seeds: np.ndarray) -> WalkSimulator:
+        return WalkSimulator(self.walk, len(seeds))
+
+
+class WalkSimulator:
+    """Episodes of `Walk`."""
+
+    def __init__(self, walk: Walk, episodes: int) -> None:
+        self.observations = np.zeros((episodes, 2), np.float32)
+        self.alive = np.ones(episodes, bool)
+        self.simulated = 0
+        self._step = jax.jit(jax.vmap(walk.step, in_axes=(None, 0, 0)))
+
+    def step(self, actions: np.ndarray) -> HostStep:
+        alive = self.alive
+        self.simulated += int(alive.sum())
+        out = jax.device_get(self._step(jax.random.key(0), self.observations, jnp.asarray(actions)))
+        self.observations = np.where(alive[:, None], out.observation, self.observations)
+        terminated, truncated = alive & out.terminated, alive & out.truncated
+        self.alive = alive & ~(terminated | truncated)
+        return HostStep(self.observations, np.where(alive, out.reward, 0.0).astype(float), terminated, truncated)
+
+    def close(self) -> None:
+        self.alive = np.zeros_like(self.alive)

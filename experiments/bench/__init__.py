@@ -18,6 +18,7 @@ _SUMMARIES = {
     "ppo": "several seeds of PPO at once, in one compiled function",
     "presets": "several seeds of presets from start to finish, scored on fresh keys",
     "published": "the published presets at full size, for some minutes each",
+    "teachers": "published teachers in real MuJoCo, beside the scores of their manifest",
 }
 
 

@@ -33,7 +33,7 @@ from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation, dataset_evaluator
 from hades.metadata import DatasetMetadata
 from hades.settings import Activation, CloningSettings, require_positive
-from hades.types import Environment
+from hades.types import AnyEnvironment
 
 HIDDEN_SIZES: tuple[tuple[int, ...], ...] = ((32,), (64, 64), (128, 128, 128))
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "tanh")
@@ -120,7 +120,9 @@ def combinations(metadata: DatasetMetadata, settings: ArchitecturesSettings) -> 
                 )
 
 
-def _references(settings: ArchitecturesSettings, env: Environment, dataset: SyntheticDataset) -> dict[str, Evaluation]:
+def _references(
+    settings: ArchitecturesSettings, env: AnyEnvironment, dataset: SyntheticDataset
+) -> dict[str, Evaluation]:
     try:
         evaluator = dataset_evaluator(env, dataset, settings.num_inits, settings.num_episodes)
     except ValueError as error:
@@ -129,7 +131,7 @@ def _references(settings: ArchitecturesSettings, env: Environment, dataset: Synt
 
 
 def _evaluate(
-    settings: ArchitecturesSettings, env: Environment, dataset: SyntheticDataset, cloned: CloningSettings
+    settings: ArchitecturesSettings, env: AnyEnvironment, dataset: SyntheticDataset, cloned: CloningSettings
 ) -> Evaluation:
     clone = cloning.from_settings(env, cloned)
     evaluator = dataset_evaluator(env, dataset, settings.num_inits, settings.num_episodes, clone)

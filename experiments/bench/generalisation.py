@@ -31,7 +31,7 @@ from hades.evaluation import DatasetEvaluator, dataset_evaluator
 from hades.files import write_atomically
 from hades.metadata import DatasetMetadata
 from hades.settings import CloningSettings, require_positive
-from hades.types import Environment
+from hades.types import AnyEnvironment
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -85,7 +85,7 @@ class Case:
     source: Path
     dataset: SyntheticDataset
     metadata: DatasetMetadata
-    env: Environment
+    env: AnyEnvironment
     panels: list[Panel]
 
     def evaluator(

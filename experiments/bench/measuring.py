@@ -23,7 +23,7 @@ from hades.fitness import make_fitness
 from hades.outer.evolution import Evolution
 from hades.rollout import make_rollout
 from hades.run import Run, RunState
-from hades.types import PyTree
+from hades.types import PyTree, require_pure
 
 FORMULATIONS = ("straightforward", "hades")
 """In the order of their turns."""
@@ -46,7 +46,8 @@ class Prepared:
 
 def prepare(case: Case, seed: int) -> Prepared:
     """Makes environment, run and first states; compiles nothing of the generation."""
-    run = recipes.from_settings(envs.make(case.env, **case.env_options), case.settings)
+    env = require_pure(envs.make(case.env, **case.env_options))
+    run = recipes.from_settings(env, case.settings)
     state = run.init(jax.random.key(seed))
     states = {FIRST: state}
     if case.trained is not None:

@@ -1,4 +1,4 @@
-"""`hades offline`: teachers and datasets from offline data, each with a command of its own."""
+"""`hades offline`: collecting data, teachers that are trained on them, and distilling from both."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from experiments.cli import BadArgumentsError, usage
 
 _SUMMARIES = {
-    "teach": "train a near-expert policy and its action values on offline data, by Cal-QL",
+    "collect": "collect an offline dataset with teachers, policies, noise and random actions",
+    "teach": "train a teacher on an offline dataset by calibrated Q-learning",
+    "distill": "distil an offline dataset into a few state-action pairs by meta-gradients",
 }
 
 
@@ -21,10 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in ("-h", "--help"):
         print(usage("hades offline NAME", _SUMMARIES))
         return 0
-    known = ", ".join(_SUMMARIES)
-    if not arguments:
-        raise BadArgumentsError(f"expected the name of a command, one of {known}")
-    name, rest = arguments[0], arguments[1:]
-    if name not in _SUMMARIES:
-        raise BadArgumentsError(f"there is no command {name!r}, expected one of {known}")
-    return int(importlib.import_module(f"experiments.offline.{name}").main(rest))
+    if not arguments or arguments[0] not in _SUMMARIES:
+        found = f", got {arguments[0]!r}" if arguments else ""
+        raise BadArgumentsError(f"expected the name of a command, one of {', '.join(_SUMMARIES)}{found}")
+    return int(importlib.import_module(f"experiments.offline.{arguments[0]}").main(arguments[1:]))

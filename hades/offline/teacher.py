@@ -13,7 +13,7 @@ from flax import struct
 
 from hades.distributions import TanhGaussian
 from hades.npz import read_arrays, write_arrays
-from hades.policies import NamedSpaces
+from hades.policies import NamedSpaces, Policy
 from hades.types import Continuous
 
 Layers: TypeAlias = tuple[tuple[jax.Array, jax.Array], ...]
@@ -147,6 +147,18 @@ class Teacher:
         own = self.action_space
         if own.action_dim != space.action_dim or not np.allclose((own.low, own.high), (space.low, space.high)):
             raise TeacherError(f"teacher: expected actions of {env.name}, {space}, got a teacher for {own}")
+
+
+PLAYER = Policy(lambda key: (), lambda teacher, observations: teacher.policy(observations))
+"""Plays with a `Teacher` as its parameters."""
+
+
+def is_teacher_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is an archive with the parameters of an actor at `path`."""
+    try:
+        return "actor_w0" in read_arrays(path)
+    except ValueError:
+        return False
 
 
 def apply_layers(layers: Layers, inputs: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from flax import struct
 
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.types import Environment, PyTree, Step
+from hades.types import AnyEnvironment, Environment, PyTree, Step, require_pure
 
 
 @struct.dataclass
@@ -83,7 +83,7 @@ def begin(key: jax.Array, env: Environment, num_envs: int) -> Episodes:
     return Episodes(state, observations, zeros, counts, zeros, counts)
 
 
-def make_collect(env: Environment, policy: Policy, num_envs: int, num_steps: int) -> Collect:
+def make_collect(env: AnyEnvironment, policy: Policy, num_envs: int, num_steps: int) -> Collect:
     """Makes the function that plays `num_steps` steps in each environment, with sampled actions.
 
     An episode also ends, as if terminated, where its reward or observation is not finite: a simulator that diverged
@@ -93,7 +93,7 @@ def make_collect(env: Environment, policy: Policy, num_envs: int, num_steps: int
         A function of a key, parameters of the policy, a normalizer and the episodes under way; it returns the episodes
         after these steps, and the steps.
     """
-    player = _Player(env, policy, num_envs)
+    player = _Player(require_pure(env), policy, num_envs)
 
     def collect(
         key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: Episodes

@@ -22,9 +22,9 @@ from hades.evaluation import (
     evaluate_dataset,
     zero_dataset,
 )
+from hades.host_rollout import compiled_rollout
 from hades.metadata import DatasetMetadata, EvaluationSummary
 from hades.normalization import Normalizer
-from hades.rollout import make_rollout
 from hades.settings import CloningSettings
 
 ENV = Target(action_dim=1, max_steps=3)
@@ -72,7 +72,7 @@ def test_a_dataset_of_one_initialisation_is_scored_with_exactly_that_one(monkeyp
     played = []
 
     def watching(*arguments, **named):
-        rollout = make_rollout(*arguments, **named)
+        rollout = compiled_rollout(*arguments, **named)
 
         def watched(keys, params, normalizer):
             played.append(params)
@@ -80,8 +80,7 @@ def test_a_dataset_of_one_initialisation_is_scored_with_exactly_that_one(monkeyp
 
         return watched
 
-    monkeypatch.setattr("hades.evaluation.make_rollout", watching)
-    monkeypatch.setattr("hades.evaluation.jax.jit", lambda function: function)
+    monkeypatch.setattr("hades.evaluation.compiled_rollout", watching)
     dataset = dataclasses.replace(PAIRS, metadata=dataclasses.replace(METADATA, init_seed=11, cloning=CLONING))
     found = evaluate_dataset(jax.random.key(0), ENV, dataset, num_inits=2, num_episodes=3)
     (params,) = played
@@ -100,9 +99,9 @@ def test_inner_loops_of_one_architecture_share_a_rollout(monkeypatch):
 
     def counting(*arguments, **named):
         made.append(arguments)
-        return make_rollout(*arguments, **named)
+        return compiled_rollout(*arguments, **named)
 
-    monkeypatch.setattr("hades.evaluation.make_rollout", counting)
+    monkeypatch.setattr("hades.evaluation.compiled_rollout", counting)
     other = behaviour_cloning(policies.mlp(ENV, (4,), kernel_init="he_normal"), num_steps=9)
     evaluator = dataset_evaluator(ENV, PAIRS, 2, 3)
     first = evaluator(jax.random.key(5), PAIRS)

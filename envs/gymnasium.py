@@ -1,0 +1,238 @@
+"""Gymnasium environments, real MuJoCo among them: simulated on the host, for evaluation and for collecting data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from envs._noise import quiet_gymnasium
+from envs._shared import check_count
+from hades.types import Continuous, HostStep
+
+_EXTRA = "pip install 'hades-distillation[mujoco]'"
+
+# Known without asking gymnasium, whose import takes a while; any other that has boxes for observations and actions can
+# be made too.
+_NAMES = (
+    "Ant-v4",
+    "Ant-v5",
+    "HalfCheetah-v4",
+    "HalfCheetah-v5",
+    "Hopper-v4",
+    "Hopper-v5",
+    "Humanoid-v4",
+    "Humanoid-v5",
+    "HumanoidStandup-v4",
+    "HumanoidStandup-v5",
+    "InvertedDoublePendulum-v4",
+    "InvertedDoublePendulum-v5",
+    "InvertedPendulum-v4",
+    "InvertedPendulum-v5",
+    "Pusher-v5",
+    "Reacher-v4",
+    "Reacher-v5",
+    "Swimmer-v4",
+    "Swimmer-v5",
+    "Walker2d-v4",
+    "Walker2d-v5",
+)
+
+
+@dataclass(frozen=True)
+class GymnasiumEnvironment:
+    """A gymnasium environment as hades sees it, on the host. Two of the same name and limit are equal.
+
+    Attributes:
+        name: Such as `"gymnasium/Hopper-v4"`.
+        observation_shape: Shape of one observation.
+        action_space: `Continuous` with the bounds of gymnasium, flattened.
+        max_steps: Steps after which an episode is truncated.
+        default_max_steps: What that is by default, None where gymnasium has no limit.
+        idle: Simulators without a living episode, which the next ones take over.
+    """
+
+    name: str
+    observation_shape: tuple[int, ...]
+    action_space: Continuous
+    max_steps: int
+    default_max_steps: int | None
+    idle: list[Any] = field(compare=False, repr=False)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """`max_steps`, where it is not the default."""
+        return {} if self.max_steps == self.default_max_steps else {"max_steps": self.max_steps}
+
+    def simulate(self, seeds: np.ndarray) -> GymnasiumSimulator:
+        """Begins one episode for each seed.
+
+        Args:
+            seeds: `[episodes]` unsigned integers, gymnasium's seeds.
+        """
+        return GymnasiumSimulator(self, seeds)
+
+    def take(self) -> Any:
+        """A gymnasium environment for one episode."""
+        return self.idle.pop() if self.idle else _make(self.name, self.max_steps)
+
+
+class GymnasiumSimulator:
+    """Episodes side by side in one thread, a `hades.types.HostSimulator`.
+
+    Attributes:
+        observations: Of the present states, `[episodes, *observation_shape]` float32.
+        alive: Which episodes have not ended, `[episodes]` bool.
+    """
+
+    def __init__(self, env: GymnasiumEnvironment, seeds: np.ndarray) -> None:
+        """Begins an episode for each of the seeds `[episodes]`."""
+        self._env = env
+        self._simulators = [env.take() for _ in seeds]
+        self._low, self._high = (np.asarray(bound) for bound in (env.action_space.low, env.action_space.high))
+        self.observations = np.zeros((len(seeds), *env.observation_shape), np.float32)
+        self.alive = np.ones(len(seeds), bool)
+        for index, seed in enumerate(seeds):
+            self.observations[index] = self._simulators[index].reset(seed=int(seed))[0]
+
+    def step(self, actions: np.ndarray) -> HostStep:
+        """Advances every living episode by one step.
+
+        Args:
+            actions: `[episodes, action_dim]`, which are clipped to the bounds; one that is not finite ends its episode
+                with a reward that is not a number.
+        """
+        rewards = np.zeros(len(self.alive))
+        terminated, truncated = np.zeros_like(self.alive), np.zeros_like(self.alive)
+        finite = np.isfinite(actions).all(axis=1)
+        clipped = np.clip(actions, self._low, self._high)
+        self.observations = self.observations.copy()
+        for index in np.flatnonzero(self.alive):
+            if not finite[index]:
+                rewards[index], terminated[index] = np.nan, True
+                continue
+            simulator = self._simulators[index]
+            space = simulator.action_space
+            action = clipped[index].astype(space.dtype).reshape(space.shape)
+            observation, rewards[index], ended, out_of_time, _ = simulator.step(action)
+            self.observations[index] = observation
+            terminated[index], truncated[index] = ended, out_of_time and not ended
+        self._release(self.alive & (terminated | truncated))
+        return HostStep(self.observations, rewards, terminated, truncated)
+
+    def close(self) -> None:
+        """Gives up the episodes that are still alive."""
+        self._release(self.alive)
+
+    def _release(self, ended: np.ndarray) -> None:
+        self._env.idle.extend(self._simulators[index] for index in np.flatnonzero(ended))
+        self.alive = self.alive & ~ended
+
+
+def names() -> tuple[str, ...]:
+    """The names of the MuJoCo environments, whether gymnasium is installed or not."""
+    return _NAMES
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """The options that `make` takes for an environment.
+
+    Args:
+        name: Without the family, such as `"Hopper-v4"`.
+    """
+    del name
+    return ("max_steps",)
+
+
+def knows(name: str) -> bool:
+    """Whether `make` has something to say about a name: one of `names`, or one that is registered with gymnasium.
+
+    Args:
+        name: Without the family.
+    """
+    if name in _NAMES:
+        return True
+    try:
+        import gymnasium
+    except ModuleNotFoundError:
+        return False
+    return name in gymnasium.registry
+
+
+def make(name: str, max_steps: int | None = None) -> GymnasiumEnvironment:
+    """Makes a gymnasium environment.
+
+    Args:
+        name: Without the family, such as `"Hopper-v4"`.
+        max_steps: Steps after which an episode is truncated; None for gymnasium's own limit.
+
+    Raises:
+        ValueError: If gymnasium or MuJoCo is not installed, `max_steps` is out of range or missing where gymnasium has
+            no limit, or observations or actions are not boxes.
+    """
+    full_name = f"gymnasium/{name}"
+    if max_steps is not None:
+        max_steps = check_count(full_name, "max_steps", max_steps)
+    simulator = _make(full_name, max_steps)
+    default_max_steps = _own_limit(name)
+    limit = max_steps or default_max_steps
+    if limit is None:
+        raise ValueError(f"{full_name} has no limit of its own: expected the option max_steps")
+    from gymnasium.spaces import Box
+
+    observation_space = simulator.observation_space
+    if not isinstance(observation_space, Box):
+        raise ValueError(f"{full_name} is not supported: its observation space is {observation_space!r}, not a Box")
+    shape = tuple(observation_space.shape)
+    return GymnasiumEnvironment(
+        full_name, shape, _action_space(full_name, simulator.action_space), limit, default_max_steps, [simulator]
+    )
+
+
+@functools.cache
+def _own_limit(name: str) -> int | None:
+    import gymnasium
+
+    with quiet_gymnasium():
+        limit = gymnasium.spec(name).max_episode_steps
+    return None if limit is None else int(limit)
+
+
+def _make(full_name: str, max_steps: int | None) -> Any:
+    """One gymnasium environment.
+
+    Raises:
+        ValueError: It cannot be made, or a package is missing.
+    """
+    try:
+        import gymnasium
+    except ModuleNotFoundError:
+        raise ValueError(f"{full_name} needs gymnasium and MuJoCo: {_EXTRA}") from None
+    try:
+        with quiet_gymnasium():
+            return gymnasium.make(full_name.partition("/")[2], max_episode_steps=max_steps, disable_env_checker=True)
+    except gymnasium.error.DependencyNotInstalled:
+        raise ValueError(f"{full_name} needs MuJoCo: {_EXTRA}") from None
+    except (ImportError, gymnasium.error.Error) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{full_name} cannot be made: {reason}") from None
+
+
+def _action_space(full_name: str, space: Any) -> Continuous:
+    """Translates a gymnasium action space.
+
+    Raises:
+        ValueError: If it is no Box with finite bounds, to which actions could be clipped.
+    """
+    from gymnasium.spaces import Box
+
+    if not isinstance(space, Box):
+        raise ValueError(f"{full_name} is not supported: its action space is {space!r}, not a Box")
+    low, high = (np.asarray(bound, float).ravel().tolist() for bound in (space.low, space.high))
+    try:
+        return Continuous(low=tuple(low), high=tuple(high))
+    except ValueError as error:
+        raise ValueError(f"{full_name} is not supported: {error}") from error

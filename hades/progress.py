@@ -16,15 +16,16 @@ _SECONDS_BETWEEN_LINES = 10.0
 class ProgressReport:
     """Tells generations per second, environment steps per second, fitness, and time left; writes to stderr."""
 
-    def __init__(self, total: int, done: int = 0, enabled: bool = True) -> None:
-        """Begins at `done` of `total` generations."""
+    def __init__(self, total: int, done: int = 0, enabled: bool = True, unit: str = "generation") -> None:
+        """Begins at `done` of `total` generations, or of what else `unit` says is counted."""
         self._total = total
+        self._unit = unit
         self._enabled = enabled
         self._console = Console(stderr=not _in_notebook())
         self._bar: Progress | None = None
         if enabled and (self._console.is_terminal or self._console.is_jupyter):
             columns = (
-                TextColumn("generation {task.completed:.0f}/{task.total:.0f}"),
+                TextColumn(f"{unit} {{task.completed:.0f}}/{{task.total:.0f}}"),
                 BarColumn(),
                 TimeRemainingColumn(),
             )
@@ -38,7 +39,7 @@ class ProgressReport:
         if self._bar:
             self._bar.start()
         elif self._enabled:
-            self._line(f"compiling, then {self._total} generations")
+            self._line(f"compiling, then {self._total} {self._unit}s")
         return self
 
     def __exit__(
@@ -54,11 +55,12 @@ class ProgressReport:
         Args:
             generation: How many are finished.
             seconds_per_generation: Of the last compiled call.
-            env_steps: Environment steps of a generation, on average over the last call.
+            env_steps: Environment steps of a generation, on average over the last call; 0 is not worth telling.
             status: What else to say, such as the fitness.
         """
         rate = 1.0 / max(seconds_per_generation, 1e-9)
-        status = f"{rate:.3g} generations/s, {_si(env_steps * rate)} steps/s, {status}"
+        steps = f"{_si(env_steps * rate)} steps/s, " if env_steps else ""
+        status = f"{rate:.3g} {self._unit}s/s, {steps}{status}"
         if self._bar:
             self._bar.update(self._task, completed=generation, status=status)
             return
@@ -68,7 +70,7 @@ class ProgressReport:
         if self._enabled and (now - self._last_line > _SECONDS_BETWEEN_LINES or generation >= self._total):
             self._last_line = now
             left = seconds_per_generation * (self._total - generation)
-            self._line(f"generation {generation}/{self._total}, {status}, {left:.0f} s left")
+            self._line(f"{self._unit} {generation}/{self._total}, {status}, {left:.0f} s left")
 
     def _line(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

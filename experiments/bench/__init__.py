@@ -9,6 +9,7 @@ from experiments.cli import BadArgumentsError, usage
 
 _SUMMARIES = {
     "budget": "what the number of synthetic pairs buys",
+    "cal-ql": "Cal-QL against behaviour cloning on offline data of mixed quality",
     "cost": "compilation, time and memory of every method, and the price of one more policy",
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",

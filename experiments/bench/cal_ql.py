@@ -37,7 +37,7 @@ from hades.policies import Policy
 from hades.rl.collection import begin, make_collect
 from hades.settings import require_positive, to_dict
 from hades.statistics import bootstrap_interval
-from hades.types import Continuous, Environment, PyTree
+from hades.types import Continuous, Environment, PyTree, require_pure
 
 _UNIFORM = "uniform actions"
 _UPDATES_PER_CALL = 500
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark and returns its exit code."""
     settings = parse(CalQLBenchSettings, "bench cal-ql", arguments)
     try:
-        env = envs.make(settings.env)
+        env = require_pure(envs.make(settings.env))
     except ValueError as error:
         raise BadArgumentsError(f"--env: {error}") from None
     if not isinstance(env.action_space, Continuous):

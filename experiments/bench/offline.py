@@ -126,7 +126,7 @@ class _Bench:
         if name is None:
             raise BadArgumentsError(f"--env: {settings.data} does not name its environment, expected one")
         try:
-            self.env: AnyEnvironment = settings.options.make(name)
+            self.env: AnyEnvironment = settings.options.make_any(name)
         except ValueError as error:
             raise BadArgumentsError(f"--env: {error}") from None
         self._teacher = Teacher.load(settings.teacher)

@@ -63,7 +63,7 @@ def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
 
 
 def _make_run(settings: Any) -> Run[SyntheticDataset]:
-    env = settings.options.make(settings.env)
+    env = settings.options.make_any(settings.env)
     teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
     transitions = d4rl.load(settings.data)
     return offline_run(env, transitions, settings.settings, teacher, density_key=jax.random.key(settings.seed))

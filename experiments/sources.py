@@ -119,6 +119,6 @@ def with_loss(cloning: CloningSettings, own: CloningSettings) -> CloningSettings
     """
     loss = cloning.loss or own.loss
     if (loss == "cross_entropy") != (own.loss == "cross_entropy"):
-        expected = "cross_entropy" if own.loss == "cross_entropy" else "gaussian_nll or mse"
+        expected = "cross_entropy" if own.loss == "cross_entropy" else "gaussian_nll, mse or sampled_mse"
         raise BadArgumentsError(f"--cloning.loss: expected {expected} for the actions of the file, got {loss}")
     return dataclasses.replace(cloning, loss=loss)

@@ -42,13 +42,34 @@ def cross_entropy(distribution: Distribution, dataset: SyntheticDataset) -> jax.
     return -jnp.mean(jnp.sum(cast(jax.Array, dataset.action_probabilities) * log_probs, axis=-1))
 
 
-LOSSES: dict[CloningLoss, LossFunction] = {"gaussian_nll": gaussian_nll, "mse": mse, "cross_entropy": cross_entropy}
+@dataclass(frozen=True)
+class SampledLoss:
+    """A loss that draws random numbers, anew at every step of the inner loop.
+
+    Attributes:
+        function: `function(key, distribution, dataset)`: one scalar.
+    """
+
+    function: Callable[[jax.Array, Distribution, SyntheticDataset], jax.Array]
+
+
+def _sampled_mse(key: jax.Array, distribution: Distribution, dataset: SyntheticDataset) -> jax.Array:
+    """As `mse`, of one sampled action of each pair in place of the mode (released code of arXiv 2410.22728)."""
+    return jnp.mean(jnp.sum(jnp.square(distribution.sample(key) - cast(jax.Array, dataset.actions)), axis=-1))
+
+
+LOSSES: dict[CloningLoss, LossFunction | SampledLoss] = {
+    "gaussian_nll": gaussian_nll,
+    "mse": mse,
+    "sampled_mse": SampledLoss(_sampled_mse),
+    "cross_entropy": cross_entropy,
+}
 
 _Carry: TypeAlias = tuple[PyTree, optax.OptState]
 _Carried: TypeAlias = tuple[_Carry, None]
 
 # Apart from the indices of steps, which minibatches fold into the same key.
-_WINDOW_STREAM = np.uint32(2**32 - 1)
+_WINDOW_STREAM, _SAMPLE_STREAM = np.uint32(2**32 - 1), np.uint32(2**32 - 2)
 
 # Far below what changes an update, but where a gradient is zero the derivative of Adam's square root stays finite:
 # without it, meta-gradients are NaN as soon as one parameter, such as the log-std under mse, has no gradient.
@@ -65,7 +86,7 @@ class BehaviourCloning:
     policy: Policy
     optimizer: optax.GradientTransformation
     num_steps: int
-    loss: LossFunction | None = None
+    loss: LossFunction | SampledLoss | None = None
     batch_size: int | None = None
     rematerialize: bool = False
 
@@ -87,7 +108,7 @@ class BehaviourCloning:
         """Trains given parameters.
 
         Args:
-            key: For minibatches; without effect when training on the full dataset.
+            key: For minibatches and sampled losses; without effect where there is neither.
             params: What `policy.init` returned.
             dataset: `num_pairs` state-action pairs.
 
@@ -132,12 +153,16 @@ class BehaviourCloning:
         loss_function = self.loss or default_loss(dataset)
         pairs = dataset.pairs()
 
-        def loss(params: PyTree, batch: SyntheticDataset) -> jax.Array:
-            return loss_function(self.policy.apply(params, batch.observations), batch)
+        def loss(params: PyTree, batch: SyntheticDataset, index: jax.Array) -> jax.Array:
+            distribution = self.policy.apply(params, batch.observations)
+            if not isinstance(loss_function, SampledLoss):
+                return loss_function(distribution, batch)
+            sample_key = jax.random.fold_in(jax.random.fold_in(key, _SAMPLE_STREAM), index)
+            return loss_function.function(sample_key, distribution, batch)
 
         def step(carry: _Carry, index: jax.Array) -> _Carried:
             params, optimizer_state = carry
-            gradient = jax.grad(loss)(params, self._batch(key, index, pairs))
+            gradient = jax.grad(loss)(params, self._batch(key, index, pairs), index)
             updates, optimizer_state = self.optimizer.update(gradient, optimizer_state, params)
             return (optax.apply_updates(params, updates), optimizer_state), None
 
@@ -154,7 +179,7 @@ def behaviour_cloning(
     policy: Policy,
     optimizer: optax.GradientTransformation | None = None,
     num_steps: int = 200,
-    loss: CloningLoss | LossFunction | None = None,
+    loss: CloningLoss | LossFunction | SampledLoss | None = None,
     batch_size: int | None = None,
     rematerialize: bool = False,
 ) -> BehaviourCloning:
@@ -164,7 +189,7 @@ def behaviour_cloning(
         policy: Any architecture.
         optimizer: Any optax optimiser; Adam with learning rate 5e-3 and epsilon 1e-5 if not given.
         num_steps: Optimiser steps T.
-        loss: A name or a function; cross-entropy for datasets with action probabilities and Gaussian
+        loss: A name, a function, or a `SampledLoss`; cross-entropy for datasets with action probabilities and Gaussian
             negative log-likelihood for the others if not given.
         batch_size: Pairs in a minibatch, drawn with replacement; the full dataset if not given.
         rematerialize: Whether reverse-mode differentiation recomputes each step instead of storing it: memory for

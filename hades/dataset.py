@@ -207,7 +207,9 @@ def _check_loss(cloning: CloningSettings, continuous: bool) -> CloningSettings:
     if cloning.loss is None:
         return replace(cloning, loss="gaussian_nll" if continuous else "cross_entropy")
     if continuous == (cloning.loss == "cross_entropy"):
-        expected = "gaussian_nll or mse with actions" if continuous else "cross_entropy with action_probabilities"
+        expected = (
+            "gaussian_nll, mse or sampled_mse with actions" if continuous else "cross_entropy with action_probabilities"
+        )
         raise ValueError(f"metadata.cloning.loss: expected {expected}, got {cloning.loss}")
     return cloning
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 PolicyName = Literal["mlp", "residual_mlp", "cnn"]
 Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
 KernelInit = Literal["orthogonal", "lecun_normal", "he_normal", "glorot_uniform"]
-CloningLoss = Literal["gaussian_nll", "mse", "cross_entropy"]
+CloningLoss = Literal["gaussian_nll", "mse", "sampled_mse", "cross_entropy"]
 OptimizerName = Literal["adam", "adamw", "sgd"]
 ActionDistribution = Literal["gaussian", "tanh_gaussian"]
 Normalization = Literal["none", "fixed", "running"]
@@ -92,7 +92,8 @@ class CloningSettings(NetworkSettings):
     """How a policy is trained on a synthetic dataset: the inner loop, and what a dataset file says of it."""
 
     loss: CloningLoss | None = None
-    """What cloning minimises; none is gaussian_nll for continuous actions, cross_entropy for discrete ones."""
+    """What cloning minimises: mse is of the mode of actions, sampled_mse of samples; none is gaussian_nll for continuous
+    actions, cross_entropy for discrete ones."""
     optimizer: OptimizerName = "adam"
     """Optimiser of the inner loop."""
     learning_rate: float = 0.005

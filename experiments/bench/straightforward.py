@@ -113,6 +113,7 @@ def make_fitness(env: Environment, settings: HadesSettings) -> StraightforwardFi
 def _make_training(clone: cloning.BehaviourCloning) -> Callable[[PyTree, SyntheticDataset], tuple[Any, Any, Any]]:
     def train(fresh: PyTree, dataset: SyntheticDataset) -> tuple[PyTree, optax.OptState, jax.Array]:
         loss_function = clone.loss or cloning.default_loss(dataset)
+        assert not isinstance(loss_function, cloning.SampledLoss)  # no case of the benchmark has one
 
         def loss(params: PyTree) -> jax.Array:
             return loss_function(clone.policy.apply(params, dataset.observations), dataset)

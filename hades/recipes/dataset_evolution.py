@@ -154,7 +154,7 @@ def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:
     discrete = isinstance(env.action_space, Discrete)
     loss = settings.cloning.loss or ("cross_entropy" if discrete else "gaussian_nll")
     if (loss == "cross_entropy") != discrete:
-        kind = "discrete: cross_entropy" if discrete else "continuous: gaussian_nll or mse"
+        kind = "discrete: cross_entropy" if discrete else "continuous: gaussian_nll, mse or sampled_mse"
         raise ValueError(f"loss: actions of {env.name} are {kind} expected, got {loss}")
     init_seed = settings.init_seed
     if settings.method == "hades-f" and init_seed is None:

@@ -113,6 +113,21 @@ def test_minibatches_are_drawn_anew_at_every_step_and_follow_the_key():
     assert set(np.concatenate(seen).tolist()) <= set(dataset.observations[:, 0].tolist())
 
 
+def test_a_sampled_loss_draws_anew_at_every_step_and_clones_the_spread():
+    # E (mean + std * noise - target)^2 = (mean - target)^2 + std^2: the spread shrinks, where mse leaves it alone.
+    policy, dataset = make_policy(CONTINUOUS), make_dataset(CONTINUOUS)
+    fits = {
+        loss: jax.jit(behaviour_cloning(policy, optax.adam(0.03), 150, loss))(jax.random.key(0), dataset).network
+        for loss in ("mse", "sampled_mse")
+    }
+    np.testing.assert_array_equal(fits["mse"]["log_std"], 0)
+    assert np.all(np.asarray(fits["sampled_mse"]["log_std"]) < -1)
+    mode = policy.apply(fits["sampled_mse"], dataset.observations).mode()
+    assert float(jnp.mean(jnp.square(mode - dataset.actions))) < 0.5 * float(jnp.mean(jnp.square(dataset.actions)))
+    again = jax.jit(behaviour_cloning(policy, optax.adam(0.03), 150, "sampled_mse"))(jax.random.key(1), dataset)
+    assert not np.allclose(again.network["log_std"], fits["sampled_mse"]["log_std"])
+
+
 def meta_objective(env, loss, rematerialize=False, dtype=jnp.float64, num_steps=20):
     """A scalar of cloned parameters, as a function of the dataset."""
     policy = make_policy(env, dtype)
@@ -247,5 +262,7 @@ def test_no_steps_are_refused():
 
 
 def test_an_unknown_loss_is_refused():
-    with pytest.raises(ValueError, match="loss: expected one of gaussian_nll, mse, cross_entropy, got 'huber'"):
+    with pytest.raises(
+        ValueError, match="loss: expected one of gaussian_nll, mse, sampled_mse, cross_entropy, got 'huber'"
+    ):
         behaviour_cloning(make_policy(CONTINUOUS), loss="huber")

@@ -82,7 +82,13 @@ def make_run(objective="av-pbc", **settings):
     "settings",
     [
         {},
-        {"objective": "sdw-pbc", "objective_actions": "sample"},
+        {
+            "objective": "sdw-pbc",
+            "objective_actions": "sample",
+            "cloning": dataclasses.replace(
+                INNER, loss="sampled_mse", optimizer="adam", learning_rate=0.1, num_steps=40
+            ),
+        },
         {"objective": "pbc", "outer": "evolution", "evolution": EvolutionSettings(sigma=0.1, learning_rate=0.1)},
     ],
     ids=["av-pbc", "sdw-pbc, sampled", "evolution"],
@@ -153,7 +159,11 @@ def test_labels_are_those_of_teacher_and_density():
         ({"objective": "dbc", "initialization": "highest_q"}, None, "teacher: initialization highest_q needs one"),
         ({"dataset_size": COUNT + 1}, TEACHER, f"dataset_size: expected at most {COUNT}"),
         ({}, make_teacher(3, 2), r"teacher: expected observations of shape \(2,\) as of diagnostic/target"),
-        ({"cloning": dataclasses.replace(INNER, loss="cross_entropy")}, TEACHER, "loss: expected gaussian_nll or mse"),
+        (
+            {"cloning": dataclasses.replace(INNER, loss="cross_entropy")},
+            TEACHER,
+            "loss: expected gaussian_nll, mse or sampled_mse",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(settings, teacher, message):

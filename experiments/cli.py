@@ -24,7 +24,6 @@ _VERBS = {
     "baseline": _Verb("experiments.baseline", "neuroevolution or PPO, to compare with"),
     "merge": _Verb("experiments.merge", "merge dataset files into one that trains a policy for all their tasks"),
     "train": _Verb("experiments.train", "train a policy of any architecture on a dataset file"),
-    "offline": _Verb("experiments.offline", "teachers and datasets from offline data"),
     "evaluate": _Verb("experiments.evaluate", "score a dataset, run or policy file on fresh keys"),
     "info": _Verb("experiments.info", "tell what a dataset file or run directory holds"),
     "offline": _Verb("experiments.offline", "collect data, teach a teacher, and distil without a simulator"),

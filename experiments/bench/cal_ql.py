@@ -30,8 +30,8 @@ from hades.distributions import Distribution
 from hades.evaluation import Evaluation, evaluate
 from hades.normalization import Normalizer, PolicyParams
 from hades.offline.cal_ql import CalQL, CalQLSettings, make_cal_ql
-from hades.offline.teacher import Layers
-from hades.offline.teaching import TEACHER_POLICY, TeachingLoop, teach
+from hades.offline.teacher import PLAYER, Layers
+from hades.offline.teaching import TeachingLoop, teach
 from hades.offline.transitions import Transitions
 from hades.policies import Policy
 from hades.rl.collection import begin, make_collect
@@ -209,7 +209,7 @@ def _compare(
         policy, params = clone(key)
         seconds["behaviour cloning"] += time.monotonic() - started
         fresh = jax.random.fold_in(key, _EVALUATION_STREAM)
-        played = {"cal-ql": (TEACHER_POLICY, lesson.teacher), "behaviour cloning": (policy, params)}
+        played = {"cal-ql": (PLAYER, lesson.teacher), "behaviour cloning": (policy, params)}
         for name, (policy, params) in played.items():
             score = evaluate(fresh, env, policy, PolicyParams(params, Normalizer()), settings.num_episodes, "mode")
             found[name].append(score)

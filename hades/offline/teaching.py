@@ -17,12 +17,11 @@ from hades.checkpointing import Checkpoints
 from hades.evaluation import Evaluation, evaluate
 from hades.normalization import Normalizer, PolicyParams
 from hades.offline.cal_ql import CalQL, CalQLState, Experience
-from hades.offline.teacher import Teacher
+from hades.offline.teacher import PLAYER, Teacher
 from hades.offline.transitions import Transitions
-from hades.policies import Policy
 from hades.progress import ProgressReport
 from hades.settings import require_positive, to_dict
-from hades.types import Environment
+from hades.types import AnyEnvironment
 
 Row = dict[str, Any]
 EvaluateTeacher = Callable[[jax.Array, Teacher], Evaluation]
@@ -134,15 +133,11 @@ def teach(
     return Lesson(cal_ql.teacher(teaching.state), teaching.state, teaching.history, teaching.done >= num_updates)
 
 
-TEACHER_POLICY = Policy(init=lambda key: (), apply=lambda teacher, observations: teacher.policy(observations))
-"""Plays with a teacher as its parameters, on raw observations."""
-
-
-def make_teacher_evaluator(env: Environment, num_episodes: int) -> EvaluateTeacher:
-    """Episodes of the teacher's most probable actions, in a simulator in JAX."""
+def make_teacher_evaluator(env: AnyEnvironment, num_episodes: int) -> EvaluateTeacher:
+    """Episodes of the teacher's most probable actions, in any simulator."""
 
     def play(key: jax.Array, teacher: Teacher) -> Evaluation:
-        return evaluate(key, env, TEACHER_POLICY, PolicyParams(teacher, Normalizer()), num_episodes, "mode")
+        return evaluate(key, env, PLAYER, PolicyParams(teacher, Normalizer()), num_episodes, "mode")
 
     return play
 

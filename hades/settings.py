@@ -92,8 +92,8 @@ class CloningSettings(NetworkSettings):
     """How a policy is trained on a synthetic dataset: the inner loop, and what a dataset file says of it."""
 
     loss: CloningLoss | None = None
-    """What cloning minimises: mse is of the mode of actions, sampled_mse of samples; none is gaussian_nll for continuous
-    actions, cross_entropy for discrete ones."""
+    """What cloning minimises: mse is of the mode of actions, sampled_mse of samples; none is gaussian_nll for
+    continuous actions, cross_entropy for discrete ones."""
     optimizer: OptimizerName = "adam"
     """Optimiser of the inner loop."""
     learning_rate: float = 0.005

@@ -73,6 +73,8 @@ class OfflineBenchSettings:
     """All else of the methods."""
     seed: int = 0
     """Seed of all random numbers."""
+    datasets: Path | None = None
+    """Folder for the dataset of every objective and seed, OBJECTIVE-seedN.npz; none keeps none."""
     out: Path | None = None
     """JSON file to write."""
     json: bool = False
@@ -216,6 +218,10 @@ class _Bench:
         states, row = run_seeds(run, self._keys, self._settings.num_steps, self._settings.seconds)
         datasets = [run.dataset(jax.tree.map(lambda leaf: leaf[i], states)) for i in range(len(self._keys))]  # noqa: B023
         self._ours[method] = datasets
+        if self._settings.datasets is not None:
+            self._settings.datasets.mkdir(parents=True, exist_ok=True)
+            for index, dataset in enumerate(datasets):
+                run.describe(dataset, index).save(self._settings.datasets / f"{method}-seed{index}.npz")
         return row | self._evaluate(datasets, self._evaluator)
 
     def _random_pairs(self) -> list[SyntheticDataset]:

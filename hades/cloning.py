@@ -54,8 +54,8 @@ class SampledLoss:
 
 
 def _sampled_mse(key: jax.Array, distribution: Distribution, dataset: SyntheticDataset) -> jax.Array:
-    """As `mse`, of one sampled action of each pair in place of the mode (released code of arXiv 2410.22728)."""
-    return jnp.mean(jnp.sum(jnp.square(distribution.sample(key) - cast(jax.Array, dataset.actions)), axis=-1))
+    """Mean over pairs and components of the squared error of one sampled action (released code of arXiv 2410.22728)."""
+    return jnp.mean(jnp.square(distribution.sample(key) - cast(jax.Array, dataset.actions)))
 
 
 LOSSES: dict[CloningLoss, LossFunction | SampledLoss] = {

@@ -60,12 +60,12 @@ StateObjective: TypeAlias = Callable[[jax.Array, LabelledStates], jax.Array]
 
 
 def dbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    """Data-based behaviour cloning (arXiv 2410.22728): minus the squared distance to the actions of the data."""
+    """Data-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the actions of the data."""
     return -_squared_distance(actions, _need(states.actions, "actions"))
 
 
 def pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    """Policy-based behaviour cloning (arXiv 2410.22728): minus the squared distance to the teacher's actions."""
+    """Policy-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the teacher's actions."""
     return -_squared_distance(actions, _need(states.teacher_actions, "teacher_actions"))
 
 
@@ -150,7 +150,8 @@ def act(
 
 
 def _squared_distance(actions: jax.Array, targets: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.square(actions - targets), axis=-1)
+    # Divided by the number of components, as in the released code, whose step sizes count on it.
+    return jnp.mean(jnp.square(actions - targets), axis=-1)
 
 
 def _need(field: jax.Array | None, name: str) -> jax.Array:

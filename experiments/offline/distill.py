@@ -73,7 +73,7 @@ COMMAND = launch.Command(
     "offline distill",
     OfflineDistillSettings,
     _preset,
-    population="inits (selection keys)",
+    population="candidates (drawn states)",
     make_run=_make_run,
     complete=_complete,
     draw=draw_offline_curve,

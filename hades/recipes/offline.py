@@ -37,7 +37,7 @@ from hades.settings import (
 from hades.types import AnyEnvironment, Metrics, PyTree
 
 _INNER_LOOP = CloningSettings(
-    hidden_sizes=(128, 128),
+    hidden_sizes=(64, 64),
     activation="relu",
     kernel_init="lecun_normal",
     action_distribution="tanh_gaussian",
@@ -46,7 +46,7 @@ _INNER_LOOP = CloningSettings(
     learning_rate=0.05,
     num_steps=100,
 )
-_OUTER_LOOP = MetaGradientSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9, max_grad_norm=2.0)
+_OUTER_LOOP = MetaGradientSettings(optimizer="sgd", learning_rate=0.4, momentum=0.9, max_grad_norm=0.5)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def paper_offline(objective: ObjectiveName = "av-pbc", **overrides: Any) -> Offl
     """Published settings (arXiv 2410.22728 and its released code): N=256, 100 inner steps, 10 x 256 states.
 
     They were run for 50,000 outer steps (hopper 20,000), DBC and PBC for 200,000 (50,000). Ours are the initialiser of
-    the networks, a log-std that does not depend on the state, and the same noise in forward and backward pass.
+    the networks (theirs is orthogonal), a log-std that does not depend on the state, the same noise in forward and
+    backward pass, and the smaller of the two critics where they take the first.
 
     Args:
         objective: Which of them.

@@ -116,7 +116,7 @@ class BehaviourCloning:
             The parameters after `num_steps` steps, and nothing else: the optimiser's state stays inside.
         """
         step = self._make_step(key, dataset)
-        body = jax.checkpoint(step) if self.rematerialize else step
+        body = jax.checkpoint(step, prevent_cse=False) if self.rematerialize else step
         (params, _), _ = jax.lax.scan(body, (params, self.optimizer.init(params)), jnp.arange(self.num_steps))
         return params
 
@@ -145,7 +145,7 @@ class BehaviourCloning:
         carry = params, self.optimizer.init(params)
         carry = jax.lax.fori_loop(0, first, lambda index, carry: before(carry, index)[0], jax.lax.stop_gradient(carry))
         step = self._make_step(key, dataset)
-        body = jax.checkpoint(step) if self.rematerialize else step
+        body = jax.checkpoint(step, prevent_cse=False) if self.rematerialize else step
         (params, _), _ = jax.lax.scan(body, carry, first + jnp.arange(window))
         return params
 

@@ -76,7 +76,7 @@ def av_pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
         >>> ones = jnp.ones((1, 2))
         >>> states = LabelledStates(jnp.zeros((1, 3)), teacher_actions=ones, action_values=jnp.array([50.0]))
         >>> av_pbc(0 * ones, states).tolist()
-        [-2.0]
+        [-1.0]
     """
     return ACTION_VALUE_SCALE * _need(states.action_values, "action_values") * pbc(actions, states)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import numpy as np
 import tyro
 
 from experiments import launch
@@ -66,7 +67,7 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
     env = settings.options.make_any(settings.env)
     teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
     transitions = d4rl.load(settings.data)
-    return offline_run(env, transitions, settings.settings, teacher, density_key=jax.random.key(settings.seed))
+    return offline_run(env, transitions, settings.settings, teacher, key=jax.random.fold_in(jax.random.key(settings.seed), np.uint32(2**32 - 7)))
 
 
 COMMAND = launch.Command(

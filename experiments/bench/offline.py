@@ -18,6 +18,7 @@ from experiments import tables
 from experiments.arguments import parse
 from experiments.bench.memory import peak_bytes
 from experiments.bench.results import deliver, provenance
+from experiments.bench.seeds import fresh_key, normalize, scale, score_seeds
 from experiments.cli import BadArgumentsError
 from experiments.settings import EnvironmentOptions
 from hades import cloning
@@ -141,11 +142,11 @@ class _Bench:
     @property
     def scale(self) -> str:
         """What the numbers are."""
-        return "D4RL-normalised scores" if self._reference else "returns"
+        return scale(self._reference)
 
     def describe(self) -> dict[str, Any]:
         """What the file says beside its rows."""
-        returns = self._score(np.asarray(self._transitions.trajectory_returns()))
+        returns = normalize(np.asarray(self._transitions.trajectory_returns()), self._reference)
         return {
             "env": self.env.name,
             "scale": self.scale,
@@ -186,21 +187,16 @@ class _Bench:
             ensemble=ensemble,
         )
 
-    def _score(self, returns: np.ndarray) -> np.ndarray:
-        return returns if self._reference is None else self._reference.normalize(returns)
-
     def _summary(self, returns: Sequence[np.ndarray]) -> dict[str, Any]:
         """Scores of seeds, whose returns are `[inits, episodes]` each."""
-        per_init = [self._score(values).mean(axis=1) for values in returns]
-        scores = np.array([values.mean() for values in per_init])
-        return tables.score(scores) | {"per_init": [values.tolist() for values in per_init]}
+        return score_seeds(returns, self._reference)
 
     def _evaluate(self, datasets: Sequence[SyntheticDataset], evaluator: DatasetEvaluator) -> dict[str, Any]:
         return self._summary([evaluator(self._fresh(index), dataset).returns for index, dataset in enumerate(datasets)])
 
     def _fresh(self, index: int) -> jax.Array:
         """Keys that no run has, the same for all methods."""
-        return jax.random.fold_in(jax.random.key(self._settings.seed), np.uint32(2**32 - 10 - index))
+        return fresh_key(self._settings.seed, index)
 
     def _make_run(self, method: ObjectiveName) -> Run[SyntheticDataset]:
         settings = dataclasses.replace(self._settings.settings, objective=method)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias, cast
 
 import jax
@@ -236,7 +237,8 @@ def make_optimizer(settings: CloningSettings) -> optax.GradientTransformation:
     if settings.optimizer == "sgd":
         optimizer = optax.sgd(settings.learning_rate, momentum=settings.momentum or None)
     else:
-        build = {"adam": optax.adam, "adamw": optax.adamw}[settings.optimizer]
+        adamw = partial(optax.adamw, weight_decay=settings.weight_decay)
+        build = {"adam": optax.adam, "adamw": adamw}[settings.optimizer]
         optimizer = build(settings.learning_rate, eps=settings.adam_eps, eps_root=_ADAM_EPS_ROOT)
     if settings.max_grad_norm is None:
         return optimizer

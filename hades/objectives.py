@@ -16,8 +16,8 @@ from flax import struct
 
 from hades.cloning import BehaviourCloning
 from hades.dataset import SyntheticDataset
+from hades.distributions import choose
 from hades.fitness import FitnessKeys, clone_inits, init_networks
-from hades.policies import Policy
 from hades.settings import ActionSelection
 from hades.types import PyTree
 
@@ -133,20 +133,13 @@ def make_offline_fitness(
         trained = clone_inits(clone, keys, init_networks(clone, keys), datasets, window)
 
         def score(key: jax.Array, network: PyTree) -> jax.Array:
-            return jnp.mean(objective(act(key, clone.policy, network, states, action_selection), states))
+            actions = choose(key, clone.policy.apply(network, states.observations), action_selection)
+            return jnp.mean(objective(actions, states))
 
         over_inits = jax.vmap(score)
         return jax.vmap(over_inits, in_axes=(None, 0))(keys.episodes, trained)
 
     return fitness
-
-
-def act(
-    key: jax.Array, policy: Policy, network: PyTree, states: LabelledStates, action_selection: ActionSelection
-) -> jax.Array:
-    """The policy's actions at all states, `[states, action_dim]`."""
-    distribution = policy.apply(network, states.observations)
-    return distribution.sample(key) if action_selection == "sample" else distribution.mode()
 
 
 def _squared_distance(actions: jax.Array, targets: jax.Array) -> jax.Array:

@@ -103,6 +103,8 @@ class CloningSettings(NetworkSettings):
     """Epsilon in the denominator of adam and adamw."""
     momentum: float = 0.0
     """Momentum of sgd."""
+    weight_decay: float = 1e-4
+    """Weight decay of adamw: a step takes off so much of each weight, times the learning rate."""
     max_grad_norm: float | None = None
     """Largest global norm of a gradient; none leaves gradients as they are."""
     num_steps: int = 200
@@ -118,6 +120,8 @@ class CloningSettings(NetworkSettings):
         require_positive("num_steps", self.num_steps)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay: expected a number of at least 0, got {self.weight_decay}")
         for name in ("max_grad_norm", "batch_size"):
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))

@@ -94,6 +94,7 @@ def optimisers(
     sgd_rate: float | None = None,
     momentum: float | None = None,
     momentum_rate: float | None = None,
+    weight_decay: float | None = None,
 ) -> list[Optimiser]:
     """Adam, AdamW, SGD, and SGD with momentum.
 
@@ -103,14 +104,18 @@ def optimisers(
         sgd_rate: Base rate of SGD; None is the file's own where it is for SGD, else ours.
         momentum: Of SGD with momentum; None is the file's own, ours where it has none.
         momentum_rate: Base rate of SGD with momentum; None is that of SGD.
+        weight_decay: Of AdamW where the file is for another optimiser; None is the file's own.
     """
     adam = adam_rate or (ADAM_LEARNING_RATE if own.optimizer == "sgd" else own.learning_rate)
     sgd = sgd_rate or (own.learning_rate if own.optimizer == "sgd" else SGD_LEARNING_RATE)
     momentum = momentum or own.momentum or SGD_MOMENTUM
+    is_own = own.optimizer == "adamw"
+    decay = own.weight_decay if is_own or weight_decay is None else weight_decay
+    adamw = {"optimizer": "adamw", "momentum": own.momentum if is_own else 0.0, "weight_decay": decay}
     # Adam takes no notice of a momentum, but the file's own cell is the file's own settings.
     return [
         Optimiser("adam", {"optimizer": "adam", "momentum": own.momentum if own.optimizer == "adam" else 0.0}, adam),
-        Optimiser("adamw", {"optimizer": "adamw", "momentum": own.momentum if own.optimizer == "adamw" else 0.0}, adam),
+        Optimiser("adamw", adamw, adam),
         Optimiser("sgd", {"optimizer": "sgd", "momentum": 0.0}, sgd),
         Optimiser(f"sgd, mom. {momentum:g}", {"optimizer": "sgd", "momentum": momentum}, momentum_rate or sgd),
     ]

@@ -36,7 +36,7 @@ _NOTE = (
     "A score of a file is the mean over inits and episodes; iqm and ci95 (percentile bootstrap) are over files. Keys "
     "are the same in all rows. Policies are freshly initialised, also those of a HaDES-F file. What a row does not "
     "name is as in the file: loss, steps and gradient clipping with every optimiser, the rate with every architecture. "
-    "adamw has optax's weight decay of 0.0001, and is next to adam: a step shrinks weights by rate x 0.0001. A row "
+    "adamw has a weight decay of its own flag, where the files are not of adamw. A row "
     "has no iqm where a policy of a file is no longer finite."
 )
 _HEADER = ("policy", "IQM", "95 % interval", "files", "inits x episodes", "diverged")
@@ -71,6 +71,8 @@ class TransferSettings(EvaluationSettings):
     """Hidden layers of the residual_mlp; none is as many as in the files, two at the least."""
     adam_learning_rate: float | None = None
     """Step size of adam and adamw; none is that of the files where they are for one of them, or 0.005."""
+    adamw_weight_decay: float = 0.01
+    """Weight decay of adamw; the files' own where they are for adamw."""
     sgd_learning_rate: float | None = None
     """Step size of sgd without momentum; none is that of the files where they are for sgd, or 0.1."""
     momentum_learning_rate: float | None = None
@@ -144,9 +146,12 @@ def variants(own: CloningSettings, settings: TransferSettings) -> list[Variant]:
             rows.append(Variant("architectures", describe(cloned), cloned))
     if "optimisers" in settings.tables:
         rates = (settings.adam_learning_rate, settings.sgd_learning_rate)
-        for row in optimisers(own, *rates, settings.sgd_momentum, settings.momentum_learning_rate):
-            cloned = dataclasses.replace(own, learning_rate=row.base_rate, **row.changes)
-            rows.append(Variant("optimisers", f"{row.label}, rate {row.base_rate:g}", cloned))
+        loops = optimisers(
+            own, *rates, settings.sgd_momentum, settings.momentum_learning_rate, settings.adamw_weight_decay
+        )
+        for loop in loops:
+            cloned = dataclasses.replace(own, learning_rate=loop.base_rate, **loop.changes)
+            rows.append(Variant("optimisers", f"{loop.label}, rate {loop.base_rate:g}", cloned))
     if "ensembles" in settings.tables:
         rows += [Variant("ensembles", f"ensemble of {size}", own, size) for size in settings.ensembles]
     return rows

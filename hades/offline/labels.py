@@ -61,7 +61,7 @@ def sample_teacher(key: jax.Array, teacher: Teacher, states: LabelledStates, nor
 
 
 def teacher_actions(teacher: Teacher, observations: jax.Array, key: jax.Array | None = None) -> jax.Array:
-    """Actions of pi*(. | s) at any number of raw observations, `[states, action_dim]`: modes, or samples given a key."""
+    """Actions of pi*(. | s) at raw observations, `[states, action_dim]`: modes, or samples given a key."""
     if key is None:
         act = jax.jit(lambda rows: map_chunks(lambda chunk: teacher.policy(chunk).mode(), rows, _CHUNK))
         return act(observations)

@@ -174,6 +174,7 @@ def paper_offline(objective: ObjectiveName = "av-pbc", **overrides: Any) -> Offl
         num_states=2560,
         objective_actions="sample",
         cloning=dataclasses.replace(_INNER_LOOP, hidden_sizes=(256, 256, 256), loss="sampled_mse", learning_rate=0.1),
+        meta_gradient=MetaGradientSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9, max_grad_norm=2.0),
     )
     return dataclasses.replace(settings, **overrides)
 

@@ -145,7 +145,7 @@ def test_scores_are_normalised_where_d4rl_has_a_reference() -> None:
     ("index", "reference"),
     [
         (0, optax.adam(0.005, eps=1e-5)),
-        (1, optax.adamw(0.005, eps=1e-5)),
+        (1, optax.adamw(0.005, eps=1e-5, weight_decay=0.01)),
         (3, optax.sgd(0.1, momentum=0.9)),
     ],
     ids=["adam", "adamw", "momentum"],

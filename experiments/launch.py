@@ -22,6 +22,7 @@ from experiments.settings import RunSettings
 from experiments.stopping import StopSignals
 from hades import recipes
 from hades.distillation import Result, distill
+from hades.offline import OfflineDataError, TeacherError
 from hades.run import Run
 from hades.run_directory import RunDirectory, RunDirectoryError
 from hades.settings import from_dict, to_dict
@@ -119,11 +120,16 @@ def build(settings: Any, command: Command) -> Run[Any]:
 
     Raises:
         BadArgumentsError: There is no environment, or a setting does not suit it.
+        OfflineDataError: The file of the data is missing or malformed.
+        TeacherError: The file of the teacher is.
     """
     if not settings.env:
         raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")
     try:
         run = command.make_run(settings)
+    except (OfflineDataError, TeacherError):
+        # A file is at fault, and the message names it.
+        raise
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     try:
@@ -173,7 +179,7 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
         saved = from_dict(command.settings, config)
     except ValueError as error:
         raise RunDirectoryError(f"{directory.config}: {error}") from None
-    settings = parse(command.settings, command.name, arguments, saved)
+    settings = command.complete(parse(command.settings, command.name, arguments, saved))
     for flag, old, new in _differences(saved, settings):
         raise BadArgumentsError(f"--{flag}: the run in {directory.path} has {old}, got {new}; choose another --out")
     rows = directory.read_metrics()
@@ -193,7 +199,7 @@ def _differences(saved: Any, settings: Any, prefix: str = "") -> list[tuple[str,
         if old == new or field.name in _FREE_TO_CHANGE:
             continue
         if dataclasses.is_dataclass(old):
-            nested = f"{field.name}." if field.name in _NESTED else ""
+            nested = f"{field.name.replace('_', '-')}." if field.name in _NESTED else ""
             found += _differences(old, new, nested)
         else:
             found.append((prefix + field.name.replace("_", "-"), old, new))
@@ -212,7 +218,7 @@ def _report(
         f"last {result.kind}": result.evaluator(key, result.outcome),
         **references,
     }
-    table = {name: tables.summary(evaluation) for name, evaluation in evaluations.items()}
+    table = {name: tables.summary(evaluation, run.env.name) for name, evaluation in evaluations.items()}
     generations = int(result.state.generation)
     summary = {
         "out": str(directory.path),

@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -295,6 +296,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -302,8 +305,8 @@ def from_dict(cls: type[T], data: Any, where: str = "", ignore_unknown: bool = F
     """Builds settings from a dictionary, checking the type of every value.
 
     Args:
-        cls: A dataclass of this module's kind: fields of numbers, strings, `Literal`, tuples, mappings, unions and
-            dataclasses.
+        cls: A dataclass of this module's kind: fields of numbers, strings, paths, `Literal`, tuples, mappings,
+            unions and dataclasses.
         data: What `json.loads` returned.
         where: Prefix of the field's name in messages.
         ignore_unknown: Whether to pass over keys that `cls` does not have; otherwise they are refused.
@@ -364,6 +367,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             return {key: _coerce(item_hint, item, f"{where}.{key}") for key, item in value.items()}
     elif hint is Any:
         return value
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         # A longer integer overflows in float().
         if isinstance(value, float) or value.bit_length() < 1024:
@@ -381,7 +386,7 @@ def _is_mapping(hint: Any) -> bool:
 def _type_name(hint: Any) -> str:
     if _is_mapping(hint):
         return "an object"
-    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", tuple: "a list"}
+    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", tuple: "a list", Path: "a path"}
     return names.get(typing.get_origin(hint) or hint, str(hint))
 
 

@@ -53,19 +53,27 @@ def _preset(name: str) -> OfflineDistillSettings:
 
 
 def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
-    """Fills in the environment that the data file names."""
+    """Fills in the environment that the data file names, and whole paths, so that any folder can go on with the run."""
     if settings.data is None:
         raise BadArgumentsError("--data: expected an HDF5 file, such as hades offline collect writes")
     env = settings.env or d4rl.env_name(settings.data)
     if env is None:
         raise BadArgumentsError(f"--env: {settings.data} does not name its environment, expected one")
-    return dataclasses.replace(settings, env=env)
+    teacher = None if settings.teacher is None else settings.teacher.absolute()
+    return dataclasses.replace(settings, env=env, data=settings.data.absolute(), teacher=teacher)
 
 
 def _make_run(settings: Any) -> Run[SyntheticDataset]:
     env = settings.options.make_any(settings.env)
-    teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
     transitions = d4rl.load(settings.data)
+    teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
+    # Here, where the files are known by name; the run checks again.
+    for flag, path, part in (("data", settings.data, transitions), ("teacher", settings.teacher, teacher)):
+        try:
+            if part is not None:
+                part.check_fits(env)
+        except ValueError as error:
+            raise BadArgumentsError(f"--{flag}: {path}: {error}") from None
     return offline_run(env, transitions, settings.settings, teacher, density_key=jax.random.key(settings.seed))
 
 

@@ -120,6 +120,8 @@ def build(settings: Any, command: Command) -> Run[Any]:
 
     Raises:
         BadArgumentsError: There is no environment, or a setting does not suit it.
+        OfflineDataError: The file of the data is missing or malformed.
+        TeacherError: The file of the teacher is.
     """
     if not settings.env:
         raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")

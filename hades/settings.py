@@ -390,7 +390,7 @@ def _is_mapping(hint: Any) -> bool:
 def _type_name(hint: Any) -> str:
     if _is_mapping(hint):
         return "an object"
-    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", tuple: "a list"}
+    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", tuple: "a list", Path: "a path"}
     return names.get(typing.get_origin(hint) or hint, str(hint))
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hades.distributions import Categorical
+from hades.offline import Teacher, Transitions
 from hades.policies import Policy
 from hades.types import Continuous, Discrete, Environment, HostStep, Step
 
@@ -205,3 +206,37 @@ class WalkSimulator:
 
     def close(self) -> None:
         self.alive = np.zeros_like(self.alive)
+
+
+def uniform_transitions(env: str | None = "diagnostic/target", count: int = 400, dim: int = 2) -> Transitions:
+    """Data that know nothing of their task: observations and actions are uniform, and all is one trajectory."""
+    generator = np.random.default_rng(0)
+    observations, actions = (generator.uniform(-1, 1, (count, dim)).astype(np.float32) for _ in range(2))
+    none = np.zeros(count, bool)
+    return Transitions.from_arrays(
+        {
+            "observations": observations,
+            "actions": actions,
+            "rewards": np.zeros(count, np.float32),
+            "next_observations": observations,
+            "terminals": none,
+            "timeouts": none,
+        },
+        env=env,
+    )
+
+
+def make_teacher(observation_dim: int = 2, action_dim: int = 2) -> Teacher:
+    """Acts by tanh(observation / 2), nearly what `diagnostic/target` wants, and values every action at 100."""
+    kernel = jnp.concatenate([0.5 * jnp.eye(observation_dim, action_dim), jnp.zeros((observation_dim, action_dim))], 1)
+    critic = ((jnp.zeros((observation_dim + action_dim, 1)), jnp.full(1, 100.0)),)
+    return Teacher(
+        ((kernel, jnp.zeros(2 * action_dim)),),
+        (critic, critic),
+        jnp.zeros(observation_dim),
+        jnp.ones(observation_dim),
+        jnp.ones(()),
+        jnp.full((), -3.0),
+        -jnp.ones(action_dim),
+        jnp.ones(action_dim),
+    )

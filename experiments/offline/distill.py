@@ -67,29 +67,34 @@ def _preset(name: str) -> OfflineDistillSettings:
 
 
 def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
-    """Fills in the environment that the data file names, and which files they are."""
+    """Fills in the environment of the data, which files they are, and whole paths, so that any folder can resume."""
     if settings.data is None:
         raise BadArgumentsError("--data: expected an HDF5 file, such as hades offline collect writes")
     env = environment_of(settings.data, settings.env, settings.options)
+    teacher = None if settings.teacher is None else settings.teacher.absolute()
     return dataclasses.replace(
         settings,
         env=env.name,
+        data=settings.data.absolute(),
         data_checksum=checksum(settings.data),
-        teacher_checksum=None if settings.teacher is None else checksum(settings.teacher),
+        teacher=teacher,
+        teacher_checksum=None if teacher is None else checksum(teacher),
     )
 
 
 def _make_run(settings: Any) -> Run[SyntheticDataset]:
     env = environment_of(settings.data, settings.env, settings.options)
-    teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
     transitions = d4rl.load(settings.data)
-    return offline_run(
-        env,
-        transitions,
-        settings.settings,
-        teacher,
-        key=jax.random.fold_in(jax.random.key(settings.seed), np.uint32(2**32 - 7)),
-    )
+    teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
+    # Here, where the files are known by name; the run checks again.
+    for flag, path, part in (("data", settings.data, transitions), ("teacher", settings.teacher, teacher)):
+        try:
+            if part is not None:
+                part.check_fits(env)
+        except ValueError as error:
+            raise BadArgumentsError(f"--{flag}: {path}: {error}") from None
+    key = jax.random.fold_in(jax.random.key(settings.seed), np.uint32(2**32 - 7))
+    return offline_run(env, transitions, settings.settings, teacher, key=key)
 
 
 COMMAND = launch.Command(

@@ -127,8 +127,14 @@ def _finite_values(history: Sequence[Mapping[str, float]], evaluated: Evaluation
     return values
 
 
-def _draw_population(axes: Axes, x: np.ndarray, history: Sequence[Mapping[str, float]], population: str) -> None:
-    for style in POPULATION_SERIES:
+def _draw_population(
+    axes: Axes,
+    x: np.ndarray,
+    history: Sequence[Mapping[str, float]],
+    population: str,
+    series: Sequence[SeriesStyle] = POPULATION_SERIES,
+) -> None:
+    for style in series:
         values = column(history, style.key)
         finite = np.isfinite(values)
         if not finite.any():
@@ -197,27 +203,27 @@ def _limits(values: np.ndarray, references: Mapping[str, float]) -> tuple[float,
     return low - margin, high + margin
 
 
-def _describe(history: Sequence[Mapping[str, float]], evaluated: Evaluations, outside: int) -> list[str]:
+def _describe(
+    history: Sequence[Mapping[str, float]], evaluated: Evaluations, outside: int, step: str = "generation"
+) -> list[str]:
     notes = []
     if len(evaluated.rows):
         generation = column(history, "generation")[evaluated.rows]
 
         def one(index: int) -> str:
             interval = f"[{evaluated.low[index]:,.5g}, {evaluated.high[index]:,.5g}]"
-            return f"{evaluated.mean[index]:,.5g} {interval} at generation {generation[index]:,.0f}"
+            return f"{evaluated.mean[index]:,.5g} {interval} at {step} {generation[index]:,.0f}"
 
         highest = int(np.argmax(evaluated.mean))
         last = f"Fresh-key return, last: {one(-1)}"
         is_last = evaluated.mean[highest] == evaluated.mean[-1]
         notes.append(f"{last}, the highest" if is_last else f"{last}; highest: {one(highest)}")
     if len(history) > MAX_POINTS:
-        notes.append(f"Population: median and range of each {len(history) / MAX_STRETCHES:,.0f} logged generations")
+        notes.append(f"Population: median and range of each {len(history) / MAX_STRETCHES:,.0f} logged {step}s")
     non_finite = column(history, "non_finite")
     if np.nansum(non_finite):
         rows = int(np.sum(non_finite > 0))
-        notes.append(
-            f"{np.nansum(non_finite):,.0f} non-finite returns, in {rows:,} of {len(history):,} logged generations"
-        )
+        notes.append(f"{np.nansum(non_finite):,.0f} non-finite returns, in {rows:,} of {len(history):,} logged {step}s")
     if outside:
         notes.append(f"{outside:,} values lie outside the picture")
     return notes
@@ -301,12 +307,15 @@ def offline_curve_figure(
 ) -> Figure:
     """Draws the objective of an offline distillation (left) and the returns of its datasets (right) by outer steps.
 
-    Arguments and errors of `curve_figure`; `fitness_mean` and `fitness_best` are values of the objective here.
+    Arguments and errors of `curve_figure`; `fitness_mean` and `fitness_best` are values of the objective here, and the
+    best is left out where there is but one candidate, as gradients move.
     """
     references = {name: float(value) for name, value in (references or {}).items() if np.isfinite(value)}
     evaluated = evaluations(history)
     _finite_values(history, evaluated)
-    objective = np.concatenate([column(history, style.key) for style in POPULATION_SERIES])
+    best, mean = (column(history, style.key) for style in POPULATION_SERIES)
+    series = POPULATION_SERIES[np.array_equal(best, mean, equal_nan=True) :]
+    objective = np.concatenate([best, mean])
     returns = np.concatenate([evaluated.mean, evaluated.low, evaluated.high])
     panels: tuple[tuple[str, np.ndarray, Mapping[str, float]], ...] = (
         ("objective on offline states", objective[np.isfinite(objective)], {}),
@@ -316,8 +325,8 @@ def offline_curve_figure(
     outside = sum(
         int(np.sum((row[1] < low) | (row[1] > high))) for row, (low, high) in zip(panels, limits, strict=True)
     )
-    notes = wrap_notes(_describe(history, evaluated, outside), WIDTH - 0.4)
-    legend_rows = -(-(len(POPULATION_SERIES) + 1 + len(references)) // LEGEND_COLUMNS)
+    notes = wrap_notes(_describe(history, evaluated, outside, "outer step"), WIDTH - 0.4)
+    legend_rows = -(-(len(series) + 1 + len(references)) // LEGEND_COLUMNS)
     top = header_height(notes) + 0.15
     figure = new_figure(WIDTH, top + PANEL_HEIGHT + 0.62 + 0.2 * legend_rows)
     add_header(figure, title, notes)
@@ -326,7 +335,7 @@ def offline_curve_figure(
     for index, ((label, _, lines), limit) in enumerate(zip(panels, limits, strict=True)):
         axes = add_axes(figure, 0.85 + index * (panel_width + 0.95), top, panel_width, PANEL_HEIGHT)
         if index == 0:
-            _draw_population(axes, x, history, population)
+            _draw_population(axes, x, history, population, series)
         else:
             _draw_evaluations(axes, x, evaluated, outcome)
         _draw_references(axes, lines)

@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom, in a kernel of its own."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -29,14 +30,24 @@ def test_notebook_runs_and_keeps_its_outputs(path, tmp_path):
     assert not errors
 
 
-def test_quickstart_notebook_ends_with_policies_that_balance(tmp_path):
-    stored = nbformat.read(NOTEBOOKS[0], as_version=4)
-    printed = [
-        output.text
-        for cell in stored.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-        if output.output_type == "stream" and "distilled" in output.text
-    ]
-    distilled = float(printed[0].split("distilled:")[1].split()[0])
-    assert distilled > 450
+def test_quickstart_notebook_ends_with_policies_that_balance():
+    assert printed_score("00_quickstart", "distilled")[0] > 450
+
+
+def test_offline_notebook_distils_what_random_pairs_do_not_teach():
+    mean, low, high = printed_score("01_offline", "distilled")
+    assert low < mean < high
+    for name in ("random real pairs", "zero dataset", "untrained policy"):
+        assert printed_score("01_offline", name)[2] < low - 300
+    # The weights of Av-PBC are action values: below 0 they would drive policies away from the teacher.
+    assert printed_score("01_offline", "action values")[0] > 0
+
+
+def printed_score(notebook, name):
+    """The numbers that a stored notebook printed behind `name:`, in their order."""
+    (path,) = (path for path in NOTEBOOKS if path.stem == notebook)
+    stored = nbformat.read(path, as_version=4)
+    outputs = [output for cell in stored.cells if cell.cell_type == "code" for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    (line,) = (line for line in printed.splitlines() if line.strip().startswith(f"{name}:"))
+    return [float(number) for number in re.findall(r"-?\d+\.?\d*", line.partition(":")[2])]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from envs import names
-from experiments.pictures import curve_figure, dataset_figure, draw_curve, draw_dataset
+from experiments.pictures import curve_figure, dataset_figure, draw_curve, draw_dataset, offline_curve_figure
 from experiments.pictures.canvas import PALETTE
 from experiments.pictures.curve import MAX_POINTS, MAX_STRETCHES, thin
 from experiments.pictures.grids import MAX_STATES, channel_colors, grid_colors
@@ -124,6 +124,37 @@ def test_curve_shows_each_series_against_generations_and_against_seconds() -> No
     assert set(values(left, "zero dataset")[1]) == {90.0}
     assert "last: 330 [325, 339] at generation 30, the highest" in header(figure)
     assert not overlapping_texts(figure)
+
+
+def test_offline_curve_shows_the_objective_beside_the_returns() -> None:
+    rows = history(30)
+    for row in rows:
+        row["fitness_mean"] = row["fitness_best"] = -1000.0 / row["generation"]
+    references = {"random real pairs": 60.0, "zero dataset": 20.0, "untrained policy": 10.0}
+    figure = offline_curve_figure(rows, "A run", references, "inits", "dataset")
+    left, right = figure.axes
+    assert left.get_xlabel() == right.get_xlabel() == "outer step"
+    assert left.get_ylabel() == "objective on offline states"
+    assert right.get_ylabel().startswith("return of an episode")
+    np.testing.assert_allclose(values(left, "mean of the inits"), [np.arange(1, 31), -1000 / np.arange(1, 31)])
+    np.testing.assert_allclose(values(right, "dataset, fresh keys"), [(10, 20, 30), (110, 220, 330)])
+    # One scale each: returns and references are on the right alone.
+    assert len(left.lines) == 1
+    assert left.get_ylim()[1] < 50
+    assert right.get_ylim()[0] > -20
+    assert set(values(right, "random real pairs")[1]) == {60.0}
+    (legend,) = figure.legends
+    # The best of one candidate is its mean.
+    assert len(legend.get_texts()) == 5
+    assert "last: 330 [325, 339] at outer step 30, the highest" in header(figure)
+    assert not overlapping_texts(figure)
+
+
+def test_offline_curve_of_a_population_shows_its_best() -> None:
+    left, right = offline_curve_figure(history(3), "A run").axes
+    np.testing.assert_allclose(values(left, BEST)[1], 12 * np.arange(1, 4))
+    # Nothing has been evaluated yet.
+    assert not right.lines
 
 
 def test_curve_interval_reaches_from_its_low_to_its_high_end() -> None:

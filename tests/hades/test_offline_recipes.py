@@ -11,10 +11,11 @@ import pytest
 
 import envs
 import hades
-from hades.offline import Teacher, TeacherError, Transitions
+from hades.offline import TeacherError
 from hades.offline.labels import label_states
 from hades.recipes.offline import OfflineSettings, offline_run, paper_offline
 from hades.settings import CloningSettings, EvolutionSettings, LoopSettings, MetaGradientSettings
+from tests.helpers import make_teacher, uniform_transitions
 
 ENV = envs.make("diagnostic/target", max_steps=4)
 INNER = CloningSettings(
@@ -27,44 +28,8 @@ INNER = CloningSettings(
     learning_rate=0.1,
     num_steps=20,
 )
-# The data know nothing of the task: their actions are uniform.
-generator = np.random.default_rng(0)
 COUNT = 400
-
-
-def transitions():
-    observations = generator.uniform(-1, 1, (COUNT, 2)).astype(np.float32)
-    none = np.zeros(COUNT, bool)
-    return Transitions.from_arrays(
-        {
-            "observations": observations,
-            "actions": generator.uniform(-1, 1, (COUNT, 2)).astype(np.float32),
-            "rewards": np.zeros(COUNT, np.float32),
-            "next_observations": observations,
-            "terminals": none,
-            "timeouts": none,
-        },
-        env=ENV.name,
-    )
-
-
-def make_teacher(observation_dim=2, action_dim=2):
-    """Acts by tanh(observation / 2), nearly what the task wants, and values every action at 100."""
-    kernel = jnp.concatenate([0.5 * jnp.eye(observation_dim, action_dim), jnp.zeros((observation_dim, action_dim))], 1)
-    critic = ((jnp.zeros((observation_dim + action_dim, 1)), jnp.full(1, 100.0)),)
-    return Teacher(
-        ((kernel, jnp.zeros(2 * action_dim)),),
-        (critic, critic),
-        jnp.zeros(observation_dim),
-        jnp.ones(observation_dim),
-        jnp.ones(()),
-        jnp.full((), -3.0),
-        -jnp.ones(action_dim),
-        jnp.ones(action_dim),
-    )
-
-
-DATA, TEACHER = transitions(), make_teacher()
+DATA, TEACHER = uniform_transitions(ENV.name, COUNT), make_teacher()
 
 
 def make_run(objective="av-pbc", **settings):

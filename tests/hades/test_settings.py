@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -36,6 +37,7 @@ class Everything:
     choice: Literal["a", "b"] = "a"
     cloning: CloningSettings = dataclasses.field(default_factory=CloningSettings)
     maybe: CloningSettings | None = None
+    file: Path | None = None
 
 
 @pytest.mark.parametrize("cls", SETTINGS, ids=lambda cls: cls.__name__)
@@ -59,6 +61,7 @@ def test_nested_values_survive_a_json_round_trip() -> None:
         choice="b",
         cloning=CloningSettings(hidden_sizes=(8,), max_grad_norm=None),
         maybe=CloningSettings(num_steps=7, batch_size=2),
+        file=Path("folder/file"),
     )
     assert from_dict(Everything, json.loads(json.dumps(to_dict(settings)))) == settings
 
@@ -91,6 +94,7 @@ def test_numpy_scalars_become_plain_numbers() -> None:
         ({"options": []}, "options: expected an object, got []"),
         ({"options": {"a": "b"}}, "options.a: expected a number, got 'b'"),
         ({"plain": 1}, "plain: expected an object, got 1"),
+        ({"file": 1}, "file: expected a path, got 1"),
         ({"annotated": "x"}, "annotated: expected a number, got 'x'"),
         ({"annotated": True}, "annotated: expected a number, got True"),
         ({"choice": "c"}, "choice: expected one of a, b, got 'c'"),

@@ -1,0 +1,312 @@
+"""`hades offline distill`: what a run leaves behind, that it resumes, and what it refuses; and both its benchmarks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments import launch
+from experiments.bench import meta_gradient
+from experiments.offline.distill import COMMAND
+from hades.dataset import SyntheticDataset
+from hades.offline import d4rl
+from hades.policy_file import TrainedPolicy
+from tests.experiments.command import CONTRACT_FILES, TINY_LOOP, Outcome, exit_code
+from tests.helpers import make_teacher, uniform_transitions
+
+METHOD = (
+    "--dataset-size", "4", "--num-states", "16", "--density", "knn", "--cloning.hidden-sizes", "4",
+    "--cloning.num-steps", "3",
+)  # fmt: skip
+TINY = (*METHOD, "--num-generations", "4", *TINY_LOOP)
+OBJECTIVES = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
+COUNT = 70
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and teachers of `diagnostic/target`, and of others, not to be changed."""
+    folder = tmp_path_factory.mktemp("offline")
+    d4rl.save(uniform_transitions(count=COUNT), folder / "data.hdf5")
+    d4rl.save(uniform_transitions(None, COUNT), folder / "nameless.hdf5")
+    d4rl.save(uniform_transitions("gymnax/Pendulum-v1", COUNT, 3), folder / "other.hdf5")
+    (folder / "broken.hdf5").write_text("text")
+    make_teacher().save(folder / "teacher.npz")
+    make_teacher(3, 1).save(folder / "other.npz")
+    return folder
+
+
+def tiny(files: Path, *flags: str | Path) -> tuple[str | Path, ...]:
+    return ("offline", "distill", "--data", files / "data.hdf5", "--teacher", files / "teacher.npz", *TINY, *flags)
+
+
+@pytest.fixture(scope="session")
+def offline_run(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a finished run of Av-PBC, not to be changed."""
+    out = tmp_path_factory.mktemp("runs") / "offline"
+    assert exit_code(*tiny(files, "--out", out)) == 0
+    return out
+
+
+@pytest.fixture
+def copy(offline_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(offline_run, tmp_path / "copy"))
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in rows]
+
+
+def test_run_leaves_the_files_of_the_contract(offline_run: Path, files: Path) -> None:
+    assert {path.name for path in offline_run.iterdir()} == CONTRACT_FILES
+    for picture in ("curve.png", "dataset.png"):
+        assert (offline_run / picture).read_bytes().startswith(b"\x89PNG")
+    config = json.loads((offline_run / "config.json").read_text())
+    assert (config["command"], config["env"]) == ("offline distill", "diagnostic/target")
+    assert (config["data"], config["teacher"]) == (str(files / "data.hdf5"), str(files / "teacher.npz"))
+    rows = rows_of(offline_run)
+    assert [row["generation"] for row in rows] == [1, 2, 3, 4]
+    assert [row["generation"] for row in rows if "evaluation_mean" in row] == [2, 4]
+    # Distilling plays in no simulator.
+    assert rows[-1]["total_env_steps"] == 0
+    dataset = SyntheticDataset.load(offline_run / "best_dataset.npz")
+    assert dataset.metadata is not None
+    assert dataset.metadata.evaluation is not None
+    assert (dataset.metadata.env, dataset.metadata.method) == ("diagnostic/target", "av-pbc")
+    assert dataset.metadata.cloning.action_distribution == "tanh_gaussian"
+    np.testing.assert_array_equal(dataset.observation_mean, d4rl.load(files / "data.hdf5").statistics().mean)
+
+
+def test_json_is_the_summary_of_the_run(hades: Callable[..., Outcome], files: Path, tmp_path: Path) -> None:
+    outcome = hades(*tiny(files, "--objective", "pbc", "--seed", "3", "--json"))
+    assert outcome.code == 0, outcome.err
+    folder = Path("runs/diagnostic-target-pbc-seed3")
+    assert outcome.json == json.loads((folder / "summary.json").read_text())
+    names = {"best dataset", "last dataset", "random real pairs", "zero dataset", "untrained policy"}
+    assert set(outcome.json["evaluations"]) == names
+    assert (outcome.json["env"], outcome.json["generations"]) == ("diagnostic/target", 4)
+    assert "random real pairs" in outcome.err
+    assert SyntheticDataset.load(folder / "dataset.npz").num_pairs == 4
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_makes_its_run(files: Path, objective: str) -> None:
+    arguments = [str(argument) for argument in tiny(files, "--objective", objective)[2:]]
+    run = launch.build(launch.resolve(COMMAND, arguments), COMMAND)
+    assert run.settings.objective == objective
+
+
+@pytest.mark.parametrize("objective", ["dbc", "sdw-av-pbc"])
+def test_runs_with_the_least_and_with_the_most(
+    hades: Callable[..., Outcome], files: Path, tmp_path: Path, objective: str
+) -> None:
+    # Neither teacher nor density, and both.
+    teacher = () if objective == "dbc" else ("--teacher", files / "teacher.npz")
+    flags = ("--data", files / "data.hdf5", *teacher, *TINY, "--num-generations", "2", "--objective", objective)
+    outcome = hades("offline", "distill", *flags, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    metadata = SyntheticDataset.load(tmp_path / "run" / "dataset.npz").metadata
+    assert metadata is not None
+    assert metadata.method == objective
+
+
+def test_run_that_was_stopped_goes_on_to_the_same_end(
+    hades: Callable[..., Outcome], files: Path, offline_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(files)
+    out = tmp_path / "run"
+    start = ("offline", "distill", "--data", "data.hdf5", "--teacher", "teacher.npz", *TINY, "--num-generations", "2")
+    assert hades(*start, "--out", out).code == 0
+    monkeypatch.chdir(tmp_path)
+    # From another folder, with nothing but the run's own settings.
+    outcome = hades("offline", "distill", "--out", out, "--resume", "--num-generations", "4")
+    assert outcome.code == 0, outcome.err
+    assert rows_of(out) == rows_of(offline_run)
+    for name in ("dataset.npz", "best_dataset.npz"):
+        assert (out / name).read_bytes() == (offline_run / name).read_bytes()
+
+
+def test_the_same_files_by_another_path_are_no_contradiction(
+    hades: Callable[..., Outcome], files: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (copy / "dataset.npz").read_bytes()
+    monkeypatch.chdir(files)
+    outcome = hades("offline", "distill", "--out", copy, "--resume", "--data", "data.hdf5")
+    assert outcome.code == 0, outcome.err
+    assert (copy / "dataset.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--objective", "pbc"), "--objective: the run in {run} has av-pbc, got pbc; choose another --out"),
+        (("--data", "nameless.hdf5"), "--data: the run in {run} has {files}/data.hdf5, got {files}/nameless.hdf5"),
+        (("--teacher", "other.npz"), "--teacher: the run in {run} has {files}/teacher.npz, got {files}/other.npz"),
+        (("--meta-gradient.learning-rate", "0.5"), "--meta-gradient.learning-rate: the run in {run} has 0.1, got 0.5"),
+        (("--flow.num-layers", "9"), "--flow.num-layers: the run in {run} has"),
+        (("--num-generations", "2"), "--num-generations: the run in {run} has done 4, got 2"),
+    ],
+)
+def test_resuming_refuses_what_contradicts_the_run(
+    hades: Callable[..., Outcome],
+    files: Path,
+    offline_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    words: str,
+) -> None:
+    monkeypatch.chdir(files)
+    outcome = hades("offline", "distill", "--out", offline_run, "--resume", *flags)
+    assert outcome.code == 2
+    assert words.format(run=offline_run, files=files) in outcome.complaint
+
+
+def test_other_verbs_take_the_run(hades: Callable[..., Outcome], offline_run: Path, tmp_path: Path) -> None:
+    evaluated = hades("evaluate", offline_run, "--num-inits", "2", "--num-episodes", "3", "--json")
+    assert evaluated.code == 0, evaluated.err
+    assert (evaluated.json["env"], evaluated.json["num_inits"]) == ("diagnostic/target", 2)
+    told = hades("info", offline_run)
+    assert told.code == 0, told.err
+    assert "av-pbc" in told.out
+    flags = ("--cloning.hidden-sizes", "3", "3", "--cloning.optimizer", "adam", "--num-episodes", "2")
+    trained = hades("train", offline_run, "--out", tmp_path / "policy.npz", *flags)
+    assert trained.code == 0, trained.err
+    metadata = TrainedPolicy.load(tmp_path / "policy.npz").metadata
+    assert metadata is not None
+    assert metadata.cloning.hidden_sizes == (3, 3)
+
+
+def test_paper_preset_has_the_published_settings_and_flags_override_it(files: Path) -> None:
+    flags = ("--data", str(files / "data.hdf5"), "--preset", "paper")
+    settings: Any = launch.resolve(COMMAND, [*flags, "--objective", "sdw-av-pbc", "--dataset-size", "16"])
+    assert (settings.num_generations, settings.settings.num_states) == (50_000, 2560)
+    assert settings.settings.cloning.hidden_sizes == (256, 256, 256)
+    assert (settings.settings.objective, settings.settings.dataset_size) == ("sdw-av-pbc", 16)
+    assert settings.out == Path("runs/paper-sdw-av-pbc-seed0")
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        ((), 2, "--data: expected an HDF5 file"),
+        (("--data", "absent.hdf5"), 1, "absent.hdf5: expected an HDF5 file, found nothing there"),
+        (
+            ("--data", "absent.hdf5", "--env", "diagnostic/target"),
+            1,
+            "absent.hdf5: expected an HDF5 file, found nothing there",
+        ),
+        (("--data", "broken.hdf5"), 1, "broken.hdf5: expected an HDF5 file, found another format"),
+        (("--data", "nameless.hdf5"), 2, "--env: nameless.hdf5 does not name its environment"),
+        (("--data", "data.hdf5"), 2, "teacher: av-pbc needs one, got none"),
+        (
+            ("--data", "data.hdf5", "--objective", "dbc", "--initialization", "kmeans-highest-q"),
+            2,
+            "invalid choice",
+        ),
+        (
+            ("--data", "data.hdf5", "--objective", "dbc", "--initialization", "highest_q"),
+            2,
+            "teacher: initialization highest_q needs one, got none",
+        ),
+        (("--data", "data.hdf5", "--teacher", "absent.npz"), 1, "absent.npz: "),
+        (("--data", "data.hdf5", "--teacher", "data.hdf5"), 1, "data.hdf5: expected an .npz file"),
+        (
+            ("--data", "data.hdf5", "--teacher", "other.npz"),
+            2,
+            "other.npz: teacher: expected observations of shape (2,) as of diagnostic/target",
+        ),
+        (
+            ("--data", "other.hdf5", "--env", "diagnostic/target", "--objective", "dbc"),
+            2,
+            "other.hdf5: observations: expected shape (2,) as of diagnostic/target, got (3,)",
+        ),
+        (("--data", "data.hdf5", "--env", "nowhere"), 2, "unknown environment 'nowhere'"),
+        (
+            ("--data", "data.hdf5", "--objective", "dbc", "--dataset-size", "71"),
+            2,
+            "dataset_size: expected at most 70, the transitions of the data, got 71",
+        ),
+        (("--data", "data.hdf5", "--preset", "papers"), 2, "--preset: expected paper, got 'papers'"),
+        (("--data", "data.hdf5", "--objective", "bc"), 2, "invalid choice"),
+        (("--data", "data.hdf5", "--density-exponent", "-1"), 2, "density_exponent: expected a number of at least 0"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    hades: Callable[..., Outcome],
+    files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    code: int,
+    words: str,
+) -> None:
+    monkeypatch.chdir(files)
+    outcome = hades("offline", "distill", "--out", tmp_path / "run", *flags)
+    assert outcome.code == code, outcome.err
+    assert words in outcome.unboxed
+    assert not (tmp_path / "run").exists()
+
+
+def test_offline_benchmark_scores_objectives_beside_their_references(
+    hades: Callable[..., Outcome], files: Path, tmp_path: Path
+) -> None:
+    out, datasets = tmp_path / "result.json", tmp_path / "datasets"
+    outcome = hades(
+        "bench", "offline", "--data", files / "data.hdf5", "--teacher", files / "teacher.npz", *METHOD,
+        "--methods", "av-pbc", "--num-seeds", "2", "--num-steps", "1", "--evaluation-inits", "2",
+        "--evaluation-episodes", "3", "--ensemble", "2", "--all-data-steps", "2", "--datasets", datasets,
+        "--out", out, "--json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    result = outcome.json
+    assert json.loads(out.read_text()) == result
+    references = ["untrained policy", "zero dataset", "random real pairs"]
+    others = ["av-pbc, ensemble of 2", "behaviour cloning on all data", "teacher"]
+    assert list(result["rows"]) == [*references, "av-pbc", *others]
+    for row in result["rows"].values():
+        assert np.shape(row["scores"]) == (2,)
+        low, high = row["ci95"]
+        assert low <= row["iqm"] <= high
+    distilled = result["rows"]["av-pbc"]
+    assert np.shape(distilled["per_init"]) == (2, 2)
+    np.testing.assert_allclose(distilled["scores"], np.mean(distilled["per_init"], axis=1), rtol=1e-5)
+    assert (distilled["outer_steps"], distilled["non_finite"], np.shape(distilled["objective"])) == (20, 0, (1, 2))
+    assert (result["env"], result["scale"], result["num_transitions"]) == ("diagnostic/target", "returns", COUNT)
+    names = ["av-pbc-seed0.npz", "av-pbc-seed1.npz"]
+    assert sorted(path.name for path in datasets.iterdir()) == names
+    # Nearly the answer of the task, whose worst expectation for a constant is -1/6.
+    assert result["rows"]["teacher"]["iqm"] > -0.05
+
+
+def test_meta_gradient_benchmark_times_each_number_of_seeds(
+    hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(module: str, arguments: list[str], what: str) -> dict[str, Any]:
+        assert module == "experiments.bench.meta_gradient"
+        assert what.endswith("seeds at once")
+        return meta_gradient.measure(*arguments)
+
+    monkeypatch.setattr(meta_gradient, "measure_apart", here)
+    monkeypatch.setattr(meta_gradient, "_TRANSITIONS", 100)
+    out = tmp_path / "result.json"
+    flags = ("--num-seeds", "2", "--repeats", "2", *METHOD, "--out", out, "--json")
+    outcome = hades("bench", "meta-gradient", *flags)
+    assert outcome.code == 0, outcome.err
+    result = outcome.json
+    assert json.loads(out.read_text()) == result
+    assert result["settings"]["dataset_size"] == 4
+    assert list(result["results"]) == ["2"]
+    measured = result["results"]["2"]
+    assert len(measured["all_seconds"]) == 2
+    assert min(measured["all_seconds"]) <= measured["seconds"] <= max(measured["all_seconds"])
+    assert measured["compile_seconds"] > 0
+    assert measured["memory"]["temporary_bytes"] > 0
+    assert measured["peak_bytes"] >= measured["imports_bytes"] > 0
+    assert "steps/s" in outcome.err

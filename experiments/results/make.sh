@@ -45,3 +45,19 @@ for preset in cartpole:409600 inverted-pendulum:1000000 breakout:1500000 asterix
   name=${preset%%:*}
   $hades bench ppo --preset "$name" --env-steps "${preset##*:}" --out "$out/ppo/${name//-/_}.json"
 done
+
+# Offline distillation: published teachers in real MuJoCo, Cal-QL, and the objectives on data that the teachers collect.
+teachers=${TEACHERS:-../shared/reference/teachers}
+$hades bench teachers --teachers "$teachers" --out $out/offline/teachers.json
+$hades bench cal-ql --out $out/offline/cal_ql_pendulum.json
+$hades bench meta-gradient --out $out/offline/meta_gradient.json
+for body in Hopper:800 Walker2d:1500 HalfCheetah:2500; do
+  env=gymnasium/${body%%:*}-v4 name=$(tr '[:upper:]' '[:lower:]' <<<"${body%%:*}")
+  teacher=$teachers/$name-medium-replay.npz data=$runs/offline/$name.hdf5
+  [ -e "$data" ] || $hades offline collect --env "$env" --teacher "$teacher" --noise 0.1 0.3 0.6 --random-fraction 0.25 \
+    --num-transitions 100000 --out "$data"
+  $hades bench offline --data "$data" --teacher "$teacher" --methods dbc pbc pbc-mean-weight av-pbc sdw-av-pbc \
+    --num-steps "${body##*:}" --evaluation-inits 5 --evaluation-episodes 2 --flow.epochs 5 --flow.max-states 20000 \
+    --datasets "$runs/offline/$name" --out "$out/offline/$name.json"
+done
+$hades bench transfer "$runs"/offline/hopper/av-pbc-seed*.npz --out $out/offline/transfer_hopper.json

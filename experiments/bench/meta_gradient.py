@@ -22,6 +22,7 @@ from experiments.arguments import parse
 from experiments.bench.measuring import compile_step, compiled_bytes
 from experiments.bench.memory import measure_apart, peak_bytes
 from experiments.bench.results import deliver, provenance
+from experiments.bench.seeds import refuse_mapped_orthogonal
 from hades.offline import Teacher, Transitions
 from hades.recipes.offline import OfflineSettings, offline_run, paper_offline
 from hades.settings import require_positive, to_dict
@@ -58,6 +59,7 @@ class MetaGradientBenchSettings:
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark and returns its exit code."""
     settings = parse(MetaGradientBenchSettings, "bench meta-gradient", arguments)
+    refuse_mapped_orthogonal(settings.settings.cloning.kernel_init)
     results = {}
     for count in settings.num_seeds:
         apart = [str(count), *arguments]

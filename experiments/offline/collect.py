@@ -19,7 +19,7 @@ from experiments.settings import EnvironmentOptions
 from experiments.sources import make_environment
 from hades.metadata import DatasetMetadata, package_versions
 from hades.normalization import PolicyParams
-from hades.offline import d4rl
+from hades.offline import d4rl, minari
 from hades.offline.collect import NUM_ENVS, Behaviour, collect, uniform_behaviour
 from hades.offline.quality import Quality, choose_stages
 from hades.offline.scores import score_reference
@@ -37,7 +37,8 @@ class CollectSettings:
     """Collects an offline dataset and writes it as HDF5 in the layout of D4RL.
 
     Every teacher, policy and stage plays with every level of noise, all in equal shares, beside the fraction of uniform
-    actions. Trajectories stay whole and in order; the last one of each share is cut off, as by a time limit.
+    actions. Trajectories stay whole and in order; the last one of each share is cut off, as by a time limit. Or, with
+    --minari, writes a dataset that Minari holds in that layout.
     """
 
     out: Path
@@ -54,6 +55,8 @@ class CollectSettings:
     """Directory of a baseline that was run with --keep-snapshots, whose stages play."""
     quality: Quality = "medium-replay"
     """Which stages of --run: the first, half way to the best, all up to half way, half way and best, or the best."""
+    minari: str | None = None
+    """Minari dataset on this machine, such as mujoco/hopper/medium-v0, in place of playing (extra minari)."""
     noise: tuple[float, ...] = (0.0,)
     """Standard deviations of the Gaussian noise on actions, in halves of the action range."""
     epsilon: float = 0.0
@@ -90,6 +93,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse(CollectSettings, "offline collect", arguments)
     if settings.out.exists() and not settings.overwrite:
         raise BadArgumentsError(f"--out: {settings.out} exists, expected a new file or --overwrite")
+    if settings.minari is not None:
+        return _convert(settings, settings.minari, arguments)
     players = _Players(settings)
     env = players.make_environment()
     behaviours, described = players.behaviours(env)
@@ -111,6 +116,23 @@ def main(arguments: Sequence[str]) -> int:
     _print(summary)
     if settings.json:
         print_json(summary | {"seed": settings.seed, "behaviours": described})
+    return 0
+
+
+def _convert(settings: CollectSettings, dataset_id: str, arguments: Sequence[str]) -> int:
+    """Writes a Minari dataset, and returns the exit code."""
+    if settings.teacher or settings.policy or settings.run is not None or settings.random_fraction:
+        raise BadArgumentsError("--minari: expected no --teacher, --policy, --run or --random-fraction beside it")
+    try:
+        transitions = minari.load(dataset_id, settings.env)
+    except ImportError as error:
+        raise BadArgumentsError(f"--minari: {error}") from None
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    d4rl.save(transitions, settings.out, {"command": ["hades", "offline", "collect", *arguments]})
+    summary = _summary(transitions) | {"env": transitions.env, "out": str(settings.out), "seconds": None}
+    _print(summary)
+    if settings.json:
+        print_json(summary | {"minari": dataset_id})
     return 0
 
 

@@ -216,6 +216,7 @@ def offline_run(
         settings.density_exponent,
         jax.random.fold_in(key, _LABEL_STREAM) if sampled else None,
     )
+    _check_action_values(settings, states)
     pair_values = None
     if teacher is not None and "highest_q" in settings.initialization:
         pair_values = action_values(teacher, transitions.observations, transitions.actions)
@@ -339,6 +340,16 @@ class _Evaluator(DatasetEvaluator):
         """Those of `DatasetEvaluator`, and as many random real pairs of the data, one draw of them."""
         pairs = self._random_pairs(jax.random.fold_in(key, _PAIRS_STREAM))
         return {"random real pairs": self(key, pairs), **super().references(key, dataset)}
+
+
+def _check_action_values(settings: OfflineSettings, states: LabelledStates) -> None:
+    """Refuses action values under which a weighted objective would mostly send policies away from the teacher."""
+    mean = states.mean_action_value
+    if settings.objective in ("av-pbc", "sdw-av-pbc", "pbc-mean-weight") and mean is not None and not float(mean) > 0:
+        raise ValueError(
+            f"teacher: {settings.objective} weighs states by action values, expected a mean above 0, got "
+            f"{float(mean):.4g}; teach it with rewards shifted by --reward-bias, or take pbc"
+        )
 
 
 def _check(env: AnyEnvironment, transitions: Transitions, settings: OfflineSettings, teacher: Teacher | None) -> None:

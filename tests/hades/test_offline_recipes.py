@@ -32,6 +32,12 @@ COUNT = 400
 DATA, TEACHER = uniform_transitions(ENV.name, COUNT), make_teacher()
 
 
+def negative(teacher):
+    """The same teacher where rewards are costs."""
+    flipped = tuple((kernel, -bias) for kernel, bias in teacher.critics[0])
+    return teacher.replace(critics=(flipped, flipped))
+
+
 def make_run(objective="av-pbc", **settings):
     defaults = {
         "dataset_size": 6,
@@ -122,6 +128,7 @@ def test_labels_are_those_of_teacher_and_density():
     [
         ({}, None, "teacher: av-pbc needs one, got none"),
         ({"objective": "dbc", "initialization": "highest_q"}, None, "teacher: initialization highest_q needs one"),
+        ({}, negative(TEACHER), "teacher: av-pbc weighs states by action values, expected a mean above 0, got -100"),
         ({"dataset_size": COUNT + 1}, TEACHER, f"dataset_size: expected at most {COUNT}"),
         ({}, make_teacher(3, 2), r"teacher: expected observations of shape \(2,\) as of diagnostic/target"),
         (

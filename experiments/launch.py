@@ -128,7 +128,7 @@ def build(settings: Any, command: Command) -> Run[Any]:
     try:
         run = command.make_run(settings)
     except (OfflineDataError, TeacherError):
-        # A file is at fault, and the message names it.
+        # What a file holds is no fault of the arguments.
         raise
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
@@ -156,7 +156,9 @@ def resolve(command: Command, arguments: Sequence[str]) -> RunSettings:
         raise BadArgumentsError(f"--{error}") from None
     settings: Any = command.complete(parse(command.settings, command.name, arguments, default))
     if settings.out is None:
-        label = settings.preset or settings.env
+        # A preset without an environment of its own is for any.
+        whole = settings.preset and default.env is not None
+        label = settings.preset if whole else "-".join(filter(None, (settings.env, settings.preset)))
         method = settings.settings.method
         # Presets are of HaDES-R, or have the method in their names.
         named = settings.preset and (method == "hades-r" or settings.preset.endswith(method.removeprefix("hades")))

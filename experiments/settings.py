@@ -35,8 +35,12 @@ class EnvironmentOptions:
 
     def make_any(self, env: str) -> AnyEnvironment:
         """Makes the environment. Raises `ValueError` for an unknown name, or an option that does not suit it."""
-        options: dict[str, Any] = {"backend": self.backend, "max_steps": self.max_steps}
-        return envs.make(env, **{name: value for name, value in options.items() if value is not None})
+        return envs.make(env, **self.given())
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not left to the environment."""
+        options = {"backend": self.backend, "max_steps": self.max_steps}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias, cast
 
 import jax
@@ -54,8 +55,8 @@ class SampledLoss:
 
 
 def _sampled_mse(key: jax.Array, distribution: Distribution, dataset: SyntheticDataset) -> jax.Array:
-    """As `mse`, of one sampled action of each pair in place of the mode (released code of arXiv 2410.22728)."""
-    return jnp.mean(jnp.sum(jnp.square(distribution.sample(key) - cast(jax.Array, dataset.actions)), axis=-1))
+    """Mean over pairs and components of the squared error of one sampled action (released code of arXiv 2410.22728)."""
+    return jnp.mean(jnp.square(distribution.sample(key) - cast(jax.Array, dataset.actions)))
 
 
 LOSSES: dict[CloningLoss, LossFunction | SampledLoss] = {
@@ -116,7 +117,7 @@ class BehaviourCloning:
             The parameters after `num_steps` steps, and nothing else: the optimiser's state stays inside.
         """
         step = self._make_step(key, dataset)
-        body = jax.checkpoint(step) if self.rematerialize else step
+        body = jax.checkpoint(step, prevent_cse=False) if self.rematerialize else step
         (params, _), _ = jax.lax.scan(body, (params, self.optimizer.init(params)), jnp.arange(self.num_steps))
         return params
 
@@ -145,7 +146,7 @@ class BehaviourCloning:
         carry = params, self.optimizer.init(params)
         carry = jax.lax.fori_loop(0, first, lambda index, carry: before(carry, index)[0], jax.lax.stop_gradient(carry))
         step = self._make_step(key, dataset)
-        body = jax.checkpoint(step) if self.rematerialize else step
+        body = jax.checkpoint(step, prevent_cse=False) if self.rematerialize else step
         (params, _), _ = jax.lax.scan(body, carry, first + jnp.arange(window))
         return params
 
@@ -236,7 +237,8 @@ def make_optimizer(settings: CloningSettings) -> optax.GradientTransformation:
     if settings.optimizer == "sgd":
         optimizer = optax.sgd(settings.learning_rate, momentum=settings.momentum or None)
     else:
-        build = {"adam": optax.adam, "adamw": optax.adamw}[settings.optimizer]
+        adamw = partial(optax.adamw, weight_decay=settings.weight_decay)
+        build = {"adam": optax.adam, "adamw": adamw}[settings.optimizer]
         optimizer = build(settings.learning_rate, eps=settings.adam_eps, eps_root=_ADAM_EPS_ROOT)
     if settings.max_grad_norm is None:
         return optimizer

@@ -21,7 +21,7 @@ from hades.progress import ProgressReport
 from hades.run import OUTCOMES, Evaluator, Outcome, OutcomeKind, Run, RunState
 from hades.run_directory import RunDirectory
 from hades.settings import LoopSettings, to_dict
-from hades.types import Metrics
+from hades.types import Metrics, PyTree
 
 Row = dict[str, Any]
 Callback = Callable[[RunState, Row], None]
@@ -175,11 +175,12 @@ class _Distillation:
         self._directory = directory
         self._checkpoints = Checkpoints(directory.checkpoints) if directory else None
         self._evaluator = run.make_evaluator(loop.evaluation_inits, loop.evaluation_episodes)
-        self._advance = jax.jit(self._generations, static_argnums=1)
+        self._on_data = run.with_data
+        self._advance = jax.jit(self._generations, static_argnums=2)
         self._outcome = jax.jit(run.outcome)
         self._compiled: set[int] = set()
         self._progress = _Progress()
-        self.state = jax.jit(run.init)(key)
+        self.state = jax.jit(self._on_data.init)(self._on_data.data, key)
         self._started = self._saved = time.monotonic()
 
     @property
@@ -212,9 +213,9 @@ class _Distillation:
         self._progress = _Progress(saved["seconds"], score, saved["best_generation"], history, best)
         self._started = time.monotonic() - self._progress.seconds
 
-    def _generations(self, state: RunState, count: int) -> tuple[RunState, Metrics]:
+    def _generations(self, data: PyTree, state: RunState, count: int) -> tuple[RunState, Metrics]:
         def body(state: RunState, _: None) -> tuple[RunState, Metrics]:
-            return self._run.step(state)
+            return self._on_data.step(data, state)
 
         return jax.lax.scan(body, state, None, length=count)
 
@@ -235,10 +236,10 @@ class _Distillation:
         length = min(length, num_generations - first)
         if length not in self._compiled:
             # Ahead of the clock reading, so that rates are those of the steady state; the call below finds it compiled.
-            self._advance.lower(self.state, length).compile()
+            self._advance.lower(self._on_data.data, self.state, length).compile()
             self._compiled.add(length)
         before = time.monotonic() - self._started
-        self.state, metrics = jax.block_until_ready(self._advance(self.state, length))
+        self.state, metrics = jax.block_until_ready(self._advance(self._on_data.data, self.state, length))
         after = time.monotonic() - self._started
         rows = _rows(first, self._progress.env_steps, jax.device_get(metrics), before, after)
         self._progress.history = self._progress.history + rows

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades.settings import ActionSelection
+
 
 class Distribution(Protocol):
     """What every distribution over actions can do; `[...]` are its batch axes."""
@@ -24,6 +26,11 @@ class Distribution(Protocol):
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Log-probability (or log-density) of an action, `[...]`."""
         ...
+
+
+def choose(key: jax.Array, distribution: Distribution, action_selection: ActionSelection) -> jax.Array:
+    """Actions of a policy's distribution: samples, or its mode, which takes no key."""
+    return distribution.sample(key) if action_selection == "sample" else distribution.mode()
 
 
 @struct.dataclass

@@ -150,7 +150,7 @@ def metadata_to_array(metadata: DatasetMetadata) -> np.ndarray:
     """
     data = to_dict(metadata)
     # Format 1 was first written without them.
-    for name, default in (("batch_size", None), ("action_distribution", "gaussian")):
+    for name, default in (("batch_size", None), ("action_distribution", "gaussian"), ("weight_decay", 1e-4)):
         if data["cloning"][name] == default:
             del data["cloning"][name]
     try:

@@ -221,6 +221,11 @@ def merge(
     cloning = replace(cloning, loss=cloning.loss or loss)
     if cloning.policy == "cnn":
         raise ValueError("cloning.policy: expected mlp or residual_mlp, as merged observations are flat, got cnn")
+    if cloning.action_distribution != "gaussian":
+        raise ValueError(
+            f"cloning.action_distribution: expected gaussian, as tasks have bounds of their own, "
+            f"got {cloning.action_distribution}"
+        )
     metadata = DatasetMetadata(
         env=NAME,
         env_options=to_dict(_Options(shared_places, task_one_hot, tasks)),

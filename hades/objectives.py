@@ -16,8 +16,8 @@ from flax import struct
 
 from hades.cloning import BehaviourCloning
 from hades.dataset import SyntheticDataset
+from hades.distributions import choose
 from hades.fitness import FitnessKeys, clone_inits, init_networks
-from hades.policies import Policy
 from hades.settings import ActionSelection
 from hades.types import PyTree
 
@@ -60,12 +60,12 @@ StateObjective: TypeAlias = Callable[[jax.Array, LabelledStates], jax.Array]
 
 
 def dbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    """Data-based behaviour cloning (arXiv 2410.22728): minus the squared distance to the actions of the data."""
+    """Data-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the actions of the data."""
     return -_squared_distance(actions, _need(states.actions, "actions"))
 
 
 def pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    """Policy-based behaviour cloning (arXiv 2410.22728): minus the squared distance to the teacher's actions."""
+    """Policy-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the teacher's actions."""
     return -_squared_distance(actions, _need(states.teacher_actions, "teacher_actions"))
 
 
@@ -76,7 +76,7 @@ def av_pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
         >>> ones = jnp.ones((1, 2))
         >>> states = LabelledStates(jnp.zeros((1, 3)), teacher_actions=ones, action_values=jnp.array([50.0]))
         >>> av_pbc(0 * ones, states).tolist()
-        [-2.0]
+        [-1.0]
     """
     return ACTION_VALUE_SCALE * _need(states.action_values, "action_values") * pbc(actions, states)
 
@@ -133,7 +133,8 @@ def make_offline_fitness(
         trained = clone_inits(clone, keys, init_networks(clone, keys), datasets, window)
 
         def score(key: jax.Array, network: PyTree) -> jax.Array:
-            return jnp.mean(objective(act(key, clone.policy, network, states, action_selection), states))
+            actions = choose(key, clone.policy.apply(network, states.observations), action_selection)
+            return jnp.mean(objective(actions, states))
 
         over_inits = jax.vmap(score)
         return jax.vmap(over_inits, in_axes=(None, 0))(keys.episodes, trained)
@@ -141,16 +142,9 @@ def make_offline_fitness(
     return fitness
 
 
-def act(
-    key: jax.Array, policy: Policy, network: PyTree, states: LabelledStates, action_selection: ActionSelection
-) -> jax.Array:
-    """The policy's actions at all states, `[states, action_dim]`."""
-    distribution = policy.apply(network, states.observations)
-    return distribution.sample(key) if action_selection == "sample" else distribution.mode()
-
-
 def _squared_distance(actions: jax.Array, targets: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.square(actions - targets), axis=-1)
+    # Divided by the number of components, as in the released code, whose step sizes count on it.
+    return jnp.mean(jnp.square(actions - targets), axis=-1)
 
 
 def _need(field: jax.Array | None, name: str) -> jax.Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades.distributions import choose
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
 from hades.settings import ActionSelection
@@ -117,7 +118,7 @@ def act(
         statistics = statistics.update(seen.observations, seen.alive)
         observations = statistics.apply(seen.observations)
     distribution = policy.apply(params, observations)
-    return distribution.sample(key) if action_selection == "sample" else distribution.mode(), statistics
+    return choose(key, distribution, action_selection), statistics
 
 
 def over_all(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 from flax import struct
@@ -55,6 +55,22 @@ class RunState:
     normalizer: Normalizer
 
 
+class OnData(NamedTuple):
+    """The functions of a run with the data that they look things up in as an argument.
+
+    A compiled program holds a copy of every array that a function closes over; offline data are too large for that.
+
+    Attributes:
+        data: Arrays.
+        init: `init(data, key)`, as `Run.init`.
+        step: `step(data, state)`, as `Run.step`.
+    """
+
+    data: PyTree
+    init: Callable[[Any, jax.Array], RunState]
+    step: Callable[[Any, RunState], tuple[RunState, Metrics]]
+
+
 @dataclass(frozen=True, eq=False)
 class Run(Generic[Outcome]):
     """One distillation or baseline. The functions are pure: jit them, vmap them over seeds, scan them, or loop.
@@ -71,6 +87,7 @@ class Run(Generic[Outcome]):
         describe: `describe(outcome, seed, evaluation)` adds the metadata that a file needs.
         make_evaluator: `make_evaluator(num_inits, num_episodes)` compiles fresh-key evaluation. A dataset trains
             `num_inits` policies; a policy plays as many episodes as all of those together.
+        on_data: `init` and `step` once more, for runs that look things up in large arrays; None for all others.
 
     Example:
         >>> import envs, hades, jax
@@ -89,6 +106,13 @@ class Run(Generic[Outcome]):
     outcome: Callable[[RunState], Outcome]
     describe: Callable[..., Outcome]
     make_evaluator: Callable[[int, int], Evaluator]
+    on_data: OnData | None = None
+
+    @property
+    def with_data(self) -> OnData:
+        """`on_data`, or the same of a run without data."""
+        init, step = self.init, self.step
+        return self.on_data or OnData((), lambda _, key: init(key), lambda _, state: step(state))
 
     @property
     def dataset(self) -> Callable[[RunState], SyntheticDataset]:

@@ -103,6 +103,8 @@ class CloningSettings(NetworkSettings):
     """Epsilon in the denominator of adam and adamw."""
     momentum: float = 0.0
     """Momentum of sgd."""
+    weight_decay: float = 1e-4
+    """Weight decay of adamw: a step takes off so much of each weight, times the learning rate."""
     max_grad_norm: float | None = None
     """Largest global norm of a gradient; none leaves gradients as they are."""
     num_steps: int = 200
@@ -118,6 +120,8 @@ class CloningSettings(NetworkSettings):
         require_positive("num_steps", self.num_steps)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay: expected a number of at least 0, got {self.weight_decay}")
         for name in ("max_grad_norm", "batch_size"):
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
@@ -305,8 +309,8 @@ def from_dict(cls: type[T], data: Any, where: str = "", ignore_unknown: bool = F
     """Builds settings from a dictionary, checking the type of every value.
 
     Args:
-        cls: A dataclass of this module's kind: fields of numbers, strings, paths, `Literal`, tuples, mappings,
-            unions and dataclasses.
+        cls: A dataclass of this module's kind: fields of numbers, strings, paths, `Literal`, tuples, mappings, unions
+            and dataclasses.
         data: What `json.loads` returned.
         where: Prefix of the field's name in messages.
         ignore_unknown: Whether to pass over keys that `cls` does not have; otherwise they are refused.

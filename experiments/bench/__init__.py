@@ -21,6 +21,7 @@ _SUMMARIES = {
     "presets": "several seeds of presets from start to finish, scored on fresh keys",
     "published": "the published presets at full size, for some minutes each",
     "teachers": "published teachers in real MuJoCo, beside the scores of their manifest",
+    "transfer": "other architectures, optimisers and ensembles on the dataset files of several seeds",
 }
 
 

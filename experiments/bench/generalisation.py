@@ -16,10 +16,9 @@ import tyro
 
 from experiments.arguments import parse
 from experiments.bench import generalisation_report as report
-from experiments.bench.generalisation_report import Score
 from experiments.bench.grid import Grid, Panel, architecture, distinct, make_panels
 from experiments.bench.results import deliver, provenance, write
-from experiments.bench.variants import OWN, describe, references, threshold_return
+from experiments.bench.variants import OWN, Score, describe, references, score, threshold_return
 from experiments.cli import BadArgumentsError
 from experiments.pictures.canvas import write_figure
 from experiments.pictures.generalisation import generalisation_figure
@@ -161,19 +160,6 @@ def _measure(settings: GeneralisationSettings, case: Case, progress: _Progress) 
         scores[cloned] = score(key, evaluator, case.dataset)
         progress.tell(cloned, scores[cloned])
     return report.entry(case.source, case.dataset, anchors, threshold, case.panels, scores)
-
-
-def score(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDataset) -> Score:
-    """Trains and plays, unless a policy is no longer finite."""
-    networks = evaluator.train(key, dataset)
-    # The mode of a discrete policy that is not finite is its first action: its returns would look sound.
-    leaves = [np.asarray(leaf[0]).reshape(leaf.shape[1], -1) for leaf in jax.tree.leaves(networks)]
-    finite = np.isfinite(np.concatenate(leaves, axis=1)).all(axis=1)
-    if not finite.all():
-        return Score(None, int((~finite).sum()))
-    evaluation = evaluator.play(key, networks, dataset.normalizer())
-    finite = np.isfinite(evaluation.returns).all(axis=1)
-    return Score(evaluation) if finite.all() else Score(None, int((~finite).sum()))
 
 
 class _Progress:

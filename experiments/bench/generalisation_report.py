@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments import tables
 from experiments.bench.grid import Panel, distinct
-from experiments.bench.variants import OWN, UNTRAINED, ZERO
+from experiments.bench.variants import OWN, UNTRAINED, ZERO, Score
 from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
 from hades.settings import CloningSettings, to_dict
@@ -21,14 +20,6 @@ NOTE = (
     "settings once, the file's own among them. The grid is ours, the one of the paper's figure 4 is not known."
 )
 _HEADER = ("dataset", "own", "zeros", "untrained", "threshold", "cells reaching it", "fraction", "diverged")
-
-
-@dataclass(frozen=True)
-class Score:
-    """What became of a cell: its evaluation, or how many of its policies or of their returns are not finite."""
-
-    evaluation: Evaluation | None
-    num_diverged: int = 0
 
 
 def entry(

@@ -88,17 +88,36 @@ def architecture(cloned: CloningSettings) -> tuple[str, tuple[int, ...], Activat
     return cloned.policy, cloned.hidden_sizes, cloned.activation
 
 
-def optimisers(own: CloningSettings) -> list[Optimiser]:
-    """Adam, AdamW, SGD, and SGD with momentum; the file's base rate for its own family, ours for the other."""
-    adam = ADAM_LEARNING_RATE if own.optimizer == "sgd" else own.learning_rate
-    sgd = own.learning_rate if own.optimizer == "sgd" else SGD_LEARNING_RATE
-    momentum = own.momentum or SGD_MOMENTUM
+def optimisers(
+    own: CloningSettings,
+    adam_rate: float | None = None,
+    sgd_rate: float | None = None,
+    momentum: float | None = None,
+    momentum_rate: float | None = None,
+    weight_decay: float | None = None,
+) -> list[Optimiser]:
+    """Adam, AdamW, SGD, and SGD with momentum.
+
+    Args:
+        own: Inner loop of the file.
+        adam_rate: Base rate of Adam and AdamW; None is the file's own where it is for one of them, else ours.
+        sgd_rate: Base rate of SGD; None is the file's own where it is for SGD, else ours.
+        momentum: Of SGD with momentum; None is the file's own, ours where it has none.
+        momentum_rate: Base rate of SGD with momentum; None is that of SGD.
+        weight_decay: Of AdamW where the file is for another optimiser; None is the file's own.
+    """
+    adam = adam_rate or (ADAM_LEARNING_RATE if own.optimizer == "sgd" else own.learning_rate)
+    sgd = sgd_rate or (own.learning_rate if own.optimizer == "sgd" else SGD_LEARNING_RATE)
+    momentum = momentum or own.momentum or SGD_MOMENTUM
+    is_own = own.optimizer == "adamw"
+    decay = own.weight_decay if is_own or weight_decay is None else weight_decay
+    adamw = {"optimizer": "adamw", "momentum": own.momentum if is_own else 0.0, "weight_decay": decay}
     # Adam takes no notice of a momentum, but the file's own cell is the file's own settings.
     return [
         Optimiser("adam", {"optimizer": "adam", "momentum": own.momentum if own.optimizer == "adam" else 0.0}, adam),
-        Optimiser("adamw", {"optimizer": "adamw", "momentum": own.momentum if own.optimizer == "adamw" else 0.0}, adam),
+        Optimiser("adamw", adamw, adam),
         Optimiser("sgd", {"optimizer": "sgd", "momentum": 0.0}, sgd),
-        Optimiser(f"sgd, mom. {momentum:g}", {"optimizer": "sgd", "momentum": momentum}, sgd),
+        Optimiser(f"sgd, mom. {momentum:g}", {"optimizer": "sgd", "momentum": momentum}, momentum_rate or sgd),
     ]
 
 

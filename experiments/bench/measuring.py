@@ -66,11 +66,11 @@ def make_step(formulation: str, prepared: Prepared) -> Callable[[RunState], Any]
     return straightforward.make_step(prepared.run, prepared.states[FIRST])
 
 
-def compile_step(step: Callable[[RunState], Any], state: RunState) -> tuple[Any, float]:
-    """Compiles a step, and says in how many seconds; a compilation cache is left out of it."""
+def compile_step(step: Callable[..., Any], *arguments: PyTree) -> tuple[Any, float]:
+    """Compiles a step for such arguments, and says in how many seconds; a compilation cache is left out of it."""
     with _without_cache():
         started = time.perf_counter()
-        compiled = jax.jit(step).lower(state).compile()
+        compiled = jax.jit(step).lower(*arguments).compile()
         return compiled, time.perf_counter() - started
 
 

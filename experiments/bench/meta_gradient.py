@@ -92,18 +92,21 @@ def measure(count: str, *arguments: str) -> dict[str, Any]:
 
     Returns:
         `seconds` per outer step of all seeds (median), `all_seconds`, `compile_seconds`, `memory` (what the compiler
-        set aside), `imports_bytes` and `peak_bytes` (largest resident memory before compilation and in all).
+        set aside), `imports_bytes` and `peak_bytes` (largest resident memory before compilation and in all), and
+        `device_peak_bytes` (None where the device does not say).
     """
     settings = parse(MetaGradientBenchSettings, "bench meta-gradient", list(arguments))
     run = offline_run(spaces(), random_transitions(), settings.settings, random_teacher())
     imports = peak_bytes()
-    states = jax.block_until_ready(jax.jit(jax.vmap(run.init))(jax.random.split(jax.random.key(0), int(count))))
-    step, compile_seconds = compile_step(jax.vmap(run.step), states)
-    states, _ = jax.block_until_ready(step(states))
+    data, init, advance = run.with_data
+    keys = jax.random.split(jax.random.key(0), int(count))
+    states = jax.block_until_ready(jax.jit(jax.vmap(init, in_axes=(None, 0)))(data, keys))
+    step, compile_seconds = compile_step(jax.vmap(advance, in_axes=(None, 0)), data, states)
+    states, _ = jax.block_until_ready(step(data, states))
     times = []
     for _ in range(settings.repeats):
         started = time.perf_counter()
-        states, _ = jax.block_until_ready(step(states))
+        states, _ = jax.block_until_ready(step(data, states))
         times.append(time.perf_counter() - started)
     return {
         "seconds": statistics.median(times),
@@ -112,6 +115,7 @@ def measure(count: str, *arguments: str) -> dict[str, Any]:
         "memory": compiled_bytes(step),
         "imports_bytes": imports,
         "peak_bytes": peak_bytes(),
+        "device_peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
     }
 
 

@@ -18,7 +18,9 @@ from experiments import tables
 from experiments.arguments import parse
 from experiments.bench.memory import peak_bytes
 from experiments.bench.results import deliver, provenance
+from experiments.bench.seeds import fresh_key, normalize, scale, score_seeds
 from experiments.cli import BadArgumentsError
+from experiments.offline.sources import environment_of
 from experiments.settings import EnvironmentOptions
 from hades import cloning
 from hades.dataset import SyntheticDataset
@@ -32,7 +34,7 @@ from hades.offline.teacher import PLAYER
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.run import Run, RunState
 from hades.settings import CloningSettings, require_positive, to_dict
-from hades.types import AnyEnvironment
+from hades.types import AnyEnvironment, Metrics, PyTree
 
 METHODS: tuple[ObjectiveName, ...] = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
 
@@ -124,16 +126,16 @@ class _Bench:
     def __init__(self, settings: OfflineBenchSettings) -> None:
         self._settings = settings
         self._transitions: Transitions = d4rl.load(settings.data)
-        name = settings.env or self._transitions.env
-        if name is None:
-            raise BadArgumentsError(f"--env: {settings.data} does not name its environment, expected one")
-        try:
-            self.env: AnyEnvironment = settings.options.make_any(name)
-        except ValueError as error:
-            raise BadArgumentsError(f"--env: {error}") from None
+        self.env: AnyEnvironment = environment_of(settings.data, settings.env, settings.options)
         self._teacher = Teacher.load(settings.teacher)
+        try:
+            self._transitions.check_fits(self.env)
+            self._teacher.check_fits(self.env)
+        except ValueError as error:
+            raise BadArgumentsError(str(error)) from None
         self._reference = score_reference(self.env.name)
-        self._keys = jax.random.split(jax.random.key(settings.seed), settings.num_seeds)
+        # Seed i of the table is the run of `hades offline distill --seed i` where --seed is 0.
+        self._keys = jnp.stack([jax.random.key(settings.seed + index) for index in range(settings.num_seeds)])
         self._evaluator = self._make_evaluator(1)
         self._log_density: jax.Array | None = None
         self._ours: dict[str, list[SyntheticDataset]] = {}
@@ -141,11 +143,11 @@ class _Bench:
     @property
     def scale(self) -> str:
         """What the numbers are."""
-        return "D4RL-normalised scores" if self._reference else "returns"
+        return scale(self._reference)
 
     def describe(self) -> dict[str, Any]:
         """What the file says beside its rows."""
-        returns = self._score(np.asarray(self._transitions.trajectory_returns()))
+        returns = normalize(np.asarray(self._transitions.trajectory_returns()), self._reference)
         return {
             "env": self.env.name,
             "scale": self.scale,
@@ -186,27 +188,22 @@ class _Bench:
             ensemble=ensemble,
         )
 
-    def _score(self, returns: np.ndarray) -> np.ndarray:
-        return returns if self._reference is None else self._reference.normalize(returns)
-
     def _summary(self, returns: Sequence[np.ndarray]) -> dict[str, Any]:
         """Scores of seeds, whose returns are `[inits, episodes]` each."""
-        per_init = [self._score(values).mean(axis=1) for values in returns]
-        scores = np.array([values.mean() for values in per_init])
-        return tables.score(scores) | {"per_init": [values.tolist() for values in per_init]}
+        return score_seeds(returns, self._reference)
 
     def _evaluate(self, datasets: Sequence[SyntheticDataset], evaluator: DatasetEvaluator) -> dict[str, Any]:
         return self._summary([evaluator(self._fresh(index), dataset).returns for index, dataset in enumerate(datasets)])
 
     def _fresh(self, index: int) -> jax.Array:
         """Keys that no run has, the same for all methods."""
-        return jax.random.fold_in(jax.random.key(self._settings.seed), np.uint32(2**32 - 10 - index))
+        return fresh_key(self._settings.seed, index)
 
     def _make_run(self, method: ObjectiveName) -> Run[SyntheticDataset]:
         settings = dataclasses.replace(self._settings.settings, objective=method)
         if settings.needs_density and self._log_density is None:
             normalized = self._transitions.statistics(settings.min_std).apply(self._transitions.observations)
-            key = jax.random.key(self._settings.seed)
+            key = jax.random.fold_in(jax.random.key(self._settings.seed), np.uint32(2**32 - 7))
             self._log_density = estimate_log_density(key, normalized, settings.density, settings.flow)
         try:
             return offline_run(self.env, self._transitions, settings, self._teacher, log_density=self._log_density)
@@ -221,13 +218,16 @@ class _Bench:
         if self._settings.datasets is not None:
             self._settings.datasets.mkdir(parents=True, exist_ok=True)
             for index, dataset in enumerate(datasets):
-                run.describe(dataset, index).save(self._settings.datasets / f"{method}-seed{index}.npz")
+                run.describe(dataset, self._settings.seed + index).save(
+                    self._settings.datasets / f"{method}-seed{index}.npz"
+                )
         return row | self._evaluate(datasets, self._evaluator)
 
     def _random_pairs(self) -> list[SyntheticDataset]:
         settings = dataclasses.replace(self._settings.settings, objective="pbc", initialization="random")
         run = offline_run(self.env, self._transitions, settings, self._teacher)
-        states = jax.jit(jax.vmap(run.init))(self._keys)
+        data, init, _ = run.with_data
+        states = jax.jit(jax.vmap(init, in_axes=(None, 0)))(data, self._keys)
         return [run.dataset(jax.tree.map(lambda leaf: leaf[i], states)) for i in range(len(self._keys))]  # noqa: B023
 
     def _random(self) -> dict[str, Any]:
@@ -287,23 +287,24 @@ def run_seeds(
         States with a leading axis `[seeds]`; and `outer_steps`, `seconds`, `compile_seconds`,
         `seconds_per_step` (median over chunks) and `objective`, means over chunks `[chunks, seeds]`.
     """
+    data, init, step = run.with_data
 
     @jax.jit
-    def advance(states: RunState) -> tuple[RunState, dict[str, jax.Array]]:
-        def body(states: RunState, _: None) -> tuple[RunState, dict[str, jax.Array]]:
-            return jax.vmap(run.step)(states)
+    def advance(data: PyTree, states: RunState) -> tuple[RunState, Metrics]:
+        def body(states: RunState, _: None) -> tuple[RunState, Metrics]:
+            return jax.vmap(step, in_axes=(None, 0))(data, states)
 
         return jax.lax.scan(body, states, None, length=chunk)
 
-    states = jax.block_until_ready(jax.jit(jax.vmap(run.init))(keys))
+    states = jax.block_until_ready(jax.jit(jax.vmap(init, in_axes=(None, 0)))(data, keys))
     started = time.perf_counter()
-    compiled = advance.lower(states).compile()
+    compiled = advance.lower(data, states).compile()
     compile_seconds = time.perf_counter() - started
     times: list[float] = []
     objective, non_finite = [], 0
     while len(times) * chunk < num_steps and (seconds is None or sum(times) < seconds):
         started = time.perf_counter()
-        states, metrics = jax.block_until_ready(compiled(states))
+        states, metrics = jax.block_until_ready(compiled(data, states))
         times.append(time.perf_counter() - started)
         objective.append(np.asarray(jnp.mean(metrics["fitness_mean"], axis=0)).tolist())
         non_finite += int(jnp.sum(metrics["non_finite"]))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
+import numpy as np
 
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, Evaluation
@@ -17,6 +20,14 @@ SGD_MOMENTUM = 0.9
 """Momentum of SGD where the file has none."""
 
 
+@dataclass(frozen=True)
+class Score:
+    """What became of a variant: its evaluation, or how many of its policies or of their returns are not finite."""
+
+    evaluation: Evaluation | None
+    num_diverged: int = 0
+
+
 def describe(cloned: CloningSettings) -> str:
     """Such as `mlp 2x64 relu, sgd`."""
     sizes = cloned.hidden_sizes
@@ -27,6 +38,19 @@ def describe(cloned: CloningSettings) -> str:
 def references(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDataset) -> dict[str, Evaluation]:
     """Returns of the file's own inner loop: on the dataset, on zeros, and untrained."""
     return {OWN: evaluator(key, dataset), **evaluator.references(key, dataset)}
+
+
+def score(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDataset) -> Score:
+    """Trains and plays, unless a policy is no longer finite."""
+    networks = evaluator.train(key, dataset)
+    # The mode of a discrete policy that is not finite is its first action: its returns would look sound.
+    leaves = [np.asarray(leaf[0]).reshape(leaf.shape[1], -1) for leaf in jax.tree.leaves(networks)]
+    finite = np.isfinite(np.concatenate(leaves, axis=1)).all(axis=1)
+    if not finite.all():
+        return Score(None, int((~finite).sum()))
+    evaluation = evaluator.play(key, networks, dataset.normalizer())
+    finite = np.isfinite(evaluation.returns).all(axis=1)
+    return Score(evaluation) if finite.all() else Score(None, int((~finite).sum()))
 
 
 def threshold_return(own: float, threshold: float) -> float:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import numpy as np
 import tyro
 
 from experiments import launch
 from experiments.cli import BadArgumentsError
+from experiments.offline.sources import checksum, environment_of
 from experiments.pictures import draw_offline_curve
 from experiments.settings import RunSettings
 from hades.dataset import SyntheticDataset
@@ -38,12 +40,24 @@ class OfflineDistillSettings(RunSettings):
     """Teacher file, for all objectives but dbc."""
     num_generations: int = 3000
     """Outer steps of the whole run."""
+    data_checksum: Annotated[str | None, tyro.conf.Suppress] = None
+    """Of the data file, so that a run is not resumed on other data."""
+    teacher_checksum: Annotated[str | None, tyro.conf.Suppress] = None
+    """Of the teacher file, likewise."""
     settings: Annotated[OfflineSettings, tyro.conf.arg(name="")] = OfflineSettings()
     """The method."""
     loop: Annotated[LoopSettings, tyro.conf.arg(name="")] = LoopSettings(
         generations_per_call=20, evaluate_every=500, evaluation_inits=4, evaluation_episodes=5
     )
     """The host loop."""
+
+    def __post_init__(self) -> None:
+        """Refuses also a budget of environment steps, of which there are none."""
+        super().__post_init__()
+        if self.loop.max_env_steps is not None:
+            raise ValueError(
+                f"max_env_steps: expected none, as training plays in no environment, got {self.loop.max_env_steps}"
+            )
 
 
 def _preset(name: str) -> OfflineDistillSettings:
@@ -53,18 +67,23 @@ def _preset(name: str) -> OfflineDistillSettings:
 
 
 def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
-    """Fills in the environment that the data file names, and whole paths, so that any folder can go on with the run."""
+    """Fills in the environment of the data, which files they are, and whole paths, so that any folder can resume."""
     if settings.data is None:
         raise BadArgumentsError("--data: expected an HDF5 file, such as hades offline collect writes")
-    env = settings.env or d4rl.env_name(settings.data)
-    if env is None:
-        raise BadArgumentsError(f"--env: {settings.data} does not name its environment, expected one")
+    env = environment_of(settings.data, settings.env, settings.options)
     teacher = None if settings.teacher is None else settings.teacher.absolute()
-    return dataclasses.replace(settings, env=env, data=settings.data.absolute(), teacher=teacher)
+    return dataclasses.replace(
+        settings,
+        env=env.name,
+        data=settings.data.absolute(),
+        data_checksum=checksum(settings.data),
+        teacher=teacher,
+        teacher_checksum=None if teacher is None else checksum(teacher),
+    )
 
 
 def _make_run(settings: Any) -> Run[SyntheticDataset]:
-    env = settings.options.make_any(settings.env)
+    env = environment_of(settings.data, settings.env, settings.options)
     transitions = d4rl.load(settings.data)
     teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
     # Here, where the files are known by name; the run checks again.
@@ -74,14 +93,15 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
                 part.check_fits(env)
         except ValueError as error:
             raise BadArgumentsError(f"--{flag}: {path}: {error}") from None
-    return offline_run(env, transitions, settings.settings, teacher, density_key=jax.random.key(settings.seed))
+    key = jax.random.fold_in(jax.random.key(settings.seed), np.uint32(2**32 - 7))
+    return offline_run(env, transitions, settings.settings, teacher, key=key)
 
 
 COMMAND = launch.Command(
     "offline distill",
     OfflineDistillSettings,
     _preset,
-    population="inits (selection keys)",
+    population="candidates (drawn states)",
     make_run=_make_run,
     complete=_complete,
     draw=draw_offline_curve,

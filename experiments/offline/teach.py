@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-import envs
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
+from experiments.offline.sources import environment_of
+from experiments.settings import EnvironmentOptions
 from experiments.stopping import StopSignals
 from hades.evaluation import Evaluation
 from hades.offline import d4rl
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str]) -> int:
         raise BadArgumentsError(
             f"--out: {checkpoints} holds a training; go on with it by --resume, or choose another --out"
         )
+    if settings.out.exists() and not settings.resume:
+        raise BadArgumentsError(f"--out: {settings.out} exists, expected a new file, or --resume")
     data = d4rl.load(settings.data, settings.env)
     env = _environment(settings, data)
     if settings.loop.evaluate_every is not None and env is None:
@@ -117,8 +120,10 @@ def _environment(settings: TeachSettings, data: Transitions) -> Any:
     if data.env is None:
         return None
     try:
-        env = envs.make(data.env)
+        env = environment_of(settings.data, settings.env, EnvironmentOptions())
         data.check_fits(env)
+    except BadArgumentsError:
+        raise
     except ValueError as error:
         if settings.env is not None:
             raise BadArgumentsError(f"--env: {error}") from None
@@ -146,6 +151,6 @@ def _report(
             "seconds": seconds,
             "metrics": row,
             "evaluations": [entry for entry in lesson.history if "evaluation_mean" in entry],
-            "evaluation": None if last is None else tables.summary(last),
+            "evaluation": None if last is None else tables.summary(last, data.env),
         }
         print_json(result)

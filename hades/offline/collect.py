@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hades import policies
+from hades.distributions import choose
 from hades.normalization import PolicyParams
 from hades.offline.transitions import Transitions
 from hades.policies import Policy
@@ -187,7 +188,7 @@ def _make_act(env: AnyEnvironment, policy: Policy, action_selection: ActionSelec
     ) -> jax.Array:
         sample_key, noise_key, uniform_key, choice_key = jax.random.split(key, 4)
         distribution = policy.apply(params.network, params.normalizer.apply(observations))
-        actions = distribution.sample(sample_key) if action_selection == "sample" else distribution.mode()
+        actions = choose(sample_key, distribution, action_selection)
         shape = actions.shape
         actions = actions + noise * 0.5 * (high - low) * jax.random.normal(noise_key, shape)
         random = jax.random.uniform(uniform_key, shape, minval=low, maxval=high)

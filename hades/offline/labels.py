@@ -21,28 +21,34 @@ def label_states(
     teacher: Teacher | None = None,
     log_density: jax.Array | None = None,
     density_exponent: float = 0.0,
+    action_key: jax.Array | None = None,
 ) -> LabelledStates:
     """Labels all states of offline data, in chunks, once for a whole run.
 
     Args:
         transitions: The data.
         normalizer: Turns its observations into what policies see.
-        teacher: Gives actions, by their mode, and action values; None leaves these labels out.
-        log_density: log d(s) of each state, `[transitions]`; None leaves the weights of states out.
+        teacher: Gives actions and action values; None leaves these labels out.
+        log_density: log d(s) of each state, `[transitions]`; None weighs all states alike.
         density_exponent: tau of the weights d(s)^-tau.
+        action_key: Samples the teacher's actions; by their modes if None.
+
+    Raises:
+        ValueError: A log-density is NaN.
     """
     states = LabelledStates(jax.jit(normalizer.apply)(transitions.observations), transitions.actions)
     if teacher is not None:
-        actions = teacher_actions(teacher, transitions.observations)
+        actions = teacher_actions(teacher, transitions.observations, action_key)
         values = action_values(teacher, transitions.observations, actions)
         states = states.replace(  # type: ignore[attr-defined]
             teacher_actions=actions, action_values=values, mean_action_value=jnp.mean(values)
         )
+    weights = jnp.ones(transitions.num_transitions)
     if log_density is not None:
-        states = states.replace(  # type: ignore[attr-defined]
-            state_weights=density_weights(log_density, density_exponent)
-        )
-    return states
+        if bool(jnp.isnan(log_density).any()):
+            raise ValueError("log_density: expected a number for every state, got NaN for some")
+        weights = density_weights(log_density, density_exponent)
+    return states.replace(state_weights=weights)  # type: ignore[attr-defined]
 
 
 def sample_teacher(key: jax.Array, teacher: Teacher, states: LabelledStates, normalizer: Normalizer) -> LabelledStates:
@@ -54,9 +60,14 @@ def sample_teacher(key: jax.Array, teacher: Teacher, states: LabelledStates, nor
     return states.replace(teacher_actions=actions, action_values=teacher.q(observations, actions))  # type: ignore[attr-defined]
 
 
-def teacher_actions(teacher: Teacher, observations: jax.Array) -> jax.Array:
-    """The modes of pi*(. | s) at raw observations of any number, `[states, action_dim]`."""
-    return jax.jit(lambda rows: map_chunks(lambda chunk: teacher.policy(chunk).mode(), rows, _CHUNK))(observations)
+def teacher_actions(teacher: Teacher, observations: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    """Actions of pi*(. | s) at raw observations, `[states, action_dim]`: modes, or samples given a key."""
+    if key is None:
+        act = jax.jit(lambda rows: map_chunks(lambda chunk: teacher.policy(chunk).mode(), rows, _CHUNK))
+        return act(observations)
+    sample = jax.vmap(lambda observation, key: teacher.policy(observation).sample(key))
+    keys = jax.random.split(key, len(observations))
+    return jax.jit(lambda *rows: map_chunks(lambda chunk: sample(*chunk), rows, _CHUNK))(observations, keys)
 
 
 def action_values(teacher: Teacher, observations: jax.Array, actions: jax.Array) -> jax.Array:

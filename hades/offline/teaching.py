@@ -112,7 +112,12 @@ def teach(
     """
     require_positive("num_updates", num_updates)
     experience = cal_ql.prepare(transitions)
-    origin = {"settings": to_dict(cal_ql.settings), "key": _seed_words(key), "data": _fingerprint(experience)}
+    origin = {
+        "settings": to_dict(cal_ql.settings),
+        "key": _seed_words(key),
+        "data": _fingerprint(experience),
+        "action_space": str(cal_ql.action_space),
+    }
     teaching = _Teaching(key, cal_ql, experience, loop or TeachingLoop(), evaluate_teacher, origin)
     with _open(checkpoints) as folder:
         if folder and folder.latest is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import struct
 
 from hades import cloning
 from hades.cloning import BehaviourCloning
@@ -25,7 +27,7 @@ from hades.offline.teacher import Teacher
 from hades.offline.transitions import Transitions
 from hades.outer import make_outer
 from hades.recipes.shared import FIRST_STREAM, describe_run
-from hades.run import Run, RunState
+from hades.run import OnData, Run, RunState
 from hades.settings import (
     ActionSelection,
     CloningSettings,
@@ -36,8 +38,11 @@ from hades.settings import (
 )
 from hades.types import AnyEnvironment, Metrics, PyTree
 
+# Streams of keys apart from each other and from what `split` makes of the same key.
+_LABEL_STREAM, _PAIRS_STREAM = np.uint32(2**32 - 5), np.uint32(2**32 - 6)
+
 _INNER_LOOP = CloningSettings(
-    hidden_sizes=(128, 128),
+    hidden_sizes=(64, 64),
     activation="relu",
     kernel_init="lecun_normal",
     action_distribution="tanh_gaussian",
@@ -46,7 +51,7 @@ _INNER_LOOP = CloningSettings(
     learning_rate=0.05,
     num_steps=100,
 )
-_OUTER_LOOP = MetaGradientSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9, max_grad_norm=2.0)
+_OUTER_LOOP = MetaGradientSettings(optimizer="sgd", learning_rate=0.4, momentum=0.9, max_grad_norm=0.5)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class OfflineSettings:
     @property
     def needs_density(self) -> bool:
         """Whether the density of states is asked for."""
-        return self.objective.startswith("sdw")
+        return self.objective.startswith("sdw") and self.density_exponent > 0
 
 
 def dbc(env: AnyEnvironment, transitions: Transitions, **settings: Any) -> Run[SyntheticDataset]:
@@ -156,7 +161,8 @@ def paper_offline(objective: ObjectiveName = "av-pbc", **overrides: Any) -> Offl
     """Published settings (arXiv 2410.22728 and its released code): N=256, 100 inner steps, 10 x 256 states.
 
     They were run for 50,000 outer steps (hopper 20,000), DBC and PBC for 200,000 (50,000). Ours are the initialiser of
-    the networks, a log-std that does not depend on the state, and the same noise in forward and backward pass.
+    the networks (theirs is orthogonal), a log-std that does not depend on the state, the same noise in forward and
+    backward pass, and the smaller of the two critics where they take the first.
 
     Args:
         objective: Which of them.
@@ -168,6 +174,7 @@ def paper_offline(objective: ObjectiveName = "av-pbc", **overrides: Any) -> Offl
         num_states=2560,
         objective_actions="sample",
         cloning=dataclasses.replace(_INNER_LOOP, hidden_sizes=(256, 256, 256), loss="sampled_mse", learning_rate=0.1),
+        meta_gradient=MetaGradientSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9, max_grad_norm=2.0),
     )
     return dataclasses.replace(settings, **overrides)
 
@@ -179,7 +186,7 @@ def offline_run(
     teacher: Teacher | None = None,
     *,
     log_density: jax.Array | None = None,
-    density_key: jax.Array | None = None,
+    key: jax.Array | None = None,
 ) -> Run[SyntheticDataset]:
     """A distillation of offline data with given settings.
 
@@ -189,22 +196,31 @@ def offline_run(
         settings: Settings.
         teacher: Near-expert policy and action values, for all objectives but DBC.
         log_density: log d(s) of each transition's state, `[transitions]`; estimated here where SDW needs it.
-        density_key: Key of that estimate; `jax.random.key(0)` if None.
+        key: Key of that estimate and of sampled labels; `jax.random.key(0)` if None. No other than the run's own.
 
     Raises:
         ValueError: A setting, the data or the teacher does not suit the environment; the message names it.
     """
     _check(env, transitions, settings, teacher)
     normalizer = transitions.statistics(settings.min_std)
+    key = jax.random.key(0) if key is None else key
     if settings.needs_density and log_density is None:
-        key = jax.random.key(0) if density_key is None else density_key
         normalized = normalizer.apply(transitions.observations)
         log_density = estimate_log_density(key, normalized, settings.density, settings.flow)
-    states = label_states(transitions, normalizer, teacher, log_density, settings.density_exponent)
+    sampled = settings.objective_actions == "sample"
+    states = label_states(
+        transitions,
+        normalizer,
+        teacher,
+        log_density,
+        settings.density_exponent,
+        jax.random.fold_in(key, _LABEL_STREAM) if sampled else None,
+    )
     pair_values = None
     if teacher is not None and "highest_q" in settings.initialization:
         pair_values = action_values(teacher, transitions.observations, transitions.actions)
-    problem = _Problem(env, settings, states, normalizer, teacher, pair_values)
+    data = _Data(states, normalizer, teacher if sampled else None, pair_values)
+    problem = _Problem(env, settings, data)
 
     def dataset(state: RunState) -> SyntheticDataset:
         mean = problem.as_dataset(problem.outer.solution(state.outer))
@@ -215,26 +231,43 @@ def offline_run(
         return dataclasses.replace(dataset, metadata=metadata)
 
     def make_evaluator(num_inits: int, num_episodes: int) -> DatasetEvaluator:
-        return _Evaluator(problem, num_inits, num_episodes)
+        return _Evaluator(problem, data, num_inits, num_episodes)
 
-    return Run(env, settings, "dataset", problem.init, problem.step, dataset, describe, make_evaluator)
+    return Run(
+        env,
+        settings,
+        "dataset",
+        partial(problem.init, data),
+        partial(problem.step, data),
+        dataset,
+        describe,
+        make_evaluator,
+        on_data=OnData(data, problem.init, problem.step),
+    )
+
+
+@struct.dataclass
+class _Data:
+    """All arrays that the steps of a run look things up in.
+
+    Attributes:
+        states: All states of the data.
+        normalizer: Their statistics.
+        teacher: Where its actions are sampled anew at every step, otherwise None.
+        pair_values: q*(s, a) of the data's own actions, `[transitions]`, where the first pairs are chosen by it.
+    """
+
+    states: LabelledStates
+    normalizer: Normalizer
+    teacher: Teacher | None
+    pair_values: jax.Array | None
 
 
 class _Problem:
-    """F(D) of one objective on one set of labelled states, and the outer loop that climbs it."""
+    """F(D) of one objective, and the outer loop that climbs it."""
 
-    def __init__(
-        self,
-        env: AnyEnvironment,
-        settings: OfflineSettings,
-        states: LabelledStates,
-        normalizer: Normalizer,
-        teacher: Teacher | None,
-        pair_values: jax.Array | None,
-    ) -> None:
+    def __init__(self, env: AnyEnvironment, settings: OfflineSettings, data: _Data) -> None:
         self.env, self.settings = env, settings
-        self._pair_values = pair_values
-        self._states, self._normalizer, self._teacher = states, normalizer, teacher
         by_gradient = settings.outer == "meta-gradient"
         differentiated = by_gradient and settings.meta_gradient.rematerialize
         self.clone: BehaviourCloning = cloning.from_settings(env, settings.cloning, rematerialize=differentiated)
@@ -244,34 +277,40 @@ class _Problem:
             settings.objective_actions,
             settings.meta_gradient.window if by_gradient else None,
         )
-        shapes = jax.eval_shape(self.first, jax.random.key(0))
+        shapes = jax.eval_shape(self.first, data, jax.random.key(0))
         blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         outer = settings.meta_gradient if by_gradient else settings.evolution
         self.outer = make_outer(blank, settings.population_size, outer)
 
-    def first(self, key: jax.Array, kind: InitializationName | None = None) -> PyTree:
+    def first(self, data: _Data, key: jax.Array) -> PyTree:
         """The pairs that a run begins with."""
-        states = self._states
-        kind = kind or self.settings.initialization
-        assert states.actions is not None  # `label_states` takes them from the data
-        observations, actions = initial_pairs(
-            key, kind, states.observations, states.actions, self.settings.dataset_size, self._pair_values
-        )
+        return self._pairs(data, key, self.settings.initialization)
+
+    def random_pairs(self, data: _Data, key: jax.Array) -> SyntheticDataset:
+        """Real pairs of the data, drawn at random, with its statistics."""
+        pairs = self.as_dataset(self._pairs(data, key, "random"))
+        return dataclasses.replace(pairs, observation_mean=data.normalizer.mean, observation_std=data.normalizer.std)
+
+    def _pairs(self, data: _Data, key: jax.Array, kind: InitializationName) -> PyTree:
+        observations, actions = data.states.observations, data.states.actions
+        assert actions is not None  # `label_states` takes them from the data
+        size = self.settings.dataset_size
+        observations, actions = initial_pairs(key, kind, observations, actions, size, data.pair_values)
         return {"observations": observations, "actions": actions}
 
     def as_dataset(self, solution: PyTree) -> SyntheticDataset:
         """The pairs of one solution, or of many."""
         return SyntheticDataset(solution["observations"], actions=solution["actions"])
 
-    def init(self, key: jax.Array) -> RunState:
+    def init(self, data: _Data, key: jax.Array) -> RunState:
         search_key, solution_key = jax.random.split(jax.random.fold_in(key, FIRST_STREAM))
-        outer = self.outer.init(search_key, self.first(solution_key))
-        return RunState(key, jnp.int32(0), outer, self._normalizer)
+        outer = self.outer.init(search_key, self.first(data, solution_key))
+        return RunState(key, jnp.int32(0), outer, data.normalizer)
 
-    def step(self, state: RunState) -> tuple[RunState, Metrics]:
+    def step(self, data: _Data, state: RunState) -> tuple[RunState, Metrics]:
         search_key, fitness_key, batch_key = jax.random.split(jax.random.fold_in(state.key, state.generation), 3)
         keys = FitnessKeys.draw(fitness_key, self.settings.num_inits)
-        states = self._draw(batch_key)
+        states = self._draw(data, batch_key)
 
         def objective(population: PyTree) -> tuple[jax.Array, Metrics]:
             values = jnp.mean(self._fitness(keys, self.as_dataset(population), states), axis=1)
@@ -280,32 +319,26 @@ class _Problem:
         outer, metrics = self.outer.step(search_key, state.outer, objective)
         return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics
 
-    def _draw(self, key: jax.Array) -> LabelledStates:
+    def _draw(self, data: _Data, key: jax.Array) -> LabelledStates:
         index_key, action_key = jax.random.split(key)
-        count = self._states.observations.shape[0]
-        states = self._states.take(jax.random.randint(index_key, (self.settings.num_states,), 0, count))
-        if self.settings.objective_actions == "sample" and self._teacher is not None:
-            return sample_teacher(action_key, self._teacher, states, self._normalizer)
-        return states
-
-    def random_pairs(self, key: jax.Array) -> SyntheticDataset:
-        """Real pairs of the data, drawn at random, with its statistics."""
-        pairs = self.as_dataset(self.first(key, "random"))
-        return dataclasses.replace(pairs, observation_mean=self._normalizer.mean, observation_std=self._normalizer.std)
+        count = data.states.observations.shape[0]
+        states = data.states.take(jax.random.randint(index_key, (self.settings.num_states,), 0, count))
+        return states if data.teacher is None else sample_teacher(action_key, data.teacher, states, data.normalizer)
 
 
 class _Evaluator(DatasetEvaluator):
     """Fresh-key evaluation whose references also have random real pairs."""
 
-    def __init__(self, problem: _Problem, num_inits: int, num_episodes: int) -> None:
+    def __init__(self, problem: _Problem, data: _Data, num_inits: int, num_episodes: int) -> None:
         super().__init__(
             problem.env, problem.clone, num_inits, num_episodes, action_selection=problem.settings.action_selection
         )
-        self._random_pairs: Callable[[jax.Array], SyntheticDataset] = jax.jit(problem.random_pairs)
+        self._random_pairs = partial(jax.jit(problem.random_pairs), data)
 
     def references(self, key: jax.Array, dataset: SyntheticDataset) -> dict[str, Evaluation]:
-        """Those of `DatasetEvaluator`, and as many random real pairs of the data."""
-        return {"random real pairs": self(key, self._random_pairs(key)), **super().references(key, dataset)}
+        """Those of `DatasetEvaluator`, and as many random real pairs of the data, one draw of them."""
+        pairs = self._random_pairs(jax.random.fold_in(key, _PAIRS_STREAM))
+        return {"random real pairs": self(key, pairs), **super().references(key, dataset)}
 
 
 def _check(env: AnyEnvironment, transitions: Transitions, settings: OfflineSettings, teacher: Teacher | None) -> None:

@@ -71,6 +71,8 @@ class PPOSettings(PlaySettings):
         for name in ("entropy_coefficient", "value_coefficient"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)}")
+        if self.network.action_distribution != "gaussian":
+            raise ValueError(f"action_distribution: PPO needs gaussian, got {self.network.action_distribution}")
         if self.env_steps % self.num_minibatches:
             raise ValueError(
                 f"num_minibatches: expected a divisor of num_envs * num_steps = {self.env_steps}, "

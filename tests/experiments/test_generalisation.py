@@ -17,9 +17,8 @@ import pytest
 
 import envs
 from experiments.bench import generalisation_report as report
-from experiments.bench.generalisation import score
 from experiments.bench.grid import Grid, architecture, distinct, make_panels, optimisers
-from experiments.bench.variants import OWN, UNTRAINED, ZERO, threshold_return
+from experiments.bench.variants import OWN, UNTRAINED, ZERO, Score, score, threshold_return
 from experiments.pictures.generalisation import generalisation_figure
 from hades import cloning, recipes
 from hades.dataset import SyntheticDataset
@@ -149,7 +148,7 @@ def test_policies_that_diverge_are_found_before_they_play(dataset_file: Path) ->
     wild = dataclasses.replace(OWN_LOOP, optimizer="sgd", learning_rate=1e38, momentum=0.9)
     evaluator = dataset_evaluator(env, dataset, 2, 3, cloning.from_settings(env, wild))
     found = score(key, evaluator, dataset)
-    assert found == report.Score(None, 2)
+    assert found == Score(None, 2)
     # The returns of such policies alone do not tell.
     assert np.isfinite(evaluator(key, dataset).returns).all()
     sound = score(key, evaluator.with_inner_loop(cloning.from_settings(env, OWN_LOOP)), dataset)
@@ -166,7 +165,7 @@ def test_diverged_cells_are_misses_and_drawn_as_such(dataset_file: Path) -> None
     cells = distinct(own, panels)
     assert len(cells) == 7 and cells[0] == own
     evaluations = [Evaluation(np.full((2, 2), value), np.ones((2, 2), int)) for value in (10.0, 9.0, 8.9, 12.0)]
-    found = [report.Score(evaluation) for evaluation in evaluations] + [report.Score(None, 1)] * 3
+    found = [Score(evaluation) for evaluation in evaluations] + [Score(None, 1)] * 3
     anchors = dict(zip((OWN, ZERO, UNTRAINED), evaluations, strict=False))
     file = report.entry(dataset_file, dataset, anchors, 9.0, panels, dict(zip(cells, found, strict=True)))
     assert (file["num_reaching"], file["num_diverged"], file["fraction"]) == (3, 3, 3 / 7)

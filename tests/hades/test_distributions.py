@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hades.distributions import Categorical, DiagonalGaussian, Uniform
+from hades.distributions import Categorical, DiagonalGaussian, TanhGaussian, Uniform, choose
 
 LOGITS = jnp.array([[0.0, 1.0, -2.0], [3.0, 3.5, 0.0]])
 MEAN, LOG_STD = jnp.array([[0.5, -1.0], [2.0, 0.0]]), jnp.array([0.3, -0.7])
@@ -80,3 +80,46 @@ def test_entropy_of_an_impossible_action_is_zero_and_has_a_gradient():
     value, gradient = jax.value_and_grad(entropy)(0.0)
     np.testing.assert_allclose(value, math.log(2), rtol=1e-6)
     np.testing.assert_allclose(gradient, 0.0, atol=1e-6)
+
+
+BOUNDS = jnp.array([-2.0, 0.0]), jnp.array([2.0, 0.5])
+
+
+def test_tanh_gaussian_density_integrates_to_one_within_its_bounds():
+    low, high = 0.5, 3.0
+    squashed = TanhGaussian(jnp.array([0.4]), jnp.array([-0.5]), jnp.array([low]), jnp.array([high]))
+    # Midpoints, as the density at the bounds themselves is that of an infinite action.
+    grid = low + (high - low) * (np.arange(20_000) + 0.5) / 20_000
+    density = np.exp(np.asarray(squashed.log_prob(jnp.asarray(grid, jnp.float32)[:, None]), np.float64))
+    np.testing.assert_allclose(density.sum() * (high - low) / 20_000, 1.0, rtol=1e-4)
+
+
+def test_tanh_gaussian_samples_stay_inside_and_have_its_quantiles():
+    squashed = TanhGaussian(MEAN, LOG_STD, *BOUNDS)
+    samples = np.asarray(jax.vmap(squashed.sample)(jax.random.split(jax.random.key(0), 20_000)))
+    assert (samples >= BOUNDS[0]).all()
+    assert (samples <= BOUNDS[1]).all()
+    # tanh keeps order, so that the mode, the squashed mean, is the median.
+    np.testing.assert_allclose((samples < squashed.mode()).mean(axis=0), 0.5, atol=0.02)
+    centre, scale = 0.5 * (BOUNDS[0] + BOUNDS[1]), 0.5 * (BOUNDS[1] - BOUNDS[0])
+    upper = centre + scale * jnp.tanh(MEAN + jnp.exp(LOG_STD))
+    np.testing.assert_allclose((samples < upper).mean(axis=0), 0.8413, atol=0.02)
+
+
+def test_tanh_gaussian_density_of_its_own_samples_needs_no_inverse():
+    squashed = TanhGaussian(MEAN, LOG_STD, *BOUNDS)
+    actions, log_probs = squashed.sample_with_log_prob(jax.random.key(0))
+    np.testing.assert_allclose(log_probs, squashed.log_prob(actions), rtol=1e-3)
+    # So far out that float32 rounds tanh to 1.
+    far = TanhGaussian(jnp.array([20.0]), jnp.array([0.0]))
+    actions, log_probs = far.sample_with_log_prob(jax.random.key(0))
+    inner = 20.0 + float(jax.random.normal(jax.random.key(0), (1,))[0])
+    expected = -0.5 * ((inner - 20) ** 2 + math.log(2 * math.pi)) - (2 * math.log(2) - 2 * inner)
+    assert float(actions[0]) == 1.0
+    np.testing.assert_allclose(float(log_probs), expected, rtol=1e-5)
+
+
+def test_choosing_is_sampling_or_the_mode():
+    normal, key = DiagonalGaussian(MEAN, LOG_STD), jax.random.key(3)
+    np.testing.assert_array_equal(choose(key, normal, "mode"), MEAN)
+    np.testing.assert_array_equal(choose(key, normal, "sample"), normal.sample(key))

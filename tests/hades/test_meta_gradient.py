@@ -110,7 +110,7 @@ def reverse_pass_by_hand(pairs, states, kernel, bias):
         kernel, bias = kernel - LEARNING_RATE * momentum_kernel, bias - LEARNING_RATE * momentum_bias
     s = states.observations
     acted = np.tanh(s @ kernel + bias)
-    outer = -2 / len(s) * (acted - states.teacher_actions) * (1 - acted**2)
+    outer = -2 / acted.size * (acted - states.teacher_actions) * (1 - acted**2)
     kernel_bar, bias_bar = s.T @ outer, outer.sum(axis=0)
     momentum_kernel_bar, momentum_bias_bar = 0.0, 0.0
     x_bar, y_bar = np.zeros_like(x), np.zeros_like(y)

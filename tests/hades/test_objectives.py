@@ -16,14 +16,14 @@ STATES = LabelledStates(
     state_weights=np.array([0.25, 1.75], np.float32),
     mean_action_value=np.float32(25.0),
 )
-# By hand: squared distances to the data are 1 and 1, to the teacher 1 and 4; weights are 0.02 q.
+# By hand: mean squared differences to the data are 1/2 and 1/2, to the teacher 1/2 and 2; weights are 0.02 q.
 EXPECTED = {
-    "dbc": [-1.0, -1.0],
-    "pbc": [-1.0, -4.0],
-    "av-pbc": [-2.0, 4.0],
-    "sdw-pbc": [-0.25, -7.0],
-    "sdw-av-pbc": [-0.5, 7.0],
-    "pbc-mean-weight": [-0.5, -2.0],
+    "dbc": [-0.5, -0.5],
+    "pbc": [-0.5, -2.0],
+    "av-pbc": [-1.0, 2.0],
+    "sdw-pbc": [-0.125, -3.5],
+    "sdw-av-pbc": [-0.25, 3.5],
+    "pbc-mean-weight": [-0.25, -1.0],
 }
 
 
@@ -33,8 +33,8 @@ def test_values_are_those_of_the_formulas(name):
 
 
 def test_weights_of_states_compose_with_any_objective():
-    np.testing.assert_allclose(sdw(dbc)(ACTIONS, STATES), [-0.25, -1.75])
-    np.testing.assert_allclose(sdw(sdw(pbc))(ACTIONS, STATES), [-0.0625, -12.25])
+    np.testing.assert_allclose(sdw(dbc)(ACTIONS, STATES), [-0.125, -0.875])
+    np.testing.assert_allclose(sdw(sdw(pbc))(ACTIONS, STATES), [-0.03125, -6.125])
 
 
 @pytest.mark.parametrize(

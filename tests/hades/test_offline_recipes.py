@@ -67,8 +67,8 @@ def test_distilled_pairs_train_what_random_pairs_do_not(settings):
     assert set(references) == {"random real pairs", "zero dataset", "untrained policy"}
     # Answering zero expects -1/6 a step and four steps; random pairs teach noise.
     distilled = result.evaluator(key, result.dataset).mean
-    assert distilled > -0.3
-    assert distilled > 0.5 * max(evaluation.mean for evaluation in references.values())
+    assert distilled > -0.4
+    assert distilled > 0.7 * max(evaluation.mean for evaluation in references.values())
     assert result.history[-1]["fitness_mean"] > result.history[0]["fitness_mean"]
 
 
@@ -162,4 +162,5 @@ def test_published_settings_are_those_of_the_paper():
     assert (settings.cloning.optimizer, settings.cloning.learning_rate) == ("sgd", 0.1)
     outer = settings.meta_gradient
     assert (outer.optimizer, outer.learning_rate, outer.momentum, outer.max_grad_norm) == ("sgd", 0.1, 0.9, 2.0)
-    assert settings.objective_actions == "sample"
+    assert (settings.objective_actions, settings.cloning.loss) == ("sample", "sampled_mse")
+    assert (settings.cloning.activation, settings.cloning.action_distribution) == ("relu", "tanh_gaussian")

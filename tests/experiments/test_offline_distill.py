@@ -149,7 +149,7 @@ def test_the_same_files_by_another_path_are_no_contradiction(
         (("--objective", "pbc"), "--objective: the run in {run} has av-pbc, got pbc; choose another --out"),
         (("--data", "nameless.hdf5"), "--data: the run in {run} has {files}/data.hdf5, got {files}/nameless.hdf5"),
         (("--teacher", "other.npz"), "--teacher: the run in {run} has {files}/teacher.npz, got {files}/other.npz"),
-        (("--meta-gradient.learning-rate", "0.5"), "--meta-gradient.learning-rate: the run in {run} has 0.1, got 0.5"),
+        (("--meta-gradient.learning-rate", "0.5"), "--meta-gradient.learning-rate: the run in {run} has 0.4, got 0.5"),
         (("--flow.num-layers", "9"), "--flow.num-layers: the run in {run} has"),
         (("--num-generations", "2"), "--num-generations: the run in {run} has done 4, got 2"),
     ],
@@ -189,7 +189,7 @@ def test_paper_preset_has_the_published_settings_and_flags_override_it(files: Pa
     assert (settings.num_generations, settings.settings.num_states) == (50_000, 2560)
     assert settings.settings.cloning.hidden_sizes == (256, 256, 256)
     assert (settings.settings.objective, settings.settings.dataset_size) == ("sdw-av-pbc", 16)
-    assert settings.out == Path("runs/paper-sdw-av-pbc-seed0")
+    assert settings.out == Path("runs/diagnostic-target-paper-sdw-av-pbc-seed0")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from hades.settings import require_positive, to_dict
 from hades.types import Continuous
 
 _OBSERVATION_DIM, _ACTION_DIM, _TRANSITIONS = 11, 3, 20_000
+_ACTION_VALUE = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,7 @@ def random_transitions() -> Transitions:
 
 
 def random_teacher() -> Teacher:
-    """A teacher of the published size with random weights."""
+    """A teacher of the published size with random weights, and action values near those of the published ones."""
 
     def layers(key: jax.Array, sizes: Sequence[int]) -> tuple[tuple[jax.Array, jax.Array], ...]:
         shapes = list(itertools.pairwise(sizes))
@@ -155,8 +156,10 @@ def random_teacher() -> Teacher:
 
     keys = jax.random.split(jax.random.key(1), 3)
     inputs = _OBSERVATION_DIM + _ACTION_DIM
+    value = jnp.full(1, _ACTION_VALUE)
     actor = layers(keys[0], (_OBSERVATION_DIM, 256, 256, 256, 2 * _ACTION_DIM))
     first, second = (layers(key, (inputs, 256, 256, 1)) for key in keys[1:])
+    first, second = ((*critic[:-1], (critic[-1][0], value)) for critic in (first, second))
     ones, bounds = jnp.ones(_OBSERVATION_DIM), jnp.ones(_ACTION_DIM)
     return Teacher(actor, (first, second), 0 * ones, ones, jnp.ones(()), jnp.zeros(()), -bounds, bounds)
 

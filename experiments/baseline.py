@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments import launch
-from experiments.cli import BadArgumentsError, usage
+from experiments.cli import choose_name
 from experiments.presets import neuroevolution_preset, ppo_preset
 from experiments.settings import NeuroevolutionCommandSettings, PPOCommandSettings
 
@@ -25,10 +25,5 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         BadArgumentsError: There is no baseline of that name.
     """
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(usage("hades baseline NAME", _SUMMARIES))
-        return 0
-    if not arguments or arguments[0] not in COMMANDS:
-        found = f", got {arguments[0]!r}" if arguments else ""
-        raise BadArgumentsError(f"expected the name of a baseline, one of {', '.join(COMMANDS)}{found}")
-    return launch.launch(COMMANDS[arguments[0]], arguments[1:])
+    name = choose_name("hades baseline", "a baseline", _SUMMARIES, arguments)
+    return 0 if name is None else launch.launch(COMMANDS[name], arguments[1:])

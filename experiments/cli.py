@@ -93,6 +93,27 @@ def _say(sentence: str, code: int) -> int:
     return code
 
 
+def choose_name(command: str, kind: str, summaries: Mapping[str, str], arguments: Sequence[str]) -> str | None:
+    """The name that follows a command; None where help was asked for, which is printed.
+
+    Args:
+        command: What stands before the name, such as `"hades offline"`.
+        kind: What the names are of, with its article, for messages.
+        summaries: The names, and what each is.
+        arguments: Those behind the command.
+
+    Raises:
+        BadArgumentsError: There is none of that name.
+    """
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(usage(f"{command} NAME", summaries))
+        return None
+    if not arguments or arguments[0] not in summaries:
+        found = f", got {arguments[0]!r}" if arguments else ""
+        raise BadArgumentsError(f"expected the name of {kind}, one of {', '.join(summaries)}{found}")
+    return arguments[0]
+
+
 def usage(command: str, summaries: Mapping[str, str]) -> str:
     """What a command prints as help where a name is to follow it: the names, and what each is."""
     width = max(map(len, summaries)) + 2

@@ -116,10 +116,7 @@ class BehaviourCloning:
         Returns:
             The parameters after `num_steps` steps, and nothing else: the optimiser's state stays inside.
         """
-        step = self._make_step(key, dataset)
-        body = jax.checkpoint(step, prevent_cse=False) if self.rematerialize else step
-        (params, _), _ = jax.lax.scan(body, (params, self.optimizer.init(params)), jnp.arange(self.num_steps))
-        return params
+        return self._scan(key, (params, self.optimizer.init(params)), dataset, jnp.arange(self.num_steps))
 
     def fit_window(self, key: jax.Array, params: PyTree, dataset: SyntheticDataset, window: int) -> PyTree:
         """Trains to a random step, and lets gradients flow through the last `window` steps before it alone.
@@ -145,9 +142,13 @@ class BehaviourCloning:
         before = self._make_step(key, jax.lax.stop_gradient(dataset))
         carry = params, self.optimizer.init(params)
         carry = jax.lax.fori_loop(0, first, lambda index, carry: before(carry, index)[0], jax.lax.stop_gradient(carry))
+        return self._scan(key, carry, dataset, first + jnp.arange(window))
+
+    def _scan(self, key: jax.Array, carry: _Carry, dataset: SyntheticDataset, indices: jax.Array) -> PyTree:
+        """The parameters after the steps of these indices, from a carry on."""
         step = self._make_step(key, dataset)
         body = jax.checkpoint(step, prevent_cse=False) if self.rematerialize else step
-        (params, _), _ = jax.lax.scan(body, carry, first + jnp.arange(window))
+        (params, _), _ = jax.lax.scan(body, carry, indices)
         return params
 
     def _make_step(self, key: jax.Array, dataset: SyntheticDataset) -> Callable[[_Carry, jax.Array], _Carried]:
@@ -240,9 +241,12 @@ def make_optimizer(settings: CloningSettings) -> optax.GradientTransformation:
         adamw = partial(optax.adamw, weight_decay=settings.weight_decay)
         build = {"adam": optax.adam, "adamw": adamw}[settings.optimizer]
         optimizer = build(settings.learning_rate, eps=settings.adam_eps, eps_root=_ADAM_EPS_ROOT)
-    if settings.max_grad_norm is None:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(settings.max_grad_norm), optimizer)
+    return clip_gradients(optimizer, settings.max_grad_norm)
+
+
+def clip_gradients(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:
+    """The optimiser behind clipping of the gradient's global norm; None leaves gradients as they are."""
+    return optimizer if max_norm is None else optax.chain(optax.clip_by_global_norm(max_norm), optimizer)
 
 
 def default_loss(dataset: SyntheticDataset) -> LossFunction:

@@ -84,10 +84,7 @@ def make_host_rollout(
         shape = (*batch, group_size)
         simulator = env.simulate(np.broadcast_to(np.asarray(seeds), shape).ravel())
         returns, lengths = np.zeros(simulator.alive.shape), np.zeros(simulator.alive.shape, np.int32)
-        statistics = None
-        if normalizer.kind == "running":
-            empty = RunningStatistics.empty(env.observation_shape)
-            statistics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
+        statistics = _empty_statistics(normalizer, env, batch)
         time = 0
         while simulator.alive.any():
             alive = simulator.alive.copy()
@@ -102,6 +99,13 @@ def make_host_rollout(
         return Episodes(returns.reshape(final), lengths.reshape(final), statistics)  # type: ignore[arg-type]
 
     return rollout
+
+
+def _empty_statistics(normalizer: Normalizer, env: HostEnvironment, batch: tuple[int, ...]) -> RunningStatistics | None:
+    if normalizer.kind != "running":
+        return None
+    empty = RunningStatistics.empty(env.observation_shape)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
 
 
 def _make_act_all(

@@ -176,6 +176,16 @@ def joint_cloning(cloning: CloningSettings) -> CloningSettings:
     return replace(cloning, num_steps=max(cloning.num_steps, _JOINT_STEPS))
 
 
+def _check_joint_cloning(cloning: CloningSettings) -> None:
+    if cloning.policy == "cnn":
+        raise ValueError("cloning.policy: expected mlp or residual_mlp, as merged observations are flat, got cnn")
+    if cloning.action_distribution != "gaussian":
+        raise ValueError(
+            f"cloning.action_distribution: expected gaussian, as tasks have bounds of their own, "
+            f"got {cloning.action_distribution}"
+        )
+
+
 def merge(
     datasets: Sequence[SyntheticDataset],
     cloning: CloningSettings | None = None,
@@ -219,13 +229,7 @@ def merge(
     loss: CloningLoss = "cross_entropy" if discrete else "gaussian_nll"
     cloning = joint_cloning(tasks[0].metadata.cloning) if cloning is None else cloning
     cloning = replace(cloning, loss=cloning.loss or loss)
-    if cloning.policy == "cnn":
-        raise ValueError("cloning.policy: expected mlp or residual_mlp, as merged observations are flat, got cnn")
-    if cloning.action_distribution != "gaussian":
-        raise ValueError(
-            f"cloning.action_distribution: expected gaussian, as tasks have bounds of their own, "
-            f"got {cloning.action_distribution}"
-        )
+    _check_joint_cloning(cloning)
     metadata = DatasetMetadata(
         env=NAME,
         env_options=to_dict(_Options(shared_places, task_one_hot, tasks)),

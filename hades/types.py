@@ -76,8 +76,27 @@ class Step(NamedTuple):
     truncated: jax.Array
 
 
+class _Simulated(Protocol):
+    """What every environment says of itself, simulated in JAX or outside of it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def action_space(self) -> ActionSpace: ...
+
+    @property
+    def max_steps(self) -> int: ...
+
+
 @runtime_checkable
-class Environment(Protocol):
+class Environment(_Simulated, Protocol):
     """A simulator of single episodes, as pure functions of explicit keys; `jax.vmap` makes it parallel.
 
     An environment never resets itself: what it returns after `terminated` or `truncated` is undefined but
@@ -90,21 +109,6 @@ class Environment(Protocol):
         action_space: `Discrete` or `Continuous`.
         max_steps: Steps after which an episode is truncated.
     """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def options(self) -> Mapping[str, Any]: ...  # noqa: D102
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]: ...  # noqa: D102
-
-    @property
-    def action_space(self) -> ActionSpace: ...  # noqa: D102
-
-    @property
-    def max_steps(self) -> int: ...  # noqa: D102
 
     def reset(self, key: jax.Array) -> tuple[PyTree, jax.Array]:
         """Begins an episode.
@@ -173,7 +177,7 @@ class HostSimulator(Protocol):
 
 
 @runtime_checkable
-class HostEnvironment(Protocol):
+class HostEnvironment(_Simulated, Protocol):
     """A simulator outside of JAX, such as real MuJoCo: it can be played in, but neither jitted nor vmapped.
 
     Attributes:
@@ -183,21 +187,6 @@ class HostEnvironment(Protocol):
         action_space: As of `Environment`.
         max_steps: As of `Environment`.
     """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-    @property
-    def options(self) -> Mapping[str, Any]: ...  # noqa: D102
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]: ...  # noqa: D102
-
-    @property
-    def action_space(self) -> ActionSpace: ...  # noqa: D102
-
-    @property
-    def max_steps(self) -> int: ...  # noqa: D102
 
     def simulate(self, seeds: np.ndarray) -> HostSimulator:
         """Begins one episode for each seed.

@@ -236,14 +236,9 @@ def make_clone(
     def apply(layers: Layers, observations: jax.Array) -> Distribution:
         return dataclasses.replace(frame, actor=layers).policy(observations)
 
-    def squared_error(distribution: Distribution, pairs: SyntheticDataset) -> jax.Array:
-        return jnp.mean(jnp.sum(jnp.square(distribution.mode() - jnp.asarray(pairs.actions)), axis=-1))
-
     policy = Policy(init, apply)
     optimizer = optax.adam(settings.cloning_learning_rate)
-    train = jax.jit(
-        behaviour_cloning(policy, optimizer, settings.num_updates, squared_error, settings.cal_ql.batch_size)
-    )
+    train = jax.jit(behaviour_cloning(policy, optimizer, settings.num_updates, "mse", settings.cal_ql.batch_size))
     pairs = SyntheticDataset(experience.observations, actions=experience.actions)
 
     def clone(key: jax.Array) -> tuple[Policy, PyTree]:

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -214,7 +215,7 @@ class _Bench:
     def _distil(self, method: ObjectiveName) -> dict[str, Any]:
         run = self._make_run(method)
         states, row = run_seeds(run, self._keys, self._settings.num_steps, self._settings.seconds)
-        datasets = [run.dataset(jax.tree.map(lambda leaf: leaf[i], states)) for i in range(len(self._keys))]  # noqa: B023
+        datasets = _datasets(run, states)
         self._ours[method] = datasets
         if self._settings.datasets is not None:
             self._settings.datasets.mkdir(parents=True, exist_ok=True)
@@ -224,18 +225,19 @@ class _Bench:
                 )
         return row | self._evaluate(datasets, self._evaluator)
 
+    @cached_property
     def _random_pairs(self) -> list[SyntheticDataset]:
-        settings = dataclasses.replace(self._settings.settings, objective="pbc", initialization="random")
-        run = offline_run(self.env, self._transitions, settings, self._teacher)
+        # Pairs of any objective; this one labels no states.
+        settings = dataclasses.replace(self._settings.settings, objective="dbc", initialization="random")
+        run = offline_run(self.env, self._transitions, settings)
         data, init, _ = run.with_data
-        states = jax.jit(jax.vmap(init, in_axes=(None, 0)))(data, self._keys)
-        return [run.dataset(jax.tree.map(lambda leaf: leaf[i], states)) for i in range(len(self._keys))]  # noqa: B023
+        return _datasets(run, jax.jit(jax.vmap(init, in_axes=(None, 0)))(data, self._keys))
 
     def _random(self) -> dict[str, Any]:
-        return self._evaluate(self._random_pairs(), self._evaluator)
+        return self._evaluate(self._random_pairs, self._evaluator)
 
     def _zero(self) -> dict[str, Any]:
-        return self._evaluate([zero_dataset(dataset) for dataset in self._random_pairs()], self._evaluator)
+        return self._evaluate([zero_dataset(dataset) for dataset in self._random_pairs], self._evaluator)
 
     def _untrained(self) -> dict[str, Any]:
         normalizer = self._transitions.statistics(self._settings.settings.min_std)
@@ -270,6 +272,11 @@ class _Bench:
         params = PolicyParams(self._teacher)
         played = evaluate(self._fresh(0), self.env, PLAYER, params, episodes * len(self._keys), "mode")
         return self._summary(np.split(played.returns, len(self._keys), axis=1))
+
+
+def _datasets(run: Run[SyntheticDataset], states: RunState) -> list[SyntheticDataset]:
+    """The dataset of each seed of states `[seeds]`."""
+    return [run.dataset(jax.tree.map(lambda leaf: leaf[index], states)) for index in range(len(states.generation))]  # noqa: B023
 
 
 def run_seeds(

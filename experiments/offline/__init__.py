@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from experiments.cli import BadArgumentsError, usage
+from experiments.cli import choose_name
 
 _SUMMARIES = {
     "collect": "collect an offline dataset with teachers, policies, noise and random actions",
@@ -20,10 +20,5 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         BadArgumentsError: There is no command of that name.
     """
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(usage("hades offline NAME", _SUMMARIES))
-        return 0
-    if not arguments or arguments[0] not in _SUMMARIES:
-        found = f", got {arguments[0]!r}" if arguments else ""
-        raise BadArgumentsError(f"expected the name of a command, one of {', '.join(_SUMMARIES)}{found}")
-    return int(importlib.import_module(f"experiments.offline.{arguments[0]}").main(arguments[1:]))
+    name = choose_name("hades offline", "a command", _SUMMARIES, arguments)
+    return 0 if name is None else int(importlib.import_module(f"experiments.offline.{name}").main(arguments[1:]))

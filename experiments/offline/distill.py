@@ -14,7 +14,7 @@ import tyro
 
 from experiments import launch
 from experiments.cli import BadArgumentsError
-from experiments.offline.sources import checksum, environment_of
+from experiments.offline.sources import checksum, environment_name, environment_of
 from experiments.pictures import draw_offline_curve
 from experiments.settings import RunSettings
 from hades.dataset import SyntheticDataset
@@ -70,11 +70,10 @@ def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
     """Fills in the environment of the data, which files they are, and whole paths, so that any folder can resume."""
     if settings.data is None:
         raise BadArgumentsError("--data: expected an HDF5 file, such as hades offline collect writes")
-    env = environment_of(settings.data, settings.env, settings.options)
     teacher = None if settings.teacher is None else settings.teacher.absolute()
     return dataclasses.replace(
         settings,
-        env=env.name,
+        env=environment_name(settings.data, settings.env),
         data=settings.data.absolute(),
         data_checksum=checksum(settings.data),
         teacher=teacher,

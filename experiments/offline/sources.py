@@ -14,6 +14,21 @@ from hades.types import AnyEnvironment
 _BLOCK = 1 << 20
 
 
+def environment_name(data: Path, name: str | None) -> str:
+    """What `--env` names, or the environment that a data file names.
+
+    Raises:
+        BadArgumentsError: Neither names one.
+        OfflineDataError: There is no such file, or it is not HDF5.
+    """
+    # Read also where a name is given: a file that is none is told before anything else.
+    own = d4rl.env_name(data)
+    name = name or own
+    if name is None:
+        raise BadArgumentsError(f"--env: {data} does not name its environment, expected one")
+    return name
+
+
 def environment_of(data: Path, name: str | None, options: EnvironmentOptions) -> AnyEnvironment:
     """The environment of a data file, made the way it was for collecting, or the one that flags name.
 
@@ -26,12 +41,10 @@ def environment_of(data: Path, name: str | None, options: EnvironmentOptions) ->
         BadArgumentsError: Neither names an environment, or there is none of that name and options.
         OfflineDataError: There is no such file, or it is not HDF5.
     """
-    own = d4rl.env_name(data)
-    if name is None and own is None:
-        raise BadArgumentsError(f"--env: {data} does not name its environment, expected one")
-    kept = d4rl.load_attributes(data).get("env_options") if name in (None, own) else None
+    name = environment_name(data, name)
+    kept = d4rl.load_attributes(data).get("env_options") if name == d4rl.env_name(data) else None
     try:
-        return envs.make(name or str(own), **{**(kept or {}), **options.given()})
+        return envs.make(name, **{**(kept or {}), **options.given()})
     except (TypeError, ValueError) as error:
         raise BadArgumentsError(f"--env: {error}") from None
 

@@ -112,13 +112,7 @@ def teach(
     """
     require_positive("num_updates", num_updates)
     experience = cal_ql.prepare(transitions)
-    origin = {
-        "settings": to_dict(cal_ql.settings),
-        "key": _seed_words(key),
-        "data": _fingerprint(experience),
-        "action_space": str(cal_ql.action_space),
-    }
-    teaching = _Teaching(key, cal_ql, experience, loop or TeachingLoop(), evaluate_teacher, origin)
+    teaching = _Teaching(key, cal_ql, experience, loop or TeachingLoop(), evaluate_teacher)
     with _open(checkpoints) as folder:
         if folder and folder.latest is not None:
             teaching.resume(folder)
@@ -156,10 +150,16 @@ class _Teaching:
     experience: Experience
     loop: TeachingLoop
     evaluate_teacher: EvaluateTeacher | None
-    origin: dict[str, Any]
     history: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        # What training that goes on must share with the one that began.
+        self.origin = {
+            "settings": to_dict(self.cal_ql.settings),
+            "key": _seed_words(self.key),
+            "data": _fingerprint(self.experience),
+            "action_space": str(self.cal_ql.action_space),
+        }
         self.state = jax.jit(self.cal_ql.init)(self.key, self.experience)
         self._updates = jax.jit(self.cal_ql.updates, static_argnums=2)
         self._compiled: set[int] = set()

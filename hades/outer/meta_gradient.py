@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from hades.cloning import clip_gradients
 from hades.outer.evolution import Objective, summarize
 from hades.settings import MetaGradientSettings
 from hades.types import Metrics, PyTree
@@ -95,6 +96,4 @@ def make_outer_optimizer(settings: MetaGradientSettings) -> optax.GradientTransf
         optimizer = optax.sgd(settings.learning_rate, momentum=settings.momentum or None)
     else:
         optimizer = {"adam": optax.adam, "adamw": optax.adamw}[settings.optimizer](settings.learning_rate)
-    if settings.max_grad_norm is None:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(settings.max_grad_norm), optimizer)
+    return clip_gradients(optimizer, settings.max_grad_norm)

@@ -202,25 +202,7 @@ def offline_run(
         ValueError: A setting, the data or the teacher does not suit the environment; the message names it.
     """
     _check(env, transitions, settings, teacher)
-    normalizer = transitions.statistics(settings.min_std)
-    key = jax.random.key(0) if key is None else key
-    if settings.needs_density and log_density is None:
-        normalized = normalizer.apply(transitions.observations)
-        log_density = estimate_log_density(key, normalized, settings.density, settings.flow)
-    sampled = settings.objective_actions == "sample"
-    states = label_states(
-        transitions,
-        normalizer,
-        teacher,
-        log_density,
-        settings.density_exponent,
-        jax.random.fold_in(key, _LABEL_STREAM) if sampled else None,
-    )
-    _check_action_values(settings, states)
-    pair_values = None
-    if teacher is not None and "highest_q" in settings.initialization:
-        pair_values = action_values(teacher, transitions.observations, transitions.actions)
-    data = _Data(states, normalizer, teacher if sampled else None, pair_values)
+    data = _prepare(jax.random.key(0) if key is None else key, transitions, settings, teacher, log_density)
     problem = _Problem(env, settings, data)
 
     def dataset(state: RunState) -> SyntheticDataset:
@@ -262,6 +244,34 @@ class _Data:
     normalizer: Normalizer
     teacher: Teacher | None
     pair_values: jax.Array | None
+
+
+def _prepare(
+    key: jax.Array,
+    transitions: Transitions,
+    settings: OfflineSettings,
+    teacher: Teacher | None,
+    log_density: jax.Array | None,
+) -> _Data:
+    """Labels the states once for the whole run."""
+    normalizer = transitions.statistics(settings.min_std)
+    if settings.needs_density and log_density is None:
+        normalized = normalizer.apply(transitions.observations)
+        log_density = estimate_log_density(key, normalized, settings.density, settings.flow)
+    sampled = settings.objective_actions == "sample"
+    states = label_states(
+        transitions,
+        normalizer,
+        teacher,
+        log_density,
+        settings.density_exponent,
+        jax.random.fold_in(key, _LABEL_STREAM) if sampled else None,
+    )
+    _check_action_values(settings, states)
+    pair_values = None
+    if teacher is not None and "highest_q" in settings.initialization:
+        pair_values = action_values(teacher, transitions.observations, transitions.actions)
+    return _Data(states, normalizer, teacher if sampled else None, pair_values)
 
 
 class _Problem:

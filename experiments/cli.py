@@ -20,13 +20,15 @@ class _Verb:
 
 
 _VERBS = {
-    "distill": _Verb("experiments.distill", "evolve a few state-action pairs that train a policy"),
-    "baseline": _Verb("experiments.baseline", "neuroevolution or PPO, to compare with"),
-    "merge": _Verb("experiments.merge", "merge dataset files into one that trains a policy for all their tasks"),
-    "train": _Verb("experiments.train", "train a policy of any architecture on a dataset file"),
-    "evaluate": _Verb("experiments.evaluate", "score a dataset, run or policy file on fresh keys"),
-    "info": _Verb("experiments.info", "tell what a dataset file or run directory holds"),
-    "offline": _Verb("experiments.offline", "collect data, teach a teacher, and distil without a simulator"),
+    "distill": _Verb("experiments.commands.distill", "evolve a few state-action pairs that train a policy"),
+    "baseline": _Verb("experiments.commands.baseline", "neuroevolution or PPO, to compare with"),
+    "merge": _Verb(
+        "experiments.commands.merge", "merge dataset files into one that trains a policy for all their tasks"
+    ),
+    "train": _Verb("experiments.commands.train", "train a policy of any architecture on a dataset file"),
+    "evaluate": _Verb("experiments.commands.evaluate", "score a dataset, run or policy file on fresh keys"),
+    "info": _Verb("experiments.commands.info", "tell what a dataset file or run directory holds"),
+    "offline": _Verb("experiments.commands.offline", "collect data, teach a teacher, and distil without a simulator"),
     "bench": _Verb("experiments.bench", "measure speed, memory and generalisation"),
 }
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hades.run_directory import RunDirectory
+from hades._run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

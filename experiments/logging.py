@@ -9,10 +9,10 @@ from typing import Any
 
 from experiments.cli import BadArgumentsError
 from experiments.settings import RunSettings
+from hades._run_directory import RunDirectory
+from hades._serialization import to_dict
 from hades.distillation import Callback
 from hades.run import RunState
-from hades.run_directory import RunDirectory
-from hades.settings import to_dict
 
 
 def check_extras(settings: RunSettings) -> None:

@@ -15,17 +15,15 @@ from experiments.settings import (
     PPOCommandSettings,
 )
 from hades import recipes
+from hades.distillation import LoopSettings
+from hades.inner.cloning import CloningSettings
+from hades.outer.evolution import EvolutionSettings
+from hades.policies import NetworkSettings
+from hades.recipes.hades import HadesSettings
+from hades.recipes.neuroevolution import NeuroevolutionSettings
+from hades.recipes.population import PopulationSettings
 from hades.rl import ppo
 from hades.rl.settings import PPOSettings
-from hades.settings import (
-    CloningSettings,
-    EvolutionSettings,
-    HadesSettings,
-    LoopSettings,
-    NetworkSettings,
-    NeuroevolutionSettings,
-    PopulationSettings,
-)
 
 T = TypeVar("T")
 

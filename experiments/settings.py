@@ -9,8 +9,11 @@ from typing import Annotated, Any
 import tyro
 
 import envs
+from hades._validation import require_positive
+from hades.distillation import LoopSettings
+from hades.recipes.hades import HadesSettings
+from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.rl.settings import PPOSettings
-from hades.settings import HadesSettings, LoopSettings, NeuroevolutionSettings, require_positive
 from hades.types import AnyEnvironment, Environment, require_pure
 
 _Flat = tyro.conf.arg(name="")

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hades.evaluation import Evaluation
-from hades.multitask import NAME
-from hades.multitask_evaluation import TaskScores
+from hades.multitask.evaluation import TaskScores
+from hades.multitask.merging import NAME
 from hades.offline.scores import score_reference
 from hades.statistics import bootstrap_interval, interquartile_mean
 

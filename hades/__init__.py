@@ -1,26 +1,26 @@
 """Behaviour distillation in JAX: a few synthetic state-action pairs that train a policy of any architecture."""
 
 from hades import (
-    cloning,
     distributions,
     fitness,
+    inner,
     multitask,
     normalization,
     objectives,
     offline,
+    outer,
     policies,
     recipes,
     rl,
-    rollout,
-    settings,
+    rollouts,
     sharding,
     statistics,
 )
 from hades._version import __version__
-from hades.cloning import BehaviourCloning, behaviour_cloning
 from hades.dataset import DatasetError, SyntheticDataset
 from hades.distillation import Result, distill, train
 from hades.evaluation import Evaluation, evaluate, evaluate_dataset
+from hades.inner.cloning import BehaviourCloning, behaviour_cloning
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
@@ -45,21 +45,21 @@ __all__ = [
     "TrainedPolicy",
     "__version__",
     "behaviour_cloning",
-    "cloning",
     "distill",
     "distributions",
     "evaluate",
     "evaluate_dataset",
     "fitness",
+    "inner",
     "multitask",
     "normalization",
     "objectives",
     "offline",
+    "outer",
     "policies",
     "recipes",
     "rl",
-    "rollout",
-    "settings",
+    "rollouts",
     "sharding",
     "statistics",
     "train",

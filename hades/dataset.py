@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hades._npz import read_arrays, write_arrays
+from hades.inner.cloning import CloningSettings
 from hades.metadata import DatasetMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer
-from hades.npz import read_arrays, write_arrays
-from hades.settings import CloningSettings
 
 _PROBABILITY_TOLERANCE = 1e-3
 

@@ -13,15 +13,49 @@ from typing import Any, Generic
 import jax
 import numpy as np
 
-from hades.checkpointing import Checkpoints
+from hades._checkpointing import Checkpoints
+from hades._progress import ProgressReport
+from hades._run_directory import RunDirectory
+from hades._serialization import to_dict
+from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
 from hades.policy_file import TrainedPolicy
-from hades.progress import ProgressReport
 from hades.run import OUTCOMES, Evaluator, Outcome, OutcomeKind, Run, RunState
-from hades.run_directory import RunDirectory
-from hades.settings import LoopSettings, to_dict
 from hades.types import Metrics, PyTree
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How often the host loop looks at a run, and how long it may take; not what a generation computes."""
+
+    generations_per_call: int = 10
+    """Generations of one compiled call; progress, logs and interrupts come between calls."""
+    evaluate_every: int = 50
+    """Generations between evaluations on fresh keys, rounded to whole calls."""
+    evaluation_inits: int = 8
+    """Fresh policies of such an evaluation of a dataset."""
+    evaluation_episodes: int = 4
+    """Episodes of each of them; a baseline's policy plays as many as all of them together."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints; there is always one at the end."""
+    max_env_steps: int | None = None
+    """Environment steps after which the run ends, at the end of a compiled call; none is no such limit."""
+    max_seconds: float | None = None
+    """Seconds, compilation and evaluation counted in, after which the run ends likewise; none is no such limit."""
+    keep_snapshots: bool = False
+    """Keeps what every evaluation on fresh keys scored, and the beginning, in the run directory's snapshots/."""
+
+    def __post_init__(self) -> None:
+        """Refuses counts and limits that are not positive."""
+        for name in ("generations_per_call", "evaluate_every", "evaluation_inits", "evaluation_episodes"):
+            require_positive(name, getattr(self, name))
+        for name in ("max_env_steps", "max_seconds"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError(f"checkpoint_seconds: expected a number of at least 0, got {self.checkpoint_seconds}")
+
 
 Row = dict[str, Any]
 Callback = Callable[[RunState, Row], None]

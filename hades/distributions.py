@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.settings import ActionSelection
+ActionSelection = Literal["sample", "mode"]
 
 
 class Distribution(Protocol):

@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hades import cloning, policies
-from hades.cloning import BehaviourCloning
+from hades import policies
 from hades.dataset import SyntheticDataset
+from hades.distributions import ActionSelection
 from hades.fitness import FitnessKeys, clone_inits, init_networks
-from hades.host_rollout import compiled_rollout
+from hades.inner import cloning
+from hades.inner.cloning import BehaviourCloning
 from hades.metadata import DatasetMetadata, EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
-from hades.settings import ActionSelection
+from hades.rollouts.host import compiled_rollout
 from hades.statistics import bootstrap_interval
 from hades.types import AnyEnvironment, PyTree
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.cloning import BehaviourCloning
 from hades.dataset import SyntheticDataset
+from hades.inner.cloning import BehaviourCloning
 from hades.normalization import Normalizer
-from hades.rollout import Rollout
+from hades.rollouts.first_episode import Rollout
 from hades.types import PyTree
 
 

@@ -14,8 +14,12 @@ import jax
 import numpy as np
 from flax.core import FrozenDict
 
+from hades._serialization import from_dict, to_dict
+from hades._validation import require_positive
 from hades._version import __version__
-from hades.settings import ActionSelection, CloningSettings, Normalization, from_dict, require_positive, to_dict
+from hades.distributions import ActionSelection
+from hades.inner.cloning import CloningSettings
+from hades.normalization import Normalization
 
 FORMAT = 1
 """Version of the file format that this package writes and reads."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.settings import Normalization
+Normalization = Literal["none", "fixed", "running"]
 
 # The published Brax runs normalise by sqrt(variance + 1e-8) and count the prior (mean 0, variance 1) as 1e-4 samples.
 _VARIANCE_EPSILON = 1e-8

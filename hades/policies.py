@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hades._validation import require_positive
 from hades.distributions import Categorical, Deterministic, DiagonalGaussian, Distribution, TanhGaussian, Uniform
-from hades.settings import ActionDistribution, Activation, KernelInit, NetworkSettings, require_positive
 from hades.types import ActionSpace, Discrete, PyTree
+
+PolicyName = Literal["mlp", "residual_mlp", "cnn"]
+Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
+KernelInit = Literal["orthogonal", "lecun_normal", "he_normal", "glorot_uniform"]
+ActionDistribution = Literal["gaussian", "tanh_gaussian"]
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Architecture of a policy."""
+
+    policy: PolicyName = "mlp"
+    """Architecture of the policy."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers (of the dense layers behind the convolution, for cnn)."""
+    activation: Activation = "tanh"
+    """Nonlinearity of the hidden layers."""
+    kernel_init: KernelInit = "orthogonal"
+    """Initialiser of the weights."""
+    action_distribution: ActionDistribution = "gaussian"
+    """Of continuous actions: gaussian, or tanh_gaussian, which stays inside of the environment's bounds."""
+
+    def __post_init__(self) -> None:
+        """Refuses widths that are not positive."""
+        for size in self.hidden_sizes:
+            require_positive("hidden_sizes", size)
 
 
 class Spaces(Protocol):

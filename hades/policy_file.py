@@ -11,9 +11,9 @@ import numpy as np
 from flax import struct
 
 from hades import policies
+from hades._npz import read_arrays, write_arrays
 from hades.metadata import DatasetMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer, PolicyParams
-from hades.npz import read_arrays, write_arrays
 from hades.policies import NamedSpaces, Policy
 
 _PREFIX = "params/"

@@ -30,7 +30,8 @@ def small_run() -> Run:
     """HaDES-R on a task whose right answer is shown at every step; a generation takes a millisecond."""
     import hades
     from envs.diagnostic import Match
-    from hades.settings import CloningSettings, EvolutionSettings
+    from hades.inner.cloning import CloningSettings
+    from hades.outer.evolution import EvolutionSettings
 
     return hades.recipes.hades_r(
         Match(num_actions=3, max_steps=8),

@@ -15,8 +15,8 @@ import tyro
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.results import deliver, provenance
-from experiments.bench.variants import (
+from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.variants import (
     ADAM_LEARNING_RATE,
     OWN,
     SGD_LEARNING_RATE,
@@ -26,13 +26,15 @@ from experiments.bench.variants import (
     threshold_return,
 )
 from experiments.cli import BadArgumentsError
+from experiments.inputs import load_dataset, make_environment
 from experiments.settings import EvaluationSettings
-from experiments.sources import load_dataset, make_environment
-from hades import cloning
+from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation, dataset_evaluator
+from hades.inner import cloning
+from hades.inner.cloning import CloningSettings
 from hades.metadata import DatasetMetadata
-from hades.settings import Activation, CloningSettings, require_positive
+from hades.policies import Activation
 from hades.types import AnyEnvironment
 
 HIDDEN_SIZES: tuple[tuple[int, ...], ...] = ((32,), (64, 64), (128, 128, 128))

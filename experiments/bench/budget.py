@@ -13,11 +13,11 @@ import numpy as np
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.results import deliver, provenance
-from experiments.bench.runs import Job, parse_seeds, run_all
+from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.runs import Job, parse_seeds, run_all
 from experiments.pictures.budget import draw_budget
-from hades.files import write_atomically
-from hades.settings import require_positive
+from hades._files import write_atomically
+from hades._validation import require_positive
 
 _HEADER = ("pairs", "last dataset", "95 % interval", "best dataset", "95 % interval", "zero dataset")
 _OUTCOMES = ("last dataset", "best dataset")

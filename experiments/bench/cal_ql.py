@@ -20,22 +20,23 @@ import tyro
 import envs
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.results import deliver, provenance
-from experiments.bench.runs import parse_seeds
+from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.runs import parse_seeds
 from experiments.cli import BadArgumentsError
 from hades import policies, recipes
-from hades.cloning import behaviour_cloning
+from hades._serialization import to_dict
+from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.distributions import Distribution
 from hades.evaluation import Evaluation, evaluate
+from hades.inner.cloning import behaviour_cloning
 from hades.normalization import Normalizer, PolicyParams
 from hades.offline.cal_ql import CalQL, CalQLSettings, make_cal_ql
 from hades.offline.teacher import PLAYER, Layers
 from hades.offline.teaching import TeachingLoop, teach
 from hades.offline.transitions import Transitions
 from hades.policies import Policy
-from hades.rl.collection import begin, make_collect
-from hades.settings import require_positive, to_dict
+from hades.rollouts.auto_reset import begin, make_collect
 from hades.statistics import bootstrap_interval
 from hades.types import Continuous, Environment, PyTree, require_pure
 

@@ -17,18 +17,18 @@ from typing import Any, cast
 
 import jax
 
-from experiments import launch, tables
+from experiments import running, tables
 from experiments.arguments import parse
-from experiments.baseline import COMMANDS
-from experiments.bench.measuring import compile_step
-from experiments.bench.memory import measure_apart, peak_bytes
-from experiments.bench.results import deliver, provenance
-from experiments.bench.runs import METHODS, Method, method_flags
-from experiments.distill import COMMAND
-from hades import cloning
+from experiments.bench._lib.measuring import compile_step
+from experiments.bench._lib.memory import measure_apart, peak_bytes
+from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.runs import METHODS, Method, method_flags
+from experiments.commands.baseline import COMMANDS
+from experiments.commands.distill import COMMAND
+from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
+from hades.inner import cloning
 from hades.run import Run
-from hades.settings import require_positive
 
 _BUDGET = 10**6
 _REPEATS = 20
@@ -93,8 +93,8 @@ def measure(method: Method, env: str, generations: int, flags: Sequence[str]) ->
     """
     first, *rest = method_flags(method, env, _BUDGET)
     command = COMMAND if first == "distill" else COMMANDS[rest.pop(0)]
-    settings: Any = launch.resolve(command, [*rest, *flags])
-    run = launch.build(settings, command)
+    settings: Any = running.resolve(command, [*rest, *flags])
+    run = running.build(settings, command)
     imports = peak_bytes()
     state = jax.block_until_ready(jax.jit(run.init)(jax.random.key(settings.seed)))
     step, compile_seconds = compile_step(run.step, state)

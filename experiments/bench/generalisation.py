@@ -15,21 +15,22 @@ import numpy as np
 import tyro
 
 from experiments.arguments import parse
-from experiments.bench import generalisation_report as report
-from experiments.bench.grid import Grid, Panel, architecture, distinct, make_panels
-from experiments.bench.results import deliver, provenance, write
-from experiments.bench.variants import OWN, Score, describe, references, score, threshold_return
+from experiments.bench._lib import generalisation_report as report
+from experiments.bench._lib.grid import Grid, Panel, architecture, distinct, make_panels
+from experiments.bench._lib.results import deliver, provenance, write
+from experiments.bench._lib.variants import OWN, Score, describe, references, score, threshold_return
 from experiments.cli import BadArgumentsError
+from experiments.inputs import check_dataset_fits, load_dataset, make_environment
 from experiments.pictures.canvas import write_figure
 from experiments.pictures.generalisation import generalisation_figure
 from experiments.settings import EvaluationSettings
-from experiments.sources import check_dataset_fits, load_dataset, make_environment
-from hades import cloning
+from hades._files import write_atomically
+from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, dataset_evaluator
-from hades.files import write_atomically
+from hades.inner import cloning
+from hades.inner.cloning import CloningSettings
 from hades.metadata import DatasetMetadata
-from hades.settings import CloningSettings, require_positive
 from hades.types import AnyEnvironment
 
 _SUFFIXES = (".png", ".pdf", ".svg")

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.cases import CASES, Case
-from experiments.bench.measuring import FORMULATIONS, measure_case
-from experiments.bench.memory import peak_memory
-from experiments.bench.results import deliver, provenance
-from hades.settings import require_positive, to_dict
+from experiments.bench._lib.cases import CASES, Case
+from experiments.bench._lib.measuring import FORMULATIONS, measure_case
+from experiments.bench._lib.memory import peak_memory
+from experiments.bench._lib.results import deliver, provenance
+from hades._serialization import to_dict
+from hades._validation import require_positive
 
 _MEBIBYTE = 2**20
 _TIMES = ("case", *FORMULATIONS, "faster", "less CPU", "asked", "fitness differs by")

@@ -19,13 +19,14 @@ import tyro
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.measuring import compile_step, compiled_bytes
-from experiments.bench.memory import measure_apart, peak_bytes
-from experiments.bench.results import deliver, provenance
-from experiments.bench.seeds import refuse_mapped_orthogonal
+from experiments.bench._lib.measuring import compile_step, compiled_bytes
+from experiments.bench._lib.memory import measure_apart, peak_bytes
+from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.seeds import refuse_mapped_orthogonal
+from hades._serialization import to_dict
+from hades._validation import require_positive
 from hades.offline import Teacher, Transitions
 from hades.recipes.offline import OfflineSettings, offline_run, paper_offline
-from hades.settings import require_positive, to_dict
 from hades.types import Continuous
 
 _OBSERVATION_DIM, _ACTION_DIM, _TRANSITIONS = 11, 3, 20_000

@@ -14,13 +14,13 @@ import numpy as np
 import envs
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.results import deliver, provenance
-from experiments.bench.runs import METHODS, Job, Method, parse_seeds, run_all
+from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.runs import METHODS, Job, Method, parse_seeds, run_all
 from experiments.cli import BadArgumentsError
 from experiments.curves import Curve
 from experiments.pictures.comparison import draw_comparison
-from hades.files import write_atomically
-from hades.settings import require_positive
+from hades._files import write_atomically
+from hades._validation import require_positive
 from hades.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
 
 _HEADER = ("method", "at equal steps", "95 % interval", "at equal time", "95 % interval", "seconds", "steps/s")

@@ -17,24 +17,26 @@ import tyro
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.memory import peak_bytes
-from experiments.bench.results import deliver, provenance
-from experiments.bench.seeds import fresh_key, normalize, refuse_mapped_orthogonal, scale, score_seeds
+from experiments.bench._lib.memory import peak_bytes
+from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.seeds import fresh_key, normalize, refuse_mapped_orthogonal, scale, score_seeds
 from experiments.cli import BadArgumentsError
-from experiments.offline.sources import environment_of
+from experiments.commands.offline.data_files import environment_of
 from experiments.settings import EnvironmentOptions
-from hades import cloning
+from hades._serialization import to_dict
+from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, evaluate, zero_dataset
+from hades.inner import cloning
+from hades.inner.cloning import CloningSettings
 from hades.normalization import PolicyParams
-from hades.objectives import ObjectiveName
+from hades.objectives.states import ObjectiveName
 from hades.offline import Teacher, Transitions, d4rl
 from hades.offline.density import estimate_log_density
 from hades.offline.scores import score_reference
 from hades.offline.teacher import PLAYER
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.run import Run, RunState
-from hades.settings import CloningSettings, require_positive, to_dict
 from hades.types import AnyEnvironment, Metrics, PyTree
 
 METHODS: tuple[ObjectiveName, ...] = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")

@@ -16,17 +16,17 @@ import numpy as np
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.results import deliver, provenance
-from experiments.bench.runs import parse_seeds
+from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.runs import parse_seeds
 from experiments.cli import BadArgumentsError
 from experiments.curves import Curve
 from experiments.pictures.comparison import draw_comparison
 from experiments.presets import ppo_preset
 from experiments.settings import PPOCommandSettings
 from hades import recipes
+from hades._validation import require_positive
 from hades.evaluation import Evaluation
 from hades.run import Run, RunState
-from hades.settings import require_positive
 
 _HEADER = ("seed", "return", "95 % interval", "untrained policy")
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.results import deliver, provenance
+from experiments.bench._lib.results import deliver, provenance
 from experiments.cli import BadArgumentsError
 from experiments.presets import preset
-from hades.settings import require_positive
+from hades._validation import require_positive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,15 @@ import numpy as np
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.results import deliver, provenance
+from experiments.bench._lib.results import deliver, provenance
 from experiments.cli import BadArgumentsError
 from experiments.presets import preset
 from experiments.settings import DistillSettings
 from hades import recipes
+from hades._validation import require_positive
 from hades.distillation import Result, distill
 from hades.evaluation import zero_dataset
 from hades.run import Run
-from hades.settings import require_positive
 
 
 @dataclass(frozen=True, kw_only=True)

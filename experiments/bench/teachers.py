@@ -14,14 +14,14 @@ import jax
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.results import deliver, provenance
+from experiments.bench._lib.results import deliver, provenance
 from experiments.cli import BadArgumentsError
-from experiments.sources import make_named
+from experiments.inputs import make_named
+from hades._validation import require_positive
 from hades.evaluation import evaluate
 from hades.normalization import PolicyParams
 from hades.offline.scores import score_reference
 from hades.offline.teacher import PLAYER, Teacher
-from hades.settings import require_positive
 
 _ENVIRONMENTS = {"halfcheetah": "HalfCheetah", "hopper": "Hopper", "walker2d": "Walker2d"}
 

@@ -16,19 +16,22 @@ import tyro
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench.grid import architecture, optimisers
-from experiments.bench.results import deliver, provenance, write
-from experiments.bench.seeds import fresh_key, scale, score_seeds
-from experiments.bench.variants import OWN, UNTRAINED, ZERO, Score, describe, score
+from experiments.bench._lib.grid import architecture, optimisers
+from experiments.bench._lib.results import deliver, provenance, write
+from experiments.bench._lib.seeds import fresh_key, scale, score_seeds
+from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, Score, describe, score
 from experiments.cli import BadArgumentsError
+from experiments.inputs import check_dataset_fits, load_dataset, make_environment
 from experiments.settings import EvaluationSettings
-from experiments.sources import check_dataset_fits, load_dataset, make_environment
-from hades import cloning
+from hades._serialization import to_dict
+from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, dataset_evaluator, zero_dataset
-from hades.multitask import is_merged
+from hades.inner import cloning
+from hades.inner.cloning import CloningSettings
+from hades.multitask.merging import is_merged
 from hades.offline.scores import score_reference
-from hades.settings import CloningSettings, PolicyName, require_positive, to_dict
+from hades.policies import PolicyName
 
 TableName = Literal["architectures", "optimisers", "ensembles"]
 TABLES: tuple[TableName, ...] = get_args(TableName)

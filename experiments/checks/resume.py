@@ -23,9 +23,9 @@ from typing import Any
 
 from experiments import tables
 from experiments.arguments import parse, print_json
+from hades._run_directory import RunDirectory
+from hades._validation import require_positive
 from hades.dataset import DatasetError, SyntheticDataset
-from hades.run_directory import RunDirectory
-from hades.settings import require_positive
 
 _LAST_TRIAL_KILLS = 4
 

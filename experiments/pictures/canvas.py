@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from hades.files import write_atomically
+from hades._files import write_atomically
 
 DPI = 130
 INK = "#222222"

@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.bench.variants import OWN, UNTRAINED, ZERO
+from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO
 from experiments.pictures.canvas import (
     FAINT,
     INK,

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hades import policies
-from hades.distributions import choose
+from hades._validation import require_positive
+from hades.distributions import ActionSelection, choose
 from hades.normalization import PolicyParams
 from hades.offline.transitions import Transitions
 from hades.policies import Policy
-from hades.settings import ActionSelection, require_positive
 from hades.types import AnyEnvironment, Continuous, Environment, HostEnvironment, PyTree
 
 NUM_ENVS = 64

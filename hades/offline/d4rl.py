@@ -27,7 +27,7 @@ import h5py
 import jax
 import numpy as np
 
-from hades.files import write_atomically
+from hades._files import write_atomically
 from hades.offline.transitions import FLOAT_KEYS, OfflineDataError, Transitions, check_arrays
 
 KEYS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hades.settings import require_positive
+from hades._validation import require_positive
 
 LogDensity: TypeAlias = Callable[[jax.Array], jax.Array]
 """`log_density(states)`: natural logarithm of the density, `[states, *observation_shape]` to `[states]`; pure."""

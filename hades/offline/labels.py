@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from hades.fitness import map_chunks
 from hades.normalization import Normalizer
-from hades.objectives import LabelledStates
+from hades.objectives.states import LabelledStates
 from hades.offline.density import density_weights
 from hades.offline.teacher import Teacher
 from hades.offline.transitions import Transitions

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hades._npz import read_arrays, write_arrays
 from hades.distributions import TanhGaussian
-from hades.npz import read_arrays, write_arrays
 from hades.policies import NamedSpaces, Policy
 from hades.types import Continuous
 

@@ -13,14 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from hades.checkpointing import Checkpoints
+from hades._checkpointing import Checkpoints
+from hades._progress import ProgressReport
+from hades._serialization import to_dict
+from hades._validation import require_positive
 from hades.evaluation import Evaluation, evaluate
 from hades.normalization import Normalizer, PolicyParams
 from hades.offline.cal_ql import CalQL, CalQLState, Experience
 from hades.offline.teacher import PLAYER, Teacher
 from hades.offline.transitions import Transitions
-from hades.progress import ProgressReport
-from hades.settings import require_positive, to_dict
 from hades.types import AnyEnvironment
 
 Row = dict[str, Any]

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hades._validation import require_positive
 from hades.normalization import Normalizer
 from hades.policies import NamedSpaces
-from hades.settings import require_positive
 from hades.types import Continuous
 
 FLOAT_KEYS = ("observations", "actions", "rewards", "next_observations")

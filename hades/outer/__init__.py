@@ -6,10 +6,9 @@ from typing import Any, Protocol
 
 import jax
 
-from hades.outer.evolution import Evolution, Objective
-from hades.outer.meta_gradient import MetaGradient
+from hades.outer.evolution import Evolution, EvolutionSettings, Objective
+from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
 from hades.outer.regenerated import RegeneratedEvolution
-from hades.settings import EvolutionSettings, MetaGradientSettings
 from hades.types import Metrics, PyTree
 
 

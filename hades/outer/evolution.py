@@ -5,15 +5,55 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hades.settings import EvolutionSettings, FitnessShaping
+from hades._validation import require_positive
 from hades.types import Metrics, PyTree
+
+FitnessShaping = Literal["raw", "centered_rank", "z_score"]
+Perturbations = Literal["stored", "regenerated", "low_rank"]
+
+
+@dataclass(frozen=True)
+class EvolutionSettings:
+    """How an evolution strategy moves a solution: the outer loop."""
+
+    strategy: str = "Open_ES"
+    """Name of a distribution-based strategy of evosax: Open_ES, SNES, Sep_CMA_ES, PGPE, ..."""
+    sigma: float = 0.1
+    """Standard deviation of the search distribution, at the start where the strategy adapts it."""
+    learning_rate: float = 0.05
+    """Step size of the outer optimiser, for strategies that take one."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Outer optimiser, for strategies that take one."""
+    adam_b1: float = 0.9
+    """Decay of adam's first moment."""
+    fitness_shaping: FitnessShaping | None = None
+    """How returns become weights; none is the strategy's own way."""
+    temperature: float | None = None
+    """Recombination weights softmax(-20 sigmoid(temperature * rank)); none is the strategy's own weights."""
+    perturbations: Perturbations = "stored"
+    """stored keeps the whole population in memory; regenerated draws it from its keys, chunk by chunk, twice; low_rank
+    does so with matrices of low rank. The last two know Open_ES and SNES."""
+    rank: int = 4
+    """Rank of low_rank perturbations."""
+
+    def __post_init__(self) -> None:
+        """Refuses a sigma, learning rate or temperature that is not positive."""
+        require_positive("sigma", self.sigma)
+        require_positive("learning_rate", self.learning_rate)
+        if not 0 <= self.adam_b1 < 1:
+            raise ValueError(f"adam_b1: expected a number in [0, 1), got {self.adam_b1}")
+        require_positive("rank", self.rank)
+        if self.temperature is not None:
+            require_positive("temperature", self.temperature)
+
 
 Objective: TypeAlias = Callable[[PyTree], tuple[jax.Array, Metrics]]
 """Maps candidates, `[candidates]` in front of each leaf, to values `[candidates]`, higher is better, and to what else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -9,10 +10,38 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hades.cloning import clip_gradients
+from hades._validation import require_positive
+from hades.inner.cloning import clip_gradients
+from hades.optimizers import OptimizerName
 from hades.outer.evolution import Objective, summarize
-from hades.settings import MetaGradientSettings
 from hades.types import Metrics, PyTree
+
+
+@dataclass(frozen=True)
+class MetaGradientSettings:
+    """How gradients through the inner loop move a solution: the other outer loop."""
+
+    optimizer: OptimizerName = "adam"
+    """Outer optimiser."""
+    learning_rate: float = 0.01
+    """Step size of the outer optimiser."""
+    momentum: float = 0.9
+    """Momentum of sgd."""
+    max_grad_norm: float | None = 2.0
+    """Largest global norm of the gradient; none leaves it as it is."""
+    window: int | None = None
+    """Inner steps before a random one that gradients flow through (RaT-BPTT); none is all of them, to the last."""
+    rematerialize: bool = True
+    """Whether inner steps are computed again rather than stored for the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        """Refuses rates and windows that are not positive."""
+        require_positive("learning_rate", self.learning_rate)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}")
+        for name in ("max_grad_norm", "window"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
 
 
 @struct.dataclass

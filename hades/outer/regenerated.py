@@ -11,8 +11,14 @@ import optax
 from flax import struct
 
 from hades.fitness import map_chunks, pad_rows
-from hades.outer.evolution import EvolutionState, Objective, build_strategy, strategy_params, summarize
-from hades.settings import EvolutionSettings
+from hades.outer.evolution import (
+    EvolutionSettings,
+    EvolutionState,
+    Objective,
+    build_strategy,
+    strategy_params,
+    summarize,
+)
 from hades.types import Metrics, PyTree
 
 _STRATEGIES = ("Open_ES", "SNES")

@@ -12,30 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hades import cloning
-from hades.cloning import BehaviourCloning
+from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
+from hades.distributions import ActionSelection
 from hades.evaluation import DatasetEvaluator, Evaluation
 from hades.fitness import FitnessKeys
+from hades.inner import cloning
+from hades.inner.cloning import BehaviourCloning, CloningSettings
 from hades.metadata import EvaluationSummary
-from hades.normalization import Normalizer
-from hades.objectives import OBJECTIVES, LabelledStates, ObjectiveName, make_offline_fitness
+from hades.normalization import Normalization, Normalizer
+from hades.objectives.states import OBJECTIVES, LabelledStates, ObjectiveName, make_offline_fitness
 from hades.offline.density import DensityName, FlowSettings, estimate_log_density
 from hades.offline.initialization import InitializationName, initial_pairs
 from hades.offline.labels import action_values, label_states, sample_teacher
 from hades.offline.teacher import Teacher
 from hades.offline.transitions import Transitions
 from hades.outer import make_outer
-from hades.recipes.shared import FIRST_STREAM, describe_run
+from hades.outer.evolution import EvolutionSettings
+from hades.outer.meta_gradient import MetaGradientSettings
+from hades.recipes._shared import FIRST_STREAM, describe_run
 from hades.run import OnData, Run, RunState
-from hades.settings import (
-    ActionSelection,
-    CloningSettings,
-    EvolutionSettings,
-    MetaGradientSettings,
-    Normalization,
-    require_positive,
-)
 from hades.types import AnyEnvironment, Metrics, PyTree
 
 # Streams of keys apart from each other and from what `split` makes of the same key.

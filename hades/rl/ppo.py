@@ -18,9 +18,9 @@ from hades.normalization import Normalizer, PolicyParams, RunningStatistics
 from hades.outer.evolution import replace_non_finite
 from hades.policies import Policy, ValueNetwork
 from hades.rl.advantages import discounted_returns, generalized_advantages
-from hades.rl.collection import Collect, Episodes, Transitions, begin, make_collect
 from hades.rl.losses import Batch, ppo_loss
 from hades.rl.settings import PPOSettings, brax, cartpole, minatar
+from hades.rollouts.auto_reset import Collect, Episodes, Transitions, begin, make_collect
 from hades.types import Environment, Metrics, PyTree
 
 __all__ = [

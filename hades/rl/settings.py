@@ -7,7 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from hades.settings import NetworkSettings, Normalization, PlaySettings, require_positive
+from hades._validation import require_positive
+from hades.normalization import Normalization
+from hades.policies import NetworkSettings
+from hades.rollouts.settings import PlaySettings
 
 
 @dataclass(frozen=True)

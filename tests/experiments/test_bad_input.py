@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hades import distillation
-from hades.checkpointing import Checkpoints
+from hades._checkpointing import Checkpoints
 from hades.dataset import SyntheticDataset
 from tests.experiments.command import TINY, Outcome
 from tests.hades.malformed import MALFORMED_FILES, MalformedFile, valid_arrays, valid_metadata, write_file

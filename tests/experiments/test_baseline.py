@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import pytest
 
-from experiments import launch
-from experiments.baseline import COMMANDS
+from experiments import running
+from experiments.commands.baseline import COMMANDS
 from experiments.presets import neuroevolution_preset_names, ppo_preset_names
 from hades import recipes
 from tests.experiments.command import CONTRACT_FILES, TINY_LOOP, Outcome, exit_code
@@ -93,7 +93,7 @@ def test_preset_parses_and_builds_its_run(
     method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings: Any = launch.resolve(COMMANDS[method], ["--preset", name])
+    settings: Any = running.resolve(COMMANDS[method], ["--preset", name])
     assert settings.settings == COMMANDS[method].preset(name).settings  # type: ignore[attr-defined]
     if settings.env.startswith("gymnax/"):
         run = recipes.from_settings(settings.options.make(settings.env), settings.settings)

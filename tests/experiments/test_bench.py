@@ -14,13 +14,16 @@ import pytest
 
 import envs
 from experiments import bench, cli
-from experiments.bench import architectures, generation, measuring, memory, straightforward, variants
-from experiments.bench.cases import CASES, Case
+from experiments.bench import architectures, generation
+from experiments.bench._lib import measuring, memory, straightforward, variants
+from experiments.bench._lib.cases import CASES, Case
 from experiments.cli import BadArgumentsError
 from hades import recipes
 from hades.dataset import SyntheticDataset
+from hades.inner.cloning import CloningSettings
+from hades.outer.evolution import EvolutionSettings
+from hades.recipes.hades import HadesSettings
 from hades.run import RunState
-from hades.settings import CloningSettings, EvolutionSettings, HadesSettings
 
 SETTINGS = HadesSettings(
     dataset_size=2,

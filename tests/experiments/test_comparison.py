@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import launch
-from experiments.baseline import COMMANDS
-from experiments.bench import ppo, runs
+from experiments import running
+from experiments.bench import ppo
+from experiments.bench._lib import runs
+from experiments.bench._lib.runs import METHODS, Job, method_flags, parse_seeds, small_preset
 from experiments.bench.budget import summarize
 from experiments.bench.neuroevolution import compare, together
-from experiments.bench.runs import METHODS, Job, method_flags, parse_seeds, small_preset
+from experiments.commands.baseline import COMMANDS
+from experiments.commands.distill import COMMAND
 from experiments.curves import Curve
-from experiments.distill import COMMAND
 from experiments.settings import PPOCommandSettings
+from hades.policies import NetworkSettings
 from hades.rl import PPOSettings
-from hades.settings import NetworkSettings
 from tests.experiments.command import Outcome, exit_code
 
 TINY = (
@@ -122,7 +123,7 @@ def test_methods_share_the_network_of_the_preset(method: str) -> None:
     assert small_preset(method, "gymnax/Breakout-MinAtar") == "breakout"  # type: ignore[arg-type]
     first, *flags = method_flags(method, "gymnax/Breakout-MinAtar", 81920)  # type: ignore[arg-type]
     command = COMMAND if first == "distill" else COMMANDS[flags.pop(0)]
-    settings: Any = launch.resolve(command, flags)
+    settings: Any = running.resolve(command, flags)
     assert settings.env == "gymnax/Breakout-MinAtar"
     assert settings.settings.method == method
     network = settings.settings.cloning if first == "distill" else settings.settings.network

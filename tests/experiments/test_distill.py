@@ -17,8 +17,8 @@ import pytest
 import hades as library
 from experiments.settings import DistillSettings
 from hades import recipes
+from hades._serialization import from_dict
 from hades.dataset import SyntheticDataset
-from hades.settings import from_dict
 from tests.experiments.command import CONTRACT_FILES, TINY, Outcome, make_run
 
 

@@ -16,14 +16,18 @@ import numpy as np
 import pytest
 
 import envs
-from experiments.bench import generalisation_report as report
-from experiments.bench.grid import Grid, architecture, distinct, make_panels, optimisers
-from experiments.bench.variants import OWN, UNTRAINED, ZERO, Score, score, threshold_return
+from experiments.bench._lib import generalisation_report as report
+from experiments.bench._lib.grid import Grid, architecture, distinct, make_panels, optimisers
+from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, Score, score, threshold_return
 from experiments.pictures.generalisation import generalisation_figure
-from hades import cloning, recipes
+from hades import recipes
 from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation, dataset_evaluator
-from hades.settings import Activation, CloningSettings, EvolutionSettings, HadesSettings, KernelInit
+from hades.inner import cloning
+from hades.inner.cloning import CloningSettings
+from hades.outer.evolution import EvolutionSettings
+from hades.policies import Activation, KernelInit
+from hades.recipes.hades import HadesSettings
 from tests.experiments.command import Outcome
 
 OWN_LOOP = CloningSettings(hidden_sizes=(4,), kernel_init="lecun_normal", learning_rate=0.1, num_steps=20)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from experiments.cli import main
-from hades import multitask
+from hades._serialization import from_dict
 from hades.dataset import SyntheticDataset
+from hades.inner.cloning import CloningSettings
 from hades.metadata import DatasetMetadata
-from hades.settings import CloningSettings, from_dict
+from hades.multitask import merging as multitask
 from tests.experiments.command import Outcome
 from tests.hades.malformed import valid_arrays, valid_metadata, write_file
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import launch
+from experiments import running
 from experiments.bench import meta_gradient
-from experiments.offline.distill import COMMAND
+from experiments.commands.offline.distill import COMMAND
 from hades.dataset import SyntheticDataset
 from hades.offline import d4rl
 from hades.policy_file import TrainedPolicy
@@ -99,7 +99,7 @@ def test_json_is_the_summary_of_the_run(hades: Callable[..., Outcome], files: Pa
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_makes_its_run(files: Path, objective: str) -> None:
     arguments = [str(argument) for argument in tiny(files, "--objective", objective)[2:]]
-    run = launch.build(launch.resolve(COMMAND, arguments), COMMAND)
+    run = running.build(running.resolve(COMMAND, arguments), COMMAND)
     assert run.settings.objective == objective
 
 
@@ -185,7 +185,7 @@ def test_other_verbs_take_the_run(hades: Callable[..., Outcome], offline_run: Pa
 
 def test_paper_preset_has_the_published_settings_and_flags_override_it(files: Path) -> None:
     flags = ("--data", str(files / "data.hdf5"), "--preset", "paper")
-    settings: Any = launch.resolve(COMMAND, [*flags, "--objective", "sdw-av-pbc", "--dataset-size", "16"])
+    settings: Any = running.resolve(COMMAND, [*flags, "--objective", "sdw-av-pbc", "--dataset-size", "16"])
     assert (settings.num_generations, settings.settings.num_states) == (50_000, 2560)
     assert settings.settings.cloning.hidden_sizes == (256, 256, 256)
     assert (settings.settings.objective, settings.settings.dataset_size) == ("sdw-av-pbc", 16)

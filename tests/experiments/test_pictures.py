@@ -21,8 +21,8 @@ from experiments.pictures.curve import MAX_POINTS, MAX_STRETCHES, thin
 from experiments.pictures.grids import MAX_STATES, channel_colors, grid_colors
 from experiments.pictures.heatmap import format_number
 from hades.dataset import SyntheticDataset
+from hades.inner.cloning import CloningSettings
 from hades.metadata import DatasetMetadata, EvaluationSummary
-from hades.settings import CloningSettings
 
 MEAN, BEST, FRESH = "mean of the population", "best of the population", "mean dataset, fresh keys"
 

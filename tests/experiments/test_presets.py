@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import launch
-from experiments.distill import COMMAND
+from experiments import running
+from experiments.commands.distill import COMMAND
 from experiments.presets import preset, preset_names
 from experiments.settings import EnvironmentOptions
 from hades import recipes
@@ -34,7 +34,7 @@ def test_the_published_settings_are_all_there() -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_preset_parses_and_builds_its_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = launch.resolve(COMMAND, ["--preset", name])
+    settings = running.resolve(COMMAND, ["--preset", name])
     assert settings.preset == name
     assert settings.settings == preset(name).settings
     assert str(settings.out).startswith("runs/")
@@ -58,7 +58,7 @@ def test_preset_parses_and_builds_its_run(name: str, tmp_path: Path, monkeypatch
 
 def test_flags_override_a_preset() -> None:
     arguments = ["--seed", "3", "--preset", "cartpole", "--dataset-size=5", "--cloning.hidden-sizes", "8", "9"]
-    settings = launch.resolve(COMMAND, arguments)
+    settings = running.resolve(COMMAND, arguments)
     assert (settings.settings.dataset_size, settings.settings.cloning.hidden_sizes) == (5, (8, 9))
     assert settings.settings.population_size == preset("cartpole").settings.population_size
     assert str(settings.out) == "runs/cartpole-seed3"

@@ -12,12 +12,12 @@ import jax
 import pytest
 
 import hades as library
-from experiments import launch
+from experiments import running
 from experiments.checks import resume
-from experiments.distill import COMMAND
+from experiments.commands.distill import COMMAND
 from hades import distillation, recipes
-from hades.checkpointing import Checkpoints
-from hades.run_directory import RunDirectory
+from hades._checkpointing import Checkpoints
+from hades._run_directory import RunDirectory
 from tests.experiments.command import TINY, Outcome
 
 BOTH = ("dataset.npz", "best_dataset.npz")
@@ -37,7 +37,7 @@ def assert_equal_runs(first: Path, second: Path) -> None:
 
 def start(out: Path, checkpoint_seconds: float = 60.0, **arguments: Any) -> library.Result:
     """What `finished_run` is, through the library."""
-    settings = launch.resolve(COMMAND, [*TINY, "--checkpoint-seconds", str(checkpoint_seconds)])
+    settings = running.resolve(COMMAND, [*TINY, "--checkpoint-seconds", str(checkpoint_seconds)])
     assert settings.env is not None
     run = recipes.from_settings(settings.options.make(settings.env), settings.settings)
     return library.distill(

@@ -99,7 +99,7 @@ def test_interrupt_before_the_loop_is_one_sentence(hades: object, monkeypatch: p
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.info._describe", interrupt)
+    monkeypatch.setattr("experiments.commands.info._describe", interrupt)
     outcome: Outcome = hades("info", "anything")  # type: ignore[operator]
     assert outcome.code == 130
     assert outcome.complaint == "hades info: stopped"

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import envs
-from hades import cloning
 from hades.dataset import SyntheticDataset
 from hades.evaluation import evaluate, evaluate_dataset
+from hades.inner import cloning
 from hades.policy_file import TrainedPolicy, is_policy_file
 from tests.experiments.command import Outcome
 

@@ -15,17 +15,17 @@ import optax
 import pytest
 
 import envs
-from experiments.bench.seeds import fresh_key, score_seeds
+from experiments.bench._lib.seeds import fresh_key, score_seeds
+from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO
 from experiments.bench.transfer import TransferSettings, Variant, variants
-from experiments.bench.variants import OWN, UNTRAINED, ZERO
 from experiments.cli import BadArgumentsError
-from hades import cloning
 from hades.dataset import SyntheticDataset
 from hades.evaluation import dataset_evaluator, zero_dataset
 from hades.fitness import FitnessKeys, init_networks
+from hades.inner import cloning
+from hades.inner.cloning import CloningSettings
 from hades.metadata import DatasetMetadata
 from hades.offline.scores import D4RL_REFERENCES
-from hades.settings import CloningSettings
 from hades.statistics import bootstrap_interval, interquartile_mean
 from tests.experiments.command import Outcome
 

@@ -10,12 +10,15 @@ import numpy as np
 
 import envs
 import hades
-from hades.cloning import behaviour_cloning
 from hades.dataset import SyntheticDataset
 from hades.fitness import FitnessKeys, make_fitness
+from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer
-from hades.rollout import make_rollout
-from hades.settings import CloningSettings, EvolutionSettings, HadesSettings, NetworkSettings, NeuroevolutionSettings
+from hades.outer.evolution import EvolutionSettings
+from hades.policies import NetworkSettings
+from hades.recipes.hades import HadesSettings
+from hades.recipes.neuroevolution import NeuroevolutionSettings
+from hades.rollouts.first_episode import make_rollout
 from hades.sharding import population_mesh, shard_fitness
 from hades.types import Discrete
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from hades.checkpointing import Checkpoints
+from hades._checkpointing import Checkpoints
 
 
 @struct.dataclass

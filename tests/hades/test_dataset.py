@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hades._serialization import from_dict
 from hades.dataset import DatasetError, SyntheticDataset
+from hades.inner.cloning import CloningSettings
 from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
-from hades.settings import CloningSettings, from_dict
 from tests.hades.malformed import MALFORMED_FILES, MalformedFile, valid_arrays, valid_metadata, write_file
 
 ARRAYS = ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")

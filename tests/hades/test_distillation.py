@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import hades
+from hades._run_directory import RunDirectory
+from hades._serialization import to_dict
 from hades.dataset import SyntheticDataset
-from hades.distillation import distill
-from hades.run_directory import RunDirectory
-from hades.settings import LoopSettings, to_dict
+from hades.distillation import LoopSettings, distill
 
 LOOP = LoopSettings(generations_per_call=3, evaluate_every=6, evaluation_inits=2, evaluation_episodes=2)
 KEY = jax.random.key(4)

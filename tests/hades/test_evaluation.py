@@ -11,7 +11,6 @@ import pytest
 
 from envs.diagnostic import Countdown, Match, Nan, Target
 from hades import policies
-from hades.cloning import behaviour_cloning
 from hades.dataset import SyntheticDataset
 from hades.evaluation import (
     DatasetEvaluator,
@@ -22,10 +21,10 @@ from hades.evaluation import (
     evaluate_dataset,
     zero_dataset,
 )
-from hades.host_rollout import compiled_rollout
+from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.metadata import DatasetMetadata, EvaluationSummary
 from hades.normalization import Normalizer
-from hades.settings import CloningSettings
+from hades.rollouts.host import compiled_rollout
 
 ENV = Target(action_dim=1, max_steps=3)
 CLONING = CloningSettings(hidden_sizes=(4,), kernel_init="lecun_normal", loss="gaussian_nll", num_steps=5)

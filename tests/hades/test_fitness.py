@@ -10,12 +10,12 @@ import pytest
 import hades
 from envs.diagnostic import Nan, Target
 from hades import policies
-from hades.cloning import behaviour_cloning
 from hades.dataset import SyntheticDataset
 from hades.fitness import FitnessKeys, make_fitness, map_chunks, pad_rows
+from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer
-from hades.rollout import make_rollout
-from hades.settings import CloningSettings, EvolutionSettings
+from hades.outer.evolution import EvolutionSettings
+from hades.rollouts.first_episode import make_rollout
 from tests.helpers import GoOn, Watched, lifetime_policy
 
 ENV = Target(action_dim=2, max_steps=3)

@@ -13,7 +13,8 @@ import pytest
 
 from hades import policies
 from hades.distributions import Categorical, DiagonalGaussian
-from hades.settings import CloningSettings, NetworkSettings
+from hades.inner.cloning import CloningSettings
+from hades.policies import NetworkSettings
 from hades.types import Continuous, Discrete
 
 VECTOR = SimpleNamespace(observation_shape=(5,), action_space=Discrete(3))

@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from hades import run_directory
-from hades.files import write_atomically
-from hades.run_directory import RunDirectory, RunDirectoryError, git_commit
+from hades import _run_directory
+from hades._files import write_atomically
+from hades._run_directory import RunDirectory, RunDirectoryError, git_commit
 
 ROWS = [{"generation": index, "fitness_mean": 0.1 * index} for index in range(1, 6)]
 
@@ -101,4 +101,4 @@ def test_the_commit_is_known_only_in_a_source_tree(monkeypatch):
     failed = subprocess.CompletedProcess([], 128, stdout="", stderr="not a git repository")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **named: failed)
     assert git_commit() is None
-    assert run_directory.installed_versions()["git_commit"] is None
+    assert _run_directory.installed_versions()["git_commit"] is None

@@ -11,13 +11,32 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 
-import hades.settings as settings_module
-from hades.settings import CloningSettings, from_dict, require_positive, to_dict
+from hades._serialization import from_dict, to_dict
+from hades._validation import require_positive
+from hades.distillation import LoopSettings
+from hades.inner.cloning import CloningSettings
+from hades.offline.cal_ql import CalQLSettings
+from hades.offline.density import FlowSettings
+from hades.outer.evolution import EvolutionSettings
+from hades.outer.meta_gradient import MetaGradientSettings
+from hades.policies import NetworkSettings
+from hades.recipes.hades import HadesSettings
+from hades.recipes.neuroevolution import NeuroevolutionSettings
+from hades.recipes.offline import OfflineSettings
+from hades.rl.settings import PPOSettings
 
 SETTINGS = [
-    value
-    for value in vars(settings_module).values()
-    if dataclasses.is_dataclass(value) and isinstance(value, type) and value.__module__ == settings_module.__name__
+    CloningSettings,
+    CalQLSettings,
+    EvolutionSettings,
+    FlowSettings,
+    HadesSettings,
+    LoopSettings,
+    MetaGradientSettings,
+    NetworkSettings,
+    NeuroevolutionSettings,
+    OfflineSettings,
+    PPOSettings,
 ]
 
 

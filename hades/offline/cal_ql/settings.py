@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hades.settings import require_positive
+from hades._validation import require_positive
 
 AfterTimeout = Literal["mean_reward", "nothing"]
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import envs
+from hades._serialization import from_dict, to_dict
 from hades.distributions import TanhGaussian
 from hades.offline.cal_ql import CalQLSettings, losses, make_cal_ql
 from hades.offline.teacher import Teacher, TeacherError
 from hades.offline.teaching import TeachingLoop, make_teacher_evaluator, teach
 from hades.offline.transitions import OfflineDataError, Transitions
-from hades.settings import from_dict, to_dict
 from hades.types import Continuous
 
 UNIT = Continuous((-1.0,), (1.0,))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hades.npz import read_arrays, write_arrays
+from hades._npz import read_arrays, write_arrays
 from hades.offline import Teacher, TeacherError
 from hades.types import Continuous, Discrete
 

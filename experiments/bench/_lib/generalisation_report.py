@@ -1,0 +1,153 @@
+"""The result of `hades bench generalisation` as an object for JSON, and as tables of plain text and of Markdown."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import tables
+from experiments.bench._lib.grid import Panel, distinct
+from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, Score
+from hades._serialization import to_dict
+from hades.dataset import SyntheticDataset
+from hades.evaluation import Evaluation
+from hades.inner.cloning import CloningSettings
+
+NOTE = (
+    "Each cell is the mean return of freshly drawn initialisations that were trained on the file, also of a HaDES-F "
+    "file, whose own return keeps the initialisation that it was made for. Fractions count each combination of "
+    "settings once, the file's own among them. The grid is ours, the one of the paper's figure 4 is not known."
+)
+_HEADER = ("dataset", "own", "zeros", "untrained", "threshold", "cells reaching it", "fraction", "diverged")
+
+
+def entry(
+    source: Path,
+    dataset: SyntheticDataset,
+    anchors: Mapping[str, Evaluation],
+    threshold: float,
+    panels: Sequence[Panel],
+    scores: Mapping[CloningSettings, Score],
+) -> dict[str, Any]:
+    """What the result says of a file.
+
+    Args:
+        source: The file.
+        dataset: With metadata.
+        anchors: Its own return and those that it is to be compared with.
+        threshold: The return that a cell is to reach.
+        panels: The grid.
+        scores: Of every inner loop of the grid.
+    """
+    metadata = dataset.metadata
+    assert metadata is not None  # a loaded dataset has it
+    cells = {cloned: _cell(metadata.cloning, cloned, score, threshold) for cloned, score in scores.items()}
+    return {
+        "file": str(source),
+        "name": f"{metadata.env}, {dataset.num_pairs} pairs by {metadata.method}",
+        "env": metadata.env,
+        "method": metadata.method,
+        "num_pairs": dataset.num_pairs,
+        "init_seed": metadata.init_seed,
+        "cloning": to_dict(metadata.cloning),
+        "references": {name: tables.summary(value) for name, value in anchors.items()},
+        "threshold_return": threshold,
+        **_counts([cells[cloned] for cloned in distinct(metadata.cloning, panels)]),
+        "panels": [_panel(panel, metadata.cloning, cells) for panel in panels],
+    }
+
+
+def _panel(panel: Panel, own: CloningSettings, cells: Mapping[CloningSettings, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": panel.name,
+        "row_label": panel.row_label,
+        "column_label": panel.column_label,
+        "rows": list(panel.rows),
+        "columns": list(panel.columns),
+        **_counts([cells[cloned] for cloned in distinct(own, [panel])]),
+        "cells": [[cells[cloned] for cloned in row] for row in panel.cells],
+    }
+
+
+def _cell(own: CloningSettings, cloned: CloningSettings, score: Score, threshold: float) -> dict[str, Any]:
+    settings, base = to_dict(cloned), to_dict(own)
+    evaluation = score.evaluation
+    return {
+        "own": cloned == own,
+        "changes": {name: value for name, value in settings.items() if value != base[name]},
+        "num_diverged": score.num_diverged,
+        "reaches": evaluation is not None and evaluation.mean >= threshold,
+        "mean": None,
+        **({} if evaluation is None else tables.summary(evaluation)),
+    }
+
+
+def _counts(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    reaching = sum(cell["reaches"] for cell in cells)
+    diverged = sum(cell["num_diverged"] > 0 for cell in cells)
+    return {
+        "num_cells": len(cells),
+        "num_reaching": reaching,
+        "num_diverged": diverged,
+        "fraction": reaching / len(cells),
+    }
+
+
+def as_text(result: Mapping[str, Any]) -> str:
+    """The tables of a result as plain text: one of each panel of each file, and one of the files."""
+    parts = []
+    for number, file in enumerate(result["files"]):
+        # A title inside of a table is broken at the table's width.
+        parts += [f"{title}\n{tables.table('', header, rows)}\n" for title, header, rows in _panel_tables(file, number)]
+    summary = [_summary_row(file, number) for number, file in enumerate(result["files"])]
+    parts.append(tables.table("generalisation", _HEADER, summary))
+    return "\n".join([*parts, *_legend(result)])
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """The same in Markdown, the files first."""
+    summary = [_summary_row(file, number) for number, file in enumerate(result["files"])]
+    parts = ["# Generalisation of dataset files", f"`{shlex.join(result['command'])}`", "\n".join(_legend(result))]
+    parts.append("\n".join(tables.markdown(_HEADER, summary)))
+    for number, file in enumerate(result["files"]):
+        parts.append(f"## {_name(file, number)}\n\n`{file['file']}`")
+        for title, header, rows in _panel_tables(file, number):
+            parts.append("\n".join([f"{title}:", "", *tables.markdown(header, rows)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _legend(result: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{result['num_inits']} inits x {result['num_episodes']} episodes a cell, seed {result['seed']}. "
+        f"Own: the file's own settings; +: at least {result['threshold']:.0%} of the file's own return; "
+        "diverged: some policy is not finite, which counts as a miss.",
+        result["note"],
+        *(f"Not finished: {source}." for source in result["unfinished"]),
+    ]
+
+
+def _name(file: Mapping[str, Any], number: int) -> str:
+    return f"{number + 1}. {file['name']}"
+
+
+def _summary_row(file: Mapping[str, Any], number: int) -> tuple[str, ...]:
+    anchors = (f"{file['references'][name]['mean']:.4g}" for name in (OWN, ZERO, UNTRAINED))
+    reaching = f"{file['num_reaching']} of {file['num_cells']}"
+    threshold = f"{file['threshold_return']:.4g}"
+    return (_name(file, number), *anchors, threshold, reaching, f"{file['fraction']:.2f}", str(file["num_diverged"]))
+
+
+def _panel_tables(file: Mapping[str, Any], number: int) -> Iterator[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """Title, header and rows of each panel."""
+    for panel in file["panels"]:
+        share = f"{panel['num_reaching']} of {panel['num_cells']} reach the threshold"
+        title = f"{_name(file, number)}: {panel['row_label']} and {panel['column_label']}; {share}"
+        rows = [(name, *map(_text, cells)) for name, cells in zip(panel["rows"], panel["cells"], strict=True)]
+        yield title, (panel["row_label"], *panel["columns"]), rows
+
+
+def _text(cell: Mapping[str, Any]) -> str:
+    value = "diverged" if cell["mean"] is None else f"{cell['mean']:.4g}"
+    return ("own " if cell["own"] else "") + value + (" +" if cell["reaches"] else "")

@@ -1,0 +1,63 @@
+"""Variants of the inner loop of a dataset file: what they are called, and what their returns are held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from hades.dataset import SyntheticDataset
+from hades.evaluation import DatasetEvaluator, Evaluation
+from hades.inner.cloning import CloningSettings
+
+OWN, ZERO, UNTRAINED = "the file's own", "zero dataset", "untrained policy"
+ADAM_LEARNING_RATE = 0.005
+"""Step size of Adam where the file is for SGD."""
+SGD_LEARNING_RATE = 0.1
+"""Step size of SGD where the file is for Adam."""
+SGD_MOMENTUM = 0.9
+"""Momentum of SGD where the file has none."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What became of a variant: its evaluation, or how many of its policies or of their returns are not finite."""
+
+    evaluation: Evaluation | None
+    num_diverged: int = 0
+
+
+def describe(cloned: CloningSettings) -> str:
+    """Such as `mlp 2x64 relu, sgd`."""
+    sizes = cloned.hidden_sizes
+    widths = f"{len(sizes)}x{sizes[0]}" if len(set(sizes)) == 1 else "-".join(map(str, sizes))
+    return f"{cloned.policy} {widths} {cloned.activation}, {cloned.optimizer}"
+
+
+def references(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDataset) -> dict[str, Evaluation]:
+    """Returns of the file's own inner loop: on the dataset, on zeros, and untrained."""
+    return {OWN: evaluator(key, dataset), **evaluator.references(key, dataset)}
+
+
+def score(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDataset) -> Score:
+    """Trains and plays, unless a policy is no longer finite."""
+    networks = evaluator.train(key, dataset)
+    # The mode of a discrete policy that is not finite is its first action: its returns would look sound.
+    leaves = [np.asarray(leaf[0]).reshape(leaf.shape[1], -1) for leaf in jax.tree.leaves(networks)]
+    finite = np.isfinite(np.concatenate(leaves, axis=1)).all(axis=1)
+    if not finite.all():
+        return Score(None, int((~finite).sum()))
+    evaluation = evaluator.play(key, networks, dataset.normalizer())
+    finite = np.isfinite(evaluation.returns).all(axis=1)
+    return Score(evaluation) if finite.all() else Score(None, int((~finite).sum()))
+
+
+def threshold_return(own: float, threshold: float) -> float:
+    """The return that a variant is to reach: a fraction of the file's own; where that is negative, as far below.
+
+    Example:
+        >>> threshold_return(500.0, 0.75), threshold_return(-100.0, 0.75)
+        (375.0, -125.0)
+    """
+    return own - (1 - threshold) * abs(own)

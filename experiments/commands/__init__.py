@@ -1,0 +1,1 @@
+"""The verbs of the `hades` command, a module each."""

@@ -1,0 +1,29 @@
+"""`hades baseline es|ppo`: policies without a dataset, with run directory, pictures and resuming of `hades distill`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments import running
+from experiments.cli import choose_name
+from experiments.presets import neuroevolution_preset, ppo_preset
+from experiments.settings import NeuroevolutionCommandSettings, PPOCommandSettings
+
+COMMANDS = {
+    "es": running.Command("baseline es", NeuroevolutionCommandSettings, neuroevolution_preset),
+    "ppo": running.Command("baseline ppo", PPOCommandSettings, ppo_preset, "environments (last episodes in training)"),
+}
+_SUMMARIES = {
+    "es": "an evolution strategy on the policy's own parameters",
+    "ppo": "proximal policy optimisation",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb and returns its exit code.
+
+    Raises:
+        BadArgumentsError: There is no baseline of that name.
+    """
+    name = choose_name("hades baseline", "a baseline", _SUMMARIES, arguments)
+    return 0 if name is None else running.launch(COMMANDS[name], arguments[1:])

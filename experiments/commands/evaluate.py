@@ -1,0 +1,191 @@
+"""`hades evaluate`: returns on fresh keys, of a dataset, a run or a policy."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import tyro
+
+from experiments import tables
+from experiments.arguments import parse, print_json
+from experiments.cli import BadArgumentsError
+from experiments.environments import make_stage
+from experiments.inputs import check_dataset_fits, load_dataset, make_environment, make_named, outcome_file
+from experiments.settings import EvaluationSettings
+from hades._validation import require_positive
+from hades.dataset import SyntheticDataset
+from hades.distributions import ActionSelection
+from hades.evaluation import Evaluation, dataset_evaluator, evaluate
+from hades.metadata import DatasetMetadata
+from hades.multitask.evaluation import evaluate_tasks
+from hades.multitask.merging import is_merged
+from hades.normalization import PolicyParams
+from hades.offline.teacher import PLAYER, Teacher, TeacherError, is_teacher_file
+from hades.policy_file import PolicyFileError, TrainedPolicy, is_policy_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(EvaluationSettings):
+    """Scores a dataset file, the best dataset of a run directory, a policy file or a teacher file, on fresh keys.
+
+    A dataset trains freshly initialised policies, the way that it says itself, and each of them plays. A merged file is
+    scored task by task, beside policies that are trained on the pairs of the task alone, and its mean is the fraction
+    that is kept: (joint - zero dataset) / (single - zero dataset), averaged over tasks.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Dataset file, run directory, policy file, or teacher file."""
+    env: str | None = None
+    """Environment to play in; none is the one that the file names. Teacher files name none."""
+    num_inits: int = 16
+    """Fresh policies that a dataset trains."""
+    action_selection: ActionSelection | None = None
+    """Whether policies act by a sample of their distribution or by its mode; none is as the file says, for a teacher
+    its mode."""
+    ensemble: int = 1
+    """Policies that act together, by the mean of their actions: a dataset trains as many for each of the inits."""
+    baselines: bool = False
+    """Also scores its zeros: the all-zero dataset and untrained policies; of a merged file they are always scored."""
+
+    def __post_init__(self) -> None:
+        """Refuses counts that are not positive."""
+        super().__post_init__()
+        for name in ("num_inits", "ensemble"):
+            require_positive(name, getattr(self, name))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb and returns its exit code."""
+    settings = parse(EvaluateSettings, "evaluate", arguments)
+    started = time.monotonic()
+    settings = replace(settings, source=outcome_file(settings.source))
+    if is_policy_file(settings.source):
+        report = _evaluate_policy(settings)
+    elif is_teacher_file(settings.source):
+        report = _evaluate_teacher(settings)
+    else:
+        source, dataset, metadata = load_dataset(settings.source)
+        evaluate_dataset = _evaluate_merged if is_merged(metadata) else _evaluate_dataset
+        report = evaluate_dataset(settings, source, dataset, metadata)
+    seconds = time.monotonic() - started
+    print(report.text)
+    print(f"{report.source}, seed {settings.seed}, {seconds:.1f} s")
+    if settings.json:
+        print_json({**report.json, "source": str(report.source), "seed": settings.seed, "seconds": seconds})
+    return 0
+
+
+class _Report(NamedTuple):
+    """What was found.
+
+    Attributes:
+        source: The file that was scored.
+        text: For a person.
+        json: The same as an object.
+    """
+
+    source: Path
+    text: str
+    json: dict[str, Any]
+
+
+def _require_dataset(settings: EvaluateSettings, found: str) -> None:
+    """Refuses flags that need a dataset, where another file was found."""
+    for name, default in (("baselines", False), ("ensemble", 1)):
+        if getattr(settings, name) != default:
+            raise BadArgumentsError(f"--{name}: expected a dataset or a run of hades distill, got {found}")
+
+
+def _evaluate_policy(settings: EvaluateSettings) -> _Report:
+    _require_dataset(settings, "a policy")
+    trained = TrainedPolicy.load(settings.source)
+    assert trained.metadata is not None  # a loaded policy has it
+    stage = make_stage(trained.metadata, settings.env, settings.source)
+    try:
+        policy = trained.architecture(stage.spaces)
+    except PolicyFileError as error:
+        if settings.env is None:
+            raise PolicyFileError(f"{settings.source}: {error}") from None
+        raise BadArgumentsError(f"--env: {settings.source}: {error}") from None
+    key = jax.random.key(settings.seed)
+    evaluations = stage.play(key, policy, trained.params, settings.num_episodes, settings.action_selection)
+    text = tables.render(f"returns on fresh keys, {stage.spaces.name}", evaluations)
+    return _Report(settings.source, text, {**stage.summary(evaluations), "baselines": {}})
+
+
+def _evaluate_teacher(settings: EvaluateSettings) -> _Report:
+    _require_dataset(settings, "a teacher")
+    teacher = Teacher.load(settings.source)
+    if settings.env is None:
+        raise BadArgumentsError(f"--env: expected an environment, as {settings.source} is a teacher and names none")
+    env = make_named(settings.env)
+    try:
+        teacher.check_fits(env)
+    except TeacherError as error:
+        raise BadArgumentsError(f"--env: {settings.source}: {error}") from None
+    selection = settings.action_selection or "mode"
+    key = jax.random.key(settings.seed)
+    evaluation = evaluate(key, env, PLAYER, PolicyParams(teacher), settings.num_episodes, selection)
+    text = tables.render(f"returns on fresh keys, {env.name}", {"teacher": evaluation})
+    return _Report(settings.source, text, {**tables.summary(evaluation, env.name), "env": env.name, "baselines": {}})
+
+
+def _evaluate_merged(
+    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: DatasetMetadata
+) -> _Report:
+    if settings.ensemble != 1:
+        raise BadArgumentsError("--ensemble: expected a dataset of a single task, got a merged one")
+    stage = make_stage(metadata, settings.env, source)
+    try:
+        scores = evaluate_tasks(
+            jax.random.key(settings.seed),
+            stage.environments,
+            dataset,
+            settings.num_inits,
+            settings.num_episodes,
+            action_selection=settings.action_selection,
+        )
+    except ValueError as error:
+        raise BadArgumentsError(str(error)) from None
+    named = dict(zip(stage.names, scores, strict=True))
+    return _Report(
+        source,
+        tables.render_tasks("returns on fresh keys, merged file", named),
+        tables.summary_tasks([env.name for env in stage.environments], scores),
+    )
+
+
+def _evaluate_dataset(
+    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: DatasetMetadata
+) -> _Report:
+    if settings.action_selection:
+        metadata = replace(metadata, action_selection=settings.action_selection)
+        dataset = replace(dataset, metadata=metadata)
+    env = make_environment(metadata, settings.env, source)
+    check_dataset_fits(env, dataset, source, settings.env)
+    if metadata.init_seed is not None:
+        print(
+            f"{source}: made for the one initialisation of seed {metadata.init_seed}, so all inits are the same",
+            file=sys.stderr,
+        )
+    try:
+        evaluator = dataset_evaluator(
+            env, dataset, settings.num_inits, settings.num_episodes, ensemble=settings.ensemble
+        )
+    except ValueError as error:
+        raise BadArgumentsError(str(error)) from None
+    key = jax.random.key(settings.seed)
+    evaluation = evaluator(key, dataset)
+    baselines: dict[str, Evaluation] = {}
+    if settings.baselines:
+        baselines = evaluator.references(key, dataset)
+    text = tables.render(f"returns on fresh keys, {env.name}", {"dataset": evaluation, **baselines})
+    result = {**tables.summary(evaluation, env.name), "env": env.name, "ensemble": settings.ensemble}
+    references = {name: tables.summary(it, env.name) for name, it in baselines.items()}
+    return _Report(source, text, result | {"baselines": references})

@@ -1,0 +1,105 @@
+"""`hades info`: what a dataset file, a policy file or a run directory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments.arguments import parse, print_json
+from experiments.inputs import load_dataset, outcome_file
+from hades._run_directory import RunDirectory
+from hades._serialization import to_dict
+from hades.metadata import DatasetMetadata
+from hades.multitask.merging import is_merged, spaces
+from hades.policy_file import TrainedPolicy, is_policy_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoSettings:
+    """Tells what a dataset file, a policy file or a run directory holds."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Dataset file, policy file, or run directory."""
+    json: bool = False
+    """Prints one JSON object as the last line of stdout."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb and returns its exit code."""
+    settings = parse(InfoSettings, "info", arguments)
+    info = _describe(settings.source)
+    print("\n".join(_lines(info)))
+    if settings.json:
+        print_json(info)
+    return 0
+
+
+def _describe(source: Path) -> dict[str, Any]:
+    run: dict[str, Any] = {}
+    if source.is_dir():
+        directory = RunDirectory(source)
+        config = directory.read_config()
+        rows = directory.read_metrics()
+        last = rows[-1] if rows else {}
+        run = {
+            "run": str(source),
+            "command": config.get("command"),
+            "generations": f"{last.get('generation', 0)} of {config.get('num_generations', 'unknown')}",
+            "seconds": last.get("seconds"),
+            "fitness_mean": last.get("fitness_mean"),
+        }
+        if not outcome_file(source).exists():
+            return {"kind": "run without a dataset or policy yet", **run}
+    file = outcome_file(source)
+    if is_policy_file(file):
+        policy = TrainedPolicy.load(file)
+        assert policy.metadata is not None  # a loaded policy has it
+        try:
+            described = _metadata(policy.metadata)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
+        return {"kind": "run" if run else "policy", **run, "file": str(file), **described}
+    path, dataset, metadata = load_dataset(file)
+    shapes = {
+        name: list(getattr(dataset, name).shape)
+        for name in ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
+        if getattr(dataset, name) is not None
+    }
+    kind = "run" if run else "merged dataset" if is_merged(metadata) else "dataset"
+    return {"kind": kind, **run, "file": str(path), "pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
+
+
+def _metadata(metadata: DatasetMetadata) -> dict[str, Any]:
+    info = {name: value for name, value in to_dict(metadata).items() if value not in (None, "")}
+    if not is_merged(metadata):
+        return info
+    # Those of the policies' environments are in the tasks, and their statistics are long.
+    joint = spaces(metadata)
+    del info["env_options"]
+    tasks = [
+        {
+            **_metadata(task.metadata),
+            "pairs": task.num_pairs,
+            "observation_shape": list(task.observation_shape),
+            "action_dim": task.action_dim,
+        }
+        for task in joint.tasks
+    ]
+    return {**info, "shared_places": joint.shared_places, "task_one_hot": joint.task_one_hot, "tasks": tasks}
+
+
+def _lines(info: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for name, value in info.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for index, item in enumerate(value):
+                lines += [f"{indent}{name}[{index}]:", *_lines(item, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name}: {value}")
+    return lines

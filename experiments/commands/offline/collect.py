@@ -1,0 +1,278 @@
+"""`hades offline collect`: an offline dataset in the layout of D4RL, of teachers, policies and stages of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+
+from experiments import tables
+from experiments.arguments import parse, print_json
+from experiments.cli import BadArgumentsError
+from experiments.inputs import make_environment
+from experiments.settings import EnvironmentOptions
+from hades._progress import StepReport
+from hades._run_directory import RunDirectory
+from hades._validation import require_positive
+from hades.distributions import ActionSelection
+from hades.metadata import DatasetMetadata, package_versions
+from hades.normalization import PolicyParams
+from hades.offline import d4rl, minari
+from hades.offline.collect import NUM_ENVS, Behaviour, collect, uniform_behaviour
+from hades.offline.quality import Quality, choose_stages
+from hades.offline.scores import score_reference
+from hades.offline.teacher import PLAYER, Teacher, TeacherError
+from hades.offline.transitions import Transitions
+from hades.policy_file import PolicyFileError, TrainedPolicy
+from hades.types import AnyEnvironment, Continuous
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectSettings:
+    """Collects an offline dataset and writes it as HDF5 in the layout of D4RL.
+
+    Every teacher, policy and stage plays with every level of noise, all in equal shares, beside the fraction of uniform
+    actions. Trajectories stay whole and in order; the last one of each share is cut off, as by a time limit. Or, with
+    --minari, writes a dataset that Minari holds in that layout.
+    """
+
+    out: Path
+    """HDF5 file to write."""
+    env: str | None = None
+    """Environment with continuous actions, such as gymnasium/Hopper-v4; none is that of the run or of the policy."""
+    options: Annotated[EnvironmentOptions, tyro.conf.arg(name="")] = EnvironmentOptions()
+    """What besides its name makes the environment."""
+    teacher: tuple[Path, ...] = ()
+    """Teacher files that play, by their modes unless --action-selection says otherwise."""
+    policy: tuple[Path, ...] = ()
+    """Policy files that play, with actions as the files say unless --action-selection says otherwise."""
+    run: Path | None = None
+    """Directory of a baseline that was run with --keep-snapshots, whose stages play."""
+    quality: Quality = "medium-replay"
+    """Which stages of --run: the first, half way to the best, all up to half way, half way and best, or the best."""
+    minari: str | None = None
+    """Minari dataset on this machine, such as mujoco/hopper/medium-v0, in place of playing (extra minari)."""
+    noise: tuple[float, ...] = (0.0,)
+    """Standard deviations of the Gaussian noise on actions, in halves of the action range."""
+    epsilon: float = 0.0
+    """Probability of a uniform action, at each step of whoever plays."""
+    random_fraction: float = 0.0
+    """Fraction of the transitions that is collected with uniform actions alone; 1 where nobody else plays."""
+    action_selection: ActionSelection | None = None
+    """Whether to act by a sample of the distribution or by its mode; none is as said above."""
+    num_transitions: int = 100_000
+    """Transitions of all together."""
+    num_envs: int = NUM_ENVS
+    """Episodes that are played at once."""
+    seed: int = 0
+    """Seed of all random numbers."""
+    overwrite: bool = False
+    """Replaces --out where it exists."""
+    json: bool = False
+    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers out of range."""
+        for name in ("num_transitions", "num_envs"):
+            require_positive(name, getattr(self, name))
+        if not self.noise:
+            raise ValueError("noise: expected one level or more, got none")
+        if not 0 <= self.random_fraction <= 1:
+            raise ValueError(f"random_fraction: expected a number from 0 to 1, got {self.random_fraction}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: expected an integer from 0 to 4294967295, got {self.seed}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit code."""
+    settings = parse(CollectSettings, "offline collect", arguments)
+    if settings.out.exists() and not settings.overwrite:
+        raise BadArgumentsError(f"--out: {settings.out} exists, expected a new file or --overwrite")
+    if settings.minari is not None:
+        return _convert(settings, settings.minari, arguments)
+    players = _Players(settings)
+    env = players.make_environment()
+    behaviours, described = players.behaviours(env)
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with StepReport(settings.num_transitions, "transitions") as report:
+        key = jax.random.key(settings.seed)
+        transitions = collect(key, env, behaviours, settings.num_transitions, settings.num_envs, report.add)
+    seconds = time.monotonic() - started
+    attributes = {
+        "command": ["hades", "offline", "collect", *arguments],
+        "seed": settings.seed,
+        "env_options": dict(env.options),
+        "behaviours": described,
+        "created_with": package_versions(env.name),
+    }
+    d4rl.save(transitions, settings.out, attributes)
+    summary = _summary(transitions) | {"env": env.name, "out": str(settings.out), "seconds": seconds}
+    _print(summary)
+    if settings.json:
+        print_json(summary | {"seed": settings.seed, "behaviours": described})
+    return 0
+
+
+def _convert(settings: CollectSettings, dataset_id: str, arguments: Sequence[str]) -> int:
+    """Writes a Minari dataset, and returns the exit code."""
+    if settings.teacher or settings.policy or settings.run is not None or settings.random_fraction:
+        raise BadArgumentsError("--minari: expected no --teacher, --policy, --run or --random-fraction beside it")
+    try:
+        transitions = minari.load(dataset_id, settings.env)
+    except ImportError as error:
+        raise BadArgumentsError(f"--minari: {error}") from None
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    d4rl.save(transitions, settings.out, {"command": ["hades", "offline", "collect", *arguments]})
+    summary = _summary(transitions) | {"env": transitions.env, "out": str(settings.out), "seconds": None}
+    _print(summary)
+    if settings.json:
+        print_json(summary | {"minari": dataset_id})
+    return 0
+
+
+class _Players:
+    """Who plays: the files that the flags name, read once."""
+
+    def __init__(self, settings: CollectSettings) -> None:
+        """Reads the files.
+
+        Raises:
+            BadArgumentsError: The flags do not go together.
+            ValueError: A file is not what it should be.
+        """
+        self._settings = settings
+        files = list(settings.policy)
+        if settings.run is not None:
+            files += _stages(settings.run, settings.quality)
+        self._policies = {path: TrainedPolicy.load(path) for path in files}
+        self._teachers = {path: Teacher.load(path) for path in settings.teacher}
+        alone = settings.random_fraction == 1
+        if bool(self._policies or self._teachers) == alone:
+            expected = (
+                "no --teacher, --policy or --run" if alone else "--teacher, --policy, --run or --random-fraction 1"
+            )
+            raise BadArgumentsError(f"expected {expected} where --random-fraction is {settings.random_fraction:g}")
+
+    def make_environment(self) -> AnyEnvironment:
+        """The environment of the flags, or that of the first policy.
+
+        Raises:
+            BadArgumentsError: There is none of that name, or nothing names one.
+        """
+        settings = self._settings
+        try:
+            if settings.env is not None:
+                env = settings.options.make_any(settings.env)
+            elif self._policies:
+                path, trained = next(iter(self._policies.items()))
+                env = make_environment(_metadata(trained), source=path)
+            else:
+                raise BadArgumentsError("--env: expected an environment, as teacher files name none")
+        except ValueError as error:
+            raise error if isinstance(error, BadArgumentsError) else BadArgumentsError(f"--env: {error}") from None
+        if not isinstance(env.action_space, Continuous):
+            raise BadArgumentsError(f"--env: expected continuous actions, got {env.name} with {env.action_space}")
+        return env
+
+    def behaviours(self, env: AnyEnvironment) -> tuple[list[Behaviour], list[dict[str, Any]]]:
+        """Who collects, and what the file says of them.
+
+        Raises:
+            BadArgumentsError: A file does not suit the environment, or a number is out of range.
+        """
+        settings = self._settings
+        try:
+            players = [(path, self._teacher(env, path)) for path in self._teachers]
+            players += [(path, self._policy(env, path)) for path in self._policies]
+            weight = (1 - settings.random_fraction) / max(1, len(players) * len(settings.noise))
+            behaviours, described = [], []
+            for path, player in players:
+                for noise in settings.noise:
+                    behaviours.append(replace(player, noise=noise, epsilon=settings.epsilon, weight=weight))
+                    described.append({"file": str(path), "noise": noise, "epsilon": settings.epsilon, "share": weight})
+        except ValueError as error:
+            raise BadArgumentsError(
+                f"--{error}" if str(error).startswith(("noise", "epsilon")) else str(error)
+            ) from None
+        if settings.random_fraction:
+            behaviours.append(uniform_behaviour(env, settings.random_fraction))
+            described.append({"file": None, "noise": 0.0, "epsilon": 1.0, "share": settings.random_fraction})
+        return behaviours, described
+
+    def _teacher(self, env: AnyEnvironment, path: Path) -> Behaviour:
+        teacher = self._teachers[path]
+        try:
+            teacher.check_fits(env)
+        except TeacherError as error:
+            raise ValueError(f"{path}: {error}") from None
+        selection = self._settings.action_selection or "mode"
+        return Behaviour(PLAYER, PolicyParams(teacher), action_selection=selection)
+
+    def _policy(self, env: AnyEnvironment, path: Path) -> Behaviour:
+        trained = self._policies[path]
+        try:
+            policy = trained.architecture(env)
+            selection = self._settings.action_selection or _metadata(trained).action_selection
+            return Behaviour(policy, trained.params, action_selection=selection)
+        except (PolicyFileError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _metadata(trained: TrainedPolicy) -> DatasetMetadata:
+    assert trained.metadata is not None  # a loaded policy has it
+    return trained.metadata
+
+
+def _stages(path: Path, quality: Quality) -> list[Path]:
+    """Snapshots of a run that make data of a quality.
+
+    Raises:
+        BadArgumentsError: There are no such snapshots.
+        RunDirectoryError: The folder is no run directory.
+    """
+    directory = RunDirectory(path)
+    directory.read_config()
+    scored = {}
+    for file in sorted(directory.snapshots.glob("policy-*.npz")):
+        evaluation = _metadata(TrainedPolicy.load(file)).evaluation
+        if evaluation is not None:
+            scored[file] = evaluation.mean
+    if not scored:
+        raise BadArgumentsError(
+            f"--run: expected a run of hades baseline with --keep-snapshots, found no policies in {directory.snapshots}"
+        )
+    try:
+        chosen = choose_stages(list(scored.values()), quality)
+    except ValueError as error:
+        raise BadArgumentsError(f"--run: {directory.path}: {error}") from None
+    return [list(scored)[index] for index in chosen]
+
+
+def _summary(transitions: Transitions) -> dict[str, Any]:
+    returns = np.asarray(transitions.trajectory_returns())
+    summary = {
+        "num_transitions": transitions.num_transitions,
+        "num_trajectories": len(returns),
+        "mean_return": float(returns.mean()),
+        "best_return": float(returns.max()),
+    }
+    reference = score_reference(transitions.env or "")
+    if reference is not None:
+        summary["normalized_mean"] = reference.normalize(summary["mean_return"])
+        summary["normalized_best"] = reference.normalize(summary["best_return"])
+    return summary
+
+
+def _print(summary: dict[str, Any]) -> None:
+    rows = [(name.replace("_", " "), f"{value:.5g}") for name, value in summary.items() if isinstance(value, float)]
+    counts = f"{summary['num_transitions']} transitions, {summary['num_trajectories']} trajectories"
+    print(f"{counts}, {summary['env']}")
+    print(tables.table("", ("of whole and cut trajectories", ""), rows))
+    print(f"written to {summary['out']}")

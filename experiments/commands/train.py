@@ -1,0 +1,73 @@
+"""`hades train`: a policy of any architecture from a dataset file, in about a second."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+
+from experiments import tables
+from experiments.arguments import parse, print_json
+from experiments.cli import BadArgumentsError
+from experiments.environments import make_stage
+from experiments.inputs import check_dataset_fits, load_dataset, with_loss
+from experiments.settings import EvaluationSettings
+from hades.inner import cloning
+from hades.inner.cloning import CloningSettings
+from hades.multitask.merging import is_merged
+from hades.policy_file import TrainedPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(EvaluationSettings):
+    """Trains a policy on a dataset file and plays with it. Cloning flags that are not given are those of the file."""
+
+    dataset: Annotated[Path, tyro.conf.Positional]
+    """Dataset file, or run directory."""
+    env: str | None = None
+    """Environment to play in; none is the one that the file names."""
+    out: Path | None = None
+    """Where to write the policy; none is beside the dataset, with policy in its name."""
+    num_episodes: int = 64
+    """Episodes that the policy plays."""
+    cloning: CloningSettings = CloningSettings()
+    """Architecture and inner loop."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the verb and returns its exit code."""
+    # Which settings the flags override is known only after the file was read: the first pass finds the file.
+    first = parse(TrainSettings, "train", arguments)
+    source, dataset, metadata = load_dataset(first.dataset)
+    default = dataclasses.replace(first, cloning=metadata.cloning)
+    settings = parse(TrainSettings, "train", arguments, default)
+    settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, metadata.cloning))
+    stage = make_stage(metadata, settings.env, source)
+    if not is_merged(metadata):
+        check_dataset_fits(stage.environments[0], dataset, source, settings.env)
+    try:
+        clone = cloning.from_settings(stage.spaces, settings.cloning)
+    except ValueError as error:
+        raise BadArgumentsError(str(error)) from None
+    # A HaDES-F dataset belongs to one initialisation, as long as the architecture is its own.
+    own_init = metadata.init_seed is not None and settings.cloning == metadata.cloning
+    seed = metadata.init_seed if own_init and metadata.init_seed is not None else settings.seed
+    train = jax.jit(clone).lower(jax.random.key(seed), dataset).compile()
+    started = time.monotonic()
+    params = jax.block_until_ready(train(jax.random.key(seed), dataset))
+    seconds = time.monotonic() - started
+    out = settings.out or source.with_name(f"{source.stem}_policy.npz")
+    TrainedPolicy(params, dataclasses.replace(metadata, cloning=settings.cloning, evaluation=None)).save(out)
+    key = jax.random.fold_in(jax.random.key(settings.seed), 1)
+    evaluations = stage.play(key, clone.policy, params, settings.num_episodes)
+    print(tables.render(f"return of the policy, {stage.spaces.name}", evaluations))
+    print(f"trained in {seconds:.3f} s (compiled), written to {out}")
+    if settings.json:
+        print_json({**stage.summary(evaluations), "out": str(out), "train_seconds": seconds})
+    return 0

@@ -1,0 +1,124 @@
+"""What a command is given by path: a dataset file, a run directory, or a policy file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import envs
+from experiments.cli import BadArgumentsError
+from hades._run_directory import RunDirectory
+from hades.dataset import DatasetError, SyntheticDataset
+from hades.evaluation import check_fits
+from hades.inner.cloning import CloningSettings
+from hades.metadata import DatasetMetadata
+from hades.multitask import merging as multitask
+from hades.types import AnyEnvironment
+
+
+def outcome_file(path: Path) -> Path:
+    """The file that a path stands for: of a run directory the best dataset or policy, or the last where no best is yet.
+
+    Raises:
+        RunDirectoryError: The folder is no run directory.
+    """
+    if not path.is_dir():
+        return path
+    directory = RunDirectory(path)
+    directory.read_config()
+    files = (directory.best_dataset, directory.dataset, directory.best_policy, directory.policy)
+    return next((file for file in files if file.exists()), directory.dataset)
+
+
+def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, DatasetMetadata]:
+    """The dataset at a path; of a run directory the best one.
+
+    Returns:
+        The file, the dataset, and its metadata.
+
+    Raises:
+        DatasetError: There is none, or it is malformed.
+        RunDirectoryError: The folder is no run directory.
+    """
+    path = outcome_file(path)
+    dataset = SyntheticDataset.load(path)
+    assert dataset.metadata is not None  # a loaded dataset has it
+    if multitask.is_merged(dataset.metadata):
+        try:
+            multitask.split(dataset)
+        except ValueError as error:
+            raise DatasetError(f"{path}: {error}") from None
+    return path, dataset, dataset.metadata
+
+
+def make_environment(metadata: DatasetMetadata, name: str | None = None, source: Path | None = None) -> AnyEnvironment:
+    """The environment of a file, or another one of the same spaces.
+
+    Args:
+        metadata: Of the file.
+        name: The other one.
+        source: The file, for messages.
+
+    Raises:
+        BadArgumentsError: There is none of that name.
+        ValueError: The file's own environment cannot be made.
+    """
+    if name is not None:
+        return make_named(name)
+    if multitask.is_merged(metadata):
+        raise ValueError(f"{source or 'metadata'}: expected a file of a single task, got a merged one")
+    options: dict[str, Any] = dict(metadata.env_options)
+    try:
+        env = envs.make(metadata.env, **options)
+        if env.max_steps != metadata.max_episode_steps:
+            env = envs.make(metadata.env, **{**options, "max_steps": metadata.max_episode_steps})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source or 'metadata'}: {error}") from None
+    return env
+
+
+def make_named(name: str) -> AnyEnvironment:
+    """The environment that `--env` names.
+
+    Raises:
+        BadArgumentsError: There is none of that name.
+    """
+    try:
+        return envs.make(name)
+    except ValueError as error:
+        raise BadArgumentsError(f"--env: {error}") from None
+
+
+def check_dataset_fits(env: AnyEnvironment, dataset: SyntheticDataset, source: Path, name: str | None) -> None:
+    """Refuses a dataset that does not have the shapes of the environment.
+
+    Args:
+        env: What `make_environment` made.
+        dataset: What `load_dataset` loaded.
+        source: Its file.
+        name: The environment that the arguments asked for, None where it is that of the file.
+
+    Raises:
+        BadArgumentsError: It does not suit the environment that the arguments asked for.
+        DatasetError: It does not suit its own environment.
+    """
+    try:
+        check_fits(env, dataset)
+    except ValueError as error:
+        if name is not None:
+            raise BadArgumentsError(f"--{error}") from None
+        raise DatasetError(f"{source}: {error}") from None
+
+
+def with_loss(cloning: CloningSettings, own: CloningSettings) -> CloningSettings:
+    """Takes the file's own loss where none was asked for, and refuses one for the other kind of actions.
+
+    Raises:
+        BadArgumentsError: It is for the other kind.
+    """
+    loss = cloning.loss or own.loss
+    if (loss == "cross_entropy") != (own.loss == "cross_entropy"):
+        expected = "cross_entropy" if own.loss == "cross_entropy" else "gaussian_nll, mse or sampled_mse"
+        raise BadArgumentsError(f"--cloning.loss: expected {expected} for the actions of the file, got {loss}")
+    return dataclasses.replace(cloning, loss=loss)

@@ -1,0 +1,15 @@
+"""Several tasks in one file, for policies that play them all."""
+
+from hades.multitask.merging import (
+    JointSpaces,
+    Task,
+    is_merged,
+    joint_cloning,
+    merge,
+    spaces,
+    split,
+    task_policy,
+    tasks,
+)
+
+__all__ = ["JointSpaces", "Task", "is_merged", "joint_cloning", "merge", "spaces", "split", "task_policy", "tasks"]

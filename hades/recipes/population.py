@@ -1,0 +1,37 @@
+"""Settings that all evolutionary methods share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hades._validation import require_positive
+from hades.outer.evolution import EvolutionSettings
+from hades.rollouts.settings import PlaySettings
+
+
+@dataclass(frozen=True)
+class PopulationSettings(PlaySettings):
+    """What an evolution has whatever it moves: a population, and episodes that score it.
+
+    Running statistics of an evolution start empty in every rollout, as in the published runs.
+    """
+
+    population_size: int = 64
+    """Candidates of a generation."""
+    num_episodes: int = 2
+    """Episodes that each policy plays."""
+    normalization_envs: int | None = None
+    """With running normalisation, how many episodes share statistics; none is all of a policy's."""
+    evolution: EvolutionSettings = EvolutionSettings()
+    """The outer loop."""
+    rollout_chunk_size: int | None = None
+    """Candidates of a device that are rolled out at once; none is all of them."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that are not positive."""
+        super().__post_init__()
+        for name in ("population_size", "num_episodes"):
+            require_positive(name, getattr(self, name))
+        for name in ("normalization_envs", "rollout_chunk_size"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))

@@ -1,0 +1,1 @@
+"""Rollouts: playing episodes with batches of policies."""

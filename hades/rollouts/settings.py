@@ -1,0 +1,28 @@
+"""How policies see their environment and act in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hades._validation import require_positive
+from hades.distributions import ActionSelection
+from hades.normalization import Normalization
+
+
+@dataclass(frozen=True)
+class PlaySettings:
+    """How policies see their environment and act in it."""
+
+    observation_normalization: Normalization = "fixed"
+    """none, fixed statistics of random rollouts, or running ones."""
+    statistics_episodes: int = 64
+    """Episodes of random actions that fixed statistics are measured on."""
+    min_std: float = 0.01
+    """Smallest standard deviation of fixed statistics."""
+    action_selection: ActionSelection = "sample"
+    """Whether policies act by a sample of their distribution or by its mode."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that are not positive."""
+        require_positive("statistics_episodes", self.statistics_episodes)
+        require_positive("min_std", self.min_std)

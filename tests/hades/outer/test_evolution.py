@@ -1,0 +1,184 @@
+"""Evolution strategies: that they climb, what they make of returns, and what they refuse."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from evosax.algorithms import distribution_based_algorithms
+
+from hades.outer.evolution import Evolution, EvolutionSettings, replace_non_finite, strategy_names
+
+TARGET = np.array([0.5, -0.5, 0.3, 0.2, -0.1, 0.4], np.float32)
+START = {"matrix": jnp.zeros((2, 2)), "vector": jnp.zeros(2)}
+
+
+def flatten(solution, axes=0):
+    leaves = [solution["matrix"], solution["vector"]]
+    return jnp.concatenate([leaf.reshape(*leaf.shape[:axes], -1) for leaf in leaves], axis=-1)
+
+
+def quadratic(population):
+    """The greatest value is 0, at the target."""
+    return -jnp.sum(jnp.square(flatten(population, 1) - TARGET), axis=1), {}
+
+
+def climb(evolution, generations, objective=quadratic, seed=0):
+    @jax.jit
+    def run(key):
+        def body(state, index):
+            return evolution.step(jax.random.fold_in(key, index), state, objective)
+
+        return jax.lax.scan(body, evolution.init(key, START), jnp.arange(generations))
+
+    state, metrics = run(jax.random.key(seed))
+    return evolution.solution(state), metrics
+
+
+CLIMBERS = {
+    "Open_ES": EvolutionSettings("Open_ES", sigma=0.1, learning_rate=0.05),
+    "Open_ES-raw-sgd": EvolutionSettings("Open_ES", 0.1, 0.3, optimizer="sgd", fitness_shaping="raw"),
+    "SNES": EvolutionSettings("SNES", sigma=0.3, learning_rate=1.0, optimizer="sgd"),
+    "SNES-temperature": EvolutionSettings("SNES", 0.3, 1.0, optimizer="sgd", temperature=20.0),
+    "Sep_CMA_ES": EvolutionSettings("Sep_CMA_ES", sigma=0.3),
+    "PGPE": EvolutionSettings("PGPE", sigma=0.3, learning_rate=0.05),
+    "SimpleES": EvolutionSettings("SimpleES", sigma=0.3, learning_rate=0.3, optimizer="sgd"),
+    "ARS": EvolutionSettings("ARS", sigma=0.1, learning_rate=0.05),
+}
+
+
+@pytest.mark.parametrize("name", CLIMBERS)
+def test_strategies_maximise(name):
+    solution, metrics = climb(Evolution(START, 32, CLIMBERS[name]), 100)
+    assert jax.tree.map(jnp.shape, solution) == jax.tree.map(jnp.shape, START)
+    distance = np.linalg.norm(flatten(solution) - TARGET)
+    assert distance < 0.35 * np.linalg.norm(TARGET)
+    assert metrics["fitness_mean"][-1] > metrics["fitness_mean"][0]
+    assert (metrics["fitness_worst"] <= metrics["fitness_mean"]).all()
+    assert (metrics["fitness_mean"] <= metrics["fitness_best"]).all()
+
+
+def kind(leaf):
+    return leaf.shape, leaf.dtype, leaf.weak_type
+
+
+@pytest.mark.parametrize("name", strategy_names())
+def test_every_strategy_on_offer_can_be_built_and_scanned(name):
+    evolution = Evolution(START, 8, EvolutionSettings(name, sigma=0.2))
+    state = jax.eval_shape(evolution.init, jax.random.key(0), START)
+    after, metrics = jax.eval_shape(lambda key, state: evolution.step(key, state, quadratic), jax.random.key(1), state)
+    # Weak types count: a state that loses them on its way is traced and compiled twice.
+    assert jax.tree.leaves(jax.tree.map(kind, after)) == jax.tree.leaves(jax.tree.map(kind, state))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert jax.tree.map(jnp.shape, jax.eval_shape(evolution.solution, after)) == jax.tree.map(jnp.shape, START)
+    assert {"fitness_mean", "fitness_best", "fitness_worst", "fitness_std", "non_finite"} <= set(metrics)
+
+
+def test_strategies_that_need_more_than_a_solution_are_not_on_offer():
+    missing = set(distribution_based_algorithms) - set(strategy_names())
+    assert missing == {"RandomSearch", "SV_CMA_ES", "SV_Open_ES"}
+    for name in missing:
+        with pytest.raises(ValueError, match=f"strategy: expected one of ARS, .*, got '{name}'"):
+            Evolution(START, 8, EvolutionSettings(name))
+
+
+def first_generation(settings, values, size=8):
+    """The mean after one generation, where it began, and the candidates, whatever they are worth said by `values`."""
+    evolution = Evolution(START, size, settings)
+
+    @jax.jit
+    def run(key):
+        seen = []
+
+        def objective(population):
+            seen.append(population)
+            return values, {}
+
+        state, _ = evolution.step(key, evolution.init(key, START), objective)
+        return evolution.solution(state), seen[0]
+
+    solution, population = run(jax.random.key(0))
+    return np.asarray(flatten(solution)), np.asarray(flatten(population, 1))
+
+
+VALUES = np.array([3.0, -1.0, 10.0, 2.5, 2.0, 0.0, 7.0, 1.0], np.float32)
+
+
+def centered_ranks(values):
+    return np.argsort(np.argsort(values)) / (len(values) - 1) - 0.5
+
+
+@pytest.mark.parametrize(
+    ("shaping", "weights"),
+    [
+        ("raw", VALUES),
+        ("centered_rank", centered_ranks(VALUES)),
+        ("z_score", (VALUES - VALUES.mean()) / VALUES.std()),
+        (None, centered_ranks(VALUES)),
+    ],
+)
+def test_fitness_shaping_is_what_its_name_says(shaping, weights):
+    sigma, learning_rate = 0.2, 0.5
+    settings = EvolutionSettings("Open_ES", sigma, learning_rate, optimizer="sgd", fitness_shaping=shaping)
+    mean, population = first_generation(settings, jnp.asarray(VALUES))
+    # The gradient estimate of OpenAI-ES (Salimans et al., 2017), from a mean of zero.
+    expected = learning_rate * (weights[:, None] * population / sigma).mean(axis=0) / sigma
+    np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
+    assert population.std() == pytest.approx(sigma, rel=0.4)
+
+
+def test_temperature_gives_the_published_recombination_weights():
+    size, temperature = 8, 20.0
+    settings = EvolutionSettings("SNES", 0.5, 1.0, optimizer="sgd", temperature=temperature)
+    mean, population = first_generation(settings, jnp.asarray(VALUES))
+    ranks = np.arange(size) / (size - 1) - 0.5
+    logits = -20 / (1 + np.exp(-temperature * ranks))
+    weights = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(weights.sum(), 1)
+    # The best candidate has the largest weight.
+    expected = weights @ population[np.argsort(-VALUES)]
+    np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected).max() > 0.05
+
+
+def test_adam_takes_its_settings():
+    settings = EvolutionSettings("Open_ES", sigma=0.1, learning_rate=0.07, adam_b1=0.99)
+    mean, _ = first_generation(settings, jnp.asarray(VALUES))
+    np.testing.assert_allclose(np.abs(mean), 0.07, rtol=1e-3)  # the first step of Adam is the learning rate
+
+
+def test_non_finite_values_stand_as_the_worst_and_do_not_move_the_rest():
+    def spoiled(population):
+        values, _ = quadratic(population)
+        return values.at[0].set(jnp.nan).at[3].set(jnp.inf).at[5].set(-jnp.inf), {}
+
+    settings = EvolutionSettings("Open_ES", sigma=0.1, learning_rate=0.3, optimizer="sgd", fitness_shaping="raw")
+    solution, metrics = climb(Evolution(START, 32, settings), 30, spoiled)
+    assert np.isfinite(flatten(solution)).all()
+    np.testing.assert_array_equal(metrics["non_finite"], 3)
+    assert np.isfinite(metrics["fitness_mean"]).all()
+    values, count = replace_non_finite(jnp.array([jnp.inf, 2.0, -jnp.inf, 5.0]))
+    np.testing.assert_array_equal(values, [2.0, 2.0, 2.0, 5.0])
+    assert int(count) == 2
+    np.testing.assert_array_equal(replace_non_finite(jnp.full(3, jnp.nan))[0], np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "message"),
+    [
+        (EvolutionSettings("OpenES"), 8, "strategy: expected one of ARS, .* got 'OpenES'"),
+        (EvolutionSettings(), 7, "population_size: expected an even number above 1, got 7"),
+        (EvolutionSettings(), 0, "population_size: expected an even number above 1, got 0"),
+        (EvolutionSettings("Open_ES", temperature=20.0), 8, "temperature: Open_ES has no recombination weights"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(settings, size, message):
+    with pytest.raises(ValueError, match=message):
+        Evolution(START, size, settings)
+
+
+@pytest.mark.parametrize("field", ["sigma", "learning_rate", "temperature", "adam_b1"])
+def test_settings_out_of_range_are_refused(field):
+    with pytest.raises(ValueError, match=field):
+        EvolutionSettings(**{field: -0.1})

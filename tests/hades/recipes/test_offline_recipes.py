@@ -1,0 +1,176 @@
+"""Offline distillation as a run: it learns, resumes bit for bit, takes seeds by vmap, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+import hades
+from hades.distillation import LoopSettings
+from hades.inner.cloning import CloningSettings
+from hades.offline import TeacherError
+from hades.offline.labels import label_states
+from hades.outer.evolution import EvolutionSettings
+from hades.outer.meta_gradient import MetaGradientSettings
+from hades.recipes.offline import OfflineSettings, offline_run, paper_offline
+from tests.helpers import make_teacher, uniform_transitions
+
+ENV = envs.make("diagnostic/target", max_steps=4)
+INNER = CloningSettings(
+    hidden_sizes=(8,),
+    activation="tanh",
+    kernel_init="lecun_normal",
+    action_distribution="tanh_gaussian",
+    loss="mse",
+    optimizer="sgd",
+    learning_rate=0.1,
+    num_steps=20,
+)
+COUNT = 400
+DATA, TEACHER = uniform_transitions(ENV.name, COUNT), make_teacher()
+
+
+def negative(teacher):
+    """The same teacher where rewards are costs."""
+    flipped = tuple((kernel, -bias) for kernel, bias in teacher.critics[0])
+    return teacher.replace(critics=(flipped, flipped))
+
+
+def make_run(objective="av-pbc", **settings):
+    defaults = {
+        "dataset_size": 6,
+        "num_states": 64,
+        "cloning": INNER,
+        "density": "knn",
+        "meta_gradient": MetaGradientSettings(learning_rate=0.05),
+    }
+    return offline_run(ENV, DATA, OfflineSettings(objective=objective, **(defaults | settings)), TEACHER)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {
+            "objective": "sdw-pbc",
+            "objective_actions": "sample",
+            "cloning": dataclasses.replace(
+                INNER, loss="sampled_mse", optimizer="adam", learning_rate=0.1, num_steps=40
+            ),
+        },
+        {"objective": "pbc", "outer": "evolution", "evolution": EvolutionSettings(sigma=0.1, learning_rate=0.1)},
+    ],
+    ids=["av-pbc", "sdw-pbc, sampled", "evolution"],
+)
+def test_distilled_pairs_train_what_random_pairs_do_not(settings):
+    run = make_run(**settings)
+    loop = LoopSettings(generations_per_call=50, evaluate_every=150, evaluation_inits=8, evaluation_episodes=16)
+    result = hades.distill(jax.random.key(0), run, 150, loop=loop, progress=False)
+    key = jax.random.key(9)
+    references = result.evaluator.references(key, result.dataset)
+    assert set(references) == {"random real pairs", "zero dataset", "untrained policy"}
+    # Answering zero expects -1/6 a step and four steps; random pairs teach noise.
+    distilled = result.evaluator(key, result.dataset).mean
+    assert distilled > -0.4
+    assert distilled > 0.7 * max(evaluation.mean for evaluation in references.values())
+    assert result.history[-1]["fitness_mean"] > result.history[0]["fitness_mean"]
+
+
+def test_dbc_imitates_data_that_know_nothing():
+    # Uniform actions have the mean 0: its policies answer about 0 and no more.
+    run = hades.recipes.dbc(ENV, DATA, dataset_size=6, num_states=200, cloning=INNER)
+    result = hades.distill(jax.random.key(0), run, 100, loop=LoopSettings(50, 100, 8, 16), progress=False)
+    assert -1.2 < result.evaluator(jax.random.key(9), result.dataset).mean < -0.4
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
+    loop = LoopSettings(generations_per_call=2, evaluate_every=4, evaluation_inits=2, evaluation_episodes=2)
+    whole = hades.distill(jax.random.key(0), make_run(), 6, loop=loop, progress=False)
+    hades.distill(jax.random.key(0), make_run(), 4, out=tmp_path / "run", loop=loop, progress=False)
+    resumed = hades.distill(jax.random.key(0), make_run(), 6, out=tmp_path / "run", loop=loop, progress=False)
+    for mine, theirs in zip(*map(jax.tree.leaves, (whole.dataset, resumed.dataset)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    loaded = hades.SyntheticDataset.load(tmp_path / "run" / "dataset.npz")
+    assert loaded.metadata.method == "av-pbc"
+    assert loaded.metadata.cloning.action_distribution == "tanh_gaussian"
+    np.testing.assert_array_equal(loaded.observation_mean, DATA.statistics(1e-3).mean)
+
+
+def test_seeds_by_vmap_are_the_single_runs():
+    run = make_run(initialization="kmeans_highest_q")
+    keys = jax.random.split(jax.random.key(0), 3)
+    states, metrics = jax.jit(jax.vmap(lambda key: run.step(run.init(key))))(keys)
+    single, its_metrics = jax.jit(lambda key: run.step(run.init(key)))(keys[1])
+    np.testing.assert_allclose(metrics["fitness_mean"][1], its_metrics["fitness_mean"], rtol=1e-5)
+    pairs = jax.tree.map(lambda leaf: leaf[1], states.outer.solution)
+    np.testing.assert_allclose(pairs["observations"], single.outer.solution["observations"], atol=1e-5)
+    assert not np.allclose(states.outer.solution["observations"][0], pairs["observations"])
+
+
+def test_labels_are_those_of_teacher_and_density():
+    log_density = jnp.linspace(-3.0, 2.0, COUNT)
+    normalizer = DATA.statistics(1e-3)
+    states = label_states(DATA, normalizer, TEACHER, log_density, 0.5)
+    np.testing.assert_allclose(states.observations, normalizer.apply(DATA.observations), rtol=1e-6)
+    np.testing.assert_allclose(states.teacher_actions, np.tanh(0.5 * DATA.observations), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(states.action_values, 100.0)
+    np.testing.assert_allclose(states.mean_action_value, 100.0, rtol=1e-5)
+    inside = slice(20, -20)  # of the percentiles that weights are clipped to
+    ratio = np.asarray(states.state_weights)[inside] / np.exp(-0.5 * np.asarray(log_density))[inside]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+    np.testing.assert_allclose(np.mean(states.state_weights), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "teacher", "message"),
+    [
+        ({}, None, "teacher: av-pbc needs one, got none"),
+        ({"objective": "dbc", "initialization": "highest_q"}, None, "teacher: initialization highest_q needs one"),
+        ({}, negative(TEACHER), "teacher: av-pbc weighs states by action values, expected a mean above 0, got -100"),
+        ({"dataset_size": COUNT + 1}, TEACHER, f"dataset_size: expected at most {COUNT}"),
+        ({}, make_teacher(3, 2), r"teacher: expected observations of shape \(2,\) as of diagnostic/target"),
+        (
+            {"cloning": dataclasses.replace(INNER, loss="cross_entropy")},
+            TEACHER,
+            "loss: expected gaussian_nll, mse or sampled_mse",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(settings, teacher, message):
+    with pytest.raises((ValueError, TeacherError), match=message):
+        offline_run(ENV, DATA, OfflineSettings(**settings), teacher)
+
+
+def test_data_of_another_environment_are_refused():
+    other = envs.make("diagnostic/target", action_dim=3)
+    with pytest.raises(ValueError, match=r"observations: expected shape \(3,\) as of diagnostic/target, got \(2,\)"):
+        offline_run(other, DATA, OfflineSettings(), TEACHER)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_states": 0}, "num_states: expected a number above 0"),
+        ({"density_exponent": -1.0}, "density_exponent: expected a number of at least 0"),
+        ({"meta_gradient": MetaGradientSettings(window=101)}, "window: expected at most .*, the inner steps, got 101"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        OfflineSettings(**settings)
+
+
+def test_published_settings_are_those_of_the_paper():
+    settings = paper_offline("pbc")
+    assert (settings.dataset_size, settings.num_states, settings.cloning.num_steps) == (256, 2560, 100)
+    assert settings.cloning.hidden_sizes == (256, 256, 256)
+    assert (settings.cloning.optimizer, settings.cloning.learning_rate) == ("sgd", 0.1)
+    outer = settings.meta_gradient
+    assert (outer.optimizer, outer.learning_rate, outer.momentum, outer.max_grad_norm) == ("sgd", 0.1, 0.9, 2.0)
+    assert (settings.objective_actions, settings.cloning.loss) == ("sample", "sampled_mse")
+    assert (settings.cloning.activation, settings.cloning.action_distribution) == ("relu", "tanh_gaussian")

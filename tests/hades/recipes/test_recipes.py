@@ -1,0 +1,248 @@
+"""Recipes: what they draw anew, what they keep, what they measure, what they refuse, and that they learn."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hades
+from envs.diagnostic import Match, Target
+from hades import policies, recipes
+from hades.evaluation import zero_dataset
+from hades.fitness import Fitness
+from hades.inner.cloning import CloningSettings
+from hades.normalization import Normalizer, PolicyParams
+from hades.outer.evolution import EvolutionSettings
+from hades.recipes.hades import HadesSettings
+from tests.helpers import Watched
+
+SMALL = {
+    "dataset_size": 3,
+    "population_size": 4,
+    "num_episodes": 1,
+    "observation_normalization": "none",
+    "cloning": CloningSettings(hidden_sizes=(), kernel_init="lecun_normal", num_steps=2),
+}
+
+
+def drawn_inits(monkeypatch, build, **settings):
+    """Key data of the initialisations of three generations, with fitness that costs nothing."""
+    keys = []
+
+    def watching(*arguments):
+        del arguments
+
+        def fitness(fitness_keys, datasets, normalizer):
+            del normalizer
+            jax.debug.callback(lambda data: keys.append(np.asarray(data)), jax.random.key_data(fitness_keys.inits))
+            returns = datasets.observations.sum(axis=(1, 2))[:, None, None]
+            return Fitness(returns, returns.astype(jnp.int32))
+
+        return fitness
+
+    monkeypatch.setattr(recipes.dataset_evolution, "make_fitness", watching)
+    run = build(Match(max_steps=1), **SMALL, **settings)
+    state, step = jax.jit(run.init)(jax.random.key(0)), jax.jit(run.step)
+    for _ in range(3):
+        state, _ = step(state)
+    jax.block_until_ready(state.generation)
+    jax.effects_barrier()
+    return [tuple(map(tuple, data.tolist())) for data in keys]
+
+
+def test_hades_r_draws_fresh_initialisations_every_generation(monkeypatch):
+    generations = drawn_inits(monkeypatch, recipes.hades_r, num_inits=2)
+    assert len(generations) == 3
+    assert len({key for generation in generations for key in generation}) == 6
+
+
+def test_hades_f_keeps_one_initialisation(monkeypatch):
+    generations = drawn_inits(monkeypatch, recipes.hades_f, init_seed=7)
+    expected = tuple(map(tuple, np.asarray(jax.random.key_data(jax.random.key(7)))[None].tolist()))
+    assert generations == [expected] * 3
+
+
+@pytest.mark.parametrize("learn_labels", [True, False])
+def test_labels_are_learned_or_stay_one_hot(learn_labels):
+    env, cloning = Match(num_actions=2, max_steps=20), CloningSettings(hidden_sizes=(), learning_rate=0.5, num_steps=2)
+    run = recipes.hades_r(env, **SMALL | {"cloning": cloning, "population_size": 16}, learn_labels=learn_labels)
+    state = jax.jit(run.init)(jax.random.key(0))
+    first = run.dataset(state).action_probabilities
+    after = run.dataset(jax.jit(run.step)(state)[0])
+    one_hot = np.eye(2)[[0, 1, 0]]
+    np.testing.assert_allclose(first, np.full((3, 2), 0.5) if learn_labels else one_hot)
+    np.testing.assert_allclose(after.action_probabilities.sum(axis=1), 1, rtol=1e-6)
+    assert (np.asarray(after.action_probabilities) != np.asarray(first)).any() == learn_labels
+    assert (np.asarray(after.observations) != 0).all()
+
+
+@pytest.mark.parametrize("init_scale", [0.0, 2.0])
+def test_the_search_begins_with_normal_numbers_of_the_given_scale(init_scale):
+    settings = SMALL | {"dataset_size": 500, "init_scale": init_scale}
+    run = recipes.hades_r(Target(), **settings)
+    dataset = run.dataset(jax.jit(run.init)(jax.random.key(0)))
+    for array in (dataset.observations, dataset.actions):
+        assert array.shape == (500, 2)
+        np.testing.assert_allclose(np.std(array), init_scale, rtol=0.1)
+
+
+def test_fixed_statistics_are_those_of_random_play():
+    env = Target(action_dim=2, max_steps=5)
+    normalizer = jax.jit(lambda key: recipes.measure_statistics(key, env, 400))(jax.random.key(0))
+    # Uniform on [-1, 1]: 2000 observations, so that five standard errors are 0.065 and 0.03.
+    np.testing.assert_allclose(normalizer.mean, [0, 0], atol=0.065)
+    np.testing.assert_allclose(normalizer.std, np.full(2, 1 / np.sqrt(3)), atol=0.03)
+
+
+def test_fixed_statistics_are_those_of_the_policy_that_plays_and_are_clamped():
+    class Drift(Target):
+        """The observation is the action before, and so a policy's own."""
+
+        def step(self, key, state, action):
+            step = super().step(key, state, action)
+            return step._replace(observation=jnp.clip(action, -1, 1))
+
+        def reset(self, key):
+            state, _ = super().reset(key)
+            return state, jnp.array([0.5, 0.5])
+
+    policy = policies.Policy(lambda key: jnp.zeros(()), lambda params, seen: ConstantAction(seen))
+    normalizer = recipes.measure_statistics(
+        jax.random.key(0), Drift(max_steps=4), 2, policy, PolicyParams(jnp.zeros(())), min_std=0.3
+    )
+    seen = np.array([[0.5, 0.5], [1.0, 0.5], [1.0, 0.5], [1.0, 0.5]])
+    np.testing.assert_allclose(normalizer.mean, seen.mean(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(normalizer.std, np.maximum(seen.std(axis=0), 0.3), rtol=1e-3)
+
+
+class ConstantAction:
+    """Always the action (1, 0.5)."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def sample(self, key):
+        del key
+        return jnp.broadcast_to(jnp.array([1.0, 0.5]), self.seen.shape)
+
+
+def test_a_run_measures_its_statistics_and_its_dataset_carries_them():
+    settings = SMALL | {"observation_normalization": "fixed"}
+    run = recipes.hades_r(Target(max_steps=2), **settings, statistics_episodes=16)
+    state = jax.jit(run.init)(jax.random.key(0))
+    dataset = run.dataset(state)
+    np.testing.assert_array_equal(dataset.observation_mean, state.normalizer.mean)
+    np.testing.assert_array_equal(dataset.observation_std, state.normalizer.std)
+    assert 0.4 < float(dataset.observation_std.min()) < float(dataset.observation_std.max()) < 0.75
+    given = Normalizer("fixed", jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))
+    other = recipes.hades_r(Target(max_steps=2), normalizer=given, **settings)
+    np.testing.assert_array_equal(jax.jit(other.init)(jax.random.key(0)).normalizer.std, [3.0, 4.0])
+
+
+def test_the_step_is_traced_once():
+    env = Watched(Match(max_steps=2))
+    run = recipes.hades_r(env, **SMALL)
+    state, step = jax.jit(run.init)(jax.random.key(0)), jax.jit(run.step)
+    state, metrics = step(state)
+    assert int(metrics["env_steps"]) == 4 * 1 * 2 * 1  # candidates, inits, steps, episodes
+    traces = env.traces
+    assert traces > 0
+    for _ in range(2):
+        state, _ = step(state)
+    assert env.traces == traces
+    assert int(state.generation) == 3
+
+
+def test_runs_are_vmapped_over_seeds():
+    run = recipes.hades_r(Match(max_steps=2), **SMALL)
+    keys = jax.random.split(jax.random.key(0), 2)
+    many, _ = jax.jit(jax.vmap(lambda key: run.step(run.init(key))))(keys)
+    one, _ = jax.jit(run.step)(jax.jit(run.init)(keys[1]))
+    many_datasets = jax.vmap(run.dataset)(many)
+    np.testing.assert_allclose(many_datasets.observations[1], run.dataset(one).observations, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("env", [Match(num_actions=3, max_steps=8), Target(action_dim=1, max_steps=4)], ids=str)
+def test_fresh_policies_learn_from_the_dataset_what_the_zero_dataset_does_not_tell(env):
+    discrete = isinstance(env, Match)
+    run = recipes.hades_r(
+        env,
+        dataset_size=3,
+        population_size=32,
+        num_episodes=4,
+        observation_normalization="none",
+        action_selection="mode",
+        cloning=CloningSettings(hidden_sizes=(8,), kernel_init="lecun_normal", learning_rate=0.05, num_steps=20),
+        evolution=EvolutionSettings(sigma=0.3, learning_rate=0.1, fitness_shaping="centered_rank"),
+    )
+
+    @jax.jit
+    def search(key):
+        return jax.lax.scan(lambda state, _: run.step(state), run.init(key), None, length=60)[0]
+
+    dataset = run.dataset(search(jax.random.key(0)))
+    evaluator = run.make_evaluator(8, 16)
+    learned = evaluator(jax.random.key(1), dataset)
+    nothing = evaluator(jax.random.key(1), zero_dataset(dataset))
+    untrained = evaluator.untrained(jax.random.key(1), Normalizer())
+    assert learned.ci95[0] > max(nothing.ci95[1], untrained.ci95[1])
+    # Chance is 8/3 of 8. Of the others, the best is 0, and to answer 0 always is worth -1/12 at each of 4 steps.
+    assert learned.mean > (6.5 if discrete else -0.15 * 4 / 12)
+
+
+@pytest.mark.parametrize(
+    ("env", "settings", "message"),
+    [
+        (Match(), {"cloning": CloningSettings(loss="mse")}, "loss: .* cross_entropy expected, got mse"),
+        (
+            Target(),
+            {"cloning": CloningSettings(loss="cross_entropy")},
+            "loss: .* gaussian_nll, mse or sampled_mse expected",
+        ),
+        (Match(), {"init_seed": 3}, "init_seed: hades-r draws fresh initialisations, expected none, got 3"),
+        (Match(), {"method": "hades-f", "num_inits": 2}, "num_inits: hades-f has one initialisation"),
+        (Match(), {"normalization_envs": 2}, "normalization_envs: expected none unless"),
+    ],
+)
+def test_settings_that_do_not_suit_are_refused(env, settings, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.resolve(env, HadesSettings(**settings))
+
+
+def test_episodes_must_fill_the_groups_of_running_statistics():
+    with pytest.raises(ValueError, match="num_episodes: expected a multiple of 4"):
+        recipes.hades_r(Match(), num_episodes=6, normalization_envs=4, observation_normalization="running")
+
+
+def test_resolving_fills_in_what_depends_on_the_environment():
+    resolved = recipes.resolve(Target(), HadesSettings(method="hades-f", observation_normalization="running"))
+    assert resolved.cloning.loss == "gaussian_nll"
+    assert (resolved.init_seed, resolved.normalization_envs) == (0, 2)
+    resolved = recipes.resolve(Match(), HadesSettings())
+    assert resolved.cloning.loss == "cross_entropy"
+    assert (resolved.init_seed, resolved.normalization_envs) == (None, None)
+    assert recipes.resolve(Match(), resolved) == resolved
+
+
+@pytest.mark.parametrize("fixed_init", [False, True])
+def test_published_settings_are_those_of_the_paper(fixed_init):
+    brax = recipes.paper_brax("brax/ant", fixed_init=fixed_init)
+    assert (brax.dataset_size, brax.population_size, brax.num_inits) == (64, 2048, 1 if fixed_init else 2)
+    assert (brax.num_episodes, brax.normalization_envs, brax.cloning.num_steps) == (4, 4, 400)
+    assert recipes.paper_brax("brax/hopper").cloning.num_steps == 200
+    assert brax.evolution == EvolutionSettings("Open_ES", 0.03, 0.05, "adam", 0.99, "raw")
+    minatar = recipes.paper_minatar(fixed_init=fixed_init, dataset_size=8)
+    assert (minatar.dataset_size, minatar.num_episodes, minatar.cloning.learning_rate) == (8, 8, 0.03)
+    assert (minatar.evolution.strategy, minatar.evolution.temperature, minatar.learn_labels) == ("SNES", 20.0, False)
+
+
+def test_descriptions_say_what_was_run(small_run):
+    dataset = small_run.describe(small_run.dataset(small_run.init(jax.random.key(0))), 5)
+    metadata = dataset.metadata
+    assert (metadata.env, metadata.method, metadata.seed) == ("diagnostic/match", "hades-r", 5)
+    assert metadata.cloning == small_run.settings.cloning
+    assert metadata.max_episode_steps == 8
+    assert metadata.evaluation is None
+    assert isinstance(dataset, hades.SyntheticDataset)

@@ -18,7 +18,9 @@ from hades import (
 )
 from hades._version import __version__
 from hades.dataset import DatasetError, SyntheticDataset
-from hades.distillation import Result, distill, train
+from hades.callbacks import Callback
+from hades.distillation import distillation_run
+from hades.training import LoopSettings, Result, distill, train
 from hades.evaluation import Evaluation, evaluate, evaluate_dataset
 from hades.inner.cloning import BehaviourCloning, behaviour_cloning
 from hades.normalization import Normalizer, PolicyParams

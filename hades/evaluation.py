@@ -1,38 +1,42 @@
-"""Evaluation on fresh keys, with bootstrap intervals."""
+"""Evaluation on fresh keys: returns with intervals, beside those of policies that have learned nothing.
+
+Compiled functions are kept between calls: a second evaluation of the same environment, policy and sizes compiles nothing.
+"""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hades import policies
+from hades import fitness, policies
+from hades._cache import kept
 from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection
-from hades.fitness import FitnessKeys, clone_inits, init_networks
+from hades.fitness import Draw
 from hades.inner import cloning
-from hades.inner.cloning import BehaviourCloning
 from hades.metadata import DatasetMetadata, EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.host import compiled_rollout
 from hades.statistics import bootstrap_interval
-from hades.types import AnyEnvironment, PyTree
+from hades.types import AnyEnvironment, InnerLoop, Params, PyTree
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns of policies, and what to say of them.
+    """Returns of policies.
 
     Attributes:
         returns: `[inits, episodes]` float; of a single policy `[1, episodes]`.
         lengths: Steps of each episode, `[inits, episodes]`.
-        normalization_envs: How many episodes shared running statistics, None unless normalisation was running.
+        normalization_envs: Episodes that shared running statistics, None unless normalisation was running.
     """
 
     returns: np.ndarray
@@ -64,17 +68,21 @@ class Evaluation:
         """Standard deviation of the return over all episodes."""
         return float(self.returns.std())
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every return is a finite number."""
+        return bool(np.isfinite(self.returns).all())
+
     @cached_property
     def ci95(self) -> tuple[float, float]:
-        """95 % bootstrap interval of the mean: policies are resampled, or the episodes where there is one policy."""
-        values = self.returns.mean(axis=1) if self.num_inits > 1 else self.returns[0]
-        return bootstrap_interval(values)
+        """95 % interval of the mean over policies, or over the episodes of a single policy."""
+        return bootstrap_interval(self.returns.mean(axis=1) if self.num_inits > 1 else self.returns[0])
 
     def summary(self) -> EvaluationSummary:
-        """What a dataset file keeps of it."""
+        """Part of the evaluation that a dataset file keeps."""
         return EvaluationSummary(
             mean=self.mean,
-            ci95=self.ci95 if np.isfinite(self.returns).all() else None,
+            ci95=self.ci95 if self.is_finite else None,
             num_inits=self.num_inits,
             num_episodes=self.num_episodes,
             normalization_envs=self.normalization_envs,
@@ -90,11 +98,11 @@ def evaluate(
     action_selection: ActionSelection = "sample",
     normalization_envs: int | None = None,
 ) -> Evaluation:
-    """Plays episodes with one policy.
+    """Plays episodes with one policy. Runs on the host; `hades.rollouts.make_rollout` is the function to jit.
 
     Args:
         key: Fresh key; nothing that was selected on it should be evaluated with it.
-        env: AnyEnvironment.
+        env: Environment.
         policy: Policy.
         params: Its parameters with their normalisation, as `behaviour_cloning` returns them.
         num_episodes: Episodes.
@@ -102,66 +110,74 @@ def evaluate(
         normalization_envs: With running normalisation, how many episodes share statistics; all of them if None.
 
     Raises:
+        TypeError: It is called within `jax.jit`, `vmap` or `grad`.
         ValueError: `num_episodes` is not a multiple of `normalization_envs`.
     """
+    _refuse_tracers("evaluate", "hades.rollouts.make_rollout", (key, params))
     rollout = compiled_rollout(env, policy, num_episodes, action_selection, normalization_envs)
-    episodes = rollout(key[None], jax.tree.map(lambda leaf: leaf[None, None], params.network), params.normalizer)
-    running = (normalization_envs or num_episodes) if params.normalizer.kind == "running" else None
+    network = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], params.network)
+    return _played(rollout, key[None], network, params.normalizer, normalization_envs or num_episodes)
+
+
+def _played(
+    rollout: Callable[..., Any], keys: jax.Array, networks: Params, normalizer: Normalizer, shared: int
+) -> Evaluation:
+    """Evaluation of policies `[1, inits, ...]`."""
+    episodes = rollout(keys, networks, normalizer)
+    running = shared if normalizer.kind == "running" else None
     return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
 
 
+def _refuse_tracers(name: str, instead: str, arguments: PyTree) -> None:
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+        raise TypeError(f"hades.{name} runs on the host, expected no jit, vmap or grad around it; {instead} can be jitted")
+
+
+@dataclass(frozen=True)
 class DatasetEvaluator:
-    """Fresh-key evaluation of datasets, compiled once for many datasets of one shape.
+    """Fresh-key evaluation of datasets: equal evaluators share what was compiled, for all datasets of one shape.
+
+    Attributes:
+        env: Environment.
+        inner: Trains the policies.
+        num_inits: Freshly initialised policies.
+        num_episodes: Episodes of each.
+        action_selection: Whether actions are sampled or the mode.
+        normalization_envs: Episodes that share running statistics; all of a policy's if None.
+        init_seed: Seed of the one initialisation that a HaDES-F dataset belongs to; it is trained once.
+        player: Plays with the parameters of the policies that were trained; the policy of `inner` if None.
+        ensemble: Policies that act together, see `hades.policies.ensemble`: `num_inits * ensemble` are trained, and
+            `num_inits` ensembles of them play.
+        more_references: `more_references(key)`: further datasets that references are trained on, by name.
+
+    Raises:
+        ValueError: `num_episodes` is not a multiple of `normalization_envs`, or members would be all the same.
 
     Example:
         >>> import envs, hades, jax.numpy as jnp
         >>> env = envs.make("diagnostic/match")
-        >>> clone = hades.behaviour_cloning(hades.policies.mlp(env), num_steps=5)
-        >>> evaluator = DatasetEvaluator(env, clone, num_inits=2, num_episodes=3)
+        >>> inner = hades.behaviour_cloning(hades.policies.mlp(env), num_steps=5)
+        >>> evaluator = DatasetEvaluator(env, inner, num_inits=2, num_episodes=3)
         >>> evaluator.untrained(jax.random.key(0), Normalizer()).returns.shape
         (2, 3)
     """
 
-    def __init__(
-        self,
-        env: AnyEnvironment,
-        clone: BehaviourCloning,
-        num_inits: int = 16,
-        num_episodes: int = 8,
-        action_selection: ActionSelection = "sample",
-        normalization_envs: int | None = None,
-        init_seed: int | None = None,
-        player: Policy | None = None,
-        ensemble: int = 1,
-    ) -> None:
-        """Prepares the compiled functions.
+    env: AnyEnvironment
+    inner: InnerLoop
+    num_inits: int = 16
+    num_episodes: int = 8
+    action_selection: ActionSelection = "sample"
+    normalization_envs: int | None = None
+    init_seed: int | None = None
+    player: Policy | None = None
+    ensemble: int = 1
+    more_references: Callable[[jax.Array], dict[str, SyntheticDataset]] | None = field(default=None, compare=False)
 
-        Args:
-            env: AnyEnvironment.
-            clone: Trains the policies.
-            num_inits: Freshly initialised policies.
-            num_episodes: Episodes of each.
-            action_selection: Whether actions are sampled or the mode.
-            normalization_envs: Episodes that share running statistics; all of a policy's if None.
-            init_seed: The one initialisation that a HaDES-F dataset belongs to.
-            player: Plays with the parameters of the policies that were trained; the policy of `clone` if None.
-            ensemble: Policies that act together, see `hades.policies.ensemble`: `num_inits * ensemble` are trained,
-                and `num_inits` ensembles of them play.
-
-        Raises:
-            ValueError: `num_episodes` is not a multiple of `normalization_envs`, or members would be all the same.
-        """
-        if ensemble > 1 and init_seed is not None:
-            raise ValueError(f"ensemble: expected 1 for a dataset of one initialisation, got {ensemble}")
-        player = player or clone.policy
-        player = policies.ensemble(player, ensemble) if ensemble != 1 else player
-        self._rollout = compiled_rollout(env, player, num_episodes, action_selection, normalization_envs)
-        # Whatever the size of ensembles, episodes are the same.
-        self._episode_keys = jax.jit(lambda key: FitnessKeys.draw(key, num_inits).episodes)
-        self._draw = jax.jit(lambda key: FitnessKeys.draw(key, num_inits * ensemble, init_seed))
-        self._ensemble = ensemble
-        self._normalization_envs = normalization_envs or num_episodes
-        self._set_inner_loop(clone)
+    def __post_init__(self) -> None:
+        """Refuses ensembles of one initialisation, and episodes that do not divide into groups."""
+        if self.ensemble > 1 and self.init_seed is not None:
+            raise ValueError(f"ensemble: expected 1 for a dataset of one initialisation, got {self.ensemble}")
+        _ = self._rollout
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> Evaluation:
         """Trains fresh policies on a dataset and plays with them."""
@@ -169,62 +185,111 @@ class DatasetEvaluator:
 
     def untrained(self, key: jax.Array, normalizer: Normalizer) -> Evaluation:
         """Plays with policies as they are initialised."""
-        networks = jax.tree.map(lambda leaf: leaf[None], self._init(self._draw(key)))
-        return self.play(key, self._grouped(networks), normalizer)
+        initial = _draw(self.inner, self._trained, self.init_seed)(_parts(key).inits).initial
+        return self.play(key, self._grouped(jax.tree.map(lambda leaf: leaf[None], initial)), normalizer)
 
     def references(self, key: jax.Array, dataset: SyntheticDataset) -> dict[str, Evaluation]:
-        """What those return that know nothing: the dataset's zeros, and policies as they are initialised."""
+        """Returns of policies that have learned nothing: the zero dataset, policies as they are initialised, and more."""
+        more = {} if self.more_references is None else self.more_references(_parts(key).references)
         return {
+            **{name: self(key, other) for name, other in more.items()},
             "zero dataset": self(key, zero_dataset(dataset)),
             "untrained policy": self.untrained(key, dataset.normalizer()),
         }
 
-    def train(self, key: jax.Array, dataset: SyntheticDataset) -> PyTree:
+    def train(self, key: jax.Array, dataset: SyntheticDataset) -> Params:
         """Trains fresh policies on a dataset; returns their network parameters, `[1, inits, ...]`.
 
         Of ensembles they are `[1, inits, ensemble, ...]`.
         """
-        keys = self._draw(key)
-        batched = jax.tree.map(lambda leaf: leaf[None], dataset.pairs())
-        return self._grouped(self._clone(keys, self._init(keys), batched))
+        _refuse_tracers("evaluate_dataset", "hades.behaviour_cloning", (key, dataset))
+        draw = _draw(self.inner, self._trained, self.init_seed)(_parts(key).inits)
+        batched = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.pairs())
+        return self._grouped(_fit(self.inner)(draw, batched))
 
-    def _grouped(self, networks: PyTree) -> PyTree:
-        """Parameters `[1, inits * ensemble, ...]` as those of ensembles."""
-        if self._ensemble == 1:
-            return networks
-        return jax.tree.map(lambda leaf: leaf.reshape(1, -1, self._ensemble, *leaf.shape[2:]), networks)
-
-    def play(self, key: jax.Array, networks: PyTree, normalizer: Normalizer) -> Evaluation:
+    def play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
         """Plays with the policies that `train` returned, given the same key."""
-        episodes = self._rollout(self._episode_keys(key), networks, normalizer)
-        running = self._normalization_envs if normalizer.kind == "running" else None
-        return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
+        if self.init_seed is not None:
+            shape = (1, self.num_inits)
+            networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape[2:]), networks)
+        keys = jax.random.split(_parts(key).episodes, self.num_inits)
+        return _played(self._rollout, keys, networks, normalizer, self.normalization_envs or self.num_episodes)
 
-    def with_inner_loop(self, clone: BehaviourCloning) -> DatasetEvaluator:
+    def with_inner_loop(self, inner: InnerLoop) -> DatasetEvaluator:
         """The same evaluation of another inner loop, which shares the compiled rollout.
 
         Args:
-            clone: Trains the policies. `apply` of its policy is that of this evaluator's: initialiser, optimiser,
+            inner: Trains the policies. `apply` of its policy is that of this evaluator's: initialiser, optimiser,
                 loss and budget may be others; widths, depth and activation may not.
 
         Raises:
             ValueError: The policy's parameters have other names or shapes.
         """
-        shapes, own_shapes = (jax.eval_shape(loop.policy.init, jax.random.key(0)) for loop in (clone, self._inner_loop))
+        shapes, own_shapes = (jax.eval_shape(loop.init, jax.random.key(0)) for loop in (inner, self.inner))
         if shapes != own_shapes:
-            raise ValueError("clone: expected a policy of the same architecture, got parameters of other shapes")
-        other = copy.copy(self)
-        other._set_inner_loop(clone)
-        return other
+            raise ValueError("inner: expected a policy of the same architecture, got parameters of other shapes")
+        return replace(self, inner=inner, player=self.player or self.inner.policy)
 
-    def _set_inner_loop(self, clone: BehaviourCloning) -> None:
-        self._inner_loop = clone
-        self._init = jax.jit(partial(init_networks, clone))
-        self._clone = jax.jit(partial(clone_inits, clone))
+    @property
+    def _trained(self) -> int:
+        """Policies that are trained: of one initialisation a single one."""
+        return 1 if self.init_seed is not None else self.num_inits * self.ensemble
+
+    @property
+    def _rollout(self) -> Callable[..., Any]:
+        player = self.player or self.inner.policy
+        player = policies.ensemble(player, self.ensemble) if self.ensemble != 1 else player
+        arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
+        return compiled_rollout(self.env, player, *arguments)
+
+    def _grouped(self, networks: Params) -> Params:
+        """Parameters `[1, inits * ensemble, ...]` as those of ensembles."""
+        if self.ensemble == 1:
+            return networks
+        return jax.tree.map(lambda leaf: leaf.reshape(1, -1, self.ensemble, *leaf.shape[2:]), networks)
 
 
+class _Parts(NamedTuple):
+    """Keys of one evaluation."""
+
+    inits: jax.Array
+    episodes: jax.Array
+    references: jax.Array
+
+
+def _parts(key: jax.Array) -> _Parts:
+    return _Parts(*jax.random.split(key, 3))
+
+
+@kept
+def _draw(inner: InnerLoop, num_inits: int, init_seed: int | None) -> Callable[[jax.Array], Draw]:
+    return jax.jit(lambda key: fitness.draw_inits(inner, key, num_inits, init_seed))
+
+
+@kept
+def _fit(inner: InnerLoop) -> Callable[[Draw, SyntheticDataset], Params]:
+    return jax.jit(partial(fitness.fit_all, inner))
+
+
+@kept
+def _initialise(policy: Policy) -> Callable[[jax.Array], Params]:
+    return jax.jit(jax.vmap(policy.init))
+
+
+@dataclass(frozen=True)
 class PolicyEvaluator:
-    """Fresh-key evaluation of trained policies of one architecture, compiled once.
+    """Fresh-key evaluation of trained policies of one architecture: equal evaluators share what was compiled.
+
+    Attributes:
+        env: Environment.
+        policy: Architecture.
+        num_inits: Untrained policies that `references` plays with; a trained one plays for all of them.
+        num_episodes: Episodes of each.
+        action_selection: Whether actions are sampled or the mode.
+        normalization_envs: Episodes that share running statistics; all of `num_episodes` if None.
+
+    Raises:
+        ValueError: `num_episodes` is not a multiple of `normalization_envs`.
 
     Example:
         >>> import envs, hades
@@ -236,50 +301,39 @@ class PolicyEvaluator:
         (1, 6)
     """
 
-    def __init__(
-        self,
-        env: AnyEnvironment,
-        policy: Policy,
-        num_inits: int = 16,
-        num_episodes: int = 8,
-        action_selection: ActionSelection = "sample",
-        normalization_envs: int | None = None,
-    ) -> None:
-        """Prepares the compiled functions.
+    env: AnyEnvironment
+    policy: Policy
+    num_inits: int = 16
+    num_episodes: int = 8
+    action_selection: ActionSelection = "sample"
+    normalization_envs: int | None = None
 
-        Args:
-            env: AnyEnvironment.
-            policy: The architecture.
-            num_inits: Untrained policies that `references` plays with; a trained one plays for all of them.
-            num_episodes: Episodes of each.
-            action_selection: Whether actions are sampled or the mode.
-            normalization_envs: Episodes that share running statistics; all of `num_episodes` if None.
-
-        Raises:
-            ValueError: `num_episodes` is not a multiple of `normalization_envs`.
-        """
-        self._rollout = compiled_rollout(env, policy, num_episodes, action_selection, normalization_envs)
-        self._init = jax.jit(partial(jax.lax.map, policy.init))
-        self._num_inits = num_inits
-        self._normalization_envs = normalization_envs or num_episodes
+    def __post_init__(self) -> None:
+        """Refuses episodes that do not divide into groups."""
+        _ = self._rollout
 
     def __call__(self, key: jax.Array, trained: TrainedPolicy) -> Evaluation:
         """Plays `num_inits * num_episodes` episodes with one policy; returns are `[1, inits * episodes]`."""
-        shape = (1, self._num_inits)
-        networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape), trained.params.network)
-        evaluation = self._play(key, networks, trained.params.normalizer)
-        return replace(evaluation, returns=evaluation.returns.reshape(1, -1), lengths=evaluation.lengths.reshape(1, -1))
+        shape = (1, self.num_inits)
+        networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), trained.params.network)
+        played = self._play(key, networks, trained.params.normalizer)
+        return replace(played, returns=played.returns.reshape(1, -1), lengths=played.lengths.reshape(1, -1))
 
     def references(self, key: jax.Array, trained: TrainedPolicy) -> dict[str, Evaluation]:
-        """What those return that know nothing: policies as they are initialised."""
+        """Returns of policies as they are initialised."""
         init_key, play_key = jax.random.split(key)
-        networks = jax.tree.map(lambda leaf: leaf[None], self._init(jax.random.split(init_key, self._num_inits)))
+        initial = _initialise(self.policy)(jax.random.split(init_key, self.num_inits))
+        networks = jax.tree.map(lambda leaf: leaf[None], initial)
         return {"untrained policy": self._play(play_key, networks, trained.params.normalizer)}
 
-    def _play(self, key: jax.Array, networks: PyTree, normalizer: Normalizer) -> Evaluation:
-        episodes = self._rollout(jax.random.split(key, self._num_inits), networks, normalizer)
-        running = self._normalization_envs if normalizer.kind == "running" else None
-        return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
+    @property
+    def _rollout(self) -> Callable[..., Any]:
+        arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
+        return compiled_rollout(self.env, self.policy, *arguments)
+
+    def _play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
+        keys = jax.random.split(key, self.num_inits)
+        return _played(self._rollout, keys, networks, normalizer, self.normalization_envs or self.num_episodes)
 
 
 def dataset_evaluator(
@@ -287,21 +341,22 @@ def dataset_evaluator(
     dataset: SyntheticDataset,
     num_inits: int = 16,
     num_episodes: int = 8,
-    clone: BehaviourCloning | None = None,
+    inner: InnerLoop | None = None,
     ensemble: int = 1,
 ) -> DatasetEvaluator:
-    """The evaluation that suits the metadata of a dataset.
+    """Makes the evaluation that the metadata of a dataset ask for.
 
     Args:
-        env: AnyEnvironment.
+        env: Environment.
         dataset: With metadata.
         num_inits: Freshly initialised policies.
         num_episodes: Episodes of each.
-        clone: Another inner loop than the one of the metadata: another architecture, optimiser, or budget.
+        inner: Another inner loop than the one of the metadata: another architecture, optimiser, or budget.
         ensemble: Policies that act together, each trained from an initialisation of its own.
 
     Raises:
-        ValueError: The dataset has no metadata, or does not fit the environment, `num_episodes` or `ensemble`.
+        ValueError: The dataset has no metadata, or none of its inner loop and no other is given, or it does not fit the
+            environment, `num_episodes` or `ensemble`.
     """
     metadata = dataset.metadata
     if metadata is None:
@@ -309,7 +364,7 @@ def dataset_evaluator(
     check_fits(env, dataset)
     return DatasetEvaluator(
         env,
-        clone or cloning.from_settings(env, metadata.cloning),
+        inner or cloning.from_settings(env, metadata.cloning),
         num_inits,
         num_episodes,
         metadata.action_selection,
@@ -320,7 +375,7 @@ def dataset_evaluator(
 
 
 def shared_envs(metadata: DatasetMetadata) -> int | None:
-    """How many episodes share running statistics, as far as metadata say it; None is all of a policy's."""
+    """Episodes that share running statistics, as far as metadata say it; None is all of a policy's."""
     # Files may say how many environments there were where they shared nothing.
     shared = metadata.observation_normalization == "running"
     return metadata.evaluation.normalization_envs if metadata.evaluation and shared else None
@@ -332,14 +387,14 @@ def evaluate_dataset(
     dataset: SyntheticDataset,
     num_inits: int = 16,
     num_episodes: int = 8,
-    clone: BehaviourCloning | None = None,
+    inner: InnerLoop | None = None,
 ) -> Evaluation:
     """Trains fresh policies on a dataset and plays with them. Arguments and errors of `dataset_evaluator`."""
-    return dataset_evaluator(env, dataset, num_inits, num_episodes, clone)(key, dataset)
+    return dataset_evaluator(env, dataset, num_inits, num_episodes, inner)(key, dataset)
 
 
 def zero_dataset(dataset: SyntheticDataset) -> SyntheticDataset:
-    """The dataset that knows nothing: zero observations, zero actions or uniform probabilities; the same statistics."""
+    """A dataset without information: zero observations, zero actions or uniform probabilities; the same statistics."""
     probabilities = dataset.action_probabilities
     return replace(
         dataset,

@@ -1,161 +1,130 @@
-"""Fitness: of datasets the return of fresh policies that were cloned on them, of policies their own."""
+"""F(D), the one equation of the library, and its evaluation in chunks of candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.dataset import SyntheticDataset
-from hades.inner.cloning import BehaviourCloning
-from hades.normalization import Normalizer
-from hades.rollouts.first_episode import Rollout
-from hades.types import PyTree
+from hades._validation import require_positive
+from hades.types import InnerLoop, Metrics, Objective, Parametrization, Params, PyTree, Solution
 
 
 @struct.dataclass
-class FitnessKeys:
-    """The random numbers of one evaluation, shared by all candidates.
+class Draw:
+    """Random numbers k of one iteration, which all candidates share (common random numbers).
 
     Attributes:
-        inits: Keys of the initialisations, `[inits]`.
-        episodes: Keys of the episodes of each initialisation, `[inits]`.
+        initial: Parameters theta_0(k), `[inits, ...]`.
+        fit_keys: Keys of training, `[inits]`.
+        problem: Problem of the objective, see `hades.types.Objective.draw`.
     """
 
-    inits: jax.Array
-    episodes: jax.Array
-
-    @classmethod
-    def draw(cls, key: jax.Array, num_inits: int, init_seed: int | None = None) -> FitnessKeys:
-        """Fresh keys; with `init_seed` all initialisations are the one of `jax.random.key(init_seed)` (HaDES-F)."""
-        init_key, episode_key = jax.random.split(key)
-        if init_seed is None:
-            inits = jax.random.split(init_key, num_inits)
-        else:
-            inits = jnp.stack([jax.random.key(init_seed)] * num_inits)
-        return cls(inits, jax.random.split(episode_key, num_inits))
+    initial: Params
+    fit_keys: jax.Array
+    problem: Any = ()
 
 
-@struct.dataclass
+@dataclass(frozen=True)
 class Fitness:
-    """What became of a population.
+    """F(D) = E_k[ J( A_T( theta_0(k), D ), k ) ] of candidates.
 
     Attributes:
-        returns: `[population, inits, episodes]`.
-        lengths: Steps of each episode, `[population, inits, episodes]` int32.
+        decode: `decode(solutions [candidates])`: datasets D `[candidates, ...]`.
+        train: `train(draw, datasets)`: A_T, parameters theta_T `[candidates, inits, ...]`.
+        value: `value(problem, params)`: J, values `[candidates, inits]` and counts `[candidates]`.
     """
 
-    returns: jax.Array
-    lengths: jax.Array
+    decode: Callable[[Solution], PyTree]
+    train: Callable[[Draw, PyTree], Params]
+    value: Callable[[Any, Params], tuple[jax.Array, Metrics]]
 
-    @property
-    def values(self) -> jax.Array:
-        """Mean return of each candidate, `[population]`."""
-        return jnp.mean(self.returns, axis=(1, 2))
-
-
-FitnessFunction: TypeAlias = Callable[[FitnessKeys, Any, Normalizer], Fitness]
-"""`fitness(keys, candidates [population], normalizer)`: see `make_fitness` and `make_policy_fitness`."""
+    def __call__(self, draw: Draw, solutions: Solution) -> tuple[jax.Array, Metrics]:
+        """Values `[candidates]`, higher is better, and counts `[candidates]`, of solutions `[candidates, ...]`."""
+        params = self.train(draw, self.decode(solutions))
+        values, counts = self.value(draw.problem, params)
+        return jnp.mean(values, axis=1), counts
 
 
-def make_fitness(
-    clone: BehaviourCloning,
-    rollout: Rollout,
-    cloning_chunk_size: int | None = None,
-    rollout_chunk_size: int | None = None,
-) -> FitnessFunction:
-    """Makes F(D), the expected return of policies that were cloned on D (Behaviour Distillation, arXiv 2406.15042).
+FitnessFunction: TypeAlias = Callable[[Draw, Solution], tuple[jax.Array, Metrics]]
+"""`fitness(draw, solutions)`, as `Fitness`: chunking and sharding return functions of this type."""
 
-    The population is worked through in chunks: cloning wants a working set that fits a cache, and a chunk of
-    rollouts ends with its own last living episode, however long those of other chunks go on.
+
+def make_fitness(parametrization: Parametrization, inner: InnerLoop, objective: Objective) -> Fitness:
+    """Makes F of three parts."""
+    return Fitness(jax.vmap(parametrization.decode), partial(fit_all, inner), objective.value)
+
+
+def draw_inits(inner: InnerLoop, key: jax.Array, num_inits: int, init_seed: int | None = None) -> Draw:
+    """Draws theta_0 and the keys of training.
 
     Args:
-        clone: The inner loop.
-        rollout: Plays `[candidates, inits]` policies.
-        cloning_chunk_size: Candidates that are cloned at once; all of them if None.
-        rollout_chunk_size: Candidates that are played at once; all of them if None.
+        inner: Inner loop.
+        key: Key of the iteration's inits.
+        num_inits: Inits.
+        init_seed: Seed of the one initialisation that all inits are (HaDES-F); fresh ones if None.
+    """
+    if init_seed is None:
+        keys = jax.random.split(key, num_inits)
+    else:
+        keys = jnp.stack([jax.random.key(init_seed)] * num_inits)
+    init_keys, fit_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    return Draw(jax.vmap(inner.init)(init_keys), fit_keys)
 
-    Returns:
-        A function of shared keys, datasets with a leading axis `[population]`, and the normalizer of the rollouts.
+
+def fit_all(inner: InnerLoop, draw: Draw, datasets: PyTree) -> Params:
+    """Trains every init on every dataset: parameters `[candidates, inits, ...]` from datasets `[candidates, ...]`."""
+    over_inits = jax.vmap(inner.fit, in_axes=(0, 0, None))
+    return jax.vmap(over_inits, in_axes=(None, None, 0))(draw.fit_keys, draw.initial, datasets)
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Candidates that exist at once on a device.
+
+    Cloning wants a working set that fits a cache, and a chunk of rollouts ends with its own last living episode, however
+    long those of other chunks go on.
+
+    Attributes:
+        cloning: Candidates that are trained at once; all of them if None.
+        rollout: Candidates whose policies are valued at once; all of them if None.
     """
 
-    def fitness(keys: FitnessKeys, datasets: SyntheticDataset, normalizer: Normalizer) -> Fitness:
-        # Initialisations belong to the generation, not to the candidate.
-        fresh = init_networks(clone, keys)
+    cloning: int | None = None
+    rollout: int | None = None
 
-        def train(datasets: SyntheticDataset) -> PyTree:
-            return clone_inits(clone, keys, fresh, datasets)
-
-        def play(params: PyTree) -> Fitness:
-            episodes = rollout(keys.episodes, params, normalizer)
-            return Fitness(episodes.returns, episodes.lengths)
-
-        def clone_and_play(datasets: SyntheticDataset) -> Fitness:
-            return map_chunks(play, map_chunks(train, datasets, cloning_chunk_size), rollout_chunk_size)
-
-        # Parameters live for the larger of the two chunks only, not for the whole population.
-        whole = cloning_chunk_size is None or rollout_chunk_size is None
-        outer = None if whole else max(cloning_chunk_size or 1, rollout_chunk_size or 1)
-        return map_chunks(clone_and_play, datasets.pairs(), outer)
-
-    return fitness
+    def __post_init__(self) -> None:
+        """Refuses sizes that are not positive."""
+        for name in ("cloning", "rollout"):
+            if getattr(self, name) is not None:
+                require_positive(f"{name}_chunk_size", getattr(self, name))
 
 
-def make_policy_fitness(rollout: Rollout, rollout_chunk_size: int | None = None) -> FitnessFunction:
-    """Makes the expected return of policies that play as they are: F with the identity in place of cloning.
+def in_chunks(fitness: Fitness, chunks: Chunks) -> FitnessFunction:
+    """Evaluates F in chunks of candidates, one after the other, with the same values.
 
-    Args:
-        rollout: Plays `[candidates, 1]` policies.
-        rollout_chunk_size: Candidates that are played at once; all of them if None.
-
-    Returns:
-        A function of keys of one init (only its episodes matter), network parameters with a leading axis
-        `[population]`, and the normalizer of the rollouts.
+    Parameters live for the larger of the two chunks alone, not for all candidates.
     """
 
-    def fitness(keys: FitnessKeys, networks: PyTree, normalizer: Normalizer) -> Fitness:
-        def play(networks: PyTree) -> Fitness:
-            episodes = rollout(keys.episodes, jax.tree.map(lambda leaf: leaf[:, None], networks), normalizer)
-            return Fitness(episodes.returns, episodes.lengths)
+    def train(draw: Draw, datasets: PyTree) -> Params:
+        return map_chunks(partial(fitness.train, draw), datasets, chunks.cloning)
 
-        return map_chunks(play, networks, rollout_chunk_size)
+    def value(problem: Any, params: Params) -> tuple[jax.Array, Metrics]:
+        return map_chunks(partial(fitness.value, problem), params, chunks.rollout)
 
-    return fitness
+    whole = chunks.cloning is None or chunks.rollout is None
+    largest = None if whole else max(chunks.cloning or 1, chunks.rollout or 1)
+    smaller = replace(fitness, train=train, value=value)
 
+    def chunked(draw: Draw, solutions: Solution) -> tuple[jax.Array, Metrics]:
+        return map_chunks(partial(smaller, draw), solutions, largest)
 
-def init_networks(clone: BehaviourCloning, keys: FitnessKeys) -> PyTree:
-    """Fresh parameters, `[inits, ...]`; for each init those that `clone(key, dataset)` begins with."""
-    # One after the other: vmapped orthogonal initialisers deadlock on the CPU backend.
-    return jax.lax.map(lambda key: clone.policy.init(jax.random.split(key)[0]), keys.inits)
-
-
-def clone_inits(
-    clone: BehaviourCloning, keys: FitnessKeys, fresh: PyTree, datasets: SyntheticDataset, window: int | None = None
-) -> PyTree:
-    """Trains every fresh initialisation on every dataset.
-
-    Args:
-        clone: The inner loop.
-        keys: Keys with `[inits]`.
-        fresh: What `init_networks` returned.
-        datasets: Pairs with a leading axis `[candidates]`.
-        window: Steps that gradients flow through, as `BehaviourCloning.fit_window` has it; all of them if None.
-
-    Returns:
-        Network parameters, `[candidates, inits, ...]`.
-    """
-
-    def fit(key: jax.Array, params: PyTree, dataset: SyntheticDataset) -> PyTree:
-        if window is None:
-            return clone.fit(key, params, dataset)
-        return clone.fit_window(key, params, dataset, window)
-
-    batch_keys = jax.vmap(lambda key: jax.random.split(key)[1])(keys.inits)
-    over_inits = jax.vmap(fit, in_axes=(0, 0, None))
-    return jax.vmap(over_inits, in_axes=(None, None, 0))(batch_keys, fresh, datasets)
+    return chunked
 
 
 def map_chunks(function: Callable[[PyTree], PyTree], xs: PyTree, chunk_size: int | None) -> PyTree:
@@ -169,7 +138,7 @@ def map_chunks(function: Callable[[PyTree], PyTree], xs: PyTree, chunk_size: int
         chunk_size: Rows of a chunk; the last one is filled with copies of the first row. None is one chunk.
 
     Returns:
-        What `function(xs)` returns, `[rows, ...]`.
+        Results of `function`, `[rows, ...]`.
     """
     rows = jax.tree.leaves(xs)[0].shape[0]
     if chunk_size is None or chunk_size >= rows:

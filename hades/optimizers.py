@@ -2,6 +2,53 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
+import optax
+
 OptimizerName = Literal["adam", "adamw", "sgd"]
+
+# Far below what changes an update, but where a gradient is zero the derivative of Adam's square root stays finite:
+# without it, meta-gradients are NaN as soon as one parameter, such as the log-std under mse, has no gradient.
+_ADAM_EPS_ROOT = 1e-30
+
+
+@functools.cache
+def make_optimizer(
+    name: OptimizerName,
+    learning_rate: float,
+    *,
+    momentum: float = 0.0,
+    adam_b1: float = 0.9,
+    adam_eps: float = 1e-8,
+    weight_decay: float = 1e-4,
+    max_grad_norm: float | None = None,
+    differentiable: bool = False,
+) -> optax.GradientTransformation:
+    """Optax optimiser of a name; equal arguments give the same object, so that what it is compiled into is found again.
+
+    Args:
+        name: `"adam"`, `"adamw"` or `"sgd"`.
+        learning_rate: Step size.
+        momentum: Decay of the velocity of sgd; 0 is plain sgd.
+        adam_b1: Decay of the first moment of adam and adamw.
+        adam_eps: Epsilon in the denominator of adam and adamw.
+        weight_decay: Decay of adamw.
+        max_grad_norm: Largest global norm of a gradient, clipped in front of the optimiser; None clips nothing.
+        differentiable: Whether gradients are taken through adam's and adamw's updates, which then stay finite where a
+            parameter has no gradient.
+
+    Raises:
+        ValueError: There is no optimiser of that name.
+    """
+    eps_root = _ADAM_EPS_ROOT if differentiable else 0.0
+    if name == "sgd":
+        optimizer = optax.sgd(learning_rate, momentum=momentum or None)
+    elif name == "adam":
+        optimizer = optax.adam(learning_rate, b1=adam_b1, eps=adam_eps, eps_root=eps_root)
+    elif name == "adamw":
+        optimizer = optax.adamw(learning_rate, b1=adam_b1, eps=adam_eps, eps_root=eps_root, weight_decay=weight_decay)
+    else:
+        raise ValueError(f"optimizer: expected adam, adamw or sgd, got {name!r}")
+    return optimizer if max_grad_norm is None else optax.chain(optax.clip_by_global_norm(max_grad_norm), optimizer)

@@ -1,130 +1,236 @@
-"""A run as pure functions: what recipes build and what the host loop drives."""
+"""A run as pure functions of keys and states: built by recipes, driven by the host loop of `hades.training`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+import dataclasses
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import jax
+import numpy as np
 from flax import struct
 
+from hades._serialization import to_dict
 from hades.dataset import SyntheticDataset
-from hades.evaluation import Evaluation
-from hades.normalization import Normalizer
+from hades.metadata import EvaluationSummary
+from hades.offline.teacher import Teacher
 from hades.policy_file import TrainedPolicy
 from hades.types import AnyEnvironment, Metrics, PyTree
 
-OutcomeKind: TypeAlias = Literal["dataset", "policy"]
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
 
-Outcome = TypeVar("Outcome", SyntheticDataset, TrainedPolicy)
-"""What a run makes: a distillation a dataset, a baseline a policy. Both have `save`, `load` and metadata."""
+    from hades.evaluation import Evaluation
 
-OUTCOMES: dict[OutcomeKind, type[SyntheticDataset] | type[TrainedPolicy]] = {
+Outcome = TypeVar("Outcome", SyntheticDataset, TrainedPolicy, Teacher)
+"""Result of a run, with `save` and `load`: a distillation makes a dataset, a baseline a policy, Cal-QL a teacher."""
+
+OUTCOMES: dict[str, type[SyntheticDataset] | type[TrainedPolicy] | type[Teacher]] = {
     "dataset": SyntheticDataset,
     "policy": TrainedPolicy,
+    "teacher": Teacher,
 }
+"""Kinds of outcome by the name that they have in run directories."""
 
 
 class Evaluator(Protocol):
-    """Compiled evaluation on fresh keys: `DatasetEvaluator` or `PolicyEvaluator`."""
+    """Compiled evaluation on fresh keys, such as `hades.evaluation.DatasetEvaluator`."""
 
     def __call__(self, key: jax.Array, outcome: Any, /) -> Evaluation:
-        """What an outcome returns."""
+        """Returns of an outcome."""
         ...
 
     def references(self, key: jax.Array, outcome: Any, /) -> dict[str, Evaluation]:
-        """What those return that know nothing, by name."""
+        """Returns of policies that have learned nothing, by name."""
         ...
 
 
 @struct.dataclass
 class RunState:
-    """All that a run is at the end of a generation; saving it is saving the run.
+    """State of a run at the end of an iteration; saving it is saving the run.
 
     Attributes:
-        key: The run's key, the same all the way; generation g uses `fold_in(key, g)`.
-        generation: Finished generations (of PPO: updates), `[]` int32.
-        outer: State of the outer loop.
-        normalizer: Observation normalisation of every rollout.
+        key: The run's key, the same all the way; iteration i uses `hades.keys.iteration_key(key, i)`.
+        iteration: Finished iterations, `[]` int32.
+        outer: State of the outer loop, or of the algorithm.
+        objective: State of the objective; `()` where there is none.
     """
 
     key: jax.Array
-    generation: jax.Array
+    iteration: jax.Array
     outer: PyTree
-    normalizer: Normalizer
+    objective: PyTree = ()
 
 
-class OnData(NamedTuple):
-    """The functions of a run with the data that they look things up in as an argument.
-
-    A compiled program holds a copy of every array that a function closes over; offline data are too large for that.
-
-    Attributes:
-        data: Arrays.
-        init: `init(data, key)`, as `Run.init`.
-        step: `step(data, state)`, as `Run.step`.
-    """
-
-    data: PyTree
-    init: Callable[[Any, jax.Array], RunState]
-    step: Callable[[Any, RunState], tuple[RunState, Metrics]]
-
-
-@dataclass(frozen=True, eq=False)
 class Run(Generic[Outcome]):
-    """One distillation or baseline. The functions are pure: jit them, vmap them over seeds, scan them, or loop.
+    """One distillation, baseline or teacher. Its methods are pure: jit them, vmap them over seeds, scan them, or loop.
+
+    A run is a pytree whose leaves are its large arrays, such as offline data. `jax.jit(run.step)(state)` copies them into
+    the compiled program; `hades.training.step(run, state)` passes them as arguments, and finds the program again for every
+    run of equal parts.
 
     Attributes:
-        env: Environment that fitness comes from, or that offline distillation is evaluated in.
-        settings: All static settings, a frozen dataclass.
-        kind: What the run makes, `"dataset"` or `"policy"`.
-        init: `init(key)` returns the state before the first generation.
-        step: `step(state)` is one generation; returns the new state and scalars, among them `fitness_mean`,
-            `fitness_best`, `fitness_worst`, `non_finite` and `env_steps`.
-        outcome: `outcome(state)` is what the run has made so far, without metadata: of an evolution the mean of the
-            search distribution.
-        describe: `describe(outcome, seed, evaluation)` adds the metadata that a file needs.
-        make_evaluator: `make_evaluator(num_inits, num_episodes)` compiles fresh-key evaluation. A dataset trains
-            `num_inits` policies; a policy plays as many episodes as all of those together.
-        on_data: `init` and `step` once more, for runs that look things up in large arrays; None for all others.
+        kind: Kind of the outcome, a key of `OUTCOMES`.
+        method: Name of the method in files, such as `"hades-r"`.
+        env: Environment that outcomes are evaluated in; None where there is none.
+        settings: Static settings of the recipe, a frozen dataclass; None for a run that was put together by hand.
+        mesh: Devices that an iteration is spread over.
 
     Example:
         >>> import envs, hades, jax
         >>> run = hades.recipes.hades_r(envs.make("diagnostic/match"), dataset_size=2, population_size=8)
         >>> state = run.init(jax.random.key(0))
         >>> state, metrics = jax.jit(run.step)(state)
-        >>> int(state.generation), metrics["fitness_mean"].shape
+        >>> int(state.iteration), metrics["fitness_mean"].shape
         (1, ())
     """
 
-    env: AnyEnvironment
+    kind: ClassVar[str]
+    method: str
+    env: AnyEnvironment | None
     settings: Any
-    kind: OutcomeKind
-    init: Callable[[jax.Array], RunState]
-    step: Callable[[RunState], tuple[RunState, Metrics]]
-    outcome: Callable[[RunState], Outcome]
-    describe: Callable[..., Outcome]
-    make_evaluator: Callable[[int, int], Evaluator]
-    on_data: OnData | None = None
+    mesh: Mesh | None
+
+    def __init_subclass__(cls) -> None:
+        """Registers subclasses, which are dataclasses, as pytrees."""
+        jax.tree_util.register_pytree_node(cls, _flatten, lambda aux, leaves: _unflatten(cls, aux, leaves))
+
+    def init(self, key: jax.Array) -> RunState:
+        """Draws the state before the first iteration."""
+        raise NotImplementedError
+
+    def step(self, state: RunState) -> tuple[RunState, Metrics]:
+        """One iteration.
+
+        Returns:
+            The new state, and metrics: the scalars `fitness_mean`, `fitness_best`, `fitness_worst`, `non_finite`, and
+            whatever else the method reports; `env_steps`, of any shape, counts environment steps.
+        """
+        raise NotImplementedError
+
+    def outcome(self, state: RunState) -> Outcome:
+        """Outcome of the iterations so far, without metadata; of an evolution the mean of the search distribution."""
+        raise NotImplementedError
+
+    def describe(self, outcome: Outcome, seed: int, evaluation: EvaluationSummary | None = None) -> Outcome:
+        """Outcome with the metadata that its file needs."""
+        raise NotImplementedError
+
+    def make_evaluator(self, num_inits: int, num_episodes: int) -> Evaluator:
+        """Evaluation on fresh keys: a dataset trains `num_inits` policies, a policy plays as many episodes as those.
+
+        Raises:
+            ValueError: There is no environment, or a number does not suit it.
+        """
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """Content of a run directory's `config.json` that must be the same for the run to go on, as JSON can hold it."""
+        env = self.env
+        return {
+            "method": self.method,
+            "env": env and env.name,
+            "env_options": env and describe(env.options),
+            "settings": describe(self) if self.settings is None else to_dict(self.settings),
+            "data": checksum(jax.tree.leaves(self)),
+        }
+
+    def status(self, row: Mapping[str, Any]) -> str:
+        """Line of a progress report for a row of metrics."""
+        text = f"fitness {row['fitness_mean']:.4g} (best {row['fitness_best']:.4g})"
+        if row["non_finite"]:
+            text += f", {row['non_finite']} not finite"
+        return text + evaluation_status(row)
 
     @property
-    def with_data(self) -> OnData:
-        """`on_data`, or the same of a run without data."""
-        init, step = self.init, self.step
-        return self.on_data or OnData((), lambda _, key: init(key), lambda _, state: step(state))
+    def dataset(self) -> Any:
+        """`outcome`, of a distillation. Raises `AttributeError` for another run."""
+        return self._outcome_of("dataset")
 
     @property
-    def dataset(self) -> Callable[[RunState], SyntheticDataset]:
-        """`outcome`, of a distillation. Raises `AttributeError` for a run that makes a policy."""
-        return self._outcome_of_kind("dataset")
+    def policy(self) -> Any:
+        """`outcome`, of a baseline. Raises `AttributeError` for another run."""
+        return self._outcome_of("policy")
 
-    @property
-    def policy(self) -> Callable[[RunState], TrainedPolicy]:
-        """`outcome`, of a baseline. Raises `AttributeError` for a run that makes a dataset."""
-        return self._outcome_of_kind("policy")
-
-    def _outcome_of_kind(self, kind: OutcomeKind) -> Callable[[RunState], Any]:
+    def _outcome_of(self, kind: str) -> Any:
         if self.kind != kind:
             raise AttributeError(f"this run makes a {self.kind}, not a {kind}")
         return self.outcome
+
+
+def evaluation_status(row: Mapping[str, Any]) -> str:
+    """Part of a status line that tells an evaluation on fresh keys, empty where the row has none."""
+    mean = row.get("evaluation_mean")
+    return "" if mean is None else f", fresh keys {mean:.4g}"
+
+
+def describe(value: Any) -> Any:
+    """A part of a run as JSON can hold it: fields of dataclasses, names of functions, shapes of arrays.
+
+    Example:
+        >>> describe({"shape": (2, 3), "function": len})
+        {'shape': [2, 3], 'function': 'builtins.len'}
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): describe(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [describe(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__qualname__, **fields}
+    if _is_array(value):
+        return f"{value.dtype}{list(value.shape)}"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return type(value).__qualname__
+
+
+def checksum(leaves: Sequence[Any]) -> str | None:
+    """CRC-32 of arrays, None where there is none."""
+    total = 0
+    for leaf in leaves:
+        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
+    return f"{total:08x}" if leaves else None
+
+
+class _Static:
+    """Everything of a run but its arrays: equal where all parts are, so that compiled programs are found again."""
+
+    def __init__(self, tree: Any, leaves: tuple[Any, ...]) -> None:
+        self.tree, self.leaves = tree, leaves
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Static) and self.tree == other.tree and self.leaves == other.leaves
+
+    def __hash__(self) -> int:
+        # Parts of a user's own need not be hashable; equality decides.
+        try:
+            return hash((self.tree, self.leaves))
+        except TypeError:
+            return len(self.leaves)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)) or leaf is _PLACE
+
+
+_PLACE = object()
+
+
+def _flatten(run: Any) -> tuple[list[Any], _Static]:
+    fields = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
+    leaves, tree = jax.tree.flatten(fields)
+    arrays = [leaf for leaf in leaves if _is_array(leaf)]
+    return arrays, _Static(tree, tuple(_PLACE if _is_array(leaf) else leaf for leaf in leaves))
+
+
+def _unflatten(cls: type, static: _Static, leaves: Any) -> Any:
+    arrays = iter(leaves)
+    fields = jax.tree.unflatten(static.tree, [next(arrays) if leaf is _PLACE else leaf for leaf in static.leaves])
+    run = object.__new__(cls)
+    for name, value in fields.items():
+        object.__setattr__(run, name, value)
+    return run

@@ -1,4 +1,4 @@
-"""The population over devices: each evaluates its share, and only fitness crosses between them."""
+"""The population over devices: each evaluates its share of the candidates, and only fitness crosses between them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hades.fitness import Fitness, FitnessFunction, FitnessKeys, pad_rows
-from hades.normalization import Normalizer
-from hades.types import PyTree
+from hades.fitness import Draw, FitnessFunction, pad_rows
+from hades.types import Metrics, PyTree, Solution
 
 POPULATION_AXIS = "population"
 
@@ -21,28 +20,33 @@ def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def shard_fitness(fitness: FitnessFunction, mesh: Mesh) -> FitnessFunction:
-    """Spreads the population over a mesh.
+    """Spreads candidates over a mesh.
 
     Args:
-        fitness: Evaluates `[population]` candidates; called with each device's share.
-        mesh: Has the axis `population`. A population that does not divide evenly is filled up with copies.
+        fitness: Evaluates solutions `[candidates, ...]`; called with each device's share.
+        mesh: Has the axis `population`. Candidates that do not divide evenly are filled up with copies.
 
     Returns:
-        A function that returns what `fitness` does, the same on every device.
+        A function with the values of `fitness`, the same on every device.
     """
 
-    def share(keys: FitnessKeys, population: PyTree, normalizer: Normalizer) -> Fitness:
-        return jax.lax.all_gather(fitness(keys, population, normalizer), POPULATION_AXIS, tiled=True)
+    def share(draw: Draw, solutions: Solution) -> tuple[jax.Array, Metrics]:
+        return jax.lax.all_gather(fitness(draw, solutions), POPULATION_AXIS, tiled=True)
 
     whole = PartitionSpec()
     # The default check_vma sums gradients of parameters that come from a replicated key over devices.
     over_devices = jax.shard_map(
-        share, mesh=mesh, in_specs=(whole, PartitionSpec(POPULATION_AXIS), whole), out_specs=whole, check_vma=False
+        share, mesh=mesh, in_specs=(whole, PartitionSpec(POPULATION_AXIS)), out_specs=whole, check_vma=False
     )
 
-    def sharded(keys: FitnessKeys, population: PyTree, normalizer: Normalizer) -> Fitness:
-        rows = jax.tree.leaves(population)[0].shape[0]
-        gathered = over_devices(keys, pad_rows(population, mesh.size), normalizer)
+    def sharded(draw: Draw, solutions: Solution) -> tuple[jax.Array, Metrics]:
+        rows = jax.tree.leaves(solutions)[0].shape[0]
+        gathered = over_devices(draw, pad_rows(solutions, mesh.size))
         return jax.tree.map(lambda leaf: leaf[:rows], gathered)
 
     return sharded
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Places arrays on every device of a mesh, where compiled programs leave them too."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

@@ -1,14 +1,19 @@
-"""The vocabulary of the library: environments, action spaces and the arrays that pass between them."""
+"""Protocols of the library: environments with their spaces, and the four parts that a method is a choice of."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
+
+if TYPE_CHECKING:
+    from hades.dataset import SyntheticDataset
+    from hades.normalization import Normalizer
+    from hades.policies import Policy
 
 PyTree = Any
 """Any nest of arrays that JAX can flatten."""
@@ -213,3 +218,123 @@ def require_pure(env: AnyEnvironment) -> Environment:
             f"which policies can only be evaluated and data collected"
         )
     return env
+
+
+Solution: TypeAlias = Any
+"""A pytree of arrays that an outer loop moves."""
+
+Params: TypeAlias = Any
+"""A pytree of arrays, the parameters of a policy's network."""
+
+Value: TypeAlias = Callable[[Solution], tuple[jax.Array, Metrics]]
+"""`value(solutions)`: F of candidates `[candidates, ...]` as `[candidates]`, higher is better, and counts of each such as
+`env_steps`, `[candidates]`. One iteration's random numbers are in it, the same for all candidates."""
+
+
+class Parametrization(Protocol):
+    """The part that moves: solutions of an outer loop, and the dataset that each stands for.
+
+    `hades.testing.check_parametrization` checks an object against this contract.
+    """
+
+    def init(self, key: jax.Array) -> Solution:
+        """Draws the solution that a run begins with, any pytree of floating-point arrays."""
+        ...
+
+    def decode(self, solution: Solution) -> SyntheticDataset | Params:
+        """Dataset of one solution, or the parameters of a network where a method evolves these themselves.
+
+        Pure, differentiable, and vmapped over candidates. Statistics of observations are the objective's matter.
+        """
+        ...
+
+
+class InnerLoop(Protocol):
+    """The part A of F(D): a policy, its initialisation, and training on a dataset.
+
+    `hades.testing.check_inner_loop` checks an object against this contract.
+
+    Attributes:
+        policy: Architecture, which plays with what `fit` returns.
+    """
+
+    @property
+    def policy(self) -> Policy: ...  # noqa: D102
+
+    def init(self, key: jax.Array) -> Params:
+        """Draws theta_0; candidates of an iteration share it."""
+        ...
+
+    def fit(self, key: jax.Array, params: Params, dataset: SyntheticDataset) -> Params:
+        """Trains theta_0 to theta_T: pure, vmapped over inits and candidates, differentiable where gradients are taken."""
+        ...
+
+
+class Objective(Protocol):
+    """The part J of F(D): a value of trained policies, higher is better.
+
+    `hades.testing.check_objective` checks an object against this contract. Large arrays, such as offline data, are
+    leaves of an objective that is a pytree (`flax.struct.dataclass`): compiled programs then take them as arguments.
+    """
+
+    def init(self, key: jax.Array) -> Any:
+        """Draws the state before the first iteration: `()` where there is none; statistics, a critic, running episodes."""
+        ...
+
+    def draw(self, key: jax.Array, state: Any, policies: Callable[[], Params]) -> tuple[Any, Any]:
+        """Draws the problem of one iteration, which all candidates share.
+
+        Args:
+            key: Key of this iteration.
+            state: State of the objective.
+            policies: Trains the present solution's policies, `[inits, ...]`; costs nothing unless it is called.
+
+        Returns:
+            The problem, such as keys, a batch or collected steps, and the new state.
+        """
+        ...
+
+    def value(self, problem: Any, params: Params) -> tuple[jax.Array, Metrics]:
+        """Values of policies.
+
+        Args:
+            problem: The problem of this iteration.
+            params: Trained parameters, `[candidates, inits, ...]`.
+
+        Returns:
+            Values `[candidates, inits]`, and counts `[candidates]` by name; `env_steps` is one of them.
+        """
+        ...
+
+    def normalizer(self, state: Any) -> Normalizer:
+        """Normalisation of raw observations that policies are trained and played with."""
+        ...
+
+
+class OuterLoop(Protocol):
+    """The part that climbs F: an evolution strategy, or an optimiser on its gradient.
+
+    `hades.testing.check_outer_loop` checks an object against this contract.
+    """
+
+    def init(self, key: jax.Array, solution: Solution) -> Any:
+        """State at a first solution."""
+        ...
+
+    def step(self, key: jax.Array, state: Any, value: Value) -> tuple[Any, Metrics]:
+        """One iteration towards higher values.
+
+        Args:
+            key: Key of this iteration.
+            state: State of the outer loop.
+            value: F, to be maximised.
+
+        Returns:
+            The new state, and metrics: the scalars `fitness_mean`, `fitness_best`, `fitness_worst` and `non_finite`, and
+            the counts of `value`.
+        """
+        ...
+
+    def solution(self, state: Any) -> Solution:
+        """Present solution, the outcome of a run: of an evolution the mean of its search distribution."""
+        ...

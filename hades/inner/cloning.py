@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from hades import policies
 from hades._validation import require_positive
 from hades.distributions import Categorical, Distribution
+from hades.keys import Stream, stream
 from hades.normalization import PolicyParams
-from hades.optimizers import OptimizerName
+from hades.optimizers import OptimizerName, make_optimizer
 from hades.policies import NetworkSettings, Policy, Spaces
 from hades.types import PyTree
 
@@ -115,19 +114,12 @@ LOSSES: dict[CloningLoss, LossFunction | SampledLoss] = {
 _Carry: TypeAlias = tuple[PyTree, optax.OptState]
 _Carried: TypeAlias = tuple[_Carry, None]
 
-# Apart from the indices of steps, which minibatches fold into the same key.
-_WINDOW_STREAM, _SAMPLE_STREAM = np.uint32(2**32 - 1), np.uint32(2**32 - 2)
-
-# Far below what changes an update, but where a gradient is zero the derivative of Adam's square root stays finite:
-# without it, meta-gradients are NaN as soon as one parameter, such as the log-std under mse, has no gradient.
-_ADAM_EPS_ROOT = 1e-30
-
 
 @dataclass(frozen=True)
 class BehaviourCloning:
-    """Trains policies on synthetic datasets, as a pure function that `jit`, `vmap` and `grad` take.
+    """Trains policies on synthetic datasets, as a pure function that `jit`, `vmap` and `grad` take: an inner loop.
 
-    Made by `behaviour_cloning`, which documents the attributes.
+    Made by `behaviour_cloning`, which documents the attributes, or by `from_settings`, which fills in `settings`.
     """
 
     policy: Policy
@@ -136,6 +128,17 @@ class BehaviourCloning:
     loss: LossFunction | SampledLoss | None = None
     batch_size: int | None = None
     rematerialize: bool = False
+    window: int | None = None
+    settings: CloningSettings | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuses steps that are not positive, and a window that is longer than the steps."""
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps: expected at least 1, got {self.num_steps}")
+        if self.window is not None and not 1 <= self.window <= self.num_steps:
+            raise ValueError(
+                f"window: expected a number from 1 to {self.num_steps}, the inner steps, got {self.window}"
+            )
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> PolicyParams:
         """Draws fresh parameters and trains them.
@@ -147,51 +150,38 @@ class BehaviourCloning:
         Returns:
             The trained parameters with the normalisation of the dataset.
         """
-        init_key, batch_key = jax.random.split(key)
-        params = self.fit(batch_key, self.policy.init(init_key), dataset)
-        return PolicyParams(params, dataset.normalizer())
+        init_key, fit_key = jax.random.split(key)
+        return PolicyParams(self.fit(fit_key, self.init(init_key), dataset), dataset.normalizer())
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Draws theta_0 from the policy's initialiser."""
+        return self.policy.init(key)
 
     def fit(self, key: jax.Array, params: PyTree, dataset: SyntheticDataset) -> PyTree:
         """Trains given parameters.
 
+        With a window, training stops at a random step, and gradients flow through the last `window` steps before it
+        alone: random truncated backpropagation through time (RaT-BPTT, Feng et al. 2023, arXiv 2310.02012). The last
+        step is drawn uniformly from `window` to `num_steps`.
+
         Args:
-            key: For minibatches and sampled losses; without effect where there is neither.
-            params: What `policy.init` returned.
+            key: For minibatches, sampled losses and windows; without effect where there is none of them.
+            params: What `init` returned.
             dataset: `num_pairs` state-action pairs.
 
         Returns:
-            The parameters after `num_steps` steps, and nothing else: the optimiser's state stays inside.
+            The parameters after the last step, and nothing else: the optimiser's state stays inside.
         """
-        return self._scan(key, (params, self.optimizer.init(params)), dataset, jnp.arange(self.num_steps))
-
-    def fit_window(self, key: jax.Array, params: PyTree, dataset: SyntheticDataset, window: int) -> PyTree:
-        """Trains to a random step, and lets gradients flow through the last `window` steps before it alone.
-
-        Random truncated backpropagation through time (RaT-BPTT, Feng et al. 2023, arXiv 2310.02012): the last step is
-        drawn uniformly from `window` to `num_steps`.
-
-        Args:
-            key: Draws the last step, and minibatches as in `fit`.
-            params: What `policy.init` returned.
-            dataset: `num_pairs` state-action pairs.
-            window: Steps that are differentiated, at most `num_steps`.
-
-        Returns:
-            The parameters after that step.
-
-        Raises:
-            ValueError: `window` is below 1 or above `num_steps`.
-        """
-        if not 1 <= window <= self.num_steps:
-            raise ValueError(f"window: expected a number from 1 to {self.num_steps}, the inner steps, got {window}")
-        first = jax.random.randint(jax.random.fold_in(key, _WINDOW_STREAM), (), 0, self.num_steps - window + 1)
-        before = self._make_step(key, jax.lax.stop_gradient(dataset))
         carry = params, self.optimizer.init(params)
+        if self.window is None:
+            return self._scan(key, carry, dataset, jnp.arange(self.num_steps))
+        first = jax.random.randint(stream(key, Stream.WINDOW), (), 0, self.num_steps - self.window + 1)
+        before = self._make_step(key, jax.lax.stop_gradient(dataset))
         carry = jax.lax.fori_loop(0, first, lambda index, carry: before(carry, index)[0], jax.lax.stop_gradient(carry))
-        return self._scan(key, carry, dataset, first + jnp.arange(window))
+        return self._scan(key, carry, dataset, first + jnp.arange(self.window))
 
     def _scan(self, key: jax.Array, carry: _Carry, dataset: SyntheticDataset, indices: jax.Array) -> PyTree:
-        """The parameters after the steps of these indices, from a carry on."""
+        """Parameters after the steps of these indices, from a carry on."""
         step = self._make_step(key, dataset)
         body = jax.checkpoint(step, prevent_cse=False) if self.rematerialize else step
         (params, _), _ = jax.lax.scan(body, carry, indices)
@@ -205,8 +195,7 @@ class BehaviourCloning:
             distribution = self.policy.apply(params, batch.observations)
             if not isinstance(loss_function, SampledLoss):
                 return loss_function(distribution, batch)
-            sample_key = jax.random.fold_in(jax.random.fold_in(key, _SAMPLE_STREAM), index)
-            return loss_function.function(sample_key, distribution, batch)
+            return loss_function.function(stream(key, Stream.SAMPLED_LOSS, index), distribution, batch)
 
         def step(carry: _Carry, index: jax.Array) -> _Carried:
             params, optimizer_state = carry
@@ -230,6 +219,7 @@ def behaviour_cloning(
     loss: CloningLoss | LossFunction | SampledLoss | None = None,
     batch_size: int | None = None,
     rematerialize: bool = False,
+    window: int | None = None,
 ) -> BehaviourCloning:
     """Makes the inner loop A_T of behaviour distillation (Behaviour Distillation, arXiv 2406.15042, section 4).
 
@@ -242,59 +232,50 @@ def behaviour_cloning(
         batch_size: Pairs in a minibatch, drawn with replacement; the full dataset if not given.
         rematerialize: Whether reverse-mode differentiation recomputes each step instead of storing it: memory for
             one step instead of `num_steps` (plus the parameters at each), for about a third more time.
+        window: Steps that gradients flow through, before a random last one (RaT-BPTT); all of them if None.
 
     Returns:
-        A callable `(key, dataset) -> PolicyParams`.
+        A callable `(key, dataset) -> PolicyParams`, and an inner loop with `init` and `fit`.
+
+    Raises:
+        ValueError: A number is out of range, or there is no loss of that name.
 
     Example:
         >>> import envs, jax, jax.numpy as jnp
+        >>> from hades.dataset import SyntheticDataset
         >>> env = envs.make("diagnostic/target", action_dim=1)
         >>> clone = behaviour_cloning(policies.mlp(env, hidden_sizes=(8,)), num_steps=100)
         >>> pairs = SyntheticDataset(jnp.array([[-1.0], [1.0]]), actions=jnp.array([[0.5], [-0.5]]))
         >>> params = jax.jit(clone)(jax.random.key(0), pairs)
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps: expected at least 1, got {num_steps}")
     if isinstance(loss, str) and loss not in LOSSES:
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {loss!r}")
-    return BehaviourCloning(
-        policy,
-        optax.adam(5e-3, eps=1e-5, eps_root=_ADAM_EPS_ROOT) if optimizer is None else optimizer,
-        num_steps,
-        LOSSES[loss] if isinstance(loss, str) else loss,
-        batch_size,
-        rematerialize,
+    if optimizer is None:
+        optimizer = make_optimizer("adam", 5e-3, adam_eps=1e-5, differentiable=True)
+    loss = LOSSES[loss] if isinstance(loss, str) else loss
+    return BehaviourCloning(policy, optimizer, num_steps, loss, batch_size, rematerialize, window)
+
+
+def from_settings(
+    env: Spaces, settings: CloningSettings, rematerialize: bool = False, window: int | None = None
+) -> BehaviourCloning:
+    """Makes the inner loop that settings describe, for the spaces of `env`; equal arguments give equal inner loops."""
+    optimizer = make_optimizer(
+        settings.optimizer,
+        settings.learning_rate,
+        momentum=settings.momentum,
+        adam_eps=settings.adam_eps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        differentiable=True,
     )
-
-
-def from_settings(env: Spaces, settings: CloningSettings, rematerialize: bool = False) -> BehaviourCloning:
-    """The inner loop that `settings` describes, for the spaces of `env`."""
-    return behaviour_cloning(
-        policies.from_settings(env, settings),
-        make_optimizer(settings),
-        settings.num_steps,
-        settings.loss,
-        settings.batch_size,
-        rematerialize,
+    policy = policies.from_settings(env, settings)
+    clone = behaviour_cloning(
+        policy, optimizer, settings.num_steps, settings.loss, settings.batch_size, rematerialize, window
     )
-
-
-def make_optimizer(settings: CloningSettings) -> optax.GradientTransformation:
-    """The optax optimiser that `settings` describes, with gradient clipping in front where it is asked for."""
-    if settings.optimizer == "sgd":
-        optimizer = optax.sgd(settings.learning_rate, momentum=settings.momentum or None)
-    else:
-        adamw = partial(optax.adamw, weight_decay=settings.weight_decay)
-        build = {"adam": optax.adam, "adamw": adamw}[settings.optimizer]
-        optimizer = build(settings.learning_rate, eps=settings.adam_eps, eps_root=_ADAM_EPS_ROOT)
-    return clip_gradients(optimizer, settings.max_grad_norm)
-
-
-def clip_gradients(optimizer: optax.GradientTransformation, max_norm: float | None) -> optax.GradientTransformation:
-    """The optimiser behind clipping of the gradient's global norm; None leaves gradients as they are."""
-    return optimizer if max_norm is None else optax.chain(optax.clip_by_global_norm(max_norm), optimizer)
+    return replace(clone, settings=settings)
 
 
 def default_loss(dataset: SyntheticDataset) -> LossFunction:
-    """The loss that fits the kind of targets that a dataset has."""
+    """Loss for the kind of targets that a dataset has."""
     return gaussian_nll if dataset.action_probabilities is None else cross_entropy

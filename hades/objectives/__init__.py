@@ -1,5 +1,29 @@
-"""Objectives: what a trained policy is worth."""
+"""Objectives: the part J of F(D) = E_k[J(A_T(theta_0(k), D), k)], a value of trained policies."""
 
-from hades.objectives.states import LabelledStates, StateObjective, av_pbc, dbc, pbc, pbc_mean_weight, sdw
+from hades.objectives.episodic_return import EpisodicReturn
+from hades.objectives.states import (
+    LabelledStates,
+    OfflineStates,
+    StateObjective,
+    av_pbc,
+    dbc,
+    pbc,
+    pbc_mean_weight,
+    sdw,
+    sdw_av_pbc,
+    sdw_pbc,
+)
 
-__all__ = ["LabelledStates", "StateObjective", "av_pbc", "dbc", "pbc", "pbc_mean_weight", "sdw"]
+__all__ = [
+    "EpisodicReturn",
+    "LabelledStates",
+    "OfflineStates",
+    "StateObjective",
+    "av_pbc",
+    "dbc",
+    "pbc",
+    "pbc_mean_weight",
+    "sdw",
+    "sdw_av_pbc",
+    "sdw_pbc",
+]

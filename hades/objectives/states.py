@@ -1,26 +1,25 @@
-"""Objectives of offline distillation: how well a cloned policy acts at single states of the offline data.
+"""Objectives of offline distillation: a value of a trained policy's actions at single states of the data.
 
-Each is a pure function of the policy's actions and a batch of labelled states, and returns one value for each state,
-higher is better; the objective is their mean. What weighs states wraps what measures actions, so that they compose:
-`sdw(av_pbc)`. The episodic return, which needs a simulator, is `hades.fitness`.
+A `StateObjective` is a pure function of actions and labelled states with the labels that it needs; one that weighs states
+wraps one that measures actions, so that they compose: `sdw(av_pbc)`. `OfflineStates` makes a
+`hades.types.Objective` of any of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection, choose
-from hades.fitness import FitnessKeys, clone_inits, init_networks
-from hades.inner.cloning import BehaviourCloning
-from hades.types import PyTree
-
-ObjectiveName = Literal["dbc", "pbc", "av-pbc", "sdw-pbc", "sdw-av-pbc", "pbc-mean-weight"]
+from hades.normalization import Normalizer
+from hades.offline.teacher import Teacher
+from hades.policies import Policy
+from hades.types import Metrics, Params
 
 ACTION_VALUE_SCALE = 0.02
 """What the published Av-PBC multiplies action values with (released code of arXiv 2410.22728)."""
@@ -49,104 +48,178 @@ class LabelledStates:
     def take(self, indices: jax.Array) -> LabelledStates:
         """The states of these indices `[states]`."""
         mean = self.mean_action_value
-        return jax.tree.map(lambda leaf: leaf[indices], self.replace(mean_action_value=None)).replace(  # type: ignore[attr-defined]
-            mean_action_value=mean
-        )
+        taken = jax.tree.map(lambda leaf: leaf[indices], replace(self, mean_action_value=None))
+        return replace(taken, mean_action_value=mean)
+
+    def with_actions_of(self, teacher: Teacher, statistics: Normalizer, key: jax.Array) -> LabelledStates:
+        """The same states with sampled actions of a teacher, and their values.
+
+        Args:
+            teacher: Teacher, which sees raw observations.
+            statistics: Normalisation of these observations.
+            key: Key of the samples.
+        """
+        observations = self.observations
+        if statistics.mean is not None and statistics.std is not None:
+            observations = observations * statistics.std + statistics.mean
+        actions = teacher.policy(observations).sample(key)
+        return replace(self, teacher_actions=actions, action_values=teacher.q(observations, actions))
 
 
-StateObjective: TypeAlias = Callable[[jax.Array, LabelledStates], jax.Array]
-"""`objective(actions [states, action_dim], states)`: values `[states]`, higher is better."""
+@dataclass(frozen=True)
+class StateObjective:
+    """Value of a policy's actions at labelled states, and the labels that it asks for.
 
-
-def dbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    """Data-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the actions of the data."""
-    return -_squared_distance(actions, _need(states.actions, "actions"))
-
-
-def pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    """Policy-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the teacher's actions."""
-    return -_squared_distance(actions, _need(states.teacher_actions, "teacher_actions"))
-
-
-def av_pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    """Action-value weighted PBC (arXiv 2410.22728, equation 6), with the published scale of action values.
+    Attributes:
+        name: Name of the method in files, such as `"av-pbc"`.
+        function: `function(actions [states, action_dim], states)`: values `[states]`, higher is better.
+        needs: Fields of `LabelledStates` that `function` reads; runs label states with these alone.
 
     Example:
-        >>> ones = jnp.ones((1, 2))
-        >>> states = LabelledStates(jnp.zeros((1, 3)), teacher_actions=ones, action_values=jnp.array([50.0]))
-        >>> av_pbc(0 * ones, states).tolist()
-        [-1.0]
+        >>> closest = StateObjective("l1", lambda actions, states: -jnp.abs(actions - states.actions).sum(-1), ("actions",))
+        >>> closest(jnp.ones((1, 2)), LabelledStates(jnp.zeros((1, 3)), actions=jnp.zeros((1, 2)))).tolist()
+        [-2.0]
     """
-    return ACTION_VALUE_SCALE * _need(states.action_values, "action_values") * pbc(actions, states)
+
+    name: str
+    function: Callable[[jax.Array, LabelledStates], jax.Array]
+    needs: tuple[str, ...] = ()
+
+    def __call__(self, actions: jax.Array, states: LabelledStates) -> jax.Array:
+        """Values of actions `[states, action_dim]`, `[states]`.
+
+        Raises:
+            ValueError: A label that the objective needs is missing.
+        """
+        for name in self.needs:
+            if getattr(states, name) is None:
+                raise ValueError(f"{name}: {self.name} needs it, expected labelled states that have it")
+        return self.function(actions, states)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a label comes from a teacher."""
+        return bool({"teacher_actions", "action_values", "mean_action_value"} & set(self.needs))
+
+    @property
+    def needs_density(self) -> bool:
+        """Whether states are weighted by their density."""
+        return "state_weights" in self.needs
+
+    @property
+    def weighs_by_value(self) -> bool:
+        """Whether action values weigh states, which then repel a policy from the teacher where they are negative."""
+        return bool({"action_values", "mean_action_value"} & set(self.needs))
 
 
-def pbc_mean_weight(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    """PBC times the mean weight of Av-PBC: the control that tells weighting from longer outer steps."""
-    return ACTION_VALUE_SCALE * _need(states.mean_action_value, "mean_action_value") * pbc(actions, states)
+def _dbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
+    return -_squared_distance(actions, cast(jax.Array, states.actions))
+
+
+def _pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
+    return -_squared_distance(actions, cast(jax.Array, states.teacher_actions))
+
+
+def _av_pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
+    return ACTION_VALUE_SCALE * cast(jax.Array, states.action_values) * _pbc(actions, states)
+
+
+def _pbc_mean_weight(actions: jax.Array, states: LabelledStates) -> jax.Array:
+    return ACTION_VALUE_SCALE * cast(jax.Array, states.mean_action_value) * _pbc(actions, states)
+
+
+dbc = StateObjective("dbc", _dbc, needs=("actions",))
+"""Data-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the actions of the data."""
+
+pbc = StateObjective("pbc", _pbc, needs=("teacher_actions",))
+"""Policy-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the teacher's actions."""
+
+av_pbc = StateObjective("av-pbc", _av_pbc, needs=("teacher_actions", "action_values"))
+"""Action-value weighted PBC (arXiv 2410.22728, equation 6), with the published scale of action values."""
+
+pbc_mean_weight = StateObjective("pbc-mean-weight", _pbc_mean_weight, needs=("teacher_actions", "mean_action_value"))
+"""PBC times the mean weight of Av-PBC: the control that tells weighting from longer outer steps."""
 
 
 def sdw(objective: StateObjective) -> StateObjective:
     """State density weighting (arXiv 2512.06692) of another objective: rare states weigh more.
 
     Args:
-        objective: What is weighted: `pbc` or `av_pbc`.
+        objective: Objective to weigh, such as `pbc` or `av_pbc`.
+
+    Example:
+        >>> sdw(av_pbc).name, sdw(av_pbc).needs
+        ('sdw-av-pbc', ('state_weights', 'teacher_actions', 'action_values'))
     """
 
     def weighted(actions: jax.Array, states: LabelledStates) -> jax.Array:
-        return _need(states.state_weights, "state_weights") * objective(actions, states)
+        return cast(jax.Array, states.state_weights) * objective(actions, states)
 
-    return weighted
-
-
-OBJECTIVES: dict[ObjectiveName, StateObjective] = {
-    "dbc": dbc,
-    "pbc": pbc,
-    "av-pbc": av_pbc,
-    "sdw-pbc": sdw(pbc),
-    "sdw-av-pbc": sdw(av_pbc),
-    "pbc-mean-weight": pbc_mean_weight,
-}
+    return StateObjective(f"sdw-{objective.name}", weighted, ("state_weights", *objective.needs))
 
 
-def make_offline_fitness(
-    clone: BehaviourCloning,
-    objective: StateObjective,
-    action_selection: ActionSelection = "mode",
-    window: int | None = None,
-) -> Callable[[FitnessKeys, PyTree, LabelledStates], jax.Array]:
-    """Makes F(D) of an objective on offline states: differentiable in D, and batched over candidates.
+sdw_pbc, sdw_av_pbc = sdw(pbc), sdw(av_pbc)
 
-    Args:
-        clone: The inner loop; rematerialising where gradients are to be taken.
-        objective: Scores the actions of a cloned policy.
-        action_selection: Whether the cloned policy's actions are sampled or the mode.
-        window: Steps of the inner loop that gradients flow through, which then stops at a random step
-            (`BehaviourCloning.fit_window`); all of them if None.
 
-    Returns:
-        A function of keys with `[inits]`, datasets with a leading axis `[candidates]`, and the states; it returns
-        values `[candidates, inits]`. Candidates share initialisations, states and noise.
+@struct.dataclass
+class OfflineStates:
+    """Objective of offline distillation: how well trained policies act at states of the data.
+
+    A `hades.types.Objective` whose problem is a batch of labelled states and a key for sampled actions. The data are
+    leaves, so that compiled programs take them as an argument.
+
+    Attributes:
+        states: All states of the data.
+        statistics: Normalisation of their observations.
+        teacher: Gives sampled actions anew at every iteration; None where labels stand still.
+        policy: Architecture that acts.
+        objective: Value of its actions.
+        num_states: States of an iteration, drawn with replacement.
+        action_selection: Whether the policy's actions are sampled or the mode.
     """
 
-    def fitness(keys: FitnessKeys, datasets: SyntheticDataset, states: LabelledStates) -> jax.Array:
-        trained = clone_inits(clone, keys, init_networks(clone, keys), datasets, window)
+    states: LabelledStates
+    statistics: Normalizer
+    teacher: Teacher | None
+    policy: Policy = struct.field(pytree_node=False)
+    objective: StateObjective = struct.field(pytree_node=False)
+    num_states: int = struct.field(pytree_node=False, default=512)
+    action_selection: ActionSelection = struct.field(pytree_node=False, default="mode")
 
-        def score(key: jax.Array, network: PyTree) -> jax.Array:
-            actions = choose(key, clone.policy.apply(network, states.observations), action_selection)
-            return jnp.mean(objective(actions, states))
+    def init(self, key: jax.Array) -> tuple[()]:
+        """No state."""
+        del key
+        return ()
 
-        over_inits = jax.vmap(score)
-        return jax.vmap(over_inits, in_axes=(None, 0))(keys.episodes, trained)
+    def draw(self, key: jax.Array, state: tuple[()], policies: Callable[[], Params]) -> tuple[Any, tuple[()]]:
+        """Draws a batch of states, with new actions of the teacher where they are sampled, and a key."""
+        del policies
+        index_key, action_key, sample_key = jax.random.split(key, 3)
+        count = self.states.observations.shape[0]
+        states = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count))
+        if self.teacher is not None:
+            states = states.with_actions_of(self.teacher, self.statistics, action_key)
+        return (sample_key, states), state
 
-    return fitness
+    def value(self, problem: Any, params: Params) -> tuple[jax.Array, Metrics]:
+        """Mean value over the states of a batch, `[candidates, inits]`; candidates share states and noise."""
+        key, states = problem
+        candidates, inits = jax.tree.leaves(params)[0].shape[:2]
+
+        def score(key: jax.Array, network: Params) -> jax.Array:
+            actions = choose(key, self.policy.apply(network, states.observations), self.action_selection)
+            return jnp.mean(self.objective(actions, states))
+
+        over_inits = jax.vmap(jax.vmap(score), in_axes=(None, 0))
+        values = over_inits(jax.random.split(key, inits), params)
+        return values, {"env_steps": jnp.zeros(candidates, jnp.int32)}
+
+    def normalizer(self, state: tuple[()]) -> Normalizer:
+        """Statistics of the data."""
+        del state
+        return self.statistics
 
 
 def _squared_distance(actions: jax.Array, targets: jax.Array) -> jax.Array:
     # Divided by the number of components, as in the released code, whose step sizes count on it.
     return jnp.mean(jnp.square(actions - targets), axis=-1)
-
-
-def _need(field: jax.Array | None, name: str) -> jax.Array:
-    if field is None:
-        raise ValueError(f"{name}: this objective needs it, expected labelled states that have it")
-    return field

@@ -51,15 +51,6 @@ def label_states(
     return states.replace(state_weights=weights)  # type: ignore[attr-defined]
 
 
-def sample_teacher(key: jax.Array, teacher: Teacher, states: LabelledStates, normalizer: Normalizer) -> LabelledStates:
-    """Puts sampled actions of the teacher, and their values, in the place of its modes."""
-    observations = states.observations
-    if normalizer.mean is not None and normalizer.std is not None:
-        observations = observations * normalizer.std + normalizer.mean
-    actions = teacher.policy(observations).sample(key)
-    return states.replace(teacher_actions=actions, action_values=teacher.q(observations, actions))  # type: ignore[attr-defined]
-
-
 def teacher_actions(teacher: Teacher, observations: jax.Array, key: jax.Array | None = None) -> jax.Array:
     """Actions of pi*(. | s) at raw observations, `[states, action_dim]`: modes, or samples given a key."""
     if key is None:

@@ -1,52 +1,41 @@
-"""Outer loops: what moves a solution towards higher values."""
+"""Outer loops: climbing F(D), by evolution or by its gradient."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-import jax
-
-from hades.outer.evolution import Evolution, EvolutionSettings, Objective
-from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
+from hades.outer._metrics import replace_non_finite, summarize
+from hades.outer.evolution import Evolution, EvolutionSettings, EvolutionState, strategy_names
+from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings, MetaGradientState
 from hades.outer.regenerated import RegeneratedEvolution
-from hades.types import Metrics, PyTree
+
+__all__ = [
+    "Evolution",
+    "EvolutionSettings",
+    "EvolutionState",
+    "MetaGradient",
+    "MetaGradientSettings",
+    "MetaGradientState",
+    "RegeneratedEvolution",
+    "evolution_from_settings",
+    "replace_non_finite",
+    "strategy_names",
+    "summarize",
+]
 
 
-class OuterLoop(Protocol):
-    """What every outer loop can do, so that one takes the place of another."""
-
-    def init(self, key: jax.Array, solution: PyTree) -> Any:
-        """The state at a first solution."""
-        ...
-
-    def step(self, key: jax.Array, state: Any, objective: Objective) -> tuple[Any, Metrics]:
-        """One step towards higher values of the objective, and its metrics."""
-        ...
-
-    def solution(self, state: Any) -> PyTree:
-        """Where it is."""
-        ...
-
-
-def make_outer(
-    solution: PyTree,
-    population_size: int,
-    settings: EvolutionSettings | MetaGradientSettings,
-    chunk_size: int | None = None,
-) -> OuterLoop:
-    """The outer loop that settings describe.
+def evolution_from_settings(
+    population_size: int, settings: EvolutionSettings, chunk_size: int | None = None
+) -> Evolution | RegeneratedEvolution:
+    """The evolution that settings describe, its perturbations stored or regenerated.
 
     Args:
-        solution: A solution of the structure, shapes and types of all others.
-        population_size: Candidates of a generation; a meta-gradient has none but the solution.
-        settings: Of a strategy, and whether its perturbations are stored; or of a meta-gradient.
+        population_size: Candidates of an iteration.
+        settings: Strategy, and whether its perturbations are stored.
         chunk_size: Candidates that exist at once where perturbations are regenerated; all of them if None.
 
     Raises:
         ValueError: A setting is not known, or does not suit the population size.
     """
-    if isinstance(settings, MetaGradientSettings):
-        return MetaGradient(settings)
+    settings = settings.resolved()
     if settings.perturbations == "stored":
-        return Evolution(solution, population_size, settings)
-    return RegeneratedEvolution(solution, population_size, settings, chunk_size)
+        return Evolution(population_size, settings)
+    return RegeneratedEvolution(population_size, settings, chunk_size)

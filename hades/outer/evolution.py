@@ -1,12 +1,13 @@
-"""Evolution strategies of evosax as the outer loop. The one place where a sign flips: evosax minimises."""
+"""Evolution strategies of evosax as the outer loop."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ import optax
 from flax import struct
 
 from hades._validation import require_positive
-from hades.types import Metrics, PyTree
+from hades.optimizers import OptimizerName, make_optimizer
+from hades.outer._metrics import summarize
+from hades.types import Metrics, PyTree, Solution, Value
 
 FitnessShaping = Literal["raw", "centered_rank", "z_score"]
 Perturbations = Literal["stored", "regenerated", "low_rank"]
@@ -28,10 +31,12 @@ class EvolutionSettings:
     """Name of a distribution-based strategy of evosax: Open_ES, SNES, Sep_CMA_ES, PGPE, ..."""
     sigma: float = 0.1
     """Standard deviation of the search distribution, at the start where the strategy adapts it."""
-    learning_rate: float = 0.05
-    """Step size of the outer optimiser, for strategies that take one."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Outer optimiser, for strategies that take one."""
+    learning_rate: float | None = None
+    """Step size of the outer optimiser, for strategies that take one; default: 1 for sgd under recombination weights (SNES,
+    xNES, ...), otherwise 0.05."""
+    optimizer: Literal["adam", "sgd"] | None = None
+    """Outer optimiser, for strategies that take one; default: sgd for those with recombination weights (SNES, xNES, ...),
+    adam for the others."""
     adam_b1: float = 0.9
     """Decay of adam's first moment."""
     fitness_shaping: FitnessShaping | None = None
@@ -47,17 +52,24 @@ class EvolutionSettings:
     def __post_init__(self) -> None:
         """Refuses a sigma, learning rate or temperature that is not positive."""
         require_positive("sigma", self.sigma)
-        require_positive("learning_rate", self.learning_rate)
+        if self.learning_rate is not None:
+            require_positive("learning_rate", self.learning_rate)
         if not 0 <= self.adam_b1 < 1:
             raise ValueError(f"adam_b1: expected a number in [0, 1), got {self.adam_b1}")
         require_positive("rank", self.rank)
         if self.temperature is not None:
             require_positive("temperature", self.temperature)
 
+    def resolved(self) -> EvolutionSettings:
+        """Settings with the defaults of the strategy filled in.
 
-Objective: TypeAlias = Callable[[PyTree], tuple[jax.Array, Metrics]]
-"""Maps candidates, `[candidates]` in front of each leaf, to values `[candidates]`, higher is better, and to what else
-it counted of each, also `[candidates]`."""
+        Raises:
+            ValueError: evosax has no distribution-based strategy of that name.
+        """
+        weighted = _has_weights(self.strategy)
+        optimizer = self.optimizer or ("sgd" if weighted else "adam")
+        rate = self.learning_rate or (1.0 if weighted and optimizer == "sgd" else 0.05)
+        return replace(self, optimizer=optimizer, learning_rate=rate)
 
 
 @struct.dataclass
@@ -65,57 +77,118 @@ class EvolutionState:
     """State of the search distribution.
 
     Attributes:
-        strategy: State of the evosax algorithm.
+        strategy: State of the strategy.
+        structure: Structure of solutions, static.
     """
 
     strategy: PyTree
+    structure: Structure = struct.field(pytree_node=False)
 
 
-class Evolution:
-    """An evosax strategy that maximises.
-
-    Built once, outside of the loop: evosax compiles its methods for each instance.
+@dataclass(frozen=True)
+class Structure:
+    """Structure, shapes and types of solutions, by which a strategy is built.
 
     Attributes:
-        population_size: Candidates of a generation.
+        tree: Structure.
+        leaves: Shape and type of each leaf.
     """
 
-    def __init__(self, solution: PyTree, population_size: int, settings: EvolutionSettings) -> None:
-        """Builds the strategy for solutions that look like `solution`.
+    tree: Any
+    leaves: tuple[tuple[tuple[int, ...], str], ...]
+
+    @classmethod
+    def of(cls, solution: Solution) -> Structure:
+        """Structure of a solution."""
+        leaves, tree = jax.tree.flatten(solution)
+        return cls(tree, tuple((tuple(leaf.shape), str(leaf.dtype)) for leaf in map(jnp.asarray, leaves)))
+
+    def zeros(self) -> Solution:
+        """A solution of zeros."""
+        return jax.tree.unflatten(self.tree, [jnp.zeros(shape, dtype) for shape, dtype in self.leaves])
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """A strategy of evosax that maximises: an outer loop whose population is stored whole.
+
+    Attributes:
+        population_size: Candidates of an iteration, even.
+        settings: Strategy and its parameters.
+
+    Raises:
+        ValueError: The population size is odd or below 2.
+
+    Example:
+        >>> loop = Evolution(64, EvolutionSettings(sigma=0.5, learning_rate=0.5))
+        >>> state = loop.init(jax.random.key(0), jnp.array([3.0]))
+        >>> for index in range(60):
+        ...     state, metrics = loop.step(jax.random.key(index), state, lambda x: (-jnp.square(x[:, 0]), {}))
+        >>> abs(float(loop.solution(state)[0])) < 0.5
+        True
+    """
+
+    population_size: int = 64
+    settings: EvolutionSettings = EvolutionSettings()
+
+    def __post_init__(self) -> None:
+        """Refuses a population that cannot be mirrored."""
+        check_population_size(self.population_size)
+
+    def init(self, key: jax.Array, solution: Solution) -> EvolutionState:
+        """Search distribution around a first solution.
 
         Raises:
-            ValueError: evosax has no distribution-based strategy of that name, or the population size does not suit it.
+            ValueError: evosax has no distribution-based strategy of that name, or a setting does not suit it.
         """
-        self.population_size = population_size
-        self._strategy = build_strategy(solution, population_size, settings)
-        self._params = strategy_params(self._strategy, population_size, settings)
+        structure = Structure.of(solution)
+        built = self._built(structure)
+        return EvolutionState(_initial(built.algorithm, key, solution, built.params), structure)
 
-    def init(self, key: jax.Array, solution: PyTree) -> EvolutionState:
-        """The search distribution around a first solution."""
-        return EvolutionState(_strong(self._strategy.init(key, solution, self._params)))
-
-    def step(
-        self, key: jax.Array, state: EvolutionState, objective: Objective
-    ) -> tuple[EvolutionState, dict[str, jax.Array]]:
-        """One generation: ask, evaluate, tell.
+    def step(self, key: jax.Array, state: EvolutionState, value: Value) -> tuple[EvolutionState, Metrics]:
+        """One iteration: ask, evaluate, tell.
 
         Args:
-            key: Key of this generation.
+            key: Key of this iteration.
             state: Search distribution.
-            objective: Evaluates a population; not finite values are counted and stand as the worst finite one.
+            value: Evaluates a population; not finite values are counted and stand as the worst finite one.
 
         Returns:
-            The new distribution, and the scalars of `summarize`.
+            The new distribution, and the metrics of `hades.outer.summarize`.
         """
         ask_key, tell_key = jax.random.split(key)
-        population, strategy = self._strategy.ask(ask_key, state.strategy, self._params)
-        values, metrics = summarize(*objective(population))
-        strategy, _ = self._strategy.tell(tell_key, population, -values, strategy, self._params)
-        return EvolutionState(_strong(strategy)), metrics
+        built = self._built(state.structure)
+        population, strategy = built.algorithm.ask(ask_key, state.strategy, built.params)
+        values, metrics = summarize(*value(population))
+        # evosax minimises.
+        strategy, _ = built.algorithm.tell(tell_key, population, -values, strategy, built.params)
+        return EvolutionState(_strong(strategy), state.structure), metrics
 
-    def solution(self, state: EvolutionState) -> PyTree:
-        """The mean of the search distribution."""
-        return self._strategy.get_mean(state.strategy)
+    def solution(self, state: EvolutionState) -> Solution:
+        """Mean of the search distribution."""
+        return self._built(state.structure).algorithm.get_mean(state.strategy)
+
+    def _built(self, structure: Structure) -> Built:
+        return build_strategy(structure, self.population_size, self.settings)
+
+
+class Built(NamedTuple):
+    """A strategy for one structure of solutions.
+
+    Attributes:
+        algorithm: The evosax algorithm, which compiles its methods for each instance.
+        params: Its parameters.
+    """
+
+    algorithm: Any
+    params: Any
+
+
+@partial(jax.jit, static_argnums=0)
+def _initial(algorithm: Any, key: jax.Array, solution: Solution, params: Any) -> PyTree:
+    state = algorithm.init(key, solution, params)
+    # evosax marks the best solution before the first one as NaN, which debug_nans would take for a fault.
+    return _strong(state.replace(best_solution=jnp.nan_to_num(state.best_solution)))
 
 
 def _strong(state: PyTree) -> PyTree:
@@ -123,46 +196,7 @@ def _strong(state: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
 
 
-def summarize(values: jax.Array, counts: Metrics) -> tuple[jax.Array, Metrics]:
-    """Mends the values of a generation, and describes them.
-
-    Args:
-        values: `[population]`, higher is better.
-        counts: What the objective counted of each candidate, `[population]` each.
-
-    Returns:
-        The values as `replace_non_finite` leaves them, and scalars: `fitness_mean`, `fitness_best`, `fitness_worst`,
-        `fitness_std`, `non_finite`, and the sum of each count.
-    """
-    values, non_finite = replace_non_finite(values)
-    return values, {
-        **{name: jnp.sum(count) for name, count in counts.items()},
-        "fitness_mean": jnp.mean(values),
-        "fitness_best": jnp.max(values),
-        "fitness_worst": jnp.min(values),
-        "fitness_std": jnp.std(values),
-        "non_finite": non_finite,
-    }
-
-
-def replace_non_finite(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Puts the worst finite value of a generation in the place of those that are not finite.
-
-    Args:
-        values: `[population]`, higher is better.
-
-    Returns:
-        The values, all zero where none was finite, and the number of those replaced, `[]` int32.
-
-    Example:
-        >>> replace_non_finite(jnp.array([3.0, jnp.nan, 1.0]))[0].tolist()
-        [3.0, 1.0, 1.0]
-    """
-    finite = jnp.isfinite(values)
-    worst = jnp.min(jnp.where(finite, values, jnp.inf))
-    return jnp.where(finite, values, jnp.where(jnp.isfinite(worst), worst, 0.0)), jnp.sum(~finite)
-
-
+@functools.cache
 def strategy_names() -> tuple[str, ...]:
     """Names of the distribution-based strategies of evosax that need no more than a solution and a population size."""
     from evosax.algorithms import distribution_based_algorithms
@@ -175,34 +209,58 @@ def strategy_names() -> tuple[str, ...]:
     return tuple(name for name, algorithm in distribution_based_algorithms.items() if needs(algorithm) <= given)
 
 
-def build_strategy(solution: PyTree, population_size: int, settings: EvolutionSettings) -> Any:
+def check_population_size(population_size: int) -> None:
+    """Raises `ValueError` unless a population can be mirrored."""
+    if population_size < 2 or population_size % 2:
+        raise ValueError(f"population_size: expected an even number above 1, got {population_size}")
+
+
+@functools.lru_cache(maxsize=64)
+def build_strategy(structure: Structure, population_size: int, settings: EvolutionSettings) -> Built:
     """The evosax algorithm that settings name, with the optimiser, sigma and fitness shaping that it takes.
 
     Raises:
-        ValueError: There is none of that name, or the population size does not suit it.
+        ValueError: There is none of that name, or a setting does not suit it.
     """
-    from evosax.algorithms import distribution_based_algorithms
-
-    if settings.strategy not in strategy_names():
-        raise ValueError(f"strategy: expected one of {', '.join(strategy_names())}, got {settings.strategy!r}")
-    if population_size < 2 or population_size % 2:
-        raise ValueError(f"population_size: expected an even number above 1, got {population_size}")
-    algorithm = distribution_based_algorithms[settings.strategy]
+    settings = settings.resolved()
+    check_population_size(population_size)
     offered = {
-        "optimizer": _make_optimizer(settings),
+        "optimizer": make_optimizer(
+            cast(OptimizerName, settings.optimizer), cast(float, settings.learning_rate), adam_b1=settings.adam_b1
+        ),
         "std_schedule": optax.constant_schedule(settings.sigma),
         "fitness_shaping_fn": settings.fitness_shaping and _shaping(settings.fitness_shaping),
     }
+    algorithm = _algorithm(settings.strategy)
     accepted = inspect.signature(algorithm.__init__).parameters
     arguments = {name: value for name, value in offered.items() if name in accepted and value is not None}
-    try:
-        return algorithm(population_size=population_size, solution=solution, **arguments)
-    except AssertionError as error:
-        raise ValueError(f"strategy: {settings.strategy} refuses these settings: {error}") from None
+    # Also where a step is being traced, whose values must not be kept.
+    with jax.ensure_compile_time_eval():
+        try:
+            strategy = algorithm(population_size=population_size, solution=structure.zeros(), **arguments)
+        except AssertionError as error:
+            raise ValueError(f"strategy: {settings.strategy} refuses these settings: {error}") from None
+        return Built(strategy, _strategy_params(strategy, population_size, settings))
 
 
-def strategy_params(strategy: Any, population_size: int, settings: EvolutionSettings) -> Any:
-    """The parameters of an evosax algorithm.
+def _algorithm(name: str) -> Any:
+    from evosax.algorithms import distribution_based_algorithms
+
+    if name not in strategy_names():
+        raise ValueError(f"strategy: expected one of {', '.join(strategy_names())}, got {name!r}")
+    return distribution_based_algorithms[name]
+
+
+def _has_weights(name: str) -> bool:
+    """Whether a strategy weighs candidates by their ranks."""
+    from evosax.core.fitness_shaping import weights_fitness_shaping_fn
+
+    parameter = inspect.signature(_algorithm(name).__init__).parameters.get("fitness_shaping_fn")
+    return parameter is not None and parameter.default is weights_fitness_shaping_fn
+
+
+def _strategy_params(strategy: Any, population_size: int, settings: EvolutionSettings) -> Any:
+    """Parameters of an evosax algorithm.
 
     Raises:
         ValueError: A temperature is given, and it has no recombination weights; or fitness shaping is, and it has.
@@ -210,7 +268,7 @@ def strategy_params(strategy: Any, population_size: int, settings: EvolutionSett
     from evosax.algorithms.distribution_based.discovered_es import get_weights
 
     params = strategy.default_params
-    names = {field.name for field in dataclasses.fields(params)}
+    names = {field.name for field in fields(params)}
     if "std_init" in names:
         params = params.replace(std_init=jnp.float32(settings.sigma))
     if settings.fitness_shaping is not None and "weights" in names:
@@ -222,12 +280,6 @@ def strategy_params(strategy: Any, population_size: int, settings: EvolutionSett
             raise ValueError(f"temperature: {settings.strategy} has no recombination weights to temper")
         params = params.replace(weights=get_weights(population_size, settings.temperature))
     return params
-
-
-def _make_optimizer(settings: EvolutionSettings) -> optax.GradientTransformation:
-    if settings.optimizer == "adam":
-        return optax.adam(settings.learning_rate, b1=settings.adam_b1)
-    return optax.sgd(settings.learning_rate)
 
 
 def _shaping(name: FitnessShaping) -> Callable[..., jax.Array]:

@@ -1,4 +1,4 @@
-"""An optax optimiser on the gradient of F(D) as the outer loop. Its one sign flip: optax minimises."""
+"""An optimiser on the gradient of F(D) as the outer loop."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import optax
 from flax import struct
 
 from hades._validation import require_positive
-from hades.inner.cloning import clip_gradients
-from hades.optimizers import OptimizerName
-from hades.outer.evolution import Objective, summarize
-from hades.types import Metrics, PyTree
+from hades.optimizers import OptimizerName, make_optimizer
+from hades.outer._metrics import summarize
+from hades.types import Metrics, Solution, Value
 
 
 @dataclass(frozen=True)
@@ -49,80 +48,80 @@ class MetaGradientState:
     """State of the ascent.
 
     Attributes:
-        solution: Where it is.
+        solution: Present solution.
         optimizer: State of the outer optimiser.
     """
 
-    solution: PyTree
+    solution: Solution
     optimizer: Any
 
 
+@dataclass(frozen=True)
 class MetaGradient:
-    """Gradient ascent on a differentiable objective, with the interface of an evolution strategy.
+    """Gradient ascent on F through the inner loop (Offline Behavior Distillation, arXiv 2410.22728, algorithm 1).
 
-    Its population is the solution alone, and so it takes the place of `Evolution` for any objective that can be
-    differentiated, such as those of `hades.objectives` (Offline Behavior Distillation, arXiv 2410.22728, algorithm 1).
+    Its one candidate is the solution, so that it takes the place of `Evolution` for any objective that can be
+    differentiated.
 
     Attributes:
-        population_size: 1.
+        optimizer: Any optax optimiser.
 
     Example:
-        >>> ascent = MetaGradient(MetaGradientSettings(optimizer="sgd", learning_rate=0.5, momentum=0.0))
+        >>> ascent = MetaGradient(optax.sgd(0.5))
         >>> state = ascent.init(jax.random.key(0), jnp.array(1.0))
         >>> state, metrics = ascent.step(jax.random.key(1), state, lambda x: (-jnp.square(x), {}))
         >>> float(ascent.solution(state)), float(metrics["gradient_norm"])
         (0.0, 2.0)
     """
 
-    population_size = 1
+    optimizer: optax.GradientTransformation
 
-    def __init__(self, settings: MetaGradientSettings) -> None:
-        """Builds the outer optimiser that `settings` describe."""
-        self._optimizer = make_outer_optimizer(settings)
+    @classmethod
+    def from_settings(cls, settings: MetaGradientSettings) -> MetaGradient:
+        """Ascent by the optimiser that settings name, with the global norm of the gradient clipped in front of it."""
+        optimizer = make_optimizer(
+            settings.optimizer,
+            settings.learning_rate,
+            momentum=settings.momentum,
+            max_grad_norm=settings.max_grad_norm,
+        )
+        return cls(optimizer)
 
-    def init(self, key: jax.Array, solution: PyTree) -> MetaGradientState:
-        """The ascent at a first solution."""
-        del key  # For the signature of `Evolution.init`: nothing here is random.
-        return MetaGradientState(solution, self._optimizer.init(solution))
+    def init(self, key: jax.Array, solution: Solution) -> MetaGradientState:
+        """Ascent at a first solution; nothing is drawn."""
+        del key
+        return MetaGradientState(solution, self.optimizer.init(solution))
 
-    def step(self, key: jax.Array, state: MetaGradientState, objective: Objective) -> tuple[MetaGradientState, Metrics]:
-        """One outer step.
+    def step(self, key: jax.Array, state: MetaGradientState, value: Value) -> tuple[MetaGradientState, Metrics]:
+        """One step of the optimiser.
 
         Args:
-            key: Without effect; the objective's own keys are all that is random.
-            state: The ascent.
-            objective: As that of `Evolution.step`, called with a population of one; differentiable.
+            key: Without effect; all that is random is in `value`.
+            state: Ascent.
+            value: F, differentiable, called with one candidate.
 
         Returns:
-            The new state, unchanged where a component of the gradient is not finite; and the scalars of `summarize`
-            with `gradient_norm`, the global norm before clipping.
+            The new state, unchanged where a component of the gradient is not finite; and the metrics of
+            `hades.outer.summarize` with `gradient_norm`, the global norm before clipping.
         """
         del key
 
-        def value(solution: PyTree) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-            values, counts = objective(jax.tree.map(lambda leaf: leaf[None], solution))
+        def ascend(solution: Solution) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+            values, counts = value(jax.tree.map(lambda leaf: leaf[None], solution))
             return values[0], (values, counts)
 
-        gradient, (values, counts) = jax.grad(value, has_aux=True)(state.solution)
+        gradient, (values, counts) = jax.grad(ascend, has_aux=True)(state.solution)
         _, metrics = summarize(values, counts)
         norm = optax.tree.norm(gradient)
+        # optax minimises.
         descent = jax.tree.map(jnp.negative, gradient)
-        updates, optimizer = self._optimizer.update(descent, state.optimizer, state.solution)
+        updates, optimizer = self.optimizer.update(descent, state.optimizer, state.solution)
         moved = MetaGradientState(optax.apply_updates(state.solution, updates), optimizer)
         finite = jnp.isfinite(norm)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
         non_finite = jnp.maximum(metrics["non_finite"], ~finite)
         return kept, {**metrics, "non_finite": non_finite, "gradient_norm": norm}
 
-    def solution(self, state: MetaGradientState) -> PyTree:
-        """Where the ascent is."""
+    def solution(self, state: MetaGradientState) -> Solution:
+        """Present solution."""
         return state.solution
-
-
-def make_outer_optimizer(settings: MetaGradientSettings) -> optax.GradientTransformation:
-    """The optax optimiser that settings name, behind the clipping of the global norm."""
-    if settings.optimizer == "sgd":
-        optimizer = optax.sgd(settings.learning_rate, momentum=settings.momentum or None)
-    else:
-        optimizer = {"adam": optax.adam, "adamw": optax.adamw}[settings.optimizer](settings.learning_rate)
-    return clip_gradients(optimizer, settings.max_grad_norm)

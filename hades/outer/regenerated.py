@@ -1,8 +1,9 @@
-"""Evolution whose population never exists as a whole: perturbations are drawn again whenever they are needed."""
+"""Evolution whose population never exists as a whole: perturbations are drawn again when they are needed."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,15 +12,16 @@ import optax
 from flax import struct
 
 from hades.fitness import map_chunks, pad_rows
+from hades.outer._metrics import summarize
 from hades.outer.evolution import (
+    Built,
     EvolutionSettings,
     EvolutionState,
-    Objective,
+    Structure,
     build_strategy,
-    strategy_params,
-    summarize,
+    check_population_size,
 )
-from hades.types import Metrics, PyTree
+from hades.types import Metrics, PyTree, Solution, Value
 
 _STRATEGIES = ("Open_ES", "SNES")
 
@@ -39,61 +41,69 @@ class _Search:
     optimizer: Any
 
 
+@dataclass(frozen=True)
 class RegeneratedEvolution:
     """Open_ES and SNES in memory for one chunk of candidates, however large the population.
 
-    A generation draws each perturbation twice from the same key: once to evaluate it, once to weigh it into the update
+    An iteration draws each perturbation twice from the same key: once to evaluate it, once to weigh it into the update
     (Salimans et al. 2017, section 2.1, where workers do so to spare communication). With low rank, the perturbation of
     a matrix is A B^T / sqrt(rank) with standard normal A and B (EGGROLL, arXiv 2511.16652), which has the same mean and
     covariance as independent components, and takes far fewer random numbers. Updates and their settings are those of
     evosax; only the random numbers differ.
 
     Attributes:
-        population_size: Candidates of a generation.
+        population_size: Candidates of an iteration, even.
+        settings: Names Open_ES or SNES, and regenerated or low_rank perturbations.
+        chunk_size: Candidates that exist at once, rounded down to an even number; all of them if None.
+
+    Raises:
+        ValueError: The strategy is another one, or the population size is odd.
     """
 
-    def __init__(
-        self, solution: PyTree, population_size: int, settings: EvolutionSettings, chunk_size: int | None = None
-    ) -> None:
-        """Builds the strategy for solutions that look like `solution`.
+    population_size: int = 64
+    settings: EvolutionSettings = EvolutionSettings(perturbations="regenerated")
+    chunk_size: int | None = None
 
-        Args:
-            solution: Arrays.
-            population_size: Even.
-            settings: Names Open_ES or SNES.
-            chunk_size: Candidates that exist at once, rounded down to an even number; all of them if None.
-
-        Raises:
-            ValueError: The strategy is another one, or the population size is odd.
-        """
-        if settings.strategy not in _STRATEGIES:
+    def __post_init__(self) -> None:
+        """Refuses other strategies, and a population that cannot be mirrored."""
+        if self.settings.strategy not in _STRATEGIES:
             known = " or ".join(_STRATEGIES)
             raise ValueError(
-                f"strategy: {settings.perturbations} perturbations need {known}, got {settings.strategy!r}"
+                f"strategy: {self.settings.perturbations} perturbations need {known}, got {self.settings.strategy!r}"
             )
-        strategy = build_strategy(solution, population_size, settings)
-        self._params = strategy_params(strategy, population_size, settings)
-        self._optimizer: optax.GradientTransformation = strategy.optimizer
-        self._shaping = strategy.fitness_shaping_fn
-        self._sigma = settings.sigma
-        self._rank = settings.rank if settings.perturbations == "low_rank" else None
+        check_population_size(self.population_size)
+
+    @property
+    def _signs(self) -> tuple[float, ...]:
         # Open_ES mirrors every perturbation, SNES draws one for each candidate, as evosax does.
-        self._signs = (1.0, -1.0) if settings.strategy == "Open_ES" else (1.0,)
-        self._draws = population_size // len(self._signs)
-        self._chunk = self._draws if chunk_size is None else max(1, chunk_size // len(self._signs))
-        self._adapts_std = settings.strategy == "SNES"
-        self.population_size = population_size
+        return (1.0, -1.0) if self.settings.strategy == "Open_ES" else (1.0,)
 
-    def init(self, key: jax.Array, solution: PyTree) -> EvolutionState:
-        """The search distribution around a first solution."""
-        del key  # For the signature of `Evolution.init`: nothing here is random.
-        mean = jax.tree.map(jnp.asarray, solution)
-        std = jax.tree.map(lambda leaf: jnp.full_like(leaf, self._sigma), mean)
-        return EvolutionState(_Search(mean, std, self._optimizer.init(mean)))
+    @property
+    def _draws(self) -> int:
+        return self.population_size // len(self._signs)
 
-    def step(self, key: jax.Array, state: EvolutionState, objective: Objective) -> tuple[EvolutionState, Metrics]:
-        """One generation. Arguments and returns of `Evolution.step`; the objective sees one chunk after the other."""
+    @property
+    def _chunk(self) -> int:
+        return self._draws if self.chunk_size is None else max(1, self.chunk_size // len(self._signs))
+
+    @property
+    def _adapts_std(self) -> bool:
+        return self.settings.strategy == "SNES"
+
+    def _built(self, structure: Structure) -> Built:
+        return build_strategy(structure, self.population_size, self.settings)
+
+    def init(self, key: jax.Array, solution: Solution) -> EvolutionState:
+        """Search distribution around a first solution; nothing is drawn."""
+        del key
+        mean, structure = jax.tree.map(jnp.asarray, solution), Structure.of(solution)
+        std = jax.tree.map(lambda leaf: jnp.full_like(leaf, self.settings.sigma), mean)
+        return EvolutionState(_Search(mean, std, self._built(structure).algorithm.optimizer.init(mean)), structure)
+
+    def step(self, key: jax.Array, state: EvolutionState, value: Value) -> tuple[EvolutionState, Metrics]:
+        """One iteration. Arguments and returns of `Evolution.step`; F sees one chunk of candidates after the other."""
         search: _Search = state.strategy
+        built = self._built(state.structure)
         draws = jnp.arange(self._draws)
 
         def evaluate(draws: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -102,33 +112,34 @@ class RegeneratedEvolution:
                 jax.tree.map(lambda mean, std, z, sign=sign: mean + sign * std * z, search.mean, search.std, noise)
                 for sign in self._signs
             ]
-            results = objective(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *sides))
+            results = value(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *sides))
             # [signs * draws] to [draws, signs].
             return jax.tree.map(lambda leaf: leaf.reshape(len(sides), -1).T, results)
 
         values, counts = map_chunks(evaluate, draws, self._chunk)
         values, metrics = summarize(values.reshape(-1), jax.tree.map(jnp.ravel, counts))
         # evosax minimises: Open_ES descends along shaped values, SNES climbs along weights by rank.
-        weights = self._shaping(values[:, None], -values, search, self._params).reshape(self._draws, len(self._signs))
-        return EvolutionState(self._tell(key, search, weights)), metrics
+        shaping = built.algorithm.fitness_shaping_fn
+        weights = shaping(values[:, None], -values, search, built.params).reshape(self._draws, len(self._signs))
+        return EvolutionState(self._tell(key, built, search, weights), state.structure), metrics
 
-    def solution(self, state: EvolutionState) -> PyTree:
-        """The mean of the search distribution."""
+    def solution(self, state: EvolutionState) -> Solution:
+        """Mean of the search distribution."""
         return state.strategy.mean
 
-    def _tell(self, key: jax.Array, search: _Search, weights: jax.Array) -> _Search:
-        """The update for shaped values `[draws, signs]`."""
+    def _tell(self, key: jax.Array, built: Built, search: _Search, weights: jax.Array) -> _Search:
+        """Update for shaped values `[draws, signs]`."""
         first = weights @ jnp.array(self._signs)
         moments = self._weighted_moments(key, search.mean, first, jnp.sum(weights, axis=1))
         if self._adapts_std:
             gradient = jax.tree.map(lambda std, moment: -std * moment, search.std, moments[0])
-            rate = 0.5 * self._params.lr_std_init
+            rate = 0.5 * built.params.lr_std_init
             std = jax.tree.map(lambda std, moment: std * jnp.exp(rate * moment), search.std, moments[1])
         else:
             scale = 1 / self.population_size
             gradient = jax.tree.map(lambda std, moment: scale * moment / std, search.std, moments[0])
             std = search.std
-        updates, optimizer = self._optimizer.update(gradient, search.optimizer, search.mean)
+        updates, optimizer = built.algorithm.optimizer.update(gradient, search.optimizer, search.mean)
         return _Search(optax.apply_updates(search.mean, updates), std, optimizer)
 
     def _weighted_moments(
@@ -157,10 +168,11 @@ class RegeneratedEvolution:
     def _perturbations(self, key: jax.Array, like: PyTree, draws: jax.Array) -> PyTree:
         """Standard normal numbers `[draws, ...]` of the solution's structure, the same for the same draw."""
         leaves, structure = jax.tree.flatten(like)
+        rank = self.settings.rank if self.settings.perturbations == "low_rank" else None
 
         def one(draw: jax.Array) -> list[jax.Array]:
             keys = jax.random.split(jax.random.fold_in(key, draw), len(leaves))
-            return [_normal(leaf_key, leaf, self._rank) for leaf_key, leaf in zip(keys, leaves, strict=True)]
+            return [_normal(leaf_key, leaf, rank) for leaf_key, leaf in zip(keys, leaves, strict=True)]
 
         return jax.tree.unflatten(structure, jax.vmap(one)(draws))
 

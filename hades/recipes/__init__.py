@@ -1,4 +1,4 @@
-"""Recipes: short functions that put kernels together into the published methods and their baselines."""
+"""Recipes: short functions that put the parts together into the published methods and their baselines."""
 
 from __future__ import annotations
 
@@ -7,40 +7,37 @@ from typing import Any
 from jax.sharding import Mesh
 
 from hades.normalization import Normalizer
-from hades.recipes._shared import initial_normalizer, measure_statistics
-from hades.recipes.hades import HadesSettings, distillation_run, hades_f, hades_r, paper_brax, paper_minatar, resolve
-from hades.recipes.neuroevolution import (
-    NeuroevolutionSettings,
-    neuroevolution,
-    neuroevolution_run,
-    paper_es_brax,
-    paper_es_minatar,
-)
-from hades.recipes.offline import OfflineSettings, av_pbc, dbc, offline_run, paper_offline, pbc, sdw
+from hades.recipes.cal_ql import cal_ql, cal_ql_run
+from hades.recipes.hades import HadesSettings, hades_f, hades_r, hades_run
+from hades.recipes.neuroevolution import NeuroevolutionSettings, neuroevolution, neuroevolution_run
+from hades.recipes.offline import OfflineSettings, av_pbc, dbc, offline_run, pbc, sdw
 from hades.recipes.ppo import ppo, ppo_run
 from hades.rl.settings import PPOSettings
+from hades.rollouts.statistics import initial_normalizer, measure_statistics
 from hades.run import Run
 from hades.types import Environment
 
 __all__ = [
+    "HadesSettings",
+    "NeuroevolutionSettings",
     "OfflineSettings",
+    "PPOSettings",
     "av_pbc",
+    "cal_ql",
+    "cal_ql_run",
     "dbc",
     "from_settings",
     "hades_f",
     "hades_r",
+    "hades_run",
     "initial_normalizer",
     "measure_statistics",
     "neuroevolution",
+    "neuroevolution_run",
     "offline_run",
-    "paper_brax",
-    "paper_es_brax",
-    "paper_es_minatar",
-    "paper_minatar",
-    "paper_offline",
     "pbc",
     "ppo",
-    "resolve",
+    "ppo_run",
     "sdw",
 ]
 
@@ -52,11 +49,11 @@ def from_settings(
     mesh: Mesh | None = None,
     normalizer: Normalizer | None = None,
 ) -> Run[Any]:
-    """The run that settings describe: a distillation, neuroevolution, or PPO.
+    """Builds the run that settings describe: a distillation, neuroevolution, or PPO.
 
     Args:
         env: Environment.
-        settings: Which dataclass they are says which method.
+        settings: The dataclass says which method.
         mesh: Devices that a population is spread over; all that JAX has if None. PPO takes one device.
         normalizer: Given observation statistics, in place of those that `init` would measure.
 
@@ -67,4 +64,4 @@ def from_settings(
         return ppo_run(env, settings, normalizer=normalizer)
     if isinstance(settings, NeuroevolutionSettings):
         return neuroevolution_run(env, settings, mesh=mesh, normalizer=normalizer)
-    return distillation_run(env, settings, mesh=mesh, normalizer=normalizer)
+    return hades_run(env, settings, mesh=mesh, normalizer=normalizer)

@@ -6,24 +6,22 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
-from hades.evaluation import DatasetEvaluator
-from hades.fitness import make_fitness
+from hades.distillation import distillation_run
+from hades.fitness import Chunks
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
-from hades.metadata import EvaluationSummary
 from hades.normalization import Normalizer
-from hades.outer.evolution import EvolutionSettings
-from hades.recipes._shared import describe_run, evolve, resolve_normalization
-from hades.recipes.population import PopulationSettings
-from hades.rollouts.first_episode import make_rollout
-from hades.run import Run, RunState
-from hades.types import Discrete, Environment, PyTree
+from hades.objectives.episodic_return import EpisodicReturn
+from hades.outer import EvolutionSettings, evolution_from_settings
+from hades.parametrizations import free_pairs
+from hades.recipes.population import PopulationSettings, candidates_at_once, resolve_normalization
+from hades.run import Run
+from hades.sharding import population_mesh
+from hades.types import Discrete, Environment, require_pure
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class HadesSettings(PopulationSettings):
 def hades_r(
     env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
 ) -> Run[SyntheticDataset]:
-    """HaDES-R (arXiv 2406.15042): fresh initialisations every generation, for datasets that train any policy.
+    """HaDES-R (arXiv 2406.15042): fresh initialisations every iteration, for datasets that train any policy.
 
     Args:
         env: Environment.
@@ -72,116 +70,43 @@ def hades_r(
     Raises:
         ValueError: A setting does not suit the environment; the message names it.
     """
-    return distillation_run(env, HadesSettings(**settings, method="hades-r"), mesh=mesh, normalizer=normalizer)
+    return hades_run(env, HadesSettings(**settings, method="hades-r"), mesh=mesh, normalizer=normalizer)
 
 
 def hades_f(
     env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
 ) -> Run[SyntheticDataset]:
     """HaDES-F (arXiv 2406.15042): one initialisation for the whole run. Arguments and errors of `hades_r`."""
-    return distillation_run(env, HadesSettings(**settings, method="hades-f"), mesh=mesh, normalizer=normalizer)
+    return hades_run(env, HadesSettings(**settings, method="hades-f"), mesh=mesh, normalizer=normalizer)
 
 
-def paper_brax(env: str, *, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
-    """Published settings for Brax, N=64: arXiv 2406.15042 and its released code.
-
-    Args:
-        env: Name of the environment; two of them take half of the cloning steps.
-        fixed_init: Whether it is HaDES-F.
-        **overrides: Fields of `HadesSettings` that are to differ.
-    """
-    short = env in ("brax/hopper", "brax/inverted_double_pendulum")
-    settings = HadesSettings(
-        method="hades-f" if fixed_init else "hades-r",
-        dataset_size=64,
-        population_size=2048,
-        num_inits=1 if fixed_init else 2,
-        num_episodes=4,
-        observation_normalization="running",
-        normalization_envs=4,
-        cloning=CloningSettings(
-            hidden_sizes=(512, 512),
-            activation="tanh",
-            loss="gaussian_nll",
-            learning_rate=0.005,
-            max_grad_norm=0.5,
-            num_steps=200 if short else 400,
-        ),
-        evolution=EvolutionSettings("Open_ES", sigma=0.03, learning_rate=0.05, adam_b1=0.99, fitness_shaping="raw"),
-    )
-    return dataclasses.replace(settings, **overrides)
-
-
-def paper_minatar(*, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
-    """Published settings for MinAtar, N=16 with one-hot labels: arXiv 2406.15042 and its released code.
-
-    Args:
-        fixed_init: Whether it is HaDES-F.
-        **overrides: Fields of `HadesSettings` that are to differ.
-    """
-    settings = HadesSettings(
-        method="hades-f" if fixed_init else "hades-r",
-        dataset_size=16,
-        population_size=2048,
-        num_inits=1 if fixed_init else 2,
-        num_episodes=8,
-        observation_normalization="fixed",
-        learn_labels=False,
-        cloning=CloningSettings(
-            hidden_sizes=(512, 512), activation="relu", loss="cross_entropy", learning_rate=0.03, num_steps=64
-        ),
-        evolution=EvolutionSettings("SNES", sigma=0.5, learning_rate=1.0, optimizer="sgd", temperature=20.0),
-    )
-    return dataclasses.replace(settings, **overrides)
-
-
-def distillation_run(
+def hades_run(
     env: Environment, settings: HadesSettings, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None
 ) -> Run[SyntheticDataset]:
     """HaDES with given settings. Arguments and errors of `hades_r`."""
-    settings = resolve(env, settings)
-    solutions = _Solutions(env, settings)
-    clone = cloning.from_settings(env, settings.cloning)
-    rollout = make_rollout(
-        env, clone.policy, settings.num_episodes, settings.action_selection, settings.normalization_envs
-    )
-    fitness = make_fitness(clone, rollout, settings.cloning_chunk_size, settings.rollout_chunk_size)
-    loop = evolve(
+    env, settings = require_pure(env), resolve(env, settings)
+    mesh = population_mesh() if mesh is None else mesh
+    inner = cloning.from_settings(env, settings.cloning)
+    return distillation_run(
         env,
-        settings,
-        fitness,
-        solutions.first,
-        jax.vmap(solutions.dataset),
+        free_pairs(env, settings.dataset_size, settings.learn_labels, settings.init_scale),
+        inner,
+        EpisodicReturn(
+            env, inner.policy, settings.num_episodes, settings.played, settings.normalization_envs, normalizer
+        ),
+        evolution_from_settings(settings.population_size, settings.evolution, candidates_at_once(settings, mesh)),
         num_inits=settings.num_inits,
         init_seed=settings.init_seed,
+        normalization_envs=settings.normalization_envs,
+        chunks=Chunks(settings.cloning_chunk_size, settings.rollout_chunk_size),
         mesh=mesh,
-        normalizer=normalizer,
+        method=settings.method,
+        settings=settings,
     )
-
-    def dataset(state: RunState) -> SyntheticDataset:
-        mean = solutions.dataset(loop.solution(state))
-        return dataclasses.replace(mean, observation_mean=state.normalizer.mean, observation_std=state.normalizer.std)
-
-    def describe(dataset: SyntheticDataset, seed: int, evaluation: EvaluationSummary | None = None) -> SyntheticDataset:
-        metadata = describe_run(env, settings, settings.method, settings.cloning, seed, evaluation, settings.init_seed)
-        return dataclasses.replace(dataset, metadata=metadata)
-
-    def make_evaluator(num_inits: int, num_episodes: int) -> DatasetEvaluator:
-        return DatasetEvaluator(
-            env,
-            clone,
-            num_inits,
-            num_episodes,
-            settings.action_selection,
-            settings.normalization_envs,
-            settings.init_seed,
-        )
-
-    return Run(env, settings, "dataset", loop.init, loop.step, dataset, describe, make_evaluator)
 
 
 def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:
-    """Fills in what depends on the environment, and refuses what does not suit it.
+    """Settings with all that depends on the environment and the strategy filled in.
 
     Raises:
         ValueError: The loss does not suit the action space, the initialisation seed the method, or
@@ -203,35 +128,5 @@ def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:
         resolve_normalization(settings),
         init_seed=init_seed,
         cloning=dataclasses.replace(settings.cloning, loss=loss),
+        evolution=settings.evolution.resolved(),
     )
-
-
-class _Solutions:
-    """What evolution moves, and the dataset that it stands for."""
-
-    def __init__(self, env: Environment, settings: HadesSettings) -> None:
-        self._env = env
-        self._settings = settings
-
-    def first(self, key: jax.Array) -> PyTree:
-        """The solution that a run begins with: `init_scale` times standard normal numbers, logits of labels zero."""
-        size, space = self._settings.dataset_size, self._env.action_space
-        observation_key, action_key = jax.random.split(key)
-        scale = self._settings.init_scale
-        solution = {"observations": scale * jax.random.normal(observation_key, (size, *self._env.observation_shape))}
-        if not isinstance(space, Discrete):
-            solution["actions"] = scale * jax.random.normal(action_key, (size, space.action_dim))
-        elif self._settings.learn_labels:
-            solution["action_logits"] = jnp.zeros((size, space.num_actions))
-        return solution
-
-    def dataset(self, solution: PyTree) -> SyntheticDataset:
-        """The pairs of one solution."""
-        if "actions" in solution:
-            return SyntheticDataset(solution["observations"], actions=solution["actions"])
-        if "action_logits" in solution:
-            probabilities = jax.nn.softmax(solution["action_logits"])
-        else:
-            labels = jnp.arange(self._settings.dataset_size) % self._env.action_space.num_actions  # type: ignore[union-attr]
-            probabilities = jax.nn.one_hot(labels, self._env.action_space.num_actions)  # type: ignore[union-attr]
-        return SyntheticDataset(solution["observations"], action_probabilities=probabilities)

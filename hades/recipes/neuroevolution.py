@@ -6,23 +6,22 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hades import policies
-from hades.evaluation import PolicyEvaluator
-from hades.fitness import make_policy_fitness
-from hades.metadata import EvaluationSummary
-from hades.normalization import Normalizer, PolicyParams
-from hades.outer.evolution import EvolutionSettings
+from hades.distillation import distillation_run
+from hades.fitness import Chunks
+from hades.inner.identity import Identity
+from hades.normalization import Normalizer
+from hades.objectives.episodic_return import EpisodicReturn
+from hades.outer import evolution_from_settings
+from hades.parametrizations import PolicyParameters
 from hades.policies import NetworkSettings
 from hades.policy_file import TrainedPolicy
-from hades.recipes._shared import architecture_only, describe_run, evolve, resolve_normalization
-from hades.recipes.population import PopulationSettings
-from hades.rollouts.first_episode import make_rollout
-from hades.run import Run, RunState
-from hades.types import Environment, PyTree
+from hades.recipes.population import PopulationSettings, candidates_at_once, resolve_normalization
+from hades.run import Run
+from hades.sharding import population_mesh
+from hades.types import Environment, require_pure
 
 
 @dataclass(frozen=True)
@@ -60,50 +59,11 @@ def neuroevolution(
     Example:
         >>> import envs, hades
         >>> run = neuroevolution(envs.make("diagnostic/match"), population_size=8)
-        >>> result = hades.train(jax.random.key(0), run, num_generations=2, progress=False)
+        >>> result = hades.train(jax.random.key(0), run, num_iterations=2, progress=False)
         >>> result.policy.metadata.method
         'es'
     """
     return neuroevolution_run(env, NeuroevolutionSettings(**settings), mesh=mesh, normalizer=normalizer)
-
-
-def paper_es_brax(**overrides: Any) -> NeuroevolutionSettings:
-    """The published baseline on Brax, MLP 2x512: arXiv 2406.15042 and its released code.
-
-    Fitness shaping (centred ranks) and the decay rates of Adam are defaults of evosax and optax: theirs are not known.
-
-    Args:
-        **overrides: Fields of `NeuroevolutionSettings` that are to differ.
-    """
-    settings = NeuroevolutionSettings(
-        network=NetworkSettings(hidden_sizes=(512, 512), activation="tanh"),
-        population_size=2048,
-        num_episodes=4,
-        observation_normalization="running",
-        normalization_envs=4,
-        zero_init=True,
-        evolution=EvolutionSettings("Open_ES", sigma=0.03, learning_rate=0.05),
-    )
-    return dataclasses.replace(settings, **overrides)
-
-
-def paper_es_minatar(**overrides: Any) -> NeuroevolutionSettings:
-    """The published baseline on MinAtar, MLP 2x256: arXiv 2406.15042 and its released code.
-
-    Width 512, which ran out of memory there, takes `perturbations="regenerated"` and a `rollout_chunk_size`.
-
-    Args:
-        **overrides: Fields of `NeuroevolutionSettings` that are to differ.
-    """
-    settings = NeuroevolutionSettings(
-        network=NetworkSettings(hidden_sizes=(256, 256), activation="relu"),
-        population_size=2048,
-        num_episodes=8,
-        observation_normalization="fixed",
-        zero_init=True,
-        evolution=EvolutionSettings("SNES", sigma=0.03, learning_rate=1.0, optimizer="sgd", temperature=20.0),
-    )
-    return dataclasses.replace(settings, **overrides)
 
 
 def neuroevolution_run(
@@ -115,27 +75,18 @@ def neuroevolution_run(
 ) -> Run[TrainedPolicy]:
     """Neuroevolution with given settings. Arguments and errors of `neuroevolution`."""
     settings = resolve_normalization(settings)
+    settings = dataclasses.replace(settings, evolution=settings.evolution.resolved())
+    env, mesh = require_pure(env), population_mesh() if mesh is None else mesh
     policy = policies.from_settings(env, settings.network)
-    rollout = make_rollout(env, policy, settings.num_episodes, settings.action_selection, settings.normalization_envs)
-    fitness = make_policy_fitness(rollout, settings.rollout_chunk_size)
-
-    def first(key: jax.Array) -> PyTree:
-        network = policy.init(key)
-        return jax.tree.map(jnp.zeros_like, network) if settings.zero_init else network
-
-    loop = evolve(env, settings, fitness, first, lambda networks: networks, mesh=mesh, normalizer=normalizer)
-
-    def trained(state: RunState) -> TrainedPolicy:
-        return TrainedPolicy(PolicyParams(loop.solution(state), state.normalizer))
-
-    def describe(trained: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None) -> TrainedPolicy:
-        cloning = architecture_only(settings.network)
-        metadata = describe_run(env, settings, settings.method, cloning, seed, evaluation)
-        return dataclasses.replace(trained, metadata=metadata)
-
-    def make_evaluator(num_inits: int, num_episodes: int) -> PolicyEvaluator:
-        return PolicyEvaluator(
-            env, policy, num_inits, num_episodes, settings.action_selection, settings.normalization_envs
-        )
-
-    return Run(env, settings, "policy", loop.init, loop.step, trained, describe, make_evaluator)
+    return distillation_run(
+        env,
+        PolicyParameters(policy, settings.zero_init),
+        Identity(policy, settings.network),
+        EpisodicReturn(env, policy, settings.num_episodes, settings.played, settings.normalization_envs, normalizer),
+        evolution_from_settings(settings.population_size, settings.evolution, candidates_at_once(settings, mesh)),
+        normalization_envs=settings.normalization_envs,
+        chunks=Chunks(rollout=settings.rollout_chunk_size),
+        mesh=mesh,
+        method=settings.method,
+        settings=settings,
+    )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
+
+from jax.sharding import Mesh
 
 from hades._validation import require_positive
 from hades.outer.evolution import EvolutionSettings
@@ -35,3 +39,24 @@ class PopulationSettings(PlaySettings):
         for name in ("normalization_envs", "rollout_chunk_size"):
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
+
+
+Settings = TypeVar("Settings", bound=PopulationSettings)
+
+
+def resolve_normalization(settings: Settings) -> Settings:
+    """Settings with the number of episodes that share running statistics filled in.
+
+    Raises:
+        ValueError: It is given, but normalisation is not running.
+    """
+    running = settings.observation_normalization == "running"
+    if settings.normalization_envs is not None and not running:
+        raise ValueError("normalization_envs: expected none unless observation_normalization is running")
+    envs = settings.normalization_envs or settings.num_episodes
+    return dataclasses.replace(settings, normalization_envs=envs if running else None)
+
+
+def candidates_at_once(settings: PopulationSettings, mesh: Mesh) -> int | None:
+    """Candidates of all devices whose perturbations exist at once, where they are regenerated."""
+    return settings.rollout_chunk_size and settings.rollout_chunk_size * mesh.size

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from hades.evaluation import PolicyEvaluator
-from hades.metadata import EvaluationSummary
+from hades.inner.described import architecture
+from hades.keys import Stream, iteration_key, stream
+from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
 from hades.normalization import Normalizer
 from hades.policy_file import TrainedPolicy
-from hades.recipes._shared import FIRST_STREAM, architecture_only, describe_run, initial_normalizer
-from hades.rl.ppo import Hyperparameters, PPOSettings, make_ppo
+from hades.rl.ppo import Hyperparameters, PPO, PPOSettings, make_ppo
+from hades.rollouts.statistics import initial_normalizer
 from hades.run import Run, RunState
 from hades.types import Environment, Metrics
 
@@ -32,7 +36,7 @@ def ppo(env: Environment, *, normalizer: Normalizer | None = None, **settings: A
     Example:
         >>> import envs, hades
         >>> run = ppo(envs.make("diagnostic/match"), num_envs=4, num_steps=8)
-        >>> result = hades.train(jax.random.key(0), run, num_generations=2, progress=False)
+        >>> result = hades.train(jax.random.key(0), run, num_iterations=2, progress=False)
         >>> result.policy.metadata.method
         'ppo'
     """
@@ -40,29 +44,55 @@ def ppo(env: Environment, *, normalizer: Normalizer | None = None, **settings: A
 
 
 def ppo_run(env: Environment, settings: PPOSettings, *, normalizer: Normalizer | None = None) -> Run[TrainedPolicy]:
-    """PPO with given settings; a generation is one update. Arguments and errors of `ppo`."""
+    """PPO with given settings; an iteration is one update. Arguments and errors of `ppo`."""
     algorithm = make_ppo(env, settings)
+    return PPORun("ppo", algorithm.env, settings, None, algorithm, normalizer)
 
-    def init(key: jax.Array, hyperparameters: Hyperparameters | None = None) -> RunState:
-        state_key, statistics_key = jax.random.split(jax.random.fold_in(key, FIRST_STREAM))
-        first = normalizer or initial_normalizer(statistics_key, env, settings)
-        return RunState(key, jnp.int32(0), algorithm.init(state_key, first, hyperparameters), first)
 
-    def step(state: RunState) -> tuple[RunState, Metrics]:
-        outer, metrics = algorithm.step(jax.random.fold_in(state.key, state.generation), state.outer)
-        return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics
+@dataclass(frozen=True, eq=False)
+class PPORun(Run[TrainedPolicy]):
+    """PPO as a run, made by `ppo_run`."""
 
-    def trained(state: RunState) -> TrainedPolicy:
-        return TrainedPolicy(algorithm.params(state.outer))
+    method: str
+    env: Environment
+    settings: PPOSettings
+    mesh: Mesh | None
+    algorithm: PPO
+    normalizer: Normalizer | None
 
-    def describe(trained: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None) -> TrainedPolicy:
-        # Statistics that ran with training stand still in the policy that it leaves.
-        kind = trained.params.normalizer.kind
-        played = dataclasses.replace(settings, observation_normalization=kind)
-        metadata = describe_run(env, played, "ppo", architecture_only(settings.network), seed, evaluation)
-        return dataclasses.replace(trained, metadata=metadata)
+    kind: ClassVar[str] = "policy"
 
-    def make_evaluator(num_inits: int, num_episodes: int) -> PolicyEvaluator:
-        return PolicyEvaluator(env, algorithm.policy, num_inits, num_episodes, settings.action_selection)
+    def init(self, key: jax.Array, hyperparameters: Hyperparameters | None = None) -> RunState:
+        """Draws the state before the first update; without hyperparameters they are those of the settings."""
+        state_key, statistics_key = jax.random.split(stream(key, Stream.INIT))
+        first = self.normalizer or initial_normalizer(statistics_key, self.env, self.settings)
+        return RunState(key, jnp.int32(0), self.algorithm.init(state_key, first, hyperparameters))
 
-    return Run(env, settings, "policy", init, step, trained, describe, make_evaluator)
+    def step(self, state: RunState) -> tuple[RunState, Metrics]:
+        outer, metrics = self.algorithm.step(iteration_key(state.key, state.iteration), state.outer)
+        return dataclasses.replace(state, iteration=state.iteration + 1, outer=outer), metrics
+
+    def outcome(self, state: RunState) -> TrainedPolicy:
+        return TrainedPolicy(self.algorithm.params(state.outer))
+
+    def describe(
+        self, outcome: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None
+    ) -> TrainedPolicy:
+        metadata = DatasetMetadata(
+            env=self.env.name,
+            env_options=self.env.options,
+            max_episode_steps=self.env.max_steps,
+            method=self.method,
+            # Statistics that ran with training stand still in the policy that it leaves.
+            observation_normalization=outcome.params.normalizer.kind,
+            action_selection=self.settings.action_selection,
+            cloning=architecture(self.settings.network),
+            evaluation=evaluation,
+            created_with=package_versions(self.env.name),
+            seed=seed,
+        )
+        return dataclasses.replace(outcome, metadata=metadata)
+
+    def make_evaluator(self, num_inits: int, num_episodes: int) -> PolicyEvaluator:
+        selection = self.settings.action_selection
+        return PolicyEvaluator(self.env, self.algorithm.policy, num_inits, num_episodes, selection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from hades._validation import require_positive
@@ -26,3 +27,8 @@ class PlaySettings:
         """Refuses sizes that are not positive."""
         require_positive("statistics_episodes", self.statistics_episodes)
         require_positive("min_std", self.min_std)
+
+    @property
+    def played(self) -> PlaySettings:
+        """These fields alone, of settings that add to them."""
+        return PlaySettings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(PlaySettings)})

@@ -32,7 +32,6 @@ Critics = tuple[Layers, Layers]
 
 _FIRST_LOG_STD = -1.0
 _LAST_LAYER_GAIN = 0.01
-_INIT_STREAM = 2**32 - 1
 
 
 @struct.dataclass
@@ -78,10 +77,9 @@ class Networks:
 
 @struct.dataclass
 class CalQLState:
-    """All that training is after an update; saving it is saving the training.
+    """State of training after an update.
 
     Attributes:
-        key: The same all the way; update u uses `fold_in(key, u)`.
         update: Finished updates, `[]` int32.
         networks: What is trained.
         target_critics: Followers of the critics.
@@ -90,7 +88,6 @@ class CalQLState:
         observation_std: Likewise; 1 without normalisation.
     """
 
-    key: jax.Array
     update: jax.Array
     networks: Networks
     target_critics: Critics
@@ -129,14 +126,14 @@ class CalQL:
         return Experience(observations, actions, rewards, following, terminals, returns, self._normalizer(transitions))
 
     def init(self, key: jax.Array, experience: Experience) -> CalQLState:
-        """Fresh networks. For several seeds map it with `jax.lax.map`: mapped QR decompositions can hang on a CPU.
+        """Draws fresh networks.
 
         Args:
-            key: Of the whole training.
+            key: Key of the initialisation.
             experience: What `prepare` returned, for the statistics of its observations.
         """
         dim, action_dim = experience.observations.shape[-1], self.action_space.action_dim
-        keys = jax.random.split(jax.random.fold_in(key, _INIT_STREAM), 3)
+        keys = jax.random.split(key, 3)
         layers = _init_layers(keys[0], (dim, *self.settings.actor_hidden_sizes, 2 * action_dim))
         first, second = (
             _init_layers(key, (dim + action_dim, *self.settings.critic_hidden_sizes, 1)) for key in keys[1:]
@@ -145,15 +142,15 @@ class CalQL:
         networks = Networks(actor, (first, second), jnp.float32(0.0))
         found = cast(Normalizer, experience.normalizer)
         mean, std = cast(jax.Array, found.mean), cast(jax.Array, found.std)
-        return CalQLState(key, jnp.int32(0), networks, networks.critics, _ADAM.init(networks), mean, std)
+        return CalQLState(jnp.int32(0), networks, networks.critics, _ADAM.init(networks), mean, std)
 
     def teacher(self, state: CalQLState) -> Teacher:
         """The teacher that the networks of a state are."""
         return self._teacher(state, state.networks.actor)
 
-    def update(self, state: CalQLState, experience: Experience) -> tuple[CalQLState, Metrics]:
+    def update(self, key: jax.Array, state: CalQLState, experience: Experience) -> tuple[CalQLState, Metrics]:
         """One step of Adam on a minibatch; returns the new state and scalars of the minibatch."""
-        batch_key, actor_key, critic_key = jax.random.split(jax.random.fold_in(state.key, state.update), 3)
+        batch_key, actor_key, critic_key = jax.random.split(key, 3)
         rows = jax.random.randint(batch_key, (self.settings.batch_size,), 0, experience.rewards.shape[0])
         batch = jax.tree.map(lambda leaf: leaf[rows], dataclasses.replace(experience, normalizer=None))
         networks = state.networks
@@ -180,15 +177,6 @@ class CalQL:
             state, update=state.update + 1, networks=networks, target_critics=targets, optimizer=optimizer
         )
         return after, metrics
-
-    def updates(self, state: CalQLState, experience: Experience, count: int) -> tuple[CalQLState, Metrics]:
-        """`count` updates, and the means of their scalars; compile it with `count` static."""
-
-        def step(state: CalQLState, _: None) -> tuple[CalQLState, Metrics]:
-            return self.update(state, experience)
-
-        state, metrics = jax.lax.scan(step, state, None, length=count)
-        return state, jax.tree.map(jnp.mean, metrics)
 
     @property
     def _target_entropy(self) -> float:
@@ -319,9 +307,10 @@ def make_cal_ql(action_space: Continuous, settings: CalQLSettings | None = None)
         >>> data = Transitions(noise, jnp.tanh(noise), noise[:, 0], noise, terminals=~ends & ends, timeouts=ends)
         >>> cal_ql = make_cal_ql(Continuous((-1.0, -1.0), (1.0, 1.0)), CalQLSettings((8,), (8,)))
         >>> experience = cal_ql.prepare(data)
-        >>> state, metrics = cal_ql.updates(cal_ql.init(jax.random.key(1), experience), experience, 3)
+        >>> state = cal_ql.init(jax.random.key(1), experience)
+        >>> state, metrics = cal_ql.update(jax.random.key(2), state, experience)
         >>> int(state.update), cal_ql.teacher(state).policy(noise).mode().shape
-        (3, (64, 2))
+        (1, (64, 2))
     """
     return CalQL(action_space, settings or CalQLSettings())
 

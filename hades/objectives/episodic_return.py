@@ -1,0 +1,75 @@
+"""The objective of HaDES and of neuroevolution: the return of first episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from hades.distributions import ActionSelection
+from hades.normalization import Normalizer
+from hades.policies import Policy
+from hades.rollouts.first_episode import make_rollout
+from hades.rollouts.settings import PlaySettings
+from hades.rollouts.statistics import initial_normalizer
+from hades.types import Environment, Metrics, Params
+
+
+@struct.dataclass
+class EpisodicReturn:
+    """Mean return of the first episode of each environment (Behaviour Distillation, arXiv 2406.15042, section 4).
+
+    A `hades.types.Objective` whose state is the normalisation of observations, and whose problem is that and a key.
+
+    Attributes:
+        env: Environment.
+        policy: Architecture that plays.
+        num_episodes: Episodes of each policy.
+        settings: Normalisation of observations, and the choice of actions.
+        normalization_envs: With running normalisation, episodes that share statistics; all of a policy's if None.
+        statistics: Given normalisation, in place of the one that `init` would measure.
+
+    Example:
+        >>> import envs, hades
+        >>> env = envs.make("diagnostic/match")
+        >>> objective = EpisodicReturn(env, hades.policies.mlp(env), num_episodes=4)
+        >>> objective.normalizer(objective.init(jax.random.key(0))).kind
+        'fixed'
+    """
+
+    env: Environment = struct.field(pytree_node=False)
+    policy: Policy = struct.field(pytree_node=False)
+    num_episodes: int = struct.field(pytree_node=False, default=2)
+    settings: PlaySettings = struct.field(pytree_node=False, default=PlaySettings())
+    normalization_envs: int | None = struct.field(pytree_node=False, default=None)
+    statistics: Normalizer | None = None
+
+    @property
+    def action_selection(self) -> ActionSelection:
+        """Whether policies act by a sample of their distribution or by its mode."""
+        return self.settings.action_selection
+
+    def init(self, key: jax.Array) -> Normalizer:
+        """Measures fixed statistics on episodes of random actions, where they are asked for."""
+        return self.statistics or initial_normalizer(key, self.env, self.settings)
+
+    def draw(self, key: jax.Array, state: Normalizer, policies: Callable[[], Params]) -> tuple[Any, Normalizer]:
+        """Draws the key of this iteration's episodes."""
+        del policies
+        return (key, state), state
+
+    def value(self, problem: Any, params: Params) -> tuple[jax.Array, Metrics]:
+        """Plays; candidates share first states and noise."""
+        key, normalizer = problem
+        inits = jax.tree.leaves(params)[0].shape[1]
+        rollout = make_rollout(self.env, self.policy, self.num_episodes, self.action_selection, self.normalization_envs)
+        episodes = rollout(jax.random.split(key, inits), params, normalizer)
+        values = jnp.mean(episodes.returns, axis=-1)
+        return values, {"env_steps": jnp.sum(episodes.lengths, axis=(1, 2))}
+
+    def normalizer(self, state: Normalizer) -> Normalizer:
+        """Normalisation that policies see observations by."""
+        return state

@@ -1,0 +1,48 @@
+"""Metrics that outer loops have in common."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from hades.types import Metrics
+
+
+def summarize(values: jax.Array, counts: Metrics) -> tuple[jax.Array, Metrics]:
+    """Mends the values of an iteration's candidates, and describes them.
+
+    Args:
+        values: `[candidates]`, higher is better.
+        counts: Counts of each candidate by name, `[candidates]` each.
+
+    Returns:
+        The values as `replace_non_finite` leaves them; and metrics: the scalars `fitness_mean`, `fitness_best`,
+        `fitness_worst`, `fitness_std` and `non_finite`, and the counts, whose sum may exceed 32 bits and is the host's.
+    """
+    values, non_finite = replace_non_finite(values)
+    return values, {
+        **counts,
+        "fitness_mean": jnp.mean(values),
+        "fitness_best": jnp.max(values),
+        "fitness_worst": jnp.min(values),
+        "fitness_std": jnp.std(values),
+        "non_finite": non_finite,
+    }
+
+
+def replace_non_finite(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Puts the worst finite value of an iteration in the place of those that are not finite.
+
+    Args:
+        values: `[candidates]`, higher is better.
+
+    Returns:
+        The values, all zero where none was finite, and the number of those replaced, `[]` int32.
+
+    Example:
+        >>> replace_non_finite(jnp.array([3.0, jnp.nan, 1.0]))[0].tolist()
+        [3.0, 1.0, 1.0]
+    """
+    finite = jnp.isfinite(values)
+    worst = jnp.min(jnp.where(finite, values, jnp.inf))
+    return jnp.where(finite, values, jnp.where(jnp.isfinite(worst), worst, 0.0)), jnp.sum(~finite)

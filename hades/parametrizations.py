@@ -1,0 +1,210 @@
+"""Parametrisations: what an outer loop moves, and the dataset that it stands for.
+
+Each is a `hades.types.Parametrization`: `init(key)` draws a first solution, `decode(solution)` is differentiable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from hades._validation import require_positive
+from hades.dataset import SyntheticDataset
+from hades.offline.initialization import InitializationName, initial_pairs
+from hades.policies import Policy, Spaces
+from hades.types import ActionSpace, Discrete, Params, Solution
+
+# Below it a label's logarithm stays finite, and no training tells the difference.
+_MIN_PROBABILITY = 1e-8
+
+
+@dataclass(frozen=True)
+class FreePairs:
+    """Observations and actions move freely; discrete actions are the softmax of free logits.
+
+    Made by `free_pairs`. The published parametrisation of HaDES (arXiv 2406.15042, section 4) on Brax.
+
+    Attributes:
+        observation_shape: Shape of one observation.
+        action_space: Actions.
+        dataset_size: Pairs N.
+        init_scale: Standard deviation of the first observations and actions; logits begin at zero.
+    """
+
+    observation_shape: tuple[int, ...]
+    action_space: ActionSpace
+    dataset_size: int
+    init_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses a size that is not positive."""
+        require_positive("dataset_size", self.dataset_size)
+
+    def init(self, key: jax.Array) -> Solution:
+        """Draws normal observations and actions, and uniform labels."""
+        observation_key, action_key = jax.random.split(key)
+        solution = {"observations": self._normal(observation_key, self.observation_shape)}
+        if isinstance(self.action_space, Discrete):
+            solution["action_logits"] = jnp.zeros((self.dataset_size, self.action_space.num_actions))
+        else:
+            solution["actions"] = self._normal(action_key, (self.action_space.action_dim,))
+        return solution
+
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution."""
+        return _pairs(solution)
+
+    def _normal(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return self.init_scale * jax.random.normal(key, (self.dataset_size, *shape))
+
+
+@dataclass(frozen=True)
+class FixedLabels(FreePairs):
+    """Observations move, one-hot labels stay, spread evenly over the pairs: HaDES on MinAtar (arXiv 2406.15042)."""
+
+    def __post_init__(self) -> None:
+        """Refuses continuous actions, which have no labels."""
+        super().__post_init__()
+        if not isinstance(self.action_space, Discrete):
+            raise ValueError(f"learn_labels: fixed labels need discrete actions, got {self.action_space}")
+
+    def init(self, key: jax.Array) -> Solution:
+        """Draws normal observations."""
+        return {"observations": super().init(key)["observations"]}
+
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution; label `i mod num_actions` belongs to pair `i`."""
+        num_actions = cast(Discrete, self.action_space).num_actions
+        labels = jax.nn.one_hot(jnp.arange(self.dataset_size) % num_actions, num_actions)
+        return SyntheticDataset(solution["observations"], action_probabilities=labels)
+
+
+def free_pairs(
+    env: Spaces, dataset_size: int, learn_labels: bool = True, init_scale: float = 0.0
+) -> FreePairs | FixedLabels:
+    """Pairs that move freely, for the spaces of an environment.
+
+    Args:
+        env: An environment, or anything with its `observation_shape` and `action_space`.
+        dataset_size: Pairs N.
+        learn_labels: Whether discrete actions are learned as logits, or stay one-hot.
+        init_scale: Standard deviation of the first observations and actions; 0 begins at zeros.
+
+    Raises:
+        ValueError: `dataset_size` is not positive.
+
+    Example:
+        >>> import envs
+        >>> pairs = free_pairs(envs.make("diagnostic/match"), dataset_size=2)
+        >>> pairs.decode(pairs.init(jax.random.key(0))).action_probabilities.shape
+        (2, 3)
+    """
+    fixed = isinstance(env.action_space, Discrete) and not learn_labels
+    build = FixedLabels if fixed else FreePairs
+    return build(tuple(env.observation_shape), env.action_space, dataset_size, init_scale)
+
+
+@struct.dataclass
+class RealPairs:
+    """Free pairs that begin at pairs of offline data with continuous actions (arXiv 2410.22728).
+
+    Attributes:
+        observations: Normalised states of the data, `[transitions, *observation_shape]`.
+        actions: Actions of the data, `[transitions, action_dim]`.
+        action_values: q*(s, a) of the data's own actions, `[transitions]`; None where `initialization` needs none.
+        dataset_size: Pairs N.
+        initialization: Choice of the first pairs, see `hades.offline.initialization.initial_pairs`.
+    """
+
+    observations: jax.Array
+    actions: jax.Array
+    action_values: jax.Array | None
+    dataset_size: int = struct.field(pytree_node=False)
+    initialization: InitializationName = struct.field(pytree_node=False, default="random")
+
+    def init(self, key: jax.Array) -> Solution:
+        """Draws pairs from the data."""
+        return self._draw(key, self.initialization)
+
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution."""
+        return _pairs(solution)
+
+    def random(self, key: jax.Array) -> SyntheticDataset:
+        """Real pairs drawn uniformly without replacement, a reference of what the data give without distillation."""
+        return _pairs(self._draw(key, "random"))
+
+    def _draw(self, key: jax.Array, initialization: InitializationName) -> Solution:
+        observations, actions = initial_pairs(
+            key, initialization, self.observations, self.actions, self.dataset_size, self.action_values
+        )
+        return {"observations": observations, "actions": actions}
+
+
+@struct.dataclass
+class WarmStart:
+    """Free pairs that begin at those of a dataset, for instance one read from a file.
+
+    Attributes:
+        dataset: Where to begin; its statistics and metadata are passed over.
+
+    Example:
+        >>> pairs = SyntheticDataset(jnp.ones((2, 3)), action_probabilities=jnp.eye(2))
+        >>> warm = WarmStart(pairs)
+        >>> warm.decode(warm.init(jax.random.key(0))).action_probabilities.round(3).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    dataset: SyntheticDataset
+
+    def init(self, key: jax.Array) -> Solution:
+        """Solution of the dataset's pairs; nothing is drawn."""
+        del key
+        solution = {"observations": self.dataset.observations}
+        if self.dataset.actions is not None:
+            return solution | {"actions": self.dataset.actions}
+        probabilities = cast(jax.Array, self.dataset.action_probabilities)
+        return solution | {"action_logits": jnp.log(jnp.maximum(probabilities, _MIN_PROBABILITY))}
+
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution."""
+        return _pairs(solution)
+
+
+@dataclass(frozen=True)
+class PolicyParameters:
+    """The parameters of a policy, which move themselves: neuroevolution, with `hades.inner.Identity` as inner loop.
+
+    Attributes:
+        policy: Architecture.
+        zero_init: Whether all parameters begin at zero, as in the published runs of Behaviour Distillation, rather than
+            as the initialiser draws them.
+    """
+
+    policy: Policy
+    zero_init: bool = False
+
+    def init(self, key: jax.Array) -> Solution:
+        """Draws parameters."""
+        network = self.policy.init(key)
+        return jax.tree.map(jnp.zeros_like, network) if self.zero_init else network
+
+    def decode(self, solution: Solution) -> Params:
+        """The parameters themselves."""
+        return solution
+
+
+def _pairs(solution: Solution) -> SyntheticDataset:
+    if "actions" in solution:
+        return SyntheticDataset(solution["observations"], actions=solution["actions"])
+    return SyntheticDataset(solution["observations"], action_probabilities=jax.nn.softmax(solution["action_logits"]))
+
+
+def with_statistics(dataset: SyntheticDataset, mean: jax.Array | None, std: jax.Array | None) -> SyntheticDataset:
+    """Dataset with the observation statistics that its pairs are normalised by, `[*observation_shape]`."""
+    return dataclasses.replace(dataset, observation_mean=mean, observation_std=std)

@@ -16,7 +16,7 @@ from hades.distributions import ActionSelection
 from hades.fitness import FitnessKeys, clone_inits, init_networks
 from hades.inner import cloning
 from hades.inner.cloning import BehaviourCloning
-from hades.metadata import DatasetMetadata, EvaluationSummary
+from hades.metadata import EvaluationSummary, FileMetadata
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
@@ -319,7 +319,7 @@ def dataset_evaluator(
     )
 
 
-def shared_envs(metadata: DatasetMetadata) -> int | None:
+def shared_envs(metadata: FileMetadata) -> int | None:
     """How many episodes share running statistics, as far as metadata say it; None is all of a policy's."""
     # Files may say how many environments there were where they shared nothing.
     shared = metadata.observation_normalization == "running"

@@ -15,7 +15,7 @@ from hades import policies
 from hades.distributions import ActionSelection
 from hades.fitness import FitnessFunction, FitnessKeys
 from hades.inner.cloning import CloningSettings
-from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
+from hades.metadata import EvaluationSummary, FileMetadata, package_versions
 from hades.normalization import Normalization, Normalizer, PolicyParams
 from hades.outer import make_outer
 from hades.policies import NetworkSettings
@@ -161,9 +161,9 @@ def describe_run(
     seed: int,
     evaluation: EvaluationSummary | None,
     init_seed: int | None = None,
-) -> DatasetMetadata:
+) -> FileMetadata:
     """What a file says of the run that made it."""
-    return DatasetMetadata(
+    return FileMetadata(
         env=env.name,
         env_options=env.options,
         max_episode_steps=env.max_steps,

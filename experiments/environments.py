@@ -14,7 +14,7 @@ from experiments.cli import BadArgumentsError
 from experiments.inputs import make_environment
 from hades.distributions import ActionSelection
 from hades.evaluation import Evaluation, evaluate, shared_envs
-from hades.metadata import DatasetMetadata
+from hades.metadata import FileMetadata
 from hades.multitask import merging as multitask
 from hades.multitask.evaluation import evaluate_policy
 from hades.multitask.merging import JointSpaces
@@ -33,7 +33,7 @@ class Stage:
         environments: The one, or one for each task.
     """
 
-    metadata: DatasetMetadata
+    metadata: FileMetadata
     spaces: NamedSpaces
     environments: tuple[AnyEnvironment, ...]
 
@@ -81,7 +81,7 @@ class Stage:
         return {**tables.summary(together), "env": self.spaces.name, "tasks": rows}
 
 
-def make_stage(metadata: DatasetMetadata, name: str | None, source: Path) -> Stage:
+def make_stage(metadata: FileMetadata, name: str | None, source: Path) -> Stage:
     """Makes the environments of a file.
 
     Args:

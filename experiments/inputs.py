@@ -12,7 +12,7 @@ from hades._run_directory import RunDirectory
 from hades.dataset import DatasetError, SyntheticDataset
 from hades.evaluation import check_fits
 from hades.inner.cloning import CloningSettings
-from hades.metadata import DatasetMetadata
+from hades.metadata import FileMetadata
 from hades.multitask import merging as multitask
 from hades.types import AnyEnvironment
 
@@ -31,7 +31,7 @@ def outcome_file(path: Path) -> Path:
     return next((file for file in files if file.exists()), directory.dataset)
 
 
-def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, DatasetMetadata]:
+def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, FileMetadata]:
     """The dataset at a path; of a run directory the best one.
 
     Returns:
@@ -52,7 +52,7 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, DatasetMetadata]:
     return path, dataset, dataset.metadata
 
 
-def make_environment(metadata: DatasetMetadata, name: str | None = None, source: Path | None = None) -> AnyEnvironment:
+def make_environment(metadata: FileMetadata, name: str | None = None, source: Path | None = None) -> AnyEnvironment:
     """The environment of a file, or another one of the same spaces.
 
     Args:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import cattrs
 import numpy as np
+from cattrs.cols import is_mapping, mapping_structure_factory
+from cattrs.errors import (
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn
 
 T = TypeVar("T")
 
@@ -26,6 +35,7 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    # Goes by the value; cattrs goes by the declared type, and leaves a NumPy scalar where a float is declared.
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_dict(value)
     if isinstance(value, (tuple, list)):
@@ -40,10 +50,12 @@ def _plain(value: Any) -> Any:
 def from_dict(cls: type[T], data: Any, where: str = "", ignore_unknown: bool = False) -> T:
     """Builds settings from a dictionary, checking the type of every value.
 
+    A field that was renamed declares the names under which older files hold it:
+    `num_iterations: int = field(default=10, metadata={"formerly": ("num_generations",)})`.
+
     Args:
-        cls: A dataclass of this module's kind: fields of numbers, strings, paths, `Literal`, tuples, mappings, unions
-            and dataclasses.
-        data: What `json.loads` returned.
+        cls: A dataclass whose fields are numbers, strings, paths, `Literal`, tuples, mappings, unions and dataclasses.
+        data: The object that `json.loads` returned.
         where: Prefix of the field's name in messages.
         ignore_unknown: Whether to pass over keys that `cls` does not have; otherwise they are refused.
 
@@ -54,78 +66,129 @@ def from_dict(cls: type[T], data: Any, where: str = "", ignore_unknown: bool = F
         >>> from_dict(CloningSettings, {"num_steps": 64}).num_steps
         64
     """
-    if not isinstance(data, dict):
-        raise ValueError(f"{where or cls.__name__}: expected an object, got {_describe(data)}")
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    prefix = f"{where}." if where else ""
-    unknown = sorted(set(data) - set(fields), key=str)
-    if unknown and not ignore_unknown:
-        raise ValueError(f"{prefix}{unknown[0]}: unknown, expected one of {', '.join(fields)}")
-    values = {}
-    for name, field in fields.items():
-        if name in data:
-            values[name] = _coerce(hints[name], data[name], prefix + name)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{prefix}{name}: missing")
+    if ignore_unknown and isinstance(data, dict):
+        known = {*_names(cls), *_renamed(cls)}
+        data = {name: value for name, value in data.items() if name in known}
     try:
-        return cls(**values)
+        return _CONVERTER.structure(data, cls)
+    except ClassValidationError as error:
+        raise ValueError(_sentence(error, where)) from None
     except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from None
+        raise ValueError(f"{where or cls.__name__}: {error}") from None
 
 
-def _coerce(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        return _coerce(arguments[0], value, where)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        *others, last = (argument for argument in arguments if argument is not type(None))
-        for argument in others:
-            with contextlib.suppress(ValueError):
-                return _coerce(argument, value, where)
-        return _coerce(last, value, where)
-    if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where}: expected one of {', '.join(map(str, arguments))}, got {_describe(value)}")
-        return value
-    if origin is tuple and isinstance(value, (list, tuple)):
-        hints = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(value) != len(hints):
-            raise ValueError(f"{where}: expected {len(hints)} values, got {len(value)}")
-        return tuple(_coerce(*pair, f"{where}[{index}]") for index, pair in enumerate(zip(hints, value, strict=True)))
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)  # type: ignore[arg-type]
-    if _is_mapping(hint):
-        if isinstance(value, Mapping):
-            item_hint = arguments[1] if arguments else Any
-            return {key: _coerce(item_hint, item, f"{where}.{key}") for key, item in value.items()}
-    elif hint is Any:
-        return value
-    elif hint is Path and isinstance(value, str):
-        return Path(value)
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        # A longer integer overflows in float().
-        if isinstance(value, float) or value.bit_length() < 1024:
-            return float(value)
-    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise ValueError(f"{where}: expected {_type_name(hint)}, got {_describe(value)}")
+def _names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
 
 
-def _is_mapping(hint: Any) -> bool:
-    kind = typing.get_origin(hint) or hint
-    return isinstance(kind, type) and issubclass(kind, Mapping)
+def _renamed(cls: type) -> dict[str, str]:
+    """Former names of fields, and the present name of each."""
+    return {former: field.name for field in dataclasses.fields(cls) for former in field.metadata.get("formerly", ())}
 
 
-def _type_name(hint: Any) -> str:
-    if _is_mapping(hint):
-        return "an object"
-    names = {int: "an integer", float: "a number", str: "text", bool: "true or false", tuple: "a list", Path: "a path"}
-    return names.get(typing.get_origin(hint) or hint, str(hint))
+def _sentence(error: Exception, where: str) -> str:
+    """The first of the failures that cattrs collected, behind the path to its value."""
+    if isinstance(error, ClassValidationError):
+        prefix = f"{where}." if where else ""
+        fields, own = error.group_exceptions()
+        if own and isinstance(own[0], ForbiddenExtraKeysError):
+            unknown = min(own[0].extra_fields, key=str)
+            return f"{prefix}{unknown}: unknown, expected one of {', '.join(_names(error.cl))}"
+        # The messages of a class itself, from its __post_init__, begin with the name of the field.
+        return f"{prefix}{own[0]}" if own else _sentence(fields[0][0], prefix + fields[0][1].name)
+    if isinstance(error, IterableValidationError):
+        first, note = error.group_exceptions()[0][0]
+        return _sentence(first, f"{where}[{note.index}]" if isinstance(note.index, int) else f"{where}.{note.index}")
+    return f"{where}: {'missing' if isinstance(error, KeyError) else error}"
 
 
-def _describe(value: Any) -> str:
+def _unexpected(expected: str, value: Any) -> ValueError:
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return ValueError(f"expected {expected}, got {text if len(text) <= 60 else text[:57] + '...'}")
+
+
+_Hook = Callable[[Any, Any], Any]
+
+
+def _checked(accepts: Callable[[Any], bool], expected: str, structure: _Hook) -> _Hook:
+    def hook(value: Any, hint: Any) -> Any:
+        if not accepts(value):
+            raise _unexpected(expected, value)
+        return structure(value, hint)
+
+    return hook
+
+
+def _mapping_hook(hint: Any, converter: cattrs.Converter) -> _Hook:
+    return _checked(lambda value: isinstance(value, Mapping), "an object", mapping_structure_factory(hint, converter))
+
+
+def _dataclass_hook(cls: Any, converter: cattrs.Converter) -> _Hook:
+    structure, renamed = make_dict_structure_fn(cls, converter), _renamed(cls)
+
+    def with_present_names(value: Any, hint: Any) -> Any:
+        return structure({renamed.get(name, name): item for name, item in value.items()}, hint)
+
+    return _checked(lambda value: isinstance(value, dict), "an object", with_present_names)
+
+
+def _tuple_hook(value: Any, hint: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise _unexpected("a list", value)
+    hints = typing.get_args(hint)
+    hints = hints[:1] * len(value) if hints[-1] is Ellipsis else hints
+    if len(value) != len(hints):
+        raise ValueError(f"expected {len(hints)} values, got {len(value)}")
+    items = []
+    for index, pair in enumerate(zip(value, hints, strict=True)):
+        try:
+            items.append(_CONVERTER.structure(*pair))
+        except Exception as error:
+            error.add_note(IterableValidationNote(f"item {index}", index, hint))
+            raise IterableValidationError("tuple", [error], hint) from None
+    return tuple(items)
+
+
+def _literal_hook(value: Any, hint: Any) -> Any:
+    if value not in typing.get_args(hint):
+        raise _unexpected(f"one of {', '.join(map(str, typing.get_args(hint)))}", value)
+    return value
+
+
+def _union_hook(value: Any, hint: Any) -> Any:
+    arguments = typing.get_args(hint)
+    if value is None and type(None) in arguments:
+        return None
+    *others, last = (argument for argument in arguments if argument is not type(None))
+    for argument in others:
+        with suppress(ValueError, cattrs.BaseValidationError):
+            return _CONVERTER.structure(value, argument)
+    return _CONVERTER.structure(value, last)
+
+
+def _is_number(value: Any) -> bool:
+    # A longer integer overflows in float().
+    return isinstance(value, float) or (type(value) is int and value.bit_length() < 1024)
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    scalars: dict[type, tuple[Callable[[Any], bool], str]] = {
+        bool: (lambda value: isinstance(value, bool), "true or false"),
+        int: (lambda value: type(value) is int, "an integer"),
+        float: (_is_number, "a number"),
+        str: (lambda value: isinstance(value, str), "text"),
+        Path: (lambda value: isinstance(value, str), "a path"),
+    }
+    for kind, (accepts, expected) in scalars.items():
+        converter.register_structure_hook(kind, _checked(accepts, expected, lambda value, hint: hint(value)))
+    hooks = {tuple: _tuple_hook, Literal: _literal_hook, typing.Union: _union_hook, types.UnionType: _union_hook}
+    converter.register_structure_hook_factory(
+        lambda hint: typing.get_origin(hint) in hooks, lambda hint: hooks[typing.get_origin(hint)]
+    )
+    converter.register_structure_hook_factory(is_mapping, _mapping_hook)
+    converter.register_structure_hook_factory(dataclasses.is_dataclass, _dataclass_hook)
+    return converter
+
+
+_CONVERTER = _make_converter()

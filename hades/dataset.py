@@ -14,7 +14,7 @@ from flax import struct
 
 from hades._npz import read_arrays, write_arrays
 from hades.inner.cloning import CloningSettings
-from hades.metadata import DatasetMetadata, metadata_from_array, metadata_to_array
+from hades.metadata import FileMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer
 
 _PROBABILITY_TOLERANCE = 1e-3
@@ -43,7 +43,7 @@ class SyntheticDataset:
 
     Example:
         >>> import tempfile
-        >>> metadata = DatasetMetadata(
+        >>> metadata = FileMetadata(
         ...     env="gymnax/CartPole-v1", max_episode_steps=500, method="by hand", observation_normalization="none",
         ...     action_selection="mode", cloning=CloningSettings(loss="cross_entropy"))
         >>> dataset = SyntheticDataset(jnp.ones((2, 4)), action_probabilities=jnp.eye(2), metadata=metadata)
@@ -59,7 +59,7 @@ class SyntheticDataset:
     action_probabilities: jax.Array | None = None
     observation_mean: jax.Array | None = None
     observation_std: jax.Array | None = None
-    metadata: DatasetMetadata | None = struct.field(pytree_node=False, default=None)
+    metadata: FileMetadata | None = struct.field(pytree_node=False, default=None)
 
     @property
     def num_pairs(self) -> int:
@@ -100,7 +100,7 @@ class SyntheticDataset:
         present = {name: value for name, value in vars(self).items() if value is not None}
         try:
             if self.metadata is None:
-                raise ValueError("metadata: expected a DatasetMetadata, got None")
+                raise ValueError("metadata: expected a FileMetadata, got None")
             present["metadata"] = metadata_to_array(self.metadata)
             arrays = {name: np.asarray(value) for name, value in present.items()}
             arrays, metadata = _check(arrays)
@@ -138,7 +138,7 @@ def _refuse(path: str | os.PathLike[str], error: ValueError) -> NoReturn:
     raise DatasetError(f"{os.fspath(path)}: {error}".replace("\n", " ")) from None
 
 
-def _check(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], DatasetMetadata]:
+def _check(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], FileMetadata]:
     """The one validator, for reading and writing, of what a file holds or is about to hold.
 
     Returns:

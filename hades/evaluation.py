@@ -20,7 +20,7 @@ from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection
 from hades.fitness import Draw
 from hades.inner import cloning
-from hades.metadata import DatasetMetadata, EvaluationSummary
+from hades.metadata import FileMetadata, EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
@@ -374,7 +374,7 @@ def dataset_evaluator(
     )
 
 
-def shared_envs(metadata: DatasetMetadata) -> int | None:
+def shared_envs(metadata: FileMetadata) -> int | None:
     """Episodes that share running statistics, as far as metadata say it; None is all of a policy's."""
     # Files may say how many environments there were where they shared nothing.
     shared = metadata.observation_normalization == "running"

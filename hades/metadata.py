@@ -60,7 +60,7 @@ class EvaluationSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetMetadata:
+class FileMetadata:
     """Where a dataset comes from and how a policy is trained on it; hashable, so that it can be static under `jax.jit`.
 
     The defaults are for Python: a file holds every field. Only those of its cloning settings may be absent there.
@@ -84,7 +84,7 @@ class DatasetMetadata:
         ValueError: `max_episode_steps` is not positive, or a seed does not fit into 64 bits.
 
     Example:
-        >>> metadata = DatasetMetadata(
+        >>> metadata = FileMetadata(
         ...     env="brax/hopper", max_episode_steps=1000, method="hades-r", observation_normalization="none",
         ...     action_selection="mode", cloning=CloningSettings(), env_options={"backend": "spring"})
         >>> metadata.env_options["backend"]
@@ -146,7 +146,7 @@ def _freeze(value: Any) -> Any:
     return tuple(_freeze(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def metadata_to_array(metadata: DatasetMetadata) -> np.ndarray:
+def metadata_to_array(metadata: FileMetadata) -> np.ndarray:
     """Metadata as the 0-d text array that stands in a file.
 
     Raises:
@@ -163,7 +163,7 @@ def metadata_to_array(metadata: DatasetMetadata) -> np.ndarray:
         raise ValueError(f"metadata: expected values that JSON can hold ({error})") from None
 
 
-def metadata_from_array(array: np.ndarray) -> DatasetMetadata:
+def metadata_from_array(array: np.ndarray) -> FileMetadata:
     """Reads and checks the array `metadata` of a file.
 
     Raises:
@@ -182,7 +182,7 @@ def metadata_from_array(array: np.ndarray) -> DatasetMetadata:
         found = data.get("format", FORMAT)
         if type(found) is not int or found != FORMAT:
             raise ValueError(f"metadata.format: expected {FORMAT}, the one known format, got {found!r:.60}")
-        for entry in fields(DatasetMetadata):
+        for entry in fields(FileMetadata):
             if entry.name not in data:
                 raise ValueError(f"metadata.{entry.name}: missing, expected in every dataset file")
-    return from_dict(DatasetMetadata, data, where="metadata", ignore_unknown=True)
+    return from_dict(FileMetadata, data, where="metadata", ignore_unknown=True)

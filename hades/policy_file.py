@@ -12,7 +12,7 @@ from flax import struct
 
 from hades import policies
 from hades._npz import read_arrays, write_arrays
-from hades.metadata import DatasetMetadata, metadata_from_array, metadata_to_array
+from hades.metadata import FileMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import NamedSpaces, Policy
 
@@ -34,7 +34,7 @@ class TrainedPolicy:
     """
 
     params: PolicyParams
-    metadata: DatasetMetadata | None = struct.field(pytree_node=False, default=None)
+    metadata: FileMetadata | None = struct.field(pytree_node=False, default=None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the policy under exactly this name.
@@ -109,7 +109,7 @@ def is_policy_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], DatasetMetadata]:
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], FileMetadata]:
     try:
         arrays = read_arrays(path)
         if "metadata" not in arrays or not any(name.startswith(_PREFIX) for name in arrays):

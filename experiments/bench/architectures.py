@@ -33,7 +33,7 @@ from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation, dataset_evaluator
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
-from hades.metadata import DatasetMetadata
+from hades.metadata import FileMetadata
 from hades.policies import Activation
 from hades.types import AnyEnvironment
 
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def combinations(metadata: DatasetMetadata, settings: ArchitecturesSettings) -> Iterator[CloningSettings]:
+def combinations(metadata: FileMetadata, settings: ArchitecturesSettings) -> Iterator[CloningSettings]:
     """The twelve inner loops; what they do not say is as in the file."""
     own = metadata.cloning
     adam_rate = settings.adam_learning_rate or (ADAM_LEARNING_RATE if own.optimizer == "sgd" else own.learning_rate)

@@ -30,7 +30,7 @@ from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, dataset_evaluator
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
-from hades.metadata import DatasetMetadata
+from hades.metadata import FileMetadata
 from hades.types import AnyEnvironment
 
 _SUFFIXES = (".png", ".pdf", ".svg")
@@ -84,7 +84,7 @@ class Case:
 
     source: Path
     dataset: SyntheticDataset
-    metadata: DatasetMetadata
+    metadata: FileMetadata
     env: AnyEnvironment
     panels: list[Panel]
 

@@ -22,7 +22,7 @@ from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection
 from hades.evaluation import Evaluation, dataset_evaluator, evaluate
-from hades.metadata import DatasetMetadata
+from hades.metadata import FileMetadata
 from hades.multitask.evaluation import evaluate_tasks
 from hades.multitask.merging import is_merged
 from hades.normalization import PolicyParams
@@ -137,7 +137,7 @@ def _evaluate_teacher(settings: EvaluateSettings) -> _Report:
 
 
 def _evaluate_merged(
-    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: DatasetMetadata
+    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: FileMetadata
 ) -> _Report:
     if settings.ensemble != 1:
         raise BadArgumentsError("--ensemble: expected a dataset of a single task, got a merged one")
@@ -162,7 +162,7 @@ def _evaluate_merged(
 
 
 def _evaluate_dataset(
-    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: DatasetMetadata
+    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: FileMetadata
 ) -> _Report:
     if settings.action_selection:
         metadata = replace(metadata, action_selection=settings.action_selection)

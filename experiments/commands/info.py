@@ -13,7 +13,7 @@ from experiments.arguments import parse, print_json
 from experiments.inputs import load_dataset, outcome_file
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
-from hades.metadata import DatasetMetadata
+from hades.metadata import FileMetadata
 from hades.multitask.merging import is_merged, spaces
 from hades.policy_file import TrainedPolicy, is_policy_file
 
@@ -73,7 +73,7 @@ def _describe(source: Path) -> dict[str, Any]:
     return {"kind": kind, **run, "file": str(path), "pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
 
 
-def _metadata(metadata: DatasetMetadata) -> dict[str, Any]:
+def _metadata(metadata: FileMetadata) -> dict[str, Any]:
     info = {name: value for name, value in to_dict(metadata).items() if value not in (None, "")}
     if not is_merged(metadata):
         return info

@@ -25,7 +25,7 @@ from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.distributions import Categorical, DiagonalGaussian, Distribution
 from hades.inner.cloning import CloningLoss, CloningSettings
-from hades.metadata import DatasetMetadata, package_versions
+from hades.metadata import FileMetadata, package_versions
 from hades.normalization import Normalizer
 from hades.policies import Policy
 from hades.types import ActionSpace, Continuous, Discrete, PyTree
@@ -53,7 +53,7 @@ class Task:
             belongs to one initialisation.
     """
 
-    metadata: DatasetMetadata
+    metadata: FileMetadata
     num_pairs: int
     observation_shape: tuple[int, ...]
     action_dim: int
@@ -165,7 +165,7 @@ class JointSpaces:
         return jnp.concatenate(parts, axis=-1)
 
 
-def is_merged(metadata: DatasetMetadata) -> bool:
+def is_merged(metadata: FileMetadata) -> bool:
     """Whether metadata are those of a merged dataset, or of a policy that was trained on one."""
     return metadata.env == NAME
 
@@ -214,7 +214,7 @@ def merge(
 
     Example:
         >>> def make(env, size):
-        ...     metadata = DatasetMetadata(
+        ...     metadata = FileMetadata(
         ...         env=env, max_episode_steps=9, method="by hand", observation_normalization="none",
         ...         action_selection="mode", cloning=CloningSettings())
         ...     return SyntheticDataset(jnp.ones((1, size)), actions=jnp.ones((1, 1)), metadata=metadata)
@@ -232,7 +232,7 @@ def merge(
     cloning = joint_cloning(tasks[0].metadata.cloning) if cloning is None else cloning
     cloning = replace(cloning, loss=cloning.loss or loss)
     _check_joint_cloning(cloning)
-    metadata = DatasetMetadata(
+    metadata = FileMetadata(
         env=NAME,
         env_options=to_dict(_Options(shared_places, task_one_hot, tasks)),
         max_episode_steps=max(task.metadata.max_episode_steps for task in tasks),
@@ -294,7 +294,7 @@ class _Options:
             raise ValueError(f"tasks: expected two or more, got {len(self.tasks)}")
 
 
-def spaces(metadata: DatasetMetadata) -> JointSpaces:
+def spaces(metadata: FileMetadata) -> JointSpaces:
     """The spaces of the joint policy, with the tasks in them, of a merged dataset or a policy trained on one.
 
     Raises:
@@ -315,7 +315,7 @@ def spaces(metadata: DatasetMetadata) -> JointSpaces:
     return JointSpaces(options.tasks, options.shared_places, options.task_one_hot, discrete)
 
 
-def tasks(metadata: DatasetMetadata) -> tuple[Task, ...]:
+def tasks(metadata: FileMetadata) -> tuple[Task, ...]:
     """The tasks of a merged dataset, or of a policy trained on one. Errors of `spaces`."""
     return spaces(metadata).tasks
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from hades.evaluation import PolicyEvaluator
 from hades.inner.described import architecture
 from hades.keys import Stream, iteration_key, stream
-from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
+from hades.metadata import FileMetadata, EvaluationSummary, package_versions
 from hades.normalization import Normalizer
 from hades.policy_file import TrainedPolicy
 from hades.rl.ppo import Hyperparameters, PPO, PPOSettings, make_ppo
@@ -78,7 +78,7 @@ class PPORun(Run[TrainedPolicy]):
     def describe(
         self, outcome: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None
     ) -> TrainedPolicy:
-        metadata = DatasetMetadata(
+        metadata = FileMetadata(
             env=self.env.name,
             env_options=self.env.options,
             max_episode_steps=self.env.max_steps,

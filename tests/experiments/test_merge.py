@@ -13,7 +13,7 @@ from experiments.cli import main
 from hades._serialization import from_dict
 from hades.dataset import SyntheticDataset
 from hades.inner.cloning import CloningSettings
-from hades.metadata import DatasetMetadata
+from hades.metadata import FileMetadata
 from hades.multitask import merging as multitask
 from tests.experiments.command import Outcome
 from tests.hades.malformed import valid_arrays, valid_metadata, write_file
@@ -52,7 +52,7 @@ def test_merge_writes_what_the_library_merges(hades: Callable[..., Outcome], mer
     assert (outcome.json["tasks"], outcome.json["pairs"]) == (["diagnostic/match"] * 2, 5)
     assert (outcome.json["observations"], outcome.json["task_one_hot"]) == ([5, 3], False)
     other = SyntheticDataset.load(tmp_path / "other.npz").metadata
-    assert isinstance(other, DatasetMetadata)
+    assert isinstance(other, FileMetadata)
     expected = CloningSettings(hidden_sizes=(9,), learning_rate=0.05, num_steps=7, loss="cross_entropy")
     assert other.cloning == expected == from_dict(CloningSettings, outcome.json["cloning"])
     told = hades("merge", *sources, "--out", tmp_path / "told.npz", "--task-one-hot", "--json")

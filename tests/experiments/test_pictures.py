@@ -22,7 +22,7 @@ from experiments.pictures.grids import MAX_STATES, channel_colors, grid_colors
 from experiments.pictures.heatmap import format_number
 from hades.dataset import SyntheticDataset
 from hades.inner.cloning import CloningSettings
-from hades.metadata import DatasetMetadata, EvaluationSummary
+from hades.metadata import EvaluationSummary, FileMetadata
 
 MEAN, BEST, FRESH = "mean of the population", "best of the population", "mean dataset, fresh keys"
 
@@ -75,7 +75,7 @@ def dataset(
     mean: np.ndarray | None = None,
     std: np.ndarray | None = None,
 ) -> SyntheticDataset:
-    metadata = DatasetMetadata(
+    metadata = FileMetadata(
         env=env,
         max_episode_steps=10,
         method="hades-r",

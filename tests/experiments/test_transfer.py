@@ -24,7 +24,7 @@ from hades.evaluation import dataset_evaluator, zero_dataset
 from hades.fitness import FitnessKeys, init_networks
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
-from hades.metadata import DatasetMetadata
+from hades.metadata import FileMetadata
 from hades.offline.scores import D4RL_REFERENCES
 from hades.statistics import bootstrap_interval, interquartile_mean
 from tests.experiments.command import Outcome
@@ -40,7 +40,7 @@ def make_dataset(seed: int, loop: CloningSettings = OWN_LOOP, init_seed: int | N
     """Five pairs of `diagnostic/target`, whose best action is half of the observation, and noise."""
     state_key, noise_key = jax.random.split(jax.random.key(seed))
     observations = jax.random.uniform(state_key, (5, 2), minval=-1.0)
-    metadata = DatasetMetadata(
+    metadata = FileMetadata(
         env="diagnostic/target", max_episode_steps=4, method="offline-pbc", observation_normalization="none",
         action_selection="mode", cloning=loop, init_seed=init_seed, seed=seed,
     )  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 from hades._serialization import from_dict
 from hades.dataset import DatasetError, SyntheticDataset
 from hades.inner.cloning import CloningSettings
-from hades.metadata import DatasetMetadata, EvaluationSummary, package_versions
+from hades.metadata import EvaluationSummary, FileMetadata, package_versions
 from tests.hades.malformed import MALFORMED_FILES, MalformedFile, valid_arrays, valid_metadata, write_file
 
 ARRAYS = ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
@@ -25,7 +25,7 @@ KINDS = [(normalization, discrete) for normalization in ("none", "fixed", "runni
 
 def make_dataset(normalization: str = "none", discrete: bool = False) -> SyntheticDataset:
     arrays = valid_arrays(normalization, discrete)
-    metadata = from_dict(DatasetMetadata, arrays.pop("metadata"))
+    metadata = from_dict(FileMetadata, arrays.pop("metadata"))
     return SyntheticDataset(**{name: jnp.asarray(array) for name, array in arrays.items()}, metadata=metadata)
 
 
@@ -81,7 +81,7 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path, discrete: bool, monkeyp
 def test_bytes_do_not_depend_on_the_order_of_options(tmp_path: Path) -> None:
     dataset = make_dataset()
     for name, options in (("a", {"x": 1, "y": [1, {"z": 2}]}), ("b", {"y": [1, {"z": 2}], "x": 1})):
-        metadata = from_dict(DatasetMetadata, valid_metadata(env_options=options))
+        metadata = from_dict(FileMetadata, valid_metadata(env_options=options))
         dataclasses.replace(dataset, metadata=metadata).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     loaded = SyntheticDataset.load(tmp_path / "a").metadata
@@ -180,7 +180,7 @@ def test_named_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
 def test_saving_refuses_what_loading_would(tmp_path: Path) -> None:
     dataset = make_dataset()
     bad = {
-        "metadata: expected a DatasetMetadata": dataset.without_metadata(),
+        "metadata: expected a FileMetadata": dataset.without_metadata(),
         "actions: expected finite": dataclasses.replace(dataset, actions=jnp.full((4, 3), jnp.nan)),
         "actions: expected 2 axes": jax.tree.map(lambda leaf: leaf[None], dataset),
         "exactly one": dataclasses.replace(dataset, actions=None),
@@ -190,7 +190,7 @@ def test_saving_refuses_what_loading_would(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=words) as caught:
             candidate.save(tmp_path / "dataset.npz")
         assert str(caught.value).startswith(str(tmp_path / "dataset.npz"))
-    metadata = from_dict(DatasetMetadata, valid_metadata(env_options={"callback": print}))
+    metadata = from_dict(FileMetadata, valid_metadata(env_options={"callback": print}))
     with pytest.raises(DatasetError, match="JSON"):
         dataclasses.replace(dataset, metadata=metadata).save(tmp_path / "dataset.npz")
     assert list(tmp_path.iterdir()) == []
@@ -259,7 +259,7 @@ def test_metadata_survives_transformations() -> None:
 
 def test_one_compiled_function_serves_files_without_metadata() -> None:
     first = make_dataset()
-    second = dataclasses.replace(first, metadata=from_dict(DatasetMetadata, valid_metadata(seed=1)))
+    second = dataclasses.replace(first, metadata=from_dict(FileMetadata, valid_metadata(seed=1)))
     traces = []
 
     @jax.jit

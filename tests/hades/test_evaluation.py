@@ -22,13 +22,13 @@ from hades.evaluation import (
     zero_dataset,
 )
 from hades.inner.cloning import CloningSettings, behaviour_cloning
-from hades.metadata import DatasetMetadata, EvaluationSummary
+from hades.metadata import EvaluationSummary, FileMetadata
 from hades.normalization import Normalizer
 from hades.rollouts.host import compiled_rollout
 
 ENV = Target(action_dim=1, max_steps=3)
 CLONING = CloningSettings(hidden_sizes=(4,), kernel_init="lecun_normal", loss="gaussian_nll", num_steps=5)
-METADATA = DatasetMetadata(
+METADATA = FileMetadata(
     env="diagnostic/target",
     max_episode_steps=3,
     method="test",

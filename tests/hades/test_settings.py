@@ -146,6 +146,25 @@ def test_missing_unknown_and_foreign() -> None:
         from_dict(CloningSettings, [])
 
 
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """A field that old files hold under another name, beside settings that have one too."""
+
+    num_iterations: int = dataclasses.field(default=10, metadata={"formerly": ("num_generations", "num_updates")})
+    inner: Renamed | None = None
+
+
+def test_fields_are_read_under_their_former_names() -> None:
+    old = {"num_generations": 3, "inner": {"num_updates": 4}}
+    assert from_dict(Renamed, old) == Renamed(3, Renamed(4))
+    assert from_dict(Renamed, old | {"more": 1}, ignore_unknown=True) == Renamed(3, Renamed(4))
+    assert "num_iterations" in to_dict(Renamed())
+    with pytest.raises(ValueError, match=r"^inner.num_iterations: expected an integer, got 'x'$"):
+        from_dict(Renamed, {"inner": {"num_updates": "x"}})
+    with pytest.raises(ValueError, match=r"^generations: unknown, expected one of num_iterations, inner$"):
+        from_dict(Renamed, {"generations": 3})
+
+
 def test_integers_that_no_float_can_hold_are_refused() -> None:
     with pytest.raises(ValueError, match="annotated: expected a number"):
         from_dict(Everything, {"required": 1, "annotated": 10**400})

@@ -21,7 +21,7 @@ from hades._progress import StepReport
 from hades._run_directory import RunDirectory
 from hades._validation import require_positive
 from hades.distributions import ActionSelection
-from hades.metadata import DatasetMetadata, package_versions
+from hades.metadata import FileMetadata, package_versions
 from hades.normalization import PolicyParams
 from hades.offline import d4rl, minari
 from hades.offline.collect import NUM_ENVS, Behaviour, collect, uniform_behaviour
@@ -225,7 +225,7 @@ class _Players:
             raise ValueError(f"{path}: {error}") from None
 
 
-def _metadata(trained: TrainedPolicy) -> DatasetMetadata:
+def _metadata(trained: TrainedPolicy) -> FileMetadata:
     assert trained.metadata is not None  # a loaded policy has it
     return trained.metadata
 

@@ -19,7 +19,7 @@ from hades.dataset import SyntheticDataset
 from hades.distributions import Categorical, DiagonalGaussian
 from hades.evaluation import Evaluation, evaluate, evaluate_dataset
 from hades.inner.cloning import BehaviourCloning, CloningSettings, from_settings
-from hades.metadata import DatasetMetadata, EvaluationSummary
+from hades.metadata import EvaluationSummary, FileMetadata
 from hades.multitask import merging as multitask
 from hades.multitask.evaluation import TaskScores, evaluate_policy, evaluate_tasks
 from hades.normalization import PolicyParams
@@ -29,12 +29,12 @@ CLONING = CloningSettings(hidden_sizes=(32,), learning_rate=0.03, num_steps=150)
 ARRAYS = ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
 
 
-def metadata(env: str, **changes: Any) -> DatasetMetadata:
+def metadata(env: str, **changes: Any) -> FileMetadata:
     values = {
         "env": env, "max_episode_steps": 9, "method": "by hand", "observation_normalization": "none",
         "action_selection": "mode", "cloning": CLONING,
     }  # fmt: skip
-    return DatasetMetadata(**values | changes)
+    return FileMetadata(**values | changes)
 
 
 IMAGE = SyntheticDataset(

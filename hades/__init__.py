@@ -17,16 +17,16 @@ from hades import (
     statistics,
 )
 from hades._version import __version__
-from hades.dataset import DatasetError, SyntheticDataset
 from hades.callbacks import Callback
+from hades.dataset import DatasetError, SyntheticDataset
 from hades.distillation import distillation_run
-from hades.training import LoopSettings, Result, distill, train
 from hades.evaluation import Evaluation, evaluate, evaluate_dataset
 from hades.inner.cloning import BehaviourCloning, behaviour_cloning
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
 from hades.run import Run, RunState
+from hades.training import LoopSettings, Result, distill, train
 from hades.types import Continuous, Discrete, Environment, Step
 
 __all__ = [

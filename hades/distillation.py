@@ -18,7 +18,7 @@ from hades.evaluation import DatasetEvaluator, PolicyEvaluator
 from hades.fitness import Chunks, Draw, FitnessFunction
 from hades.inner.described import settings_of
 from hades.keys import Stream, iteration_key, stream
-from hades.metadata import FileMetadata, EvaluationSummary, package_versions
+from hades.metadata import EvaluationSummary, FileMetadata, package_versions
 from hades.normalization import Normalization, PolicyParams
 from hades.parametrizations import RealPairs, with_statistics
 from hades.policy_file import TrainedPolicy

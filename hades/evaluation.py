@@ -20,7 +20,7 @@ from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection
 from hades.fitness import Draw
 from hades.inner import cloning
-from hades.metadata import FileMetadata, EvaluationSummary
+from hades.metadata import EvaluationSummary, FileMetadata
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy

@@ -257,12 +257,9 @@ class _Course:
     seconds: float = 0.0
     best_score: float = -np.inf
     best_iteration: int = -1
+    env_steps: int = 0
     history: History = field(default_factory=History)
     best: Any = None
-
-    @property
-    def env_steps(self) -> int:
-        return int(self.history[-1].get("total_env_steps") or 0) if self.history else 0
 
     def to_json(self) -> dict[str, Any]:
         score = self.best_score if np.isfinite(self.best_score) else None
@@ -314,7 +311,8 @@ class _Driver:
         score = -np.inf if saved["best_score"] is None else saved["best_score"]
         best_iteration = saved.get("best_iteration", saved.get("best_generation", -1))
         best = OUTCOMES[self._run.kind].load(self._file("best_")) if best_iteration >= 0 else None
-        self._course = _Course(saved["seconds"], score, best_iteration, history, best)
+        steps = history[-1].get("total_env_steps", 0) if history else 0
+        self._course = _Course(saved["seconds"], score, best_iteration, steps, history, best)
         return self._placed(state)
 
     @property
@@ -377,14 +375,12 @@ class _Driver:
             raise self._diverged(compiled, count)
         self.state = state
         rows = self._rows(first, count, jax.device_get(metrics), before, after)
-        self._course.seconds = after
-        # Budgets read the history.
-        self._course.history.extend(rows)
+        self._course.seconds, self._course.env_steps = after, rows[-1].get("total_env_steps", 0)
         interval = self._loop.evaluation_interval
         evaluated = self._evaluator and interval and (self.iteration % interval == 0 or self._is_done(num_iterations))
         if evaluated:
             rows[-1] |= self._evaluate(outcome)
-            self._course.history[-1] = rows[-1]
+        self._course.history.extend(rows)
         self._course.seconds = time.monotonic() - self._started
         self._write(rows, bool(evaluated))
         return rows

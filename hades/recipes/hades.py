@@ -16,7 +16,7 @@ from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.normalization import Normalizer
 from hades.objectives.episodic_return import EpisodicReturn
-from hades.outer import EvolutionSettings, evolution_from_settings
+from hades.outer import evolution_from_settings
 from hades.parametrizations import free_pairs
 from hades.recipes.population import PopulationSettings, candidates_at_once, resolve_normalization
 from hades.run import Run

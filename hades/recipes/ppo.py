@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from hades.evaluation import PolicyEvaluator
 from hades.inner.described import architecture
 from hades.keys import Stream, iteration_key, stream
-from hades.metadata import FileMetadata, EvaluationSummary, package_versions
+from hades.metadata import EvaluationSummary, FileMetadata, package_versions
 from hades.normalization import Normalizer
 from hades.policy_file import TrainedPolicy
-from hades.rl.ppo import Hyperparameters, PPO, PPOSettings, make_ppo
+from hades.rl.ppo import PPO, Hyperparameters, PPOSettings, make_ppo
 from hades.rollouts.statistics import initial_normalizer
 from hades.run import Run, RunState
 from hades.types import Environment, Metrics

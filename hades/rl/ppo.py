@@ -15,7 +15,7 @@ from flax import struct
 
 from hades import policies
 from hades.normalization import Normalizer, PolicyParams, RunningStatistics
-from hades.outer.evolution import replace_non_finite
+from hades.outer import replace_non_finite
 from hades.policies import Policy, ValueNetwork
 from hades.rl.advantages import discounted_returns, generalized_advantages
 from hades.rl.losses import Batch, ppo_loss

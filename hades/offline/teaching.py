@@ -20,7 +20,7 @@ from hades._validation import require_positive
 from hades.evaluation import Evaluation, evaluate
 from hades.normalization import Normalizer, PolicyParams
 from hades.offline.cal_ql import CalQL, CalQLState, Experience
-from hades.offline.teacher import PLAYER, Teacher
+from hades.offline.teacher import Teacher, teacher_policy
 from hades.offline.transitions import Transitions
 from hades.types import AnyEnvironment
 
@@ -137,7 +137,7 @@ def make_teacher_evaluator(env: AnyEnvironment, num_episodes: int) -> EvaluateTe
     """Episodes of the teacher's most probable actions, in any simulator."""
 
     def play(key: jax.Array, teacher: Teacher) -> Evaluation:
-        return evaluate(key, env, PLAYER, PolicyParams(teacher, Normalizer()), num_episodes, "mode")
+        return evaluate(key, env, teacher_policy, PolicyParams(teacher, Normalizer()), num_episodes, "mode")
 
     return play
 

@@ -32,11 +32,11 @@ from hades.evaluation import Evaluation, evaluate
 from hades.inner.cloning import behaviour_cloning
 from hades.normalization import Normalizer, PolicyParams
 from hades.offline.cal_ql import CalQL, CalQLSettings, make_cal_ql
-from hades.offline.teacher import PLAYER, Layers
+from hades.offline.teacher import Layers, teacher_policy
 from hades.offline.teaching import TeachingLoop, teach
 from hades.offline.transitions import Transitions
 from hades.policies import Policy
-from hades.rollouts.auto_reset import begin, make_collect
+from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout
 from hades.statistics import bootstrap_interval
 from hades.types import Continuous, Environment, PyTree, require_pure
 
@@ -165,12 +165,12 @@ def _player(env: Environment, policy: Policy, episodes: int) -> Callable[[jax.Ar
     """Plays in parallel environments for the steps of a whole episode; shorter ones are begun again meanwhile."""
     assert isinstance(env.action_space, Continuous)
     low, high = jnp.array(env.action_space.low), jnp.array(env.action_space.high)
-    collect_steps = make_collect(env, policy, episodes, env.max_steps)
+    collect_steps = make_auto_reset_rollout(env, policy, episodes, env.max_steps)
 
     @jax.jit
     def play(key: jax.Array, params: PolicyParams) -> Any:
         begin_key, collect_key = jax.random.split(key)
-        first = begin(begin_key, env, episodes)
+        first = begin_episodes(begin_key, env, episodes)
         _, steps = collect_steps(collect_key, params.network, params.normalizer, first)
         # One episode behind the other; where the steps end one is cut.
         last = jnp.arange(env.max_steps)[:, None] == env.max_steps - 1
@@ -210,7 +210,7 @@ def _compare(
         policy, params = clone(key)
         seconds["behaviour cloning"] += time.monotonic() - started
         fresh = jax.random.fold_in(key, _EVALUATION_STREAM)
-        played = {"cal-ql": (PLAYER, lesson.teacher), "behaviour cloning": (policy, params)}
+        played = {"cal-ql": (teacher_policy, lesson.teacher), "behaviour cloning": (policy, params)}
         for name, (policy, params) in played.items():
             score = evaluate(fresh, env, policy, PolicyParams(params, Normalizer()), settings.num_episodes, "mode")
             found[name].append(score)

@@ -34,7 +34,7 @@ from hades.objectives.states import ObjectiveName
 from hades.offline import Teacher, Transitions, d4rl
 from hades.offline.density import estimate_log_density
 from hades.offline.scores import score_reference
-from hades.offline.teacher import PLAYER
+from hades.offline.teacher import teacher_policy
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.run import Run, RunState
 from hades.types import AnyEnvironment, Metrics, PyTree
@@ -272,7 +272,7 @@ class _Bench:
     def _play_teacher(self) -> dict[str, Any]:
         episodes = self._settings.evaluation_inits * self._settings.evaluation_episodes
         params = PolicyParams(self._teacher)
-        played = evaluate(self._fresh(0), self.env, PLAYER, params, episodes * len(self._keys), "mode")
+        played = evaluate(self._fresh(0), self.env, teacher_policy, params, episodes * len(self._keys), "mode")
         return self._summary(np.split(played.returns, len(self._keys), axis=1))
 
 

@@ -21,7 +21,7 @@ from hades._validation import require_positive
 from hades.evaluation import evaluate
 from hades.normalization import PolicyParams
 from hades.offline.scores import score_reference
-from hades.offline.teacher import PLAYER, Teacher
+from hades.offline.teacher import Teacher, teacher_policy
 
 _ENVIRONMENTS = {"halfcheetah": "HalfCheetah", "hopper": "Hopper", "walker2d": "Walker2d"}
 
@@ -106,7 +106,7 @@ def _measure(settings: TeachersSettings, path: Path, expected: float) -> dict[st
     teacher.check_fits(env)
     started = time.monotonic()
     evaluation = evaluate(
-        jax.random.key(settings.seed), env, PLAYER, PolicyParams(teacher), settings.num_episodes, "mode"
+        jax.random.key(settings.seed), env, teacher_policy, PolicyParams(teacher), settings.num_episodes, "mode"
     )
     seconds = time.monotonic() - started
     score = reference.normalize(evaluation.mean)

@@ -26,7 +26,7 @@ from hades.metadata import FileMetadata
 from hades.multitask.evaluation import evaluate_tasks
 from hades.multitask.merging import is_merged
 from hades.normalization import PolicyParams
-from hades.offline.teacher import PLAYER, Teacher, TeacherError, is_teacher_file
+from hades.offline.teacher import Teacher, TeacherError, is_teacher_file, teacher_policy
 from hades.policy_file import PolicyFileError, TrainedPolicy, is_policy_file
 
 
@@ -131,7 +131,7 @@ def _evaluate_teacher(settings: EvaluateSettings) -> _Report:
         raise BadArgumentsError(f"--env: {settings.source}: {error}") from None
     selection = settings.action_selection or "mode"
     key = jax.random.key(settings.seed)
-    evaluation = evaluate(key, env, PLAYER, PolicyParams(teacher), settings.num_episodes, selection)
+    evaluation = evaluate(key, env, teacher_policy, PolicyParams(teacher), settings.num_episodes, selection)
     text = tables.render(f"returns on fresh keys, {env.name}", {"teacher": evaluation})
     return _Report(settings.source, text, {**tables.summary(evaluation, env.name), "env": env.name, "baselines": {}})
 

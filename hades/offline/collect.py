@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hades import policies
+#CONF
 from hades._validation import require_positive
 from hades.distributions import ActionSelection, choose
 from hades.normalization import PolicyParams
 from hades.offline.transitions import Transitions
 from hades.policies import Policy
-from hades.types import AnyEnvironment, Continuous, Environment, HostEnvironment, PyTree
+from hades.rollouts.host import make_host_recorded_rollout
+from hades.rollouts.recorded import Act, RecordedEpisodes, make_recorded_rollout
+from hades.types import AnyEnvironment, Continuous, HostEnvironment, PyTree
 
 NUM_ENVS = 64
 """Episodes that are played at once."""
@@ -73,7 +76,8 @@ def collect(
     """Collects transitions with several behaviours, a share with each, one behaviour behind the other.
 
     Trajectories stay whole and in order. The last one of each share is cut off, and counts as timed out, as does one
-    that a time limit ends, and one before its first step that is not finite, which is left out.
+    that a time limit ends. One that diverges (an action, observation or reward that is not finite, a NaN in the state)
+    counts as timed out before that step, which is left out.
 
     Args:
         key: Key.
@@ -85,8 +89,9 @@ def collect(
 
     Raises:
         ValueError: A number is not positive, there is no behaviour or less than a transition for each, actions are
-            discrete, or nothing finite could be collected.
+            discrete, the environment breaks its contract, or nothing finite could be collected.
     """
+    #CONF
     require_positive("num_transitions", num_transitions)
     require_positive("num_envs", num_envs)
     if not isinstance(env.action_space, Continuous):
@@ -96,13 +101,13 @@ def collect(
             f"num_transitions: expected at least one for each of the behaviours, of which there must be one, "
             f"got {num_transitions} for {len(behaviours)}"
         )
-    players: dict[tuple[Policy, ActionSelection], _Player] = {}
+    recorders: dict[tuple[Policy, ActionSelection], _Record] = {}
     parts: list[_Trajectory] = []
     for index, (behaviour, quota) in enumerate(zip(behaviours, _quotas(behaviours, num_transitions), strict=True)):
         kind = (behaviour.policy, behaviour.action_selection)
-        if kind not in players:
-            players[kind] = _make_player(env, *kind, num_envs, on_steps or (lambda steps: None))
-        parts += _collect_share(jax.random.fold_in(key, index), env, players[kind], behaviour, quota, num_envs)
+        if kind not in recorders:
+            recorders[kind] = _make_record(env, *kind, num_envs, on_steps or (lambda steps: None))
+        parts += _collect_share(jax.random.fold_in(key, index), env, recorders[kind], behaviour, quota, num_envs)
     joined = (np.concatenate(column) for column in zip(*(part.columns for part in parts), strict=True))
     columns = {name: jnp.asarray(column) for name, column in zip(_COLUMNS, joined, strict=True)}
     terminals, timeouts = np.zeros(num_transitions, bool), np.zeros(num_transitions, bool)
@@ -144,19 +149,13 @@ class _Trajectory(NamedTuple):
             return self
         return _Trajectory(tuple(column[:length] for column in self.columns), False)
 
-    def finite(self) -> _Trajectory:
-        """Its steps before the first that is not finite."""
-        finite = [np.isfinite(column).reshape(self.length, -1).all(axis=1) for column in self.columns]
-        bad = ~np.logical_and.reduce(finite)
-        return self.cut(int(np.argmax(bad))) if bad.any() else self
 
-
-_Player: TypeAlias = Callable[[jax.Array, Behaviour, int], list[_Trajectory]]
-"""`player(key, behaviour, episodes)` plays that many episodes to their ends, at most the `num_envs` it was made for."""
+_Record: TypeAlias = Callable[[jax.Array, Behaviour, int], list[_Trajectory]]
+"""`record(key, behaviour, episodes)` plays that many episodes to their ends, at most the `num_envs` it was made for."""
 
 
 def _collect_share(
-    key: jax.Array, env: AnyEnvironment, play: _Player, behaviour: Behaviour, quota: int, num_envs: int
+    key: jax.Array, env: AnyEnvironment, record: _Record, behaviour: Behaviour, quota: int, num_envs: int
 ) -> list[_Trajectory]:
     """Whole episodes of one behaviour, in rounds, until there are `quota` transitions; the last is cut."""
     parts: list[_Trajectory] = []
@@ -166,8 +165,8 @@ def _collect_share(
         length = collected / len(parts) if parts else env.max_steps
         episodes = min(num_envs, math.ceil((quota - collected) / length))
         before = collected
-        for trajectory in play(jax.random.fold_in(key, rounds), behaviour, episodes):
-            part = trajectory.finite().cut(quota - collected)
+        for trajectory in record(jax.random.fold_in(key, rounds), behaviour, episodes):
+            part = trajectory.cut(quota - collected)
             if part.length:
                 parts.append(part)
                 collected += part.length
@@ -177,112 +176,57 @@ def _collect_share(
     return parts
 
 
-def _make_act(env: AnyEnvironment, policy: Policy, action_selection: ActionSelection) -> Callable[..., jax.Array]:
-    """`act(key, params, noise, epsilon, observations [envs])` gives the actions `[envs, action_dim]`, in bounds."""
+def _make_act(env: AnyEnvironment, policy: Policy, action_selection: ActionSelection) -> Act:
+    """Chooses actions `[envs, action_dim]` in bounds; the parameters are those of the policy, noise and epsilon."""
     space = env.action_space
     assert isinstance(space, Continuous)  # collect has refused it otherwise
     low, high = jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32)
 
-    def act(
-        key: jax.Array, params: PolicyParams, noise: jax.Array, epsilon: jax.Array, observations: jax.Array
-    ) -> jax.Array:
+    def act(key: jax.Array, parameters: tuple[PolicyParams, jax.Array, jax.Array], seen: jax.Array) -> jax.Array:
+        params, noise, epsilon = parameters
         sample_key, noise_key, uniform_key, choice_key = jax.random.split(key, 4)
-        distribution = policy.apply(params.network, params.normalizer.apply(observations))
+        distribution = policy.apply(params.network, params.normalizer.apply(seen))
         actions = choose(sample_key, distribution, action_selection)
         shape = actions.shape
         actions = actions + noise * 0.5 * (high - low) * jax.random.normal(noise_key, shape)
         random = jax.random.uniform(uniform_key, shape, minval=low, maxval=high)
         chosen = jax.random.bernoulli(choice_key, epsilon, shape[:1])
-        return jnp.where(chosen[:, None], random, jnp.clip(actions, low, high))
+        # Clipping would make an infinite action a finite one.
+        clipped = jnp.where(jnp.isfinite(actions), jnp.clip(actions, low, high), jnp.nan)
+        return jnp.where(chosen[:, None], random, clipped)
 
     return act
 
 
-def _make_player(
+def _make_record(
     env: AnyEnvironment,
     policy: Policy,
     action_selection: ActionSelection,
     num_envs: int,
     on_steps: Callable[[int], None],
-) -> _Player:
+) -> _Record:
     act = _make_act(env, policy, action_selection)
     if isinstance(env, HostEnvironment):
-        return _make_host_player(env, act, num_envs, on_steps)
-    return _make_pure_player(env, act, num_envs, on_steps)
+        rollout = make_host_recorded_rollout(env, act, num_envs, on_steps)
+    else:
+        compiled = jax.jit(make_recorded_rollout(env, act, num_envs))
+
+        def rollout(key: jax.Array, params: PyTree, num_episodes: int) -> RecordedEpisodes:
+            episodes: RecordedEpisodes = jax.device_get(compiled(key, params))
+            on_steps(int(episodes.lengths[:num_episodes].sum()))
+            return episodes
+
+    def record(key: jax.Array, behaviour: Behaviour, episodes: int) -> list[_Trajectory]:
+        parameters = behaviour.params, jnp.float32(behaviour.noise), jnp.float32(behaviour.epsilon)
+        return _split(rollout(key, parameters, episodes), episodes)
+
+    return record
 
 
-def _make_host_player(
-    env: HostEnvironment, act: Callable[..., jax.Array], num_envs: int, on_steps: Callable[[int], None]
-) -> _Player:
-    compiled = jax.jit(lambda key, time, *arguments: act(jax.random.fold_in(key, time), *arguments))
-
-    def play(key: jax.Array, behaviour: Behaviour, episodes: int) -> list[_Trajectory]:
-        seed_key, action_key = jax.random.split(key)
-        simulator = env.simulate(np.asarray(jax.random.bits(seed_key, (num_envs,)))[:episodes])
-        seen = np.zeros((num_envs, *env.observation_shape), np.float32)
-        numbers = np.float32(behaviour.noise), np.float32(behaviour.epsilon)
-        rows: list[tuple[np.ndarray, ...]] = []
-        lengths, terminated = np.zeros(episodes, int), np.zeros(episodes, bool)
-        while simulator.alive.any():
-            alive = simulator.alive.copy()
-            observations = simulator.observations.copy()
-            seen[:episodes] = observations
-            actions = np.asarray(compiled(action_key, np.int32(len(rows)), behaviour.params, *numbers, seen))[:episodes]
-            step = simulator.step(actions)
-            rows.append((observations, actions, step.rewards.astype(np.float32), step.observations))
-            lengths += alive
-            terminated |= step.terminated
-            on_steps(int(alive.sum()))
-        columns = [np.stack(column, axis=1) for column in zip(*rows, strict=True)]
-        return _split(columns, lengths, terminated)
-
-    return play
-
-
-def _make_pure_player(
-    env: Environment, act: Callable[..., jax.Array], num_envs: int, on_steps: Callable[[int], None]
-) -> _Player:
-    @jax.jit
-    def play_all(
-        key: jax.Array, params: PolicyParams, noise: jax.Array, epsilon: jax.Array
-    ) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-        """Columns `[time, envs, ...]`, and lengths and terminations `[envs]` of first episodes."""
-        state, observations = jax.vmap(env.reset)(jax.random.split(jax.random.fold_in(key, 0), num_envs))
-
-        def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            time, state, observations, alive, lengths, terminated, columns = carry
-            act_key, *step_keys = jax.random.split(jax.random.fold_in(key, time + 1), num_envs + 1)
-            actions = act(act_key, params, noise, epsilon, observations)
-            step = jax.vmap(env.step)(jnp.stack(step_keys), state, actions)
-            row = (observations, actions, step.reward, step.observation)
-            columns = [column.at[time].set(value) for column, value in zip(columns, row, strict=True)]
-            ended = step.terminated | step.truncated
-            lengths, terminated = lengths + alive, terminated | (alive & step.terminated)
-            return time + 1, step.state, step.observation, alive & ~ended, lengths, terminated, columns
-
-        def goes_on(carry: tuple[Any, ...]) -> jax.Array:
-            return (carry[0] < env.max_steps) & jnp.any(carry[3])
-
-        action_dim = env.action_space.action_dim  # type: ignore[union-attr]
-        widths: list[tuple[int, ...]] = [env.observation_shape, (action_dim,), (), env.observation_shape]
-        columns: PyTree = [jnp.zeros((env.max_steps, num_envs, *width)) for width in widths]
-        alive, lengths = jnp.ones(num_envs, bool), jnp.zeros(num_envs, jnp.int32)
-        carry = (jnp.int32(0), state, observations, alive, lengths, ~alive, columns)
-        *_, lengths, terminated, columns = jax.lax.while_loop(goes_on, advance, carry)
-        return columns, lengths, terminated
-
-    def play(key: jax.Array, behaviour: Behaviour, episodes: int) -> list[_Trajectory]:
-        numbers = jnp.float32(behaviour.noise), jnp.float32(behaviour.epsilon)
-        columns, lengths, terminated = jax.device_get(play_all(key, behaviour.params, *numbers))
-        on_steps(int(lengths[:episodes].sum()))
-        return _split([np.swapaxes(column, 0, 1) for column in columns], lengths[:episodes], terminated)
-
-    return play
-
-
-def _split(columns: Sequence[np.ndarray], lengths: np.ndarray, terminated: np.ndarray) -> list[_Trajectory]:
-    """Trajectories of columns `[envs, time, ...]`."""
+def _split(recorded: RecordedEpisodes, episodes: int) -> list[_Trajectory]:
+    """Trajectories of the first so many episodes."""
+    columns = [np.asarray(getattr(recorded, name)) for name in _COLUMNS]
     return [
-        _Trajectory(tuple(column[index, :length] for column in columns), bool(terminated[index]))
-        for index, length in enumerate(lengths)
+        _Trajectory(tuple(column[:length, index] for column in columns), bool(recorded.terminated[index]))
+        for index, length in enumerate(np.asarray(recorded.lengths)[:episodes])
     ]

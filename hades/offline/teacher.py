@@ -149,7 +149,7 @@ class Teacher:
             raise TeacherError(f"teacher: expected actions of {env.name}, {space}, got a teacher for {own}")
 
 
-PLAYER = Policy(lambda key: (), lambda teacher, observations: teacher.policy(observations))
+teacher_policy = Policy(lambda key: (), lambda teacher, observations: teacher.policy(observations))
 """Plays with a `Teacher` as its parameters."""
 
 

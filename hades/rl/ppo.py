@@ -20,7 +20,7 @@ from hades.policies import Policy, ValueNetwork
 from hades.rl.advantages import discounted_returns, generalized_advantages
 from hades.rl.losses import Batch, ppo_loss
 from hades.rl.settings import PPOSettings, brax, cartpole, minatar
-from hades.rollouts.auto_reset import Collect, Episodes, Transitions, begin, make_collect
+from hades.rollouts.auto_reset import AutoResetRollout, CollectedSteps, RunningEpisodes, begin_episodes, make_auto_reset_rollout
 from hades.types import Environment, Metrics, PyTree
 
 __all__ = [
@@ -88,7 +88,7 @@ class PPOState:
 
     networks: Networks
     optimizer: PyTree
-    episodes: Episodes
+    episodes: RunningEpisodes
     observation_statistics: RunningStatistics | None
     reward_statistics: RunningStatistics | None
     discounted_returns: jax.Array
@@ -142,7 +142,7 @@ def make_ppo(env: Environment, settings: PPOSettings) -> PPO:
     """
     policy = policies.from_settings(env, settings.network)
     critic = policies.value_network(env, settings.network)
-    collect = make_collect(env, policy, settings.num_envs, settings.num_steps)
+    collect = make_auto_reset_rollout(env, policy, settings.num_envs, settings.num_steps)
     trainer = _Trainer(env, settings, policy, critic, collect, optax.scale_by_adam(eps=settings.adam_eps))
     return PPO(env, settings, policy, critic, trainer.init, trainer.step, trainer.params)
 
@@ -154,7 +154,7 @@ class _Trainer:
     settings: PPOSettings
     policy: Policy
     critic: ValueNetwork
-    collect: Collect
+    collect: AutoResetRollout
     optimizer: optax.GradientTransformation
 
     def init(self, key: jax.Array, normalizer: Normalizer, hyperparameters: Hyperparameters | None = None) -> PPOState:
@@ -170,7 +170,7 @@ class _Trainer:
         return PPOState(
             networks,
             self.optimizer.init(networks),
-            begin(episode_key, self.env, settings.num_envs),
+            begin_episodes(episode_key, self.env, settings.num_envs),
             RunningStatistics.empty(self.env.observation_shape) if running else None,
             RunningStatistics.empty(()) if settings.normalize_rewards else None,
             jnp.zeros(settings.num_envs),
@@ -215,7 +215,7 @@ class _Trainer:
             return rate
         return rate * jnp.maximum(1 - state.update / self.settings.anneal_updates, 0.0)
 
-    def _observe(self, state: PPOState, transitions: Transitions) -> PPOState:
+    def _observe(self, state: PPOState, transitions: CollectedSteps) -> PPOState:
         if state.observation_statistics is None:
             return state
         # What the policy saw is finite: an episode that is not ends, and another begins.
@@ -223,7 +223,7 @@ class _Trainer:
         statistics = state.observation_statistics.update(seen, jnp.ones(len(seen), bool))
         return dataclasses.replace(state, observation_statistics=statistics)
 
-    def _scale_rewards(self, state: PPOState, transitions: Transitions) -> tuple[jax.Array, PPOState]:
+    def _scale_rewards(self, state: PPOState, transitions: CollectedSteps) -> tuple[jax.Array, PPOState]:
         """Divides by the standard deviation of the discounted return, these steps included."""
         if state.reward_statistics is None:
             return transitions.rewards, state
@@ -235,7 +235,7 @@ class _Trainer:
         rewards = transitions.rewards / jnp.sqrt(statistics.variance + _EPSILON)
         return rewards, dataclasses.replace(state, reward_statistics=statistics, discounted_returns=after)
 
-    def _batch(self, state: PPOState, transitions: Transitions, rewards: jax.Array, normalizer: Normalizer) -> Batch:
+    def _batch(self, state: PPOState, transitions: CollectedSteps, rewards: jax.Array, normalizer: Normalizer) -> Batch:
         """Advantages and targets of all steps, `[time * envs]`."""
         values, next_values = (
             self.critic.apply(state.networks.critic, normalizer.apply(observations))

@@ -1,4 +1,4 @@
-"""Collecting transitions from parallel environments, which begin again wherever an episode ends."""
+"""Steps for training: parallel environments that begin a new episode wherever one ends, every step stacked."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from flax import struct
 
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.types import AnyEnvironment, Environment, PyTree, Step, require_pure
+from hades.rollouts._parallel import all_finite, invalid_actions, reset_parallel, step_parallel
+from hades.types import AnyEnvironment, Environment, PyTree, require_pure
 
 
 @struct.dataclass
-class Episodes:
+class RunningEpisodes:
     """Parallel environments in the middle of their episodes.
 
     Attributes:
@@ -24,7 +25,7 @@ class Episodes:
         observations: What the policy sees next, raw, `[envs, *observation_shape]`.
         returns: Sum of the rewards of the episodes under way, `[envs]`.
         lengths: Steps of the episodes under way, `[envs]` int32.
-        last_returns: Return of the last finished episode of each environment, `[envs]`.
+        last_returns: Return of the last finished episode of each environment, `[envs]`; NaN where it diverged.
         last_lengths: Its steps, `[envs]` int32; 0 where none has finished.
     """
 
@@ -42,8 +43,8 @@ class Episodes:
 
 
 @struct.dataclass
-class Transitions:
-    """What happened, in order.
+class CollectedSteps:
+    """Steps of parallel environments, in order.
 
     Attributes:
         observations: Raw, `[time, envs, *observation_shape]`.
@@ -52,8 +53,8 @@ class Transitions:
         rewards: `[time, envs]`.
         next_observations: Those that the steps ended in, before any reset, `[time, envs, *observation_shape]`.
         terminated: `[time, envs]` bool; also where the step diverged.
-        truncated: `[time, envs]` bool.
-        diverged: Where the reward is not finite, or the observation unless it is that of a termination, `[time, envs]`
+        truncated: `[time, envs]` bool, nowhere where `terminated`.
+        diverged: Where the action, an observation or the reward is not finite, or a NaN is in the state, `[time, envs]`
             bool.
     """
 
@@ -67,75 +68,74 @@ class Transitions:
     diverged: jax.Array
 
 
-def _diverged(step: Step) -> jax.Array:
-    finite = jnp.all(jnp.isfinite(step.observation), axis=tuple(range(1, step.observation.ndim)))
-    return ~jnp.isfinite(step.reward) | (~finite & ~step.terminated)
+AutoResetRollout: TypeAlias = Callable[
+    [jax.Array, PyTree, Normalizer, RunningEpisodes], tuple[RunningEpisodes, CollectedSteps]
+]
+"""`rollout(key, params, normalizer, episodes)`, see `make_auto_reset_rollout`."""
 
 
-Collect: TypeAlias = Callable[[jax.Array, PyTree, Normalizer, Episodes], tuple[Episodes, Transitions]]
-"""`collect(key, params, normalizer, episodes)`, see `make_collect`."""
-
-
-def begin(key: jax.Array, env: Environment, num_envs: int) -> Episodes:
+def begin_episodes(key: jax.Array, env: Environment, num_envs: int) -> RunningEpisodes:
     """Begins an episode in each of `num_envs` environments."""
-    state, observations = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+    state, observations, _ = reset_parallel(key, env, num_envs)
     zeros, counts = jnp.zeros(num_envs), jnp.zeros(num_envs, jnp.int32)
-    return Episodes(state, observations, zeros, counts, zeros, counts)
+    return RunningEpisodes(state, observations, zeros, counts, zeros, counts)
 
 
-def make_collect(env: AnyEnvironment, policy: Policy, num_envs: int, num_steps: int) -> Collect:
+def make_auto_reset_rollout(env: AnyEnvironment, policy: Policy, num_envs: int, num_steps: int) -> AutoResetRollout:
     """Makes the function that plays `num_steps` steps in each environment, with sampled actions.
 
-    An episode also ends, as if terminated, where its reward or observation is not finite: a simulator that diverged
-    would stay so.
+    An episode also ends, as if terminated, where it diverges: a simulator that diverged would stay so.
 
     Returns:
         A function of a key, parameters of the policy, a normalizer and the episodes under way; it returns the episodes
         after these steps, and the steps.
     """
-    player = _Player(require_pure(env), policy, num_envs)
+    environments = _AutoReset(require_pure(env), policy, num_envs)
 
-    def collect(
-        key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: Episodes
-    ) -> tuple[Episodes, Transitions]:
-        def step(episodes: Episodes, key: jax.Array) -> tuple[Episodes, Transitions]:
-            return player.advance(key, params, normalizer, episodes)
+    def rollout(
+        key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
+    ) -> tuple[RunningEpisodes, CollectedSteps]:
+        def step(episodes: RunningEpisodes, key: jax.Array) -> tuple[RunningEpisodes, CollectedSteps]:
+            return environments.advance(key, params, normalizer, episodes)
 
         return jax.lax.scan(step, episodes, jax.random.split(key, num_steps))
 
-    return collect
+    return rollout
 
 
 @dataclass(frozen=True)
-class _Player:
+class _AutoReset:
     env: Environment
     policy: Policy
     num_envs: int
 
     def advance(
-        self, key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: Episodes
-    ) -> tuple[Episodes, Transitions]:
+        self, key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
+    ) -> tuple[RunningEpisodes, CollectedSteps]:
         """One step of every environment."""
         action_key, step_key, reset_key = jax.random.split(key, 3)
         distribution = self.policy.apply(params, normalizer.apply(episodes.observations))
         actions = distribution.sample(action_key)
-        out = jax.vmap(self.env.step)(jax.random.split(step_key, self.num_envs), episodes.state, actions)
-        diverged = _diverged(out)
-        terminated = out.terminated | diverged
-        transitions = Transitions(
+        # The observations before the step are checked too: those of a reset may be the first that are not finite.
+        invalid = invalid_actions(distribution, actions) | ~all_finite(episodes.observations)
+        step_keys = jax.random.split(step_key, self.num_envs)
+        out = step_parallel(step_keys, self.env, episodes.state, actions, invalid, episodes.lengths)
+        terminated = out.terminated | out.diverged
+        steps = CollectedSteps(
             episodes.observations,
             actions,
             distribution.log_prob(actions),
-            out.reward,
-            out.observation,
+            out.rewards,
+            out.observations,
             terminated,
             out.truncated & ~terminated,
-            diverged,
+            out.diverged,
         )
         ended = terminated | out.truncated
-        state, observations = self._restart(reset_key, ended, (out.state, out.observation))
-        returns, lengths = episodes.returns + out.reward, episodes.lengths + 1
-        after = Episodes(
+        state, observations = self._restart(reset_key, ended, (out.state, out.observations))
+        returns = episodes.returns + jnp.where(out.diverged, jnp.nan, out.rewards)
+        lengths = episodes.lengths + 1
+        after = RunningEpisodes(
             state,
             observations,
             jnp.where(ended, 0.0, returns),
@@ -143,12 +143,14 @@ class _Player:
             jnp.where(ended, returns, episodes.last_returns),
             jnp.where(ended, lengths, episodes.last_lengths),
         )
-        return after, transitions
+        return after, steps
 
     def _restart(self, key: jax.Array, ended: jax.Array, current: Any) -> Any:
         def mixed() -> Any:
-            fresh = jax.vmap(self.env.reset)(jax.random.split(key, self.num_envs))
-            return jax.tree.map(lambda new, old: jnp.where(_trailing(ended, old.ndim), new, old), fresh, current)
+            state, observations, _ = reset_parallel(key, self.env, self.num_envs)
+            return jax.tree.map(
+                lambda new, old: jnp.where(_trailing(ended, old.ndim), new, old), (state, observations), current
+            )
 
         # Resets of a simulator can cost as much as steps, and most steps end no episode.
         return jax.lax.cond(jnp.any(ended), mixed, lambda: current)

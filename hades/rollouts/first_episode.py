@@ -13,15 +13,16 @@ from flax import struct
 from hades.distributions import ActionSelection, choose
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
+from hades.rollouts._parallel import invalid_actions, reset_parallel, step_parallel
 from hades.types import AnyEnvironment, Environment, PyTree, require_pure
 
 
 @struct.dataclass
-class Episodes:
-    """What became of the first episode of every environment.
+class EpisodeReturns:
+    """Return and length of the first episode of every environment.
 
     Attributes:
-        returns: Sum of rewards, not discounted, `[candidates, inits, episodes]`.
+        returns: Sum of rewards, not discounted, `[candidates, inits, episodes]`; NaN where the episode diverged.
         lengths: Steps until the episode ended, `[candidates, inits, episodes]` int32.
         statistics: Running statistics of the raw observations at the end, with leading axes
             `[candidates, inits, groups]`; None unless normalisation is running.
@@ -32,18 +33,18 @@ class Episodes:
     statistics: RunningStatistics | None = None
 
 
-Rollout: TypeAlias = Callable[[jax.Array, PyTree, Normalizer], Episodes]
+Rollout: TypeAlias = Callable[[jax.Array, PyTree, Normalizer], EpisodeReturns]
 """`rollout(keys [inits], params [candidates, inits, ...], normalizer)`, see `make_rollout`."""
 
 
 @struct.dataclass
-class Seen:
-    """What a policy sees of parallel episodes that share their running statistics.
+class GroupObservations:
+    """Observations of parallel episodes that share their running statistics.
 
     Attributes:
         observations: Raw, `[envs, *observation_shape]`.
         alive: Which episodes have not ended, `[envs]` bool.
-        statistics: Of what was seen before; None unless normalisation is running.
+        statistics: Of the observations before these; None unless normalisation is running.
     """
 
     observations: jax.Array
@@ -52,7 +53,22 @@ class Seen:
 
 
 @struct.dataclass
-class _Group:
+class GroupActions:
+    """Actions of parallel episodes that share their running statistics.
+
+    Attributes:
+        actions: `[envs]` or `[envs, action_dim]`.
+        invalid: Which of them are not finite, `[envs]` bool.
+        statistics: Running statistics with the present observations; None unless normalisation is running.
+    """
+
+    actions: jax.Array
+    invalid: jax.Array
+    statistics: RunningStatistics | None
+
+
+@struct.dataclass
+class _EpisodeGroup:
     """Parallel episodes of one policy that share their running statistics. Axes of a single group: `[envs]`."""
 
     state: Any
@@ -64,40 +80,42 @@ class _Group:
 
 
 @dataclass(frozen=True)
-class _Player:
-    """One step of one group, and the same of all groups `[candidates, inits, groups]`."""
+class _GroupRollout:
+    """Start and step of one group, and the same of all groups `[candidates, inits, groups]`."""
 
     env: Environment
     policy: Policy
     group_size: int
     action_selection: ActionSelection
 
-    def start(self, key: jax.Array, normalizer: Normalizer) -> _Group:
-        state, observations = jax.vmap(self.env.reset)(jax.random.split(key, self.group_size))
+    def start(self, key: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
+        state, observations, diverged = reset_parallel(key, self.env, self.group_size)
         running = normalizer.kind == "running"
         statistics = RunningStatistics.empty(self.env.observation_shape) if running else None
-        zeros = jnp.zeros(self.group_size)
-        alive = jnp.ones(self.group_size, bool)
-        return _Group(state, observations, zeros, zeros.astype(jnp.int32), alive, statistics)
+        lengths = jnp.zeros(self.group_size, jnp.int32)
+        return _EpisodeGroup(state, observations, jnp.where(diverged, jnp.nan, 0.0), lengths, ~diverged, statistics)
 
-    def advance(self, key: jax.Array, group: _Group, params: PyTree, normalizer: Normalizer) -> _Group:
+    def advance(self, key: jax.Array, group: _EpisodeGroup, params: PyTree, normalizer: Normalizer) -> _EpisodeGroup:
         keys = jax.random.split(key, self.group_size + 1)
-        seen = Seen(group.observations, group.alive, group.statistics)
-        actions, statistics = act(keys[0], self.policy, self.action_selection, seen, params, normalizer)
-        step = jax.vmap(self.env.step)(keys[1:], group.state, actions)
-        return _Group(
+        seen = GroupObservations(group.observations, group.alive, group.statistics)
+        chosen = act(keys[0], self.policy, self.action_selection, seen, params, normalizer)
+        step = step_parallel(keys[1:], self.env, group.state, chosen.actions, chosen.invalid, group.lengths)
+        rewards = jnp.where(step.diverged, jnp.nan, step.rewards)
+        return _EpisodeGroup(
             step.state,
-            step.observation,
-            group.returns + jnp.where(group.alive, step.reward, 0.0),
+            step.observations,
+            group.returns + jnp.where(group.alive, rewards, 0.0),
             group.lengths + group.alive,
-            group.alive & ~(step.terminated | step.truncated),
-            statistics,
+            group.alive & ~(step.terminated | step.truncated | step.diverged),
+            chosen.statistics,
         )
 
-    def start_all(self, keys: jax.Array, normalizer: Normalizer) -> _Group:
+    def start_all(self, keys: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
         return jax.vmap(jax.vmap(self.start, in_axes=(0, None)), in_axes=(0, None))(keys, normalizer)
 
-    def advance_all(self, keys: jax.Array, groups: _Group, params: PyTree, normalizer: Normalizer) -> _Group:
+    def advance_all(
+        self, keys: jax.Array, groups: _EpisodeGroup, params: PyTree, normalizer: Normalizer
+    ) -> _EpisodeGroup:
         return over_all(self.advance)(keys, groups, params, normalizer)
 
 
@@ -105,10 +123,10 @@ def act(
     key: jax.Array,
     policy: Policy,
     action_selection: ActionSelection,
-    seen: Seen,
+    seen: GroupObservations,
     params: PyTree,
     normalizer: Normalizer,
-) -> tuple[jax.Array, RunningStatistics | None]:
+) -> GroupActions:
     """Actions of one group, and its statistics with these observations."""
     statistics = seen.statistics
     if statistics is None:
@@ -117,7 +135,8 @@ def act(
         statistics = statistics.update(seen.observations, seen.alive)
         observations = statistics.apply(seen.observations)
     distribution = policy.apply(params, observations)
-    return choose(key, distribution, action_selection), statistics
+    actions = choose(key, distribution, action_selection)
+    return GroupActions(actions, invalid_actions(distribution, actions), statistics)
 
 
 def over_all(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,6 +162,7 @@ def make_rollout(
 
     Candidates share the keys of their inits, so that all of them see the same first states and the same noise
     (common random numbers). One scalar predicate outside of every vmap ends the loop, with the last living episode.
+    An episode ends where it terminates, after `max_steps` steps, or where it diverges, in which case its return is NaN.
 
     Args:
         env: The environment; rolled for at most its `max_steps`.
@@ -160,25 +180,25 @@ def make_rollout(
     """
     env = require_pure(env)
     group_size = group_size_of(num_episodes, normalization_envs)
-    player = _Player(env, policy, group_size, action_selection)
+    group_rollout = _GroupRollout(env, policy, group_size, action_selection)
 
-    def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> Episodes:
+    def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
         group_keys = split_all(keys, num_episodes // group_size)
         candidates = num_candidates(params)
-        first = player.start_all(fold_in_all(group_keys, 0), normalizer)
+        first = group_rollout.start_all(fold_in_all(group_keys, 0), normalizer)
         groups = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (candidates, *leaf.shape)), first)
 
-        def any_alive(carry: tuple[jax.Array, _Group]) -> jax.Array:
-            time, groups = carry
-            return (time < env.max_steps) & jnp.any(groups.alive)
+        def any_alive(carry: tuple[jax.Array, _EpisodeGroup]) -> jax.Array:
+            return jnp.any(carry[1].alive)
 
-        def advance(carry: tuple[jax.Array, _Group]) -> tuple[jax.Array, _Group]:
+        def advance(carry: tuple[jax.Array, _EpisodeGroup]) -> tuple[jax.Array, _EpisodeGroup]:
             time, groups = carry
-            return time + 1, player.advance_all(fold_in_all(group_keys, time + 1), groups, params, normalizer)
+            time_keys = fold_in_all(group_keys, time + 1)
+            return time + 1, group_rollout.advance_all(time_keys, groups, params, normalizer)
 
         _, groups = jax.lax.while_loop(any_alive, advance, (jnp.int32(0), groups))
         shape = (candidates, keys.shape[0], num_episodes)
-        return Episodes(groups.returns.reshape(shape), groups.lengths.reshape(shape), groups.statistics)
+        return EpisodeReturns(groups.returns.reshape(shape), groups.lengths.reshape(shape), groups.statistics)
 
     return rollout
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,10 @@ from hades.distributions import ActionSelection
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
 from hades.rollouts.first_episode import (
-    Episodes,
+    EpisodeReturns,
+    GroupActions,
+    GroupObservations,
     Rollout,
-    Seen,
     act,
     fold_in_all,
     group_size_of,
@@ -24,7 +25,8 @@ from hades.rollouts.first_episode import (
     over_all,
     split_all,
 )
-from hades.types import AnyEnvironment, HostEnvironment, PyTree
+from hades.rollouts.recorded import Act, RecordedEpisodes
+from hades.types import AnyEnvironment, HostEnvironment, HostStep, PyTree
 
 
 def compiled_rollout(
@@ -41,6 +43,56 @@ def compiled_rollout(
     return cast(Rollout, jax.jit(make_rollout(env, *arguments)))
 
 
+class _HostEpisodes:
+    """First episodes in a host simulator, under the rules of `hades.rollouts`: truncation at `max_steps`, divergence.
+
+    Attributes:
+        observations: Of the present states, `[episodes, *observation_shape]` float32.
+        alive: Which episodes have not ended, `[episodes]` bool.
+        diverged: Which episodes have diverged, `[episodes]` bool.
+    """
+
+    def __init__(self, env: HostEnvironment, seeds: np.ndarray) -> None:
+        """Begins an episode for each of the seeds `[episodes]`."""
+        self._simulator = env.simulate(seeds)
+        self._steps_left = env.max_steps
+        self.observations = self._simulator.observations.copy()
+        self.diverged = ~_all_finite(self.observations)
+        self.alive = self._simulator.alive & ~self.diverged
+
+    def step(self, actions: np.ndarray, invalid: np.ndarray) -> HostStep:
+        """Advances every living episode by one step.
+
+        Args:
+            actions: `[episodes, action_dim]`.
+            invalid: Which of them are not finite, `[episodes]` bool.
+
+        Returns:
+            The step; rewards are 0 where the episode had ended before and NaN where it diverges, and an episode that
+            diverges is neither terminated nor truncated.
+        """
+        # An action that is not finite makes a simulator end an episode: also one that is over here, but not there.
+        if np.issubdtype(actions.dtype, np.floating):
+            actions = np.where((self.alive & ~invalid)[:, None], actions, np.nan)
+        alive, out = self.alive, self._simulator.step(actions)
+        self._steps_left -= 1
+        # Rewards are recorded as float32.
+        finite = _all_finite(out.observations) & np.isfinite(out.rewards.astype(np.float32))
+        diverged = alive & (invalid | ~finite)
+        terminated = alive & out.terminated & ~diverged
+        truncated = alive & (out.truncated | (self._steps_left == 0)) & ~diverged & ~terminated
+        self.observations, self.diverged = out.observations.copy(), self.diverged | diverged
+        self.alive = alive & ~(diverged | terminated | truncated)
+        if not self.alive.any():
+            self._simulator.close()
+        rewards = np.where(alive, np.where(diverged, np.nan, out.rewards), 0.0)
+        return HostStep(self.observations, rewards, terminated, truncated)
+
+
+def _all_finite(rows: np.ndarray) -> np.ndarray:
+    return np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+
+
 def make_host_rollout(
     env: HostEnvironment,
     policy: Policy,
@@ -54,7 +106,7 @@ def make_host_rollout(
     noise that `make_rollout` draws.
 
     Args:
-        env: The environment; rolled until every episode has ended.
+        env: The environment; rolled for at most its `max_steps`.
         policy: Plays; its parameters come with each call.
         num_episodes: Episodes of each policy.
         action_selection: Whether actions are drawn from the policy's distribution or are its mode.
@@ -78,25 +130,28 @@ def make_host_rollout(
         seeds = jax.vmap(jax.vmap(lambda key: jax.random.bits(key, (group_size,))))(fold_in_all(group_keys, 0))
         return group_keys, seeds
 
-    def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> Episodes:
+    def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
         group_keys, seeds = start(keys)
         batch = (num_candidates(params), keys.shape[0], groups)
         shape = (*batch, group_size)
-        simulator = env.simulate(np.broadcast_to(np.asarray(seeds), shape).ravel())
-        returns, lengths = np.zeros(simulator.alive.shape), np.zeros(simulator.alive.shape, np.int32)
+        episodes = _HostEpisodes(env, np.broadcast_to(np.asarray(seeds), shape).ravel())
+        returns = np.where(episodes.diverged, np.nan, 0.0)
+        lengths = np.zeros(returns.shape, np.int32)
         statistics = _empty_statistics(normalizer, env, batch)
         time = 0
-        while simulator.alive.any():
-            alive = simulator.alive.copy()
-            observations = simulator.observations.reshape(shape + tuple(env.observation_shape))
-            seen = Seen(jnp.asarray(observations), jnp.asarray(alive.reshape(shape)), statistics)
+        while episodes.alive.any():
+            observations = episodes.observations.reshape(shape + tuple(env.observation_shape))
+            seen = GroupObservations(
+                jnp.asarray(observations), jnp.asarray(episodes.alive.reshape(shape).copy()), statistics
+            )
             time += 1
-            actions, statistics = act_all(np.int32(time), group_keys, seen, params, normalizer)
-            step = simulator.step(np.asarray(actions).reshape(len(returns), -1))
-            returns += step.rewards
-            lengths += alive
+            chosen = act_all(np.int32(time), group_keys, seen, params, normalizer)
+            statistics = chosen.statistics
+            lengths += episodes.alive
+            actions = np.asarray(chosen.actions).reshape(len(returns), -1)
+            returns += episodes.step(actions, np.asarray(chosen.invalid).ravel()).rewards
         final = (*batch[:2], num_episodes)
-        return Episodes(returns.reshape(final), lengths.reshape(final), statistics)  # type: ignore[arg-type]
+        return EpisodeReturns(returns.reshape(final), lengths.reshape(final), statistics)  # type: ignore[arg-type]
 
     return rollout
 
@@ -108,21 +163,60 @@ def _empty_statistics(normalizer: Normalizer, env: HostEnvironment, batch: tuple
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
 
 
-def _make_act_all(
-    policy: Policy, action_selection: ActionSelection
-) -> Callable[..., tuple[jax.Array, RunningStatistics | None]]:
+def _make_act_all(policy: Policy, action_selection: ActionSelection) -> Callable[..., GroupActions]:
     """Compiles the actions of all episodes at one point in time, `[candidates, inits, groups, envs, action_dim]`."""
 
-    def act_one(key: jax.Array, seen: Seen, params: PyTree, normalizer: Normalizer) -> tuple[jax.Array, object]:
+    def act_one(key: jax.Array, seen: GroupObservations, params: PyTree, normalizer: Normalizer) -> GroupActions:
         # The jitted rollout gives the other keys to the environments; with this one the noise on actions is the same.
         act_key = jax.random.split(key, len(seen.alive) + 1)[0]
         return act(act_key, policy, action_selection, seen, params, normalizer)
 
     @jax.jit
     def act_all(
-        time: jax.Array, group_keys: jax.Array, seen: Seen, params: PyTree, normalizer: Normalizer
-    ) -> tuple[jax.Array, RunningStatistics | None]:
-        actions, statistics = over_all(act_one)(fold_in_all(group_keys, time), seen, params, normalizer)
-        return actions, statistics
+        time: jax.Array, group_keys: jax.Array, seen: GroupObservations, params: PyTree, normalizer: Normalizer
+    ) -> GroupActions:
+        return cast(GroupActions, over_all(act_one)(fold_in_all(group_keys, time), seen, params, normalizer))
 
-    return cast(Callable[..., tuple[jax.Array, RunningStatistics | None]], act_all)
+    return cast(Callable[..., GroupActions], act_all)
+
+
+HostRecordedRollout: TypeAlias = Callable[[jax.Array, PyTree, int], RecordedEpisodes]
+"""`rollout(key, params, num_episodes)`, see `make_host_recorded_rollout`."""
+
+
+def make_host_recorded_rollout(
+    env: HostEnvironment, act: Act, num_envs: int, on_steps: Callable[[int], None] = lambda steps: None
+) -> HostRecordedRollout:
+    """Makes the function that records first episodes in a simulator outside of JAX.
+
+    Args:
+        env: The environment; rolled for at most its `max_steps`.
+        act: Chooses the actions of all episodes at one point in time; compiled for `num_envs` of them.
+        num_envs: The most episodes that are played at once.
+        on_steps: Called with the number of steps simulated since its last call, for progress.
+
+    Returns:
+        A function of a key, whatever parameters `act` takes, and how many episodes to play, at most `num_envs`.
+    """
+    compiled = jax.jit(lambda key, time, params, seen: act(jax.random.fold_in(key, time), params, seen))
+
+    def rollout(key: jax.Array, params: PyTree, num_episodes: int) -> RecordedEpisodes:
+        seed_key, action_key = jax.random.split(key)
+        episodes = _HostEpisodes(env, np.asarray(jax.random.bits(seed_key, (num_envs,)))[:num_episodes])
+        seen = np.zeros((num_envs, *env.observation_shape), np.float32)
+        rows: list[tuple[Any, ...]] = []
+        lengths, terminated = np.zeros(num_episodes, int), np.zeros(num_episodes, bool)
+        while episodes.alive.any():
+            alive, observations = episodes.alive, episodes.observations
+            seen[:num_episodes] = observations
+            actions = np.asarray(compiled(action_key, np.int32(len(rows)), params, seen))[:num_episodes]
+            step = episodes.step(actions, ~_all_finite(actions))
+            rows.append((observations, actions, step.rewards.astype(np.float32), step.observations))
+            lengths += alive & ~episodes.diverged
+            terminated |= step.terminated
+            on_steps(int(alive.sum()))
+        # Without a single step there is nothing to stack: every episode has diverged from the start.
+        columns = [np.stack(column) for column in zip(*rows, strict=True)] or [np.zeros((0, num_episodes))] * 4
+        return RecordedEpisodes(*columns, lengths, terminated)  # type: ignore[arg-type]
+
+    return rollout

@@ -1,4 +1,4 @@
-"""How policies see their environment and act in it."""
+"""Settings of how policies see their environment and act in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hades.normalization import Normalization
 
 @dataclass(frozen=True)
 class PlaySettings:
-    """How policies see their environment and act in it."""
+    """Observation normalisation and action selection."""
 
     observation_normalization: Normalization = "fixed"
     """none, fixed statistics of random rollouts, or running ones."""

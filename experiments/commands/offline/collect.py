@@ -27,7 +27,7 @@ from hades.offline import d4rl, minari
 from hades.offline.collect import NUM_ENVS, Behaviour, collect, uniform_behaviour
 from hades.offline.quality import Quality, choose_stages
 from hades.offline.scores import score_reference
-from hades.offline.teacher import PLAYER, Teacher, TeacherError
+from hades.offline.teacher import Teacher, TeacherError, teacher_policy
 from hades.offline.transitions import Transitions
 from hades.policy_file import PolicyFileError, TrainedPolicy
 from hades.types import AnyEnvironment, Continuous
@@ -213,7 +213,7 @@ class _Players:
         except TeacherError as error:
             raise ValueError(f"{path}: {error}") from None
         selection = self._settings.action_selection or "mode"
-        return Behaviour(PLAYER, PolicyParams(teacher), action_selection=selection)
+        return Behaviour(teacher_policy, PolicyParams(teacher), action_selection=selection)
 
     def _policy(self, env: AnyEnvironment, path: Path) -> Behaviour:
         trained = self._policies[path]

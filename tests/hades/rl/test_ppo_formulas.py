@@ -13,7 +13,7 @@ from hades.distributions import Categorical, DiagonalGaussian
 from hades.normalization import Normalizer
 from hades.rl.advantages import discounted_returns, generalized_advantages
 from hades.rl.losses import Batch, ppo_loss
-from hades.rollouts.auto_reset import begin, make_collect
+from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout
 from tests.helpers import GoOn, Noisy
 
 
@@ -163,8 +163,8 @@ def collect(env, num_steps, num_envs=6, seed=0):
     @jax.jit
     def play(key):
         params = policy.init(key)
-        episodes = begin(key, env, num_envs)
-        return params, make_collect(env, policy, num_envs, num_steps)(key, params, Normalizer(), episodes)
+        episodes = begin_episodes(key, env, num_envs)
+        return params, make_auto_reset_rollout(env, policy, num_envs, num_steps)(key, params, Normalizer(), episodes)
 
     params, (episodes, transitions) = play(jax.random.key(seed))
     return policy, params, episodes, jax.tree.map(np.asarray, transitions)

@@ -1,0 +1,99 @@
+"""Parallel episodes of one environment: the first states, one step, and the two rules that every rollout keeps.
+
+An episode is truncated after `max_steps` steps, whatever the environment's own flag says; termination takes precedence.
+An episode has diverged where its action, observation or reward is not finite, or its state holds a NaN. An infinite
+number in a state is allowed: it is a common sentinel.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hades.distributions import Distribution
+from hades.types import Environment, PyTree
+
+
+class ParallelStep(NamedTuple):
+    """One step of parallel episodes.
+
+    Attributes:
+        state: States after the step, `[envs]` in front of each leaf.
+        observations: Observations of these states, `[envs, *observation_shape]`.
+        rewards: `[envs]`.
+        terminated: `[envs]` bool.
+        truncated: `[envs]` bool, nowhere where `terminated`.
+        diverged: `[envs]` bool, the action, observation or reward is not finite, or a NaN is in the state.
+    """
+
+    state: PyTree
+    observations: jax.Array
+    rewards: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    diverged: jax.Array
+
+
+def reset_parallel(key: jax.Array, env: Environment, num_envs: int) -> tuple[PyTree, jax.Array, jax.Array]:
+    """Begins parallel episodes.
+
+    Returns:
+        States with `[envs]` in front of each leaf, observations `[envs, *observation_shape]`, and which episodes have
+        diverged from the start, `[envs]` bool.
+    """
+    state, observations = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+    return state, observations, ~all_finite(observations) | any_nan(state)
+
+
+def step_parallel(
+    keys: jax.Array, env: Environment, state: PyTree, actions: jax.Array, invalid: jax.Array, lengths: jax.Array
+) -> ParallelStep:
+    """Advances every episode by one step.
+
+    Args:
+        keys: `[envs]`.
+        env: Environment.
+        state: States, `[envs]` in front of each leaf.
+        actions: `[envs]` or `[envs, action_dim]`.
+        invalid: Which actions are not finite, `[envs]` bool; see `invalid_actions`.
+        lengths: Steps of each episode before this one, `[envs]` or `[]` integer.
+    """
+    step = jax.vmap(env.step)(keys, state, actions)
+    finite = all_finite(step.observation) & jnp.isfinite(step.reward)
+    out_of_time = step.truncated | (lengths + 1 >= env.max_steps)
+    return ParallelStep(
+        step.state,
+        step.observation,
+        step.reward,
+        step.terminated,
+        out_of_time & ~step.terminated,
+        invalid | ~finite | any_nan(step.state),
+    )
+
+
+def invalid_actions(distribution: Distribution, actions: jax.Array) -> jax.Array:
+    """Actions that are not finite, or that a distribution with a NaN among its parameters gave, `[envs]` bool.
+
+    An integer is always finite, so that policies over discrete actions show only in their distribution that they have
+    diverged.
+    """
+    if jnp.issubdtype(actions.dtype, jnp.floating):
+        return ~all_finite(actions)
+    parameters = [leaf for leaf in jax.tree.leaves(distribution) if leaf.shape[:1] == actions.shape[:1]]
+    return any_nan(parameters) | jnp.zeros(actions.shape[:1], bool)
+
+
+def all_finite(array: jax.Array) -> jax.Array:
+    """Whether every number of each row of `[envs, ...]` is finite, `[envs]` bool."""
+    return jnp.all(jnp.isfinite(array), axis=tuple(range(1, array.ndim)))
+
+
+def any_nan(tree: PyTree) -> jax.Array:
+    """Whether a floating leaf `[envs, ...]` holds a NaN, `[envs]` bool; False, `[]`, where none is floating."""
+    floating = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    flags: list[Any] = [jnp.any(jnp.isnan(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in floating]
+    return functools.reduce(operator.or_, flags, jnp.bool_(False))

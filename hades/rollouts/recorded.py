@@ -1,0 +1,90 @@
+"""Rollouts that record first episodes: every step stacked over time, up to the end of the longest episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from hades.rollouts._parallel import all_finite, reset_parallel, step_parallel
+from hades.types import AnyEnvironment, PyTree, require_pure
+
+Act: TypeAlias = Callable[[jax.Array, PyTree, jax.Array], jax.Array]
+"""`act(key, params, observations)`: actions `[envs, ...]` for raw observations `[envs, *observation_shape]`."""
+
+
+@struct.dataclass
+class RecordedEpisodes:
+    """First episodes of parallel environments. What follows an episode's end, or a diverged step, is undefined.
+
+    Attributes:
+        observations: Raw, `[time, envs, *observation_shape]` float32.
+        actions: `[time, envs, action_dim]` float32, or `[time, envs]` int32.
+        rewards: `[time, envs]` float32.
+        next_observations: Those that the steps ended in, `[time, envs, *observation_shape]` float32.
+        lengths: Steps of each episode, `[envs]`; those before the first that diverged.
+        terminated: Whether the episode reached an end that is part of the task, `[envs]` bool.
+    """
+
+    observations: jax.Array
+    actions: jax.Array
+    rewards: jax.Array
+    next_observations: jax.Array
+    lengths: jax.Array
+    terminated: jax.Array
+
+
+RecordedRollout: TypeAlias = Callable[[jax.Array, PyTree], RecordedEpisodes]
+"""`rollout(key, params)`, see `make_recorded_rollout`."""
+
+
+def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int) -> RecordedRollout:
+    """Makes the function that plays `num_envs` episodes side by side and records their steps.
+
+    The loop ends with the last living episode; the arrays have room for `max_steps` steps.
+
+    Args:
+        env: The environment; rolled for at most its `max_steps`.
+        act: Chooses the actions of all episodes at one point in time.
+        num_envs: Episodes.
+
+    Returns:
+        A pure function of a key and whatever parameters `act` takes.
+
+    Raises:
+        ValueError: The environment is simulated outside of JAX.
+    """
+    env = require_pure(env)
+
+    def rollout(key: jax.Array, params: PyTree) -> RecordedEpisodes:
+        state, observations, diverged = reset_parallel(jax.random.fold_in(key, 0), env, num_envs)
+        action = jax.eval_shape(act, key, params, observations)
+        rewards = jax.ShapeDtypeStruct((num_envs,), jnp.float32)
+        columns = [
+            jnp.zeros((env.max_steps, *column.shape), column.dtype)
+            for column in (observations, action, rewards, observations)
+        ]
+
+        def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            time, state, observations, alive, lengths, terminated, columns = carry
+            keys = jax.random.split(jax.random.fold_in(key, time + 1), num_envs + 1)
+            actions = act(keys[0], params, observations)
+            integers = jnp.issubdtype(actions.dtype, jnp.integer)
+            invalid = jnp.zeros(num_envs, bool) if integers else ~all_finite(actions)
+            step = step_parallel(keys[1:], env, state, actions, invalid, time)
+            row = (observations, actions, step.rewards, step.observations)
+            columns = [column.at[time].set(value) for column, value in zip(columns, row, strict=True)]
+            recorded = alive & ~step.diverged
+            lengths, terminated = lengths + recorded, terminated | (recorded & step.terminated)
+            alive = recorded & ~(step.terminated | step.truncated)
+            return time + 1, step.state, step.observations, alive, lengths, terminated, columns
+
+        lengths, terminated = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, bool)
+        carry = (jnp.int32(0), state, observations, ~diverged, lengths, terminated, columns)
+        *_, lengths, terminated, columns = jax.lax.while_loop(lambda carry: jnp.any(carry[3]), advance, carry)
+        return RecordedEpisodes(*columns, lengths, terminated)
+
+    return rollout

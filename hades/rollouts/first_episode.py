@@ -75,7 +75,7 @@ class _Player:
     def start(self, key: jax.Array, normalizer: Normalizer) -> _Group:
         state, observations = jax.vmap(self.env.reset)(jax.random.split(key, self.group_size))
         running = normalizer.kind == "running"
-        statistics = RunningStatistics.empty(self.env.observation_shape) if running else None
+        statistics = RunningStatistics.empty(self.env.observation_shape, normalizer.prior_count) if running else None
         zeros = jnp.zeros(self.group_size)
         alive = jnp.ones(self.group_size, bool)
         return _Group(state, observations, zeros, zeros.astype(jnp.int32), alive, statistics)

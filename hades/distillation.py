@@ -159,9 +159,7 @@ class _FourParts(Run[Any]):
     def _decoded(self, state: RunState) -> Any:
         return self.parametrization.decode(self.outer.solution(state.outer))
 
-    def _metadata(
-        self, normalization: Normalization, seed: int, evaluation: EvaluationSummary | None
-    ) -> FileMetadata:
+    def _metadata(self, normalization: Normalization, seed: int, evaluation: EvaluationSummary | None) -> FileMetadata:
         return FileMetadata(
             env=self.env.name,
             env_options=self.env.options,
@@ -222,9 +220,7 @@ class PolicyRun(_FourParts):
     def outcome(self, state: RunState) -> TrainedPolicy:
         return TrainedPolicy(PolicyParams(self._decoded(state), self.objective.normalizer(state.objective)))
 
-    def describe(
-        self, outcome: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None
-    ) -> TrainedPolicy:
+    def describe(self, outcome: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None) -> TrainedPolicy:
         metadata = self._metadata(outcome.params.normalizer.kind, seed, evaluation)
         return dataclasses.replace(outcome, metadata=metadata)
 

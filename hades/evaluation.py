@@ -130,7 +130,9 @@ def _played(
 
 def _refuse_tracers(name: str, instead: str, arguments: PyTree) -> None:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
-        raise TypeError(f"hades.{name} runs on the host, expected no jit, vmap or grad around it; {instead} can be jitted")
+        raise TypeError(
+            f"hades.{name} runs on the host, expected no jit, vmap or grad around it; {instead} can be jitted"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,25 @@
-"""Policies: pairs of pure functions, `init` and `apply`, over observations and action distributions."""
+"""Policies: pairs of pure functions, `init` and `apply`, over observations and action distributions.
+
+Equal spaces and arguments give the same policy, so that what was compiled for one is found again for the other.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from functools import cache
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
+from hades._flax_modules import linen_function, nnx_function
+from hades._networks import Function, Torso, network_function
 from hades._validation import require_positive
 from hades.distributions import Categorical, Deterministic, DiagonalGaussian, Distribution, TanhGaussian, Uniform
-from hades.types import ActionSpace, Discrete, PyTree
+from hades.types import ActionSpace, Continuous, Discrete, PyTree
 
 PolicyName = Literal["mlp", "residual_mlp", "cnn"]
 Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
@@ -72,6 +78,20 @@ class Policy(NamedTuple):
     apply: Callable[[PyTree, jax.Array], Distribution]
 
 
+class ArchitectureOptions(TypedDict, total=False):
+    """Arguments that `mlp`, `residual_mlp` and `cnn` have in common.
+
+    Attributes:
+        kernel_init: Initialiser of the weights (default: orthogonal).
+        action_distribution: Of continuous actions: Gaussian (default), or squashed by tanh into the bounds.
+        param_dtype: Type of the parameters (default: float32).
+    """
+
+    kernel_init: KernelInit
+    action_distribution: ActionDistribution
+    param_dtype: Any
+
+
 class ValueNetwork(NamedTuple):
     """An estimate of the return that follows an observation.
 
@@ -86,115 +106,116 @@ class ValueNetwork(NamedTuple):
 
 
 _CHANNELS = 16
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "tanh": jnp.tanh,
-    "relu": nn.relu,
-    "gelu": nn.gelu,
-    "silu": nn.silu,
-    "elu": nn.elu,
-}
+_POLICY_GAIN, _VALUE_GAIN = 0.01, 1.0
 
 
-def _initializer(name: KernelInit, orthogonal_scale: float) -> Callable[..., jax.Array]:
-    if name == "orthogonal":
-        return nn.initializers.orthogonal(orthogonal_scale)
-    return {
-        "lecun_normal": nn.initializers.lecun_normal,
-        "he_normal": nn.initializers.he_normal,
-        "glorot_uniform": nn.initializers.glorot_uniform,
-    }[name]()
-
-
-class _Torso(nn.Module):
-    """Dense layers, optionally residual, optionally behind one 3x3 convolution; returns features `[..., width]`."""
-
-    hidden_sizes: tuple[int, ...]
-    activation: Activation
-    kernel_init: KernelInit
-    residual: bool
-    channels: int | None
-    param_dtype: Any
-
-    @nn.compact
-    def __call__(self, observations: jax.Array, batch_axes: int) -> jax.Array:
-        activation = ACTIVATIONS[self.activation]
-        initializer = _initializer(self.kernel_init, math.sqrt(2))
-        batch = observations.shape[:batch_axes]
-        if self.channels is not None:
-            # A convolution as a product with patches: vmapped over parameters it stays a batched product, where
-            # XLA would make a grouped convolution of it, which the CPU backend runs many times slower.
-            images = observations.reshape(-1, *observations.shape[batch_axes:])
-            patches = jax.lax.conv_general_dilated_patches(
-                images, (3, 3), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            observations = activation(self._dense(self.channels, initializer)(patches))
-        features = observations.reshape(*batch, -1)
-        for index, size in enumerate(self.hidden_sizes):
-            hidden = activation(self._dense(size, initializer)(features))
-            features = features + hidden if self.residual and index > 0 else hidden
-        return features
-
-    def _dense(self, features: int, initializer: Callable[..., jax.Array]) -> nn.Dense:
-        return nn.Dense(features, kernel_init=initializer, param_dtype=self.param_dtype)
-
-
-class _Network(nn.Module):
-    """A torso and a linear head for the action space."""
-
-    torso: _Torso
+@dataclass(frozen=True)
+class _Spaces:
+    observation_shape: tuple[int, ...]
     action_space: ActionSpace
-    action_distribution: ActionDistribution
 
-    @nn.compact
-    def __call__(self, observations: jax.Array, batch_axes: int) -> Distribution:
-        features = self.torso(observations, batch_axes)
-        initializer = _initializer(self.torso.kernel_init, 0.01)
-        dtype = self.torso.param_dtype
-        if isinstance(self.action_space, Discrete):
-            head = nn.Dense(self.action_space.num_actions, kernel_init=initializer, param_dtype=dtype, name="head")
-            return Categorical(head(features))
-        action_dim = self.action_space.action_dim
-        mean = nn.Dense(action_dim, kernel_init=initializer, param_dtype=dtype, name="head")(features)
-        log_std = self.param("log_std", nn.initializers.zeros, (action_dim,), dtype)
-        if self.action_distribution == "gaussian":
-            return DiagonalGaussian(mean, log_std)
-        low, high = (jnp.array(side, dtype) for side in (self.action_space.low, self.action_space.high))
-        return TanhGaussian(mean, log_std, low, high)
+    @classmethod
+    def of(cls, env: Spaces) -> _Spaces:
+        """The spaces of `env` in plain numbers, which can be hashed."""
+        space = env.action_space
+        if isinstance(space, Discrete):
+            space = Discrete(int(space.num_actions))
+        else:
+            space = Continuous(tuple(map(float, space.low)), tuple(map(float, space.high)))
+        return cls(tuple(map(int, env.observation_shape)), space)
 
-
-class _Value(nn.Module):
-    """A torso and a linear head of one output."""
-
-    torso: _Torso
-
-    @nn.compact
-    def __call__(self, observations: jax.Array, batch_axes: int) -> jax.Array:
-        features = self.torso(observations, batch_axes)
-        initializer = _initializer(self.torso.kernel_init, 1.0)
-        return nn.Dense(1, kernel_init=initializer, param_dtype=self.torso.param_dtype, name="head")(features)[..., 0]
+    @property
+    def outputs(self) -> int:
+        """Outputs of a policy's network: logits, or means."""
+        space = self.action_space
+        return space.num_actions if isinstance(space, Discrete) else space.action_dim
 
 
-def _policy(env: Spaces, torso: _Torso, action_distribution: ActionDistribution) -> Policy:
-    network = _Network(torso, env.action_space, action_distribution)
-    shape = env.observation_shape
+def _torso(shape: Sequence[int], settings: NetworkSettings, param_dtype: Any, channels: int) -> Torso:
+    """The hidden layers that `settings` names, for observations of a shape that suits them."""
+    sizes = tuple(settings.hidden_sizes)
+    if settings.policy == "residual_mlp" and len(set(sizes)) != 1:
+        raise ValueError(f"hidden_sizes: a residual_mlp needs one or more equal widths, got {sizes}")
+    if settings.policy == "cnn" and len(shape) != 3:
+        raise ValueError(f"policy: cnn needs observations (height, width, channels), got {shape}")
+    return Torso(
+        sizes,
+        settings.activation,
+        settings.kernel_init,
+        settings.policy == "residual_mlp",
+        channels if settings.policy == "cnn" else None,
+        jnp.dtype(param_dtype),
+    )
+
+
+def _policy(spaces: _Spaces, function: Function, action_distribution: ActionDistribution, dtype: Any) -> Policy:
+    """The policy whose logits or means a function returns; the log-std of continuous actions stands beside them."""
+    space = spaces.action_space
+    if isinstance(space, Discrete):
+        return Policy(function.init, lambda params, observations: Categorical(function.apply(params, observations)))
 
     def init(key: jax.Array) -> PyTree:
-        return network.init(key, jnp.zeros(shape), 0)["params"]
+        return {**function.init(key), "log_std": jnp.zeros(space.action_dim, dtype)}
 
     def apply(params: PyTree, observations: jax.Array) -> Distribution:
-        return network.apply({"params": params}, observations, observations.ndim - len(shape))  # type: ignore[return-value]
+        others = {name: leaf for name, leaf in params.items() if name != "log_std"}
+        mean, log_std = function.apply(others, observations), params["log_std"]
+        if action_distribution == "gaussian":
+            return DiagonalGaussian(mean, log_std)
+        low, high = (jnp.array(side, dtype) for side in (space.low, space.high))
+        return TanhGaussian(mean, log_std, low, high)
 
     return Policy(init, apply)
+
+
+@cache
+def _build(spaces: _Spaces, torso: Torso, action_distribution: ActionDistribution) -> Policy:
+    network = network_function(spaces.observation_shape, torso, spaces.outputs, _POLICY_GAIN)
+    return _policy(spaces, network, action_distribution, torso.param_dtype)
+
+
+def from_settings(
+    env: Spaces, settings: NetworkSettings, param_dtype: Any = jnp.float32, channels: int = _CHANNELS
+) -> Policy:
+    """The policy that `settings` names, for the spaces of `env`.
+
+    Args:
+        env: An environment, or anything with its `observation_shape` and `action_space`.
+        settings: Architecture.
+        param_dtype: Type of the parameters.
+        channels: Output channels of the convolution of a cnn.
+
+    Raises:
+        ValueError: The architecture does not suit the observations.
+    """
+    spaces = _Spaces.of(env)
+    torso = _torso(spaces.observation_shape, settings, param_dtype, channels)
+    return _build(spaces, torso, settings.action_distribution)
+
+
+def _named(
+    env: Spaces,
+    policy: PolicyName,
+    hidden_sizes: Sequence[int],
+    activation: Activation,
+    channels: int = _CHANNELS,
+    **options: Unpack[ArchitectureOptions],
+) -> Policy:
+    settings = NetworkSettings(
+        policy,
+        tuple(hidden_sizes),
+        activation,
+        options.get("kernel_init", "orthogonal"),
+        options.get("action_distribution", "gaussian"),
+    )
+    return from_settings(env, settings, options.get("param_dtype", jnp.float32), channels)
 
 
 def mlp(
     env: Spaces,
     hidden_sizes: Sequence[int] = (64, 64),
     activation: Activation = "tanh",
-    kernel_init: KernelInit = "orthogonal",
-    param_dtype: Any = jnp.float32,
-    action_distribution: ActionDistribution = "gaussian",
+    **options: Unpack[ArchitectureOptions],
 ) -> Policy:
     """A multilayer perceptron on flattened observations.
 
@@ -206,43 +227,34 @@ def mlp(
         env: An environment, or anything with its `observation_shape` and `action_space`.
         hidden_sizes: Widths of the hidden layers; empty for a linear policy.
         activation: Nonlinearity of the hidden layers.
-        kernel_init: Initialiser of the weights.
-        param_dtype: Type of the parameters.
-        action_distribution: Of continuous actions: Gaussian, or squashed by tanh into the bounds.
+        **options: `kernel_init`, `action_distribution` and `param_dtype`, see `ArchitectureOptions`.
+
+    Raises:
+        ValueError: A width is not positive.
     """
-    return _policy(
-        env, _Torso(tuple(hidden_sizes), activation, kernel_init, False, None, param_dtype), action_distribution
-    )
+    return _named(env, "mlp", hidden_sizes, activation, **options)
 
 
 def residual_mlp(
     env: Spaces,
     hidden_sizes: Sequence[int] = (64, 64),
     activation: Activation = "tanh",
-    kernel_init: KernelInit = "orthogonal",
-    param_dtype: Any = jnp.float32,
-    action_distribution: ActionDistribution = "gaussian",
+    **options: Unpack[ArchitectureOptions],
 ) -> Policy:
     """A perceptron whose hidden layers after the first add to their input. Arguments as of `mlp`.
 
     Raises:
-        ValueError: The widths differ.
+        ValueError: A width is not positive, or the widths differ.
     """
-    if len(set(hidden_sizes)) != 1:
-        raise ValueError(f"hidden_sizes: a residual_mlp needs one or more equal widths, got {tuple(hidden_sizes)}")
-    return _policy(
-        env, _Torso(tuple(hidden_sizes), activation, kernel_init, True, None, param_dtype), action_distribution
-    )
+    return _named(env, "residual_mlp", hidden_sizes, activation, **options)
 
 
 def cnn(
     env: Spaces,
     hidden_sizes: Sequence[int] = (128,),
     activation: Activation = "relu",
-    kernel_init: KernelInit = "orthogonal",
-    param_dtype: Any = jnp.float32,
-    action_distribution: ActionDistribution = "gaussian",
     channels: int = _CHANNELS,
+    **options: Unpack[ArchitectureOptions],
 ) -> Policy:
     """One 3x3 convolution and dense layers, for image-like observations `[height, width, channels]`.
 
@@ -250,24 +262,89 @@ def cnn(
         env: As of `mlp`.
         hidden_sizes: Widths of the dense layers behind the convolution.
         activation: As of `mlp`.
-        kernel_init: As of `mlp`.
-        param_dtype: As of `mlp`.
-        action_distribution: As of `mlp`.
         channels: Output channels of the convolution.
+        **options: As of `mlp`.
 
     Raises:
-        ValueError: The observations do not have three axes.
+        ValueError: A width is not positive, or the observations do not have three axes.
     """
-    if len(env.observation_shape) != 3:
-        raise ValueError(f"policy: cnn needs observations (height, width, channels), got {env.observation_shape}")
-    return _policy(
-        env, _Torso(tuple(hidden_sizes), activation, kernel_init, False, channels, param_dtype), action_distribution
-    )
+    return _named(env, "cnn", hidden_sizes, activation, channels, **options)
+
+
+def from_linen(env: Spaces, module: nn.Module, action_distribution: ActionDistribution = "gaussian") -> Policy:
+    """The policy of a Flax module of the linen API.
+
+    Args:
+        env: An environment, or anything with its `observation_shape` and `action_space`.
+        module: Maps observations `[batch, *observation_shape]` to logits `[batch, num_actions]`, or to the means of
+            continuous actions, `[batch, action_dim]`, whose log-std becomes another parameter, zero at the start. It
+            has parameters only, and draws no random numbers when it is applied.
+        action_distribution: Of continuous actions: Gaussian, or squashed by tanh into the bounds.
+
+    Raises:
+        ValueError: The module returns another shape, or has other collections than `params`.
+
+    Example:
+        >>> import envs
+        >>> import flax.linen as nn
+        >>> env = envs.make("diagnostic/target", action_dim=2)
+        >>> policy = from_linen(env, nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(2)]))
+        >>> policy.apply(policy.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
+        (5, 2)
+    """
+    try:
+        hash(module)
+    except TypeError:  # an attribute is a list, say
+        return _from_linen.__wrapped__(_Spaces.of(env), module, action_distribution)
+    return _from_linen(_Spaces.of(env), module, action_distribution)
+
+
+def from_nnx(
+    env: Spaces, make_module: Callable[[nnx.Rngs], nnx.Module], action_distribution: ActionDistribution = "gaussian"
+) -> Policy:
+    """The policy of a Flax module of the nnx API.
+
+    Args:
+        env: As of `from_linen`.
+        make_module: `make_module(rngs)` makes a module that maps observations as that of `from_linen` does. Its state
+            are instances of `nnx.Param` only.
+        action_distribution: As of `from_linen`.
+
+    Raises:
+        ValueError: The module returns another shape, or has other state than parameters.
+
+    Example:
+        >>> import envs
+        >>> env = envs.make("diagnostic/target", action_dim=2)
+        >>> policy = from_nnx(env, lambda rngs: nnx.Linear(2, 2, rngs=rngs))
+        >>> policy.apply(policy.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
+        (5, 2)
+    """
+    return _from_nnx(_Spaces.of(env), make_module, action_distribution)
+
+
+@cache
+def _from_linen(spaces: _Spaces, module: nn.Module, action_distribution: ActionDistribution) -> Policy:
+    function = linen_function(module, spaces.observation_shape, spaces.outputs)
+    return _policy(spaces, function, action_distribution, jnp.float32)
+
+
+@cache
+def _from_nnx(
+    spaces: _Spaces, make_module: Callable[[nnx.Rngs], nnx.Module], action_distribution: ActionDistribution
+) -> Policy:
+    function = nnx_function(make_module, spaces.observation_shape, spaces.outputs)
+    return _policy(spaces, function, action_distribution, jnp.float32)
 
 
 def uniform(env: Spaces) -> Policy:
     """The policy without parameters that draws every action with the same probability."""
-    shape, action_space = env.observation_shape, env.action_space
+    return _uniform(_Spaces.of(env))
+
+
+@cache
+def _uniform(spaces: _Spaces) -> Policy:
+    shape, action_space = spaces.observation_shape, spaces.action_space
 
     def apply(params: PyTree, observations: jax.Array) -> Distribution:
         batch = observations.shape[: observations.ndim - len(shape)]
@@ -297,10 +374,13 @@ def ensemble(policy: Policy, size: int) -> Policy:
         (5, 2)
     """
     require_positive("size", size)
+    return _ensemble(policy, size)
 
+
+@cache
+def _ensemble(policy: Policy, size: int) -> Policy:
     def init(key: jax.Array) -> PyTree:
-        # Not vmapped: batched orthogonal initialisers can deadlock on the CPU.
-        return jax.lax.map(policy.init, jax.random.split(key, size))
+        return jax.vmap(policy.init)(jax.random.split(key, size))
 
     def apply(params: PyTree, observations: jax.Array) -> Distribution:
         members = jax.vmap(policy.apply, in_axes=(0, None))(params, observations)
@@ -311,34 +391,17 @@ def ensemble(policy: Policy, size: int) -> Policy:
     return Policy(init, apply)
 
 
-def from_settings(env: Spaces, settings: NetworkSettings) -> Policy:
-    """The policy that `settings` names, for the spaces of `env`."""
-    build = {"mlp": mlp, "residual_mlp": residual_mlp, "cnn": cnn}[settings.policy]
-    return build(
-        env,
-        settings.hidden_sizes,
-        settings.activation,
-        settings.kernel_init,
-        action_distribution=settings.action_distribution,
-    )
-
-
 def value_network(env: Spaces, settings: NetworkSettings) -> ValueNetwork:
     """A critic with hidden layers as `settings` says, its own; orthogonal initialisation gives the head gain 1.
 
     Raises:
         ValueError: The architecture does not suit the observations, as for a policy.
     """
-    from_settings(env, settings)
-    residual, channels = settings.policy == "residual_mlp", _CHANNELS if settings.policy == "cnn" else None
-    torso = _Torso(settings.hidden_sizes, settings.activation, settings.kernel_init, residual, channels, jnp.float32)
-    network = _Value(torso)
-    shape = env.observation_shape
+    shape = _Spaces.of(env).observation_shape
+    return _value_network(shape, _torso(shape, settings, jnp.float32, _CHANNELS))
 
-    def init(key: jax.Array) -> PyTree:
-        return network.init(key, jnp.zeros(shape), 0)["params"]
 
-    def apply(params: PyTree, observations: jax.Array) -> jax.Array:
-        return network.apply({"params": params}, observations, observations.ndim - len(shape))  # type: ignore[return-value]
-
-    return ValueNetwork(init, apply)
+@cache
+def _value_network(shape: tuple[int, ...], torso: Torso) -> ValueNetwork:
+    network = network_function(shape, torso, 1, _VALUE_GAIN)
+    return ValueNetwork(network.init, lambda params, observations: network.apply(params, observations)[..., 0])

@@ -385,9 +385,7 @@ class _Driver:
         self._write(rows, bool(evaluated))
         return rows
 
-    def _rows(
-        self, first: int, count: int, sums: Mapping[str, np.ndarray], before: float, after: float
-    ) -> list[Row]:
+    def _rows(self, first: int, count: int, sums: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
         """Rows of a call; one clock reading for each call, spread evenly over its iterations."""
         every, each = self._loop.log_every, (after - before) / count
         total, rows = self._course.env_steps, []
@@ -484,9 +482,7 @@ class _Driver:
         outcome = self._describe(_outcome(self._run, self.state), None)
         course = self._course
         best, iteration = (course.best, course.best_iteration) if course.best else (outcome, self.iteration)
-        return Result(
-            self._run.kind, outcome, best, course.history, self.state, iteration, self._evaluator, finished
-        )
+        return Result(self._run.kind, outcome, best, course.history, self.state, iteration, self._evaluator, finished)
 
     def _tell(self, event: str, *arguments: Any) -> None:
         for callback in self._callbacks:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from hades.offline.teaching import TeachingLoop, teach
 
 import envs
 from experiments import tables
@@ -33,7 +34,6 @@ from hades.inner.cloning import behaviour_cloning
 from hades.normalization import Normalizer, PolicyParams
 from hades.offline.cal_ql import CalQL, CalQLSettings, make_cal_ql
 from hades.offline.teacher import Layers, teacher_policy
-from hades.offline.teaching import TeachingLoop, teach
 from hades.offline.transitions import Transitions
 from hades.policies import Policy
 from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout

@@ -22,7 +22,6 @@ from experiments.arguments import parse
 from experiments.bench._lib.measuring import compile_step, compiled_bytes
 from experiments.bench._lib.memory import measure_apart, peak_bytes
 from experiments.bench._lib.results import deliver, provenance
-from experiments.bench._lib.seeds import refuse_mapped_orthogonal
 from hades._serialization import to_dict
 from hades._validation import require_positive
 from hades.offline import Teacher, Transitions
@@ -61,7 +60,6 @@ class MetaGradientBenchSettings:
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark and returns its exit code."""
     settings = parse(MetaGradientBenchSettings, "bench meta-gradient", arguments)
-    refuse_mapped_orthogonal(settings.settings.cloning.kernel_init)
     results = {}
     for count in settings.num_seeds:
         apart = [str(count), *arguments]

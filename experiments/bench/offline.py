@@ -19,7 +19,7 @@ from experiments import tables
 from experiments.arguments import parse
 from experiments.bench._lib.memory import peak_bytes
 from experiments.bench._lib.results import deliver, provenance
-from experiments.bench._lib.seeds import fresh_key, normalize, refuse_mapped_orthogonal, scale, score_seeds
+from experiments.bench._lib.seeds import fresh_key, normalize, scale, score_seeds
 from experiments.cli import BadArgumentsError
 from experiments.commands.offline.data_files import environment_of
 from experiments.settings import EnvironmentOptions
@@ -94,7 +94,6 @@ class OfflineBenchSettings:
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark and returns its exit code."""
     settings = parse(OfflineBenchSettings, "bench offline", arguments)
-    refuse_mapped_orthogonal(settings.settings.cloning.kernel_init)
     bench = _Bench(settings)
     rows = {}
     for name, measure in bench.rows().items():

@@ -124,8 +124,7 @@ def train(
         A curve for each seed, whose seconds are those of all seeds together, and the seconds of compilation.
     """
     keys = [jax.random.key(seed) for seed in seeds]
-    # One after the other: mapped orthogonal initialisers can hang on a CPU.
-    states = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *(jax.jit(run.init)(key) for key in keys))
+    states = jax.jit(jax.vmap(run.init))(jax.numpy.stack(keys))
     every = updates // evaluations
 
     def advance(state: RunState) -> RunState:

@@ -17,7 +17,7 @@ from hades.keys import Stream, iteration_key, stream
 from hades.metadata import EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
 from hades.offline.cal_ql import CalQL, CalQLSettings, Experience, make_cal_ql
-from hades.offline.teacher import PLAYER, Teacher
+from hades.offline.teacher import Teacher, teacher_policy
 from hades.offline.transitions import Transitions
 from hades.run import Run, RunState, evaluation_status
 from hades.types import AnyEnvironment, Continuous, Metrics
@@ -112,7 +112,7 @@ class TeacherEvaluator:
 
     def __call__(self, key: jax.Array, teacher: Teacher) -> Evaluation:
         """Plays with a teacher; returns are `[1, episodes]`."""
-        return evaluate(key, self.env, PLAYER, PolicyParams(teacher, Normalizer()), self.num_episodes, "mode")
+        return evaluate(key, self.env, teacher_policy, PolicyParams(teacher, Normalizer()), self.num_episodes, "mode")
 
     def references(self, key: jax.Array, teacher: Teacher) -> dict[str, Evaluation]:
         """Returns of uniformly random actions."""

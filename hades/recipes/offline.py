@@ -188,9 +188,7 @@ def _label(
     statistics = transitions.statistics(settings.min_std)
     if objective.needs_density and settings.density_exponent > 0 and log_density is None:
         normalized = statistics.apply(transitions.observations)
-        log_density = estimate_log_density(
-            stream(key, Stream.DENSITY), normalized, settings.density, settings.flow
-        )
+        log_density = estimate_log_density(stream(key, Stream.DENSITY), normalized, settings.density, settings.flow)
     sampled = settings.objective_actions == "sample"
     labelled = label_states(
         transitions,

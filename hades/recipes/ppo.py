@@ -75,9 +75,7 @@ class PPORun(Run[TrainedPolicy]):
     def outcome(self, state: RunState) -> TrainedPolicy:
         return TrainedPolicy(self.algorithm.params(state.outer))
 
-    def describe(
-        self, outcome: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None
-    ) -> TrainedPolicy:
+    def describe(self, outcome: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None) -> TrainedPolicy:
         metadata = FileMetadata(
             env=self.env.name,
             env_options=self.env.options,

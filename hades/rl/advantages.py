@@ -14,6 +14,7 @@ def generalized_advantages(
     truncated: jax.Array,
     gamma: jax.Array | float,
     gae_lambda: jax.Array | float,
+    valid: jax.Array | bool = True,
 ) -> jax.Array:
     """Generalised advantage estimates (Schulman et al. 2016, arXiv 1506.02438, eq. 16), `[time, envs]`.
 
@@ -28,6 +29,8 @@ def generalized_advantages(
         truncated: Whether each step ended its episode by a time limit, `[time, envs]` bool.
         gamma: Discount of a step.
         gae_lambda: Weight of longer estimates: 0 is the one-step error, 1 the return less the value.
+        valid: Steps that count, `[time, envs]` bool. The advantage of another step is 0, and the step before it ends
+            its estimate with the value of the observation between them, as at a truncation.
 
     Example:
         >>> ones, last, never = jnp.ones((2, 1)), jnp.array([[False], [True]]), jnp.array([[False], [False]])
@@ -36,15 +39,17 @@ def generalized_advantages(
         >>> generalized_advantages(ones, 0 * ones, 9 * ones, never, last, 0.5, 1.0).ravel().tolist()
         [8.25, 5.5]
     """
-    # A selection, not a product: what follows an end need not be finite.
+    # A selection, not a product: what follows an end need not be finite, nor a step that does not count.
     errors = rewards + gamma * jnp.where(terminated, 0.0, next_values) - values
+    valid = jnp.broadcast_to(valid, errors.shape)
 
-    def step(later: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        error, ended = inputs
-        advantage = error + gamma * gae_lambda * jnp.where(ended, 0.0, later)
+    def step(later: jax.Array, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        error, ended, counts = inputs
+        advantage = jnp.where(counts, error + gamma * gae_lambda * jnp.where(ended, 0.0, later), 0.0)
         return advantage, advantage
 
-    _, advantages = jax.lax.scan(step, jnp.zeros_like(errors[0]), (errors, terminated | truncated), reverse=True)
+    inputs = (errors, terminated | truncated, valid)
+    _, advantages = jax.lax.scan(step, jnp.zeros_like(errors[0]), inputs, reverse=True)
     return advantages
 
 

@@ -14,19 +14,25 @@ import optax
 from flax import struct
 
 from hades import policies
-from hades.normalization import Normalizer, PolicyParams, RunningStatistics
+from hades.normalization import Normalizer, PolicyParams, RunningStatistics, mean_and_std, representable
 from hades.outer import replace_non_finite
 from hades.policies import Policy, ValueNetwork
 from hades.rl.advantages import discounted_returns, generalized_advantages
 from hades.rl.losses import Batch, ppo_loss
 from hades.rl.settings import PPOSettings, brax, cartpole, minatar
-from hades.rollouts.auto_reset import AutoResetRollout, CollectedSteps, RunningEpisodes, begin_episodes, make_auto_reset_rollout
+from hades.rollouts.auto_reset import (
+    AutoResetRollout,
+    CollectedSteps,
+    RunningEpisodes,
+    begin_episodes,
+    make_auto_reset_rollout,
+)
 from hades.types import Environment, Metrics, PyTree
 
 __all__ = [
     "PPO",
+    "ActorCritic",
     "Hyperparameters",
-    "Networks",
     "PPOSettings",
     "PPOState",
     "brax",
@@ -58,7 +64,7 @@ class Hyperparameters:
 
 
 @struct.dataclass
-class Networks:
+class ActorCritic:
     """Parameters that the optimiser moves.
 
     Attributes:
@@ -86,7 +92,7 @@ class PPOState:
         normalizer: What the run was given.
     """
 
-    networks: Networks
+    networks: ActorCritic
     optimizer: PyTree
     episodes: RunningEpisodes
     observation_statistics: RunningStatistics | None
@@ -106,13 +112,14 @@ class PPO(NamedTuple):
         policy: The actor.
         critic: The value network.
         init: `init(key, normalizer, hyperparameters=None)` returns the state before the first update; without
-            hyperparameters they are those of the settings. For several keys use `jax.lax.map`, not `jax.vmap`:
-            batched orthogonal initialisers can hang on a CPU.
+            hyperparameters they are those of the settings.
         step: `step(key, state)` is one update; returns the new state and scalars: `fitness_mean`, `fitness_best`,
             `fitness_worst` and `fitness_std` over environments (return of the last finished episode, or so far),
-            `non_finite` (steps whose reward or observation is not finite), `skipped` (gradient steps left out, since
-            their gradient was not finite), `env_steps`, `learning_rate`, and what `ppo_loss` reports, as means over
-            the gradient steps that were taken.
+            `non_finite` (steps whose reward or observation is not finite), `masked_steps` (steps left out of the
+            update: those, and others whose log-probability, value or advantage is not finite or beyond
+            `hades.normalization.LARGEST`), `skipped` (gradient steps left out, since no step of their minibatch
+            counts or their gradient is not finite), `env_steps`, `learning_rate`, and what `ppo_loss` reports, as
+            means over the gradient steps that were taken.
         params: `params(state)` is what `hades.evaluate` plays with; running statistics are fixed as they are.
     """
 
@@ -165,7 +172,7 @@ class _Trainer:
                 f"as observation_normalization says, got {normalizer.kind}"
             )
         actor_key, critic_key, episode_key = jax.random.split(key, 3)
-        networks = Networks(self.policy.init(actor_key), self.critic.init(critic_key))
+        networks = ActorCritic(self.policy.init(actor_key), self.critic.init(critic_key))
         running = settings.observation_normalization == "running"
         return PPOState(
             networks,
@@ -193,12 +200,14 @@ class _Trainer:
         rate = self._learning_rate(state)
         networks, optimizer, metrics = self._improve(update_key, state, batch, normalizer, rate)
         scores, _ = replace_non_finite(episodes.scores)
+        mean, std = mean_and_std(scores)
         metrics |= {
-            "fitness_mean": jnp.mean(scores),
+            "fitness_mean": mean,
             "fitness_best": jnp.max(scores),
             "fitness_worst": jnp.min(scores),
-            "fitness_std": jnp.std(scores),
+            "fitness_std": std,
             "non_finite": jnp.sum(transitions.diverged, dtype=jnp.int32),
+            "masked_steps": jnp.sum(~cast(jax.Array, batch.valid), dtype=jnp.int32),
             "env_steps": jnp.int32(self.settings.env_steps),
             "learning_rate": rate,
         }
@@ -231,7 +240,7 @@ class _Trainer:
         returns, after = discounted_returns(
             transitions.rewards, ended, state.discounted_returns, state.hyperparameters.gamma
         )
-        statistics = state.reward_statistics.update(returns.ravel(), jnp.isfinite(returns).ravel())
+        statistics = state.reward_statistics.update(returns.ravel(), jnp.ones(returns.size, bool))
         rewards = transitions.rewards / jnp.sqrt(statistics.variance + _EPSILON)
         return rewards, dataclasses.replace(state, reward_statistics=statistics, discounted_returns=after)
 
@@ -241,6 +250,7 @@ class _Trainer:
             self.critic.apply(state.networks.critic, normalizer.apply(observations))
             for observations in (transitions.observations, transitions.next_observations)
         )
+        valid = _counts(transitions, rewards, values, next_values)
         advantages = generalized_advantages(
             rewards,
             values,
@@ -249,24 +259,25 @@ class _Trainer:
             transitions.truncated,
             state.hyperparameters.gamma,
             state.hyperparameters.gae_lambda,
+            valid,
         )
-        batch = Batch(
-            transitions.observations,
-            transitions.actions,
-            transitions.log_probs,
-            values,
-            advantages,
-            advantages + values,
+        targets = advantages + values
+        valid &= representable(advantages) & representable(targets)
+        batch = Batch(transitions.observations, transitions.actions, transitions.log_probs, values, advantages, targets)
+        # Zeros, since a product with the mask would leave a NaN what it is.
+        batch = jax.tree.map(
+            lambda leaf: jnp.where(valid.reshape(*valid.shape, *[1] * (leaf.ndim - 2)), leaf, 0), batch
         )
+        batch = dataclasses.replace(batch, valid=valid)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
 
     def _improve(
         self, key: jax.Array, state: PPOState, batch: Batch, normalizer: Normalizer, rate: jax.Array
-    ) -> tuple[Networks, PyTree, Metrics]:
+    ) -> tuple[ActorCritic, PyTree, Metrics]:
         """All gradient steps of one update, and the means of what those that were taken report."""
         settings = self.settings
 
-        def step(carry: tuple[Networks, PyTree], rows: jax.Array) -> tuple[tuple[Networks, PyTree], Any]:
+        def step(carry: tuple[ActorCritic, PyTree], rows: jax.Array) -> tuple[tuple[ActorCritic, PyTree], Any]:
             minibatch = jax.tree.map(lambda leaf: leaf[rows], batch)
             return self._gradient_step(*carry, minibatch, normalizer, state.hyperparameters, rate)
 
@@ -280,19 +291,18 @@ class _Trainer:
 
     def _gradient_step(
         self,
-        networks: Networks,
+        networks: ActorCritic,
         optimizer: PyTree,
         batch: Batch,
         normalizer: Normalizer,
         hyperparameters: Hyperparameters,
         rate: jax.Array,
-    ) -> tuple[tuple[Networks, PyTree], tuple[jax.Array, Metrics]]:
+    ) -> tuple[tuple[ActorCritic, PyTree], tuple[jax.Array, Metrics]]:
         if self.settings.normalize_advantages:
-            centred = batch.advantages - jnp.mean(batch.advantages)
-            batch = dataclasses.replace(batch, advantages=centred / (jnp.std(batch.advantages) + _EPSILON))
+            batch = batch.standardized(_EPSILON)
         seen = normalizer.apply(batch.observations)
 
-        def loss(networks: Networks) -> tuple[jax.Array, Metrics]:
+        def loss(networks: ActorCritic) -> tuple[jax.Array, Metrics]:
             return ppo_loss(
                 cast(Any, self.policy.apply(networks.actor, seen)),
                 self.critic.apply(networks.critic, seen),
@@ -308,7 +318,14 @@ class _Trainer:
         scale = jnp.minimum(1.0, hyperparameters.max_grad_norm / norm)
         updates, moved = self.optimizer.update(jax.tree.map(lambda leaf: scale * leaf, gradient), optimizer)
         improved = jax.tree.map(lambda leaf, update: leaf - rate * update, networks, updates)
-        # One transition that is not finite makes all of its minibatch so: nothing moves then, moments neither.
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        # Nothing moves otherwise, moments neither.
+        finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.any(cast(jax.Array, batch.valid))
         carry = jax.tree.map(lambda new, old: jnp.where(finite, new, old), (improved, moved), (networks, optimizer))
         return carry, (finite, metrics)
+
+
+def _counts(transitions: Transitions, rewards: jax.Array, values: jax.Array, next_values: jax.Array) -> jax.Array:
+    """Steps that an update can learn from, `[time, envs]` bool: those whose numbers and their squares are finite."""
+    following = jnp.where(transitions.terminated, 0.0, next_values)
+    numbers = (rewards, values, following, transitions.log_probs)
+    return ~transitions.diverged & jnp.all(representable(jnp.stack(numbers)), axis=0)

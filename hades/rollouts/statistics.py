@@ -38,5 +38,5 @@ def measure_statistics(
     """
     rollout = make_rollout(env, policy or policies.uniform(env), num_episodes)
     network = jax.tree.map(lambda leaf: leaf[None, None], params.network if params else ())
-    statistics = rollout(key[None], network, Normalizer("running")).statistics
+    statistics = rollout(key[None], network, Normalizer("running", prior_count=0.0)).statistics
     return Normalizer.from_statistics(jax.tree.map(lambda leaf: leaf[0, 0, 0], statistics), min_std)

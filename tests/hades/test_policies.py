@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -10,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from hades import policies
+from hades._initializers import orthogonal
 from hades.distributions import Categorical, DiagonalGaussian
 from hades.inner.cloning import CloningSettings
 from hades.policies import NetworkSettings
@@ -118,7 +122,7 @@ def test_uniform_knows_nothing():
 def test_from_settings_builds_what_they_say():
     settings = CloningSettings(policy="residual_mlp", hidden_sizes=(6, 6), activation="elu", kernel_init="he_normal")
     named = policies.from_settings(CONTINUOUS, settings)
-    direct = policies.residual_mlp(CONTINUOUS, (6, 6), "elu", "he_normal")
+    direct = policies.residual_mlp(CONTINUOUS, (6, 6), "elu", kernel_init="he_normal")
 
     @jax.jit
     def play(key):
@@ -159,3 +163,135 @@ def test_a_critic_has_the_torso_of_the_policy_and_a_head_of_gain_1(policy, env):
 def test_a_critic_of_a_wrong_shape_is_refused():
     with pytest.raises(ValueError, match="cnn needs observations"):
         policies.value_network(VECTOR, NetworkSettings(policy="cnn"))
+
+
+# In a process of its own: what this guards against is a wait for ever, inside of compiled code.
+MAPPED_INITIALISERS = """
+import jax
+import numpy as np
+from functools import partial
+from jax.sharding import Mesh, PartitionSpec
+from types import SimpleNamespace
+from hades import policies
+from hades.types import Continuous
+
+env = SimpleNamespace(observation_shape=(5,), action_space=Continuous((-1.0, -2.0), (1.0, 2.0)))
+init = policies.mlp(env, (256, 256)).init
+keys = jax.random.split(jax.random.key(0), 32)
+mesh = Mesh(np.array(jax.devices()), ("inits",))
+over_devices = partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec("inits"), out_specs=PartitionSpec("inits"))
+found = {
+    "vmap": jax.jit(jax.vmap(init))(keys),
+    "nested": jax.tree.map(
+        lambda leaf: leaf.reshape(32, *leaf.shape[2:]), jax.jit(jax.vmap(jax.vmap(init)))(keys.reshape(4, 8))
+    ),
+    "shard_map": jax.jit(over_devices(jax.vmap(init), check_vma=False))(keys),
+    "scan": jax.tree.map(
+        lambda leaf: leaf.reshape(32, *leaf.shape[2:]),
+        jax.jit(lambda keys: jax.lax.scan(lambda _, keys: (None, jax.vmap(init)(keys)), None, keys)[1])(
+            keys.reshape(4, 8)
+        ),
+    ),
+}
+expected = jax.jit(lambda keys: jax.lax.map(init, keys))(keys)
+for name, params in found.items():
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6, err_msg=name), params, expected)
+"""
+
+
+def test_mapped_orthogonal_initialisers_neither_wait_for_ever_nor_change():
+    subprocess.run([sys.executable, "-c", MAPPED_INITIALISERS], check=True, timeout=240)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (7, 5), (3, 3, 2, 4)])
+def test_a_single_orthogonal_initialiser_is_that_of_jax(shape):
+    key = jax.random.key(3)
+    expected = jax.nn.initializers.orthogonal(0.3)(key, shape)
+    np.testing.assert_array_equal(orthogonal(0.3)(key, shape), expected)
+
+
+def test_equal_spaces_and_arguments_give_the_same_policy():
+    same = SimpleNamespace(observation_shape=[5], action_space=Continuous((-1, -2), (1, 2)))
+    for build in (policies.mlp, policies.residual_mlp, policies.uniform):
+        assert build(CONTINUOUS) is build(same)
+    assert policies.cnn(IMAGE, [8], channels=4) is policies.cnn(IMAGE, (8,), channels=4)
+    cloning, network = CloningSettings(num_steps=3), NetworkSettings()
+    assert policies.from_settings(same, cloning) is policies.from_settings(CONTINUOUS, network)
+    assert policies.value_network(same, cloning) is policies.value_network(CONTINUOUS, network)
+    policy = policies.mlp(CONTINUOUS, param_dtype="float32")
+    assert policies.ensemble(policy, 3) is policies.ensemble(policies.mlp(same, (64, 64), "tanh"), 3)
+    others = [policies.mlp(VECTOR), policies.mlp(CONTINUOUS, (64,)), policies.mlp(CONTINUOUS, activation="relu")]
+    assert len({policy, *others, policies.mlp(CONTINUOUS, action_distribution="tanh_gaussian")}) == 5
+
+
+class Unhashable(nn.Module):
+    """A module with an attribute that cannot be hashed."""
+
+    options: dict[str, int]
+
+    @nn.compact
+    def __call__(self, observations):
+        return nn.Dense(self.options["outputs"])(observations.reshape(len(observations), -1))
+
+    __hash__ = None
+
+
+LINEN = {
+    "vector": (nn.Dense(3), VECTOR),
+    "continuous": (nn.Sequential([nn.Dense(4), nn.tanh, nn.Dense(2)]), CONTINUOUS),
+    "image": (
+        nn.Sequential([nn.Conv(2, (3, 3)), lambda features: features.reshape(len(features), -1), nn.Dense(3)]),
+        IMAGE,
+    ),
+    "unhashable": (Unhashable({"outputs": 3}), IMAGE),
+}
+
+
+def make_two_layers(rngs):
+    return nnx.Sequential(nnx.Linear(5, 4, rngs=rngs), jnp.tanh, nnx.Linear(4, 2, rngs=rngs))
+
+
+@pytest.mark.parametrize("name", [*LINEN, "nnx"])
+def test_modules_of_users_become_policies(name):
+    if name == "nnx":
+        env, policy = CONTINUOUS, policies.from_nnx(CONTINUOUS, make_two_layers)
+        assert policies.from_nnx(CONTINUOUS, make_two_layers) is policy
+    else:
+        module, env = LINEN[name]
+        policy = policies.from_linen(env, module)
+
+    @jax.jit
+    def play(key):
+        params = jax.vmap(policy.init)(jax.random.split(key, 2))
+        observations = jax.random.normal(key, (3, 4, *env.observation_shape))
+        distribution = jax.vmap(policy.apply, in_axes=(0, None))(params, observations)
+        single = policy.apply(jax.tree.map(lambda leaf: leaf[1], params), observations[2, 3])
+        return distribution, single, params
+
+    distribution, single, params = play(jax.random.key(0))
+    outputs, expected = (jax.tree.leaves(each)[0] for each in (distribution, single))
+    assert outputs.shape == (2, 3, 4, 2 if env is CONTINUOUS else 3)
+    np.testing.assert_allclose(outputs[1, 2, 3], expected, rtol=1e-5, atol=1e-6)
+    assert ("log_std" in params) == (env is CONTINUOUS)
+    # The names that a file would give them are text.
+    assert all(isinstance(key.key, str) for path, _ in jax.tree_util.tree_leaves_with_path(params) for key in path)
+
+
+def test_an_nnx_policy_computes_what_its_module_does():
+    policy, key = policies.from_nnx(CONTINUOUS, make_two_layers), jax.random.key(2)
+    module, observations = make_two_layers(nnx.Rngs(key)), jnp.ones((3, 5))
+    np.testing.assert_allclose(policy.apply(policy.init(key), observations).mean, module(observations), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: policies.from_linen(VECTOR, nn.Dense(2)), r"expected outputs of shape \(2, 3\)"),
+        (lambda: policies.from_linen(VECTOR, nn.BatchNorm(use_running_average=True)), "params, got batch_stats"),
+        (lambda: policies.from_nnx(VECTOR, lambda rngs: nnx.Linear(5, 4, rngs=rngs)), r"shape \(2, 3\)"),
+        (lambda: policies.from_nnx(VECTOR, lambda rngs: nnx.BatchNorm(5, rngs=rngs)), "nnx.Param only, got also mean"),
+    ],
+)
+def test_modules_that_are_no_policies_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -9,27 +9,12 @@ import jax
 import numpy as np
 
 from experiments import tables
-from experiments.cli import BadArgumentsError
 from hades.offline.scores import ScoreReference
-from hades.policies import KernelInit
 
 
 def fresh_key(seed: int, index: int) -> jax.Array:
     """The key that the file of seed number `index` is evaluated on: no run has it, and all rows of a table share it."""
     return jax.random.fold_in(jax.random.key(seed), np.uint32(2**32 - 10 - index))
-
-
-def refuse_mapped_orthogonal(kernel_init: KernelInit) -> None:
-    """Refuses initialisers that hang for ever where several seeds run at once by `jax.vmap` (batched QR on a CPU).
-
-    Raises:
-        BadArgumentsError: It is orthogonal, and the device a CPU.
-    """
-    if kernel_init == "orthogonal" and jax.default_backend() == "cpu":
-        raise BadArgumentsError(
-            "--cloning.kernel-init: expected lecun_normal, he_normal or glorot_uniform for several seeds at once on a "
-            "CPU, got orthogonal"
-        )
 
 
 def scale(reference: ScoreReference | None) -> str:

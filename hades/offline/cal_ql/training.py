@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from flax import struct
 
+from hades._initializers import orthogonal
 from hades.normalization import Normalizer
 from hades.offline.cal_ql.losses import (
     DrawnActions,
@@ -338,7 +339,7 @@ def check_transitions(transitions: Transitions, action_space: Continuous) -> Non
 
 def _init_layers(key: jax.Array, widths: tuple[int, ...]) -> Layers:
     """Orthogonal hidden layers and a small last one, as in Cal-QL's code; biases 0."""
-    hidden = jax.nn.initializers.orthogonal(math.sqrt(2))
+    hidden = orthogonal(math.sqrt(2))
     last = jax.nn.initializers.variance_scaling(_LAST_LAYER_GAIN**2, "fan_avg", "uniform")
     layers = []
     for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):

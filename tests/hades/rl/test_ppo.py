@@ -159,8 +159,8 @@ def test_an_update_after_one_that_is_not_finite_learns():
 
 
 def single_runs_and_batched(ppo, keys, hyperparameters, num_updates=2):
-    start = jax.jit(lambda inputs: jax.lax.map(lambda pair: ppo.init(pair[0], Normalizer(), pair[1]), inputs))
-    state = start((keys, hyperparameters))
+    start = jax.jit(jax.vmap(lambda key, hyperparameters: ppo.init(key, Normalizer(), hyperparameters)))
+    state = start(keys, hyperparameters)
     batched_step, single_step = jax.jit(jax.vmap(ppo.step)), jax.jit(ppo.step)
     singles = [jax.tree.map(lambda leaf, row=row: leaf[row], state) for row in range(len(keys))]
     for index in range(num_updates):

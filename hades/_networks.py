@@ -1,0 +1,102 @@
+"""Networks behind policies and critics, and the parametric functions that Flax modules become."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hades._initializers import orthogonal
+from hades.types import PyTree
+
+if TYPE_CHECKING:
+    from hades.policies import Activation, KernelInit
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "relu": nn.relu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+    "elu": nn.elu,
+}
+
+
+def _initializer(name: KernelInit, orthogonal_scale: float) -> Callable[..., jax.Array]:
+    if name == "orthogonal":
+        return orthogonal(orthogonal_scale)
+    return {
+        "lecun_normal": nn.initializers.lecun_normal,
+        "he_normal": nn.initializers.he_normal,
+        "glorot_uniform": nn.initializers.glorot_uniform,
+    }[name]()
+
+
+class Torso(nn.Module):
+    """Dense layers, optionally residual, optionally behind one 3x3 convolution; returns features `[..., width]`."""
+
+    hidden_sizes: tuple[int, ...]
+    activation: Activation
+    kernel_init: KernelInit
+    residual: bool
+    channels: int | None
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, observations: jax.Array, batch_axes: int) -> jax.Array:
+        activation = ACTIVATIONS[self.activation]
+        initializer = _initializer(self.kernel_init, math.sqrt(2))
+        batch = observations.shape[:batch_axes]
+        if self.channels is not None:
+            # A convolution as a product with patches: vmapped over parameters it stays a batched product, where
+            # XLA would make a grouped convolution of it, which the CPU backend runs many times slower.
+            images = observations.reshape(-1, *observations.shape[batch_axes:])
+            patches = jax.lax.conv_general_dilated_patches(
+                images, (3, 3), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            observations = activation(self._dense(self.channels, initializer)(patches))
+        features = observations.reshape(*batch, -1)
+        for index, size in enumerate(self.hidden_sizes):
+            hidden = activation(self._dense(size, initializer)(features))
+            features = features + hidden if self.residual and index > 0 else hidden
+        return features
+
+    def _dense(self, features: int, initializer: Callable[..., jax.Array]) -> nn.Dense:
+        return nn.Dense(features, kernel_init=initializer, param_dtype=self.param_dtype)
+
+
+class Network(nn.Module):
+    """A torso and a linear head; returns `[..., outputs]`."""
+
+    torso: Torso
+    outputs: int
+    head_gain: float
+
+    @nn.compact
+    def __call__(self, observations: jax.Array, batch_axes: int) -> jax.Array:
+        features = self.torso(observations, batch_axes)
+        initializer = _initializer(self.torso.kernel_init, self.head_gain)
+        dtype = self.torso.param_dtype
+        return nn.Dense(self.outputs, kernel_init=initializer, param_dtype=dtype, name="head")(features)
+
+
+class Function(NamedTuple):
+    """A function with parameters, a dict, of observations `[..., *observation_shape]`; returns `[..., outputs]`."""
+
+    init: Callable[[jax.Array], dict[str, PyTree]]
+    apply: Callable[[dict[str, PyTree], jax.Array], jax.Array]
+
+
+def network_function(shape: tuple[int, ...], torso: Torso, outputs: int, head_gain: float) -> Function:
+    network = Network(torso, outputs, head_gain)
+
+    def init(key: jax.Array) -> dict[str, PyTree]:
+        return dict(network.init(key, jnp.zeros(shape), 0)["params"])
+
+    def apply(params: dict[str, PyTree], observations: jax.Array) -> jax.Array:
+        return network.apply({"params": params}, observations, observations.ndim - len(shape))  # type: ignore[return-value]
+
+    return Function(init, apply)

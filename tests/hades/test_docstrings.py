@@ -46,8 +46,8 @@ def test_docstrings_open_with_a_noun_phrase_or_a_verb(package):
     assert len(files) > 3
     found = [f"{file.relative_to(ROOT)}:{line}: {first}" for file in files for line, first in riddles(file.read_text())]
     assert not found, (
-        f"{len(found)} docstrings open with a question word or a pronoun, expected a noun phrase (what the thing is) or a "
-        f"third-person verb (what it does):\n" + "\n".join(found)
+        f"{len(found)} docstrings open with a question word or a pronoun; expected a noun phrase (what the thing is) "
+        f"or a third-person verb (what it does):\n" + "\n".join(found)
     )
 
 

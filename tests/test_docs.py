@@ -80,7 +80,7 @@ def test_a_howto_runs_and_the_command_evaluates_its_files(page, tmp_path, monkey
         with np.load(file) as arrays:
             cloning = json.loads(str(arrays["metadata"]))["cloning"]
         if cloning is None:
-            assert code == 1
+            assert code == 1, err
             assert "inner loop" in err and "Traceback" not in err
         else:
             assert code == 0, err

@@ -169,6 +169,10 @@ def test_every_public_name_is_documented(module, documented):
     assert module in documented
 
 
+def test_every_public_module_is_documented(documented):
+    assert set(public_modules()) - documented == set()
+
+
 def test_no_api_page_names_what_does_not_exist():
     named = {
         (page.name, name)

@@ -8,7 +8,7 @@ RUN := runs/quickstart
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: setup quickstart test test-slow lint format
+.PHONY: setup quickstart test test-slow lint format docs
 
 setup: $(VENV)/.installed
 
@@ -37,3 +37,6 @@ lint: setup
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir site

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hades._cache import kept
 from hades.distributions import ActionSelection
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
@@ -29,6 +30,7 @@ from hades.rollouts.recorded import Act, RecordedEpisodes
 from hades.types import AnyEnvironment, HostEnvironment, HostStep, PyTree
 
 
+@kept
 def compiled_rollout(
     env: AnyEnvironment,
     policy: Policy,

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 
 def require_positive(name: str, value: float) -> None:
     """Raises `ValueError` with the setting's name unless `value` is finite and above zero."""
     # Not math.isfinite, which overflows on large integers.
     if not 0 < value < math.inf:
         raise ValueError(f"{name}: expected a number above 0, got {value}")
+
+
+def require_finite(name: str, array: np.ndarray) -> None:
+    """Raises `ValueError` with the array's name, and the place of the first such number, unless all are finite."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(axis) for axis in np.argwhere(~finite)[0])
+        raise ValueError(f"{name}: expected finite numbers of {array.dtype}, got {array[index]} at {list(index)}")

@@ -309,7 +309,7 @@ def dataset_evaluator(
     check_fits(env, dataset)
     return DatasetEvaluator(
         env,
-        clone or cloning.from_settings(env, metadata.cloning),
+        clone or cloning.from_settings(env, metadata.require_cloning()),
         num_inits,
         num_episodes,
         metadata.action_selection,

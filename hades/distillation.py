@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from hades._checkpointing import Checkpoints
-from hades._progress import ProgressReport
+from hades._progress import Progress, with_prefix
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
 from hades._validation import require_positive
@@ -180,11 +180,12 @@ def distill(
     distillation = _Distillation(key, run, loop or LoopSettings(), directory)
     try:
         distillation.start()
-        with ProgressReport(num_generations, distillation.generation, progress) as report:
+        with Progress(num_generations, "generation", distillation.generation, progress) as report:
             while not distillation.is_done(num_generations) and not should_stop():
                 rows = distillation.advance(num_generations)
                 env_steps = float(np.mean([row["env_steps"] for row in rows]))
-                report.update(distillation.generation, rows[-1]["seconds_per_generation"], env_steps, _status(rows[-1]))
+                rate = 1.0 / max(rows[-1]["seconds_per_generation"], 1e-9)
+                report.update(distillation.generation, _status(rows[-1], env_steps * rate), rate)
                 for callback in callbacks:
                     callback(distillation.state, rows[-1])
     except KeyboardInterrupt:
@@ -242,7 +243,7 @@ class _Distillation:
             return
         generation, self.state, saved = self._checkpoints.restore(self.state)
         score = -np.inf if saved["best_score"] is None else saved["best_score"]
-        history = self._directory.truncate_metrics(generation)
+        history = list(self._directory.truncate_metrics(generation))
         best = OUTCOMES[self._run.kind].load(self._best_file) if saved["best_generation"] >= 0 else None
         self._progress = _Progress(saved["seconds"], score, saved["best_generation"], history, best)
         self._started = time.monotonic() - self._progress.seconds
@@ -351,7 +352,7 @@ def _rows(first: int, env_steps: int, metrics: Mapping[str, np.ndarray], before:
     total = env_steps + np.cumsum(metrics["env_steps"], dtype=np.int64)
     return [
         {
-            "generation": first + index + 1,
+            "iteration": first + index + 1,
             # One clock reading for each compiled call, spread evenly over its generations.
             "seconds": before + each * (index + 1),
             "seconds_per_generation": each,
@@ -362,8 +363,9 @@ def _rows(first: int, env_steps: int, metrics: Mapping[str, np.ndarray], before:
     ]
 
 
-def _status(row: Row) -> str:
-    text = f"fitness {row['fitness_mean']:.4g} (best {row['fitness_best']:.4g})"
+def _status(row: Row, steps_per_second: float) -> str:
+    text = f"{with_prefix(steps_per_second)} steps/s, " if steps_per_second else ""
+    text += f"fitness {row['fitness_mean']:.4g} (best {row['fitness_best']:.4g})"
     if row["non_finite"]:
         text += f", {row['non_finite']} not finite"
     if "evaluation_mean" in row:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from hades._checkpointing import Checkpoints
-from hades._progress import ProgressReport
+from hades._progress import Progress
 from hades._serialization import to_dict
 from hades._validation import require_positive
 from hades.evaluation import Evaluation, evaluate
@@ -120,10 +120,10 @@ def teach(
             if teaching.done > num_updates:
                 raise ValueError(f"num_updates: expected at least {teaching.done}, which are done, got {num_updates}")
         try:
-            with ProgressReport(num_updates, teaching.done, progress, "update") as report:
+            with Progress(num_updates, "update", teaching.done, progress) as report:
                 while teaching.done < num_updates and not should_stop():
                     row, seconds = teaching.advance(num_updates)
-                    report.update(teaching.done, seconds, 0, _status(row))
+                    report.update(teaching.done, _status(row), 1.0 / max(seconds, 1e-9))
                     if folder and teaching.is_due:
                         teaching.save(folder)
         finally:

@@ -226,5 +226,5 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
     # What is too large for float32 becomes infinite, and is refused.
     with np.errstate(over="ignore"):
         numbers = array.astype("<f4", order="C")
-    require_finite(name, numbers)
+    require_finite(name, numbers, array)
     return numbers

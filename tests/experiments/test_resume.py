@@ -215,7 +215,8 @@ def test_damaged_metrics_are_one_sentence(hades: Callable[..., Outcome], copy: P
     for arguments in (("distill", "--out", copy, "--resume"), ("info", copy)):
         outcome = hades(*arguments)
         assert outcome.code == 1
-        assert f"{copy}/metrics.jsonl: line 1: expected a JSON object with an iteration" in outcome.complaint
+        assert f"{copy}/metrics.jsonl: " in outcome.complaint
+        assert "expected a JSON object with an iteration" in outcome.complaint
 
 
 def test_damaged_checkpoint_is_one_sentence(hades: Callable[..., Outcome], copy: Path) -> None:

@@ -172,7 +172,7 @@ MALFORMED_FILES: list[MalformedFile] = [
     _changed("observations", lambda old: old.astype("U8"), "float32", "<U8", case="text"),
     _changed("observations", lambda old: _put(old, (2, 3), np.nan), "finite", "nan", "[2, 3]", case="nan"),
     _changed("actions", lambda old: _put(old, (0, 1), -np.inf), "finite", "-inf", "[0, 1]", case="infinite"),
-    _changed("actions", lambda old: old.astype(np.float64) * 1e300, "finite", "float32", "e+", case="float64 too large"),
+    _changed("actions", lambda old: old.astype(np.float64) * 1e300, "finite", "float32", "e+", case="too large"),
     _changed("action_probabilities", lambda old: old * 1.01, "sum to 1", "row 0", discrete=True, case="sum to 1.01"),
     _changed("action_probabilities", lambda old: old + np.array([[1, -1, 0]]), "no negative", "-1", discrete=True,
              case="negative"),

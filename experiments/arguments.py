@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import tyro
 
 from experiments.cli import BadArgumentsError
+from hades._json import to_json
 
 T = TypeVar("T")
 
@@ -38,5 +38,5 @@ def flag_value(arguments: Sequence[str], flag: str) -> str | None:
 
 
 def print_json(result: Mapping[str, Any]) -> None:
-    """Writes one JSON object as a line of the real stdout."""
-    print(json.dumps(result), file=sys.__stdout__, flush=True)
+    """Writes one JSON object as a line of the real stdout; numbers that are not finite become null."""
+    print(to_json(result), file=sys.__stdout__, flush=True)

@@ -43,7 +43,7 @@ def loggers(settings: RunSettings, directory: RunDirectory) -> Iterator[list[Cal
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name != "generation" and isinstance(value, (int, float))}
+    return {name: value for name, value in row.items() if name != "iteration" and isinstance(value, (int, float))}
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ def _tensorboard(directory: RunDirectory) -> Iterator[Callback]:
 
         def log(state: RunState, row: dict[str, Any]) -> None:
             for name, value in _numbers(row).items():
-                writer.add_scalar(name, value, row["generation"])
+                writer.add_scalar(name, value, row["iteration"])
 
         yield log
 
@@ -66,6 +66,6 @@ def _wandb(settings: RunSettings, directory: RunDirectory) -> Iterator[Callback]
     with wandb.init(project=settings.wandb, dir=str(directory.path), config=to_dict(settings)) as session:
 
         def log(state: RunState, row: dict[str, Any]) -> None:
-            session.log(_numbers(row), step=row["generation"])
+            session.log(_numbers(row), step=row["iteration"])
 
         yield log

@@ -184,9 +184,9 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
     settings = command.complete(parse(command.settings, command.name, arguments, saved))
     for flag, old, new in _differences(saved, settings):
         raise BadArgumentsError(f"--{flag}: the run in {directory.path} has {old}, got {new}; choose another --out")
-    rows = directory.read_metrics()
-    if rows and settings.num_generations < rows[-1]["generation"]:
-        done = rows[-1]["generation"]
+    last = directory.last_row()
+    if last and settings.num_generations < last["iteration"]:
+        done = last["iteration"]
         raise BadArgumentsError(
             f"--num-generations: the run in {directory.path} has done {done}, got {settings.num_generations}"
         )

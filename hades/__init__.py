@@ -2,19 +2,27 @@
 
 from hades import (
     distributions,
+    evaluation,
     fitness,
     inner,
+    keys,
+    metadata,
     multitask,
     normalization,
     objectives,
     offline,
     outer,
+    parametrizations,
     policies,
     recipes,
     rl,
     rollouts,
+    run,
     sharding,
     statistics,
+    testing,
+    training,
+    types,
 )
 from hades._version import __version__
 from hades.callbacks import Callback
@@ -22,20 +30,25 @@ from hades.dataset import DatasetError, SyntheticDataset
 from hades.distillation import distillation_run
 from hades.evaluation import Evaluation, evaluate, evaluate_dataset
 from hades.inner.cloning import BehaviourCloning, behaviour_cloning
+from hades.metadata import FileMetadata
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
 from hades.run import Run, RunState
-from hades.training import LoopSettings, Result, distill, train
+from hades.training import DivergedError, LoopSettings, Result, distill, train
 from hades.types import Continuous, Discrete, Environment, Step
 
 __all__ = [
     "BehaviourCloning",
+    "Callback",
     "Continuous",
     "DatasetError",
     "Discrete",
+    "DivergedError",
     "Environment",
     "Evaluation",
+    "FileMetadata",
+    "LoopSettings",
     "Normalizer",
     "Policy",
     "PolicyParams",
@@ -48,21 +61,30 @@ __all__ = [
     "__version__",
     "behaviour_cloning",
     "distill",
+    "distillation_run",
     "distributions",
     "evaluate",
     "evaluate_dataset",
+    "evaluation",
     "fitness",
     "inner",
+    "keys",
+    "metadata",
     "multitask",
     "normalization",
     "objectives",
     "offline",
     "outer",
+    "parametrizations",
     "policies",
     "recipes",
     "rl",
     "rollouts",
+    "run",
     "sharding",
     "statistics",
+    "testing",
     "train",
+    "training",
+    "types",
 ]

@@ -1,45 +1,48 @@
-"""Progress of long work: a bar on a terminal or in a notebook, plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal or in a notebook that can show one, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from types import TracebackType
 from typing import Self
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class ProgressReport:
-    """Tells generations per second, environment steps per second, fitness, and time left; writes to stderr."""
+class Progress:
+    """Tells how much of some work is done, how fast it goes, and the time left; writes to stderr.
 
-    def __init__(self, total: int, done: int = 0, enabled: bool = True, unit: str = "generation") -> None:
-        """Begins at `done` of `total` generations, or of what else `unit` says is counted."""
-        self._total = total
-        self._unit = unit
-        self._enabled = enabled
-        self._console = Console(stderr=not _in_notebook())
-        self._bar: Progress | None = None
-        if enabled and (self._console.is_terminal or self._console.is_jupyter):
-            columns = (
-                TextColumn(f"{unit} {{task.completed:.0f}}/{{task.total:.0f}}"),
-                BarColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, TextColumn("{task.fields[status]}"), console=self._console)
+    Example:
+        >>> with Progress(total=2, unit="iteration", enabled=False) as progress:
+        ...     progress.update(1, "fitness 3.5")
+    """
+
+    def __init__(self, total: int, unit: str, done: int = 0, enabled: bool = True) -> None:
+        """Begins.
+
+        Args:
+            total: The number of units in the whole work.
+            unit: Name of one of them, such as `"iteration"`.
+            done: Units that were done before.
+            enabled: Whether to write anything.
+        """
+        self._total, self._unit, self._done, self._enabled = total, unit, done, enabled
+        self._before, self._began, self._last_line = done, time.monotonic(), time.monotonic()
+        self._bar = _make_bar(unit) if enabled else None
+        if self._bar:
             self._task = self._bar.add_task("", total=total, completed=done, status="compiling")
-        self._last_line = time.monotonic()
-        self._first: tuple[float, int] | None = None
 
     def __enter__(self) -> Self:
         """Shows the bar, or says in a line that work began."""
         if self._bar:
             self._bar.start()
         elif self._enabled:
-            self._line(f"compiling, then {self._total} {self._unit}s")
+            self._line(f"{self._unit} {self._done}/{self._total}, compiling")
         return self
 
     def __exit__(
@@ -49,82 +52,59 @@ class ProgressReport:
         if self._bar:
             self._bar.stop()
 
-    def update(self, generation: int, seconds_per_generation: float, env_steps: float, status: str) -> None:
-        """Reports finished generations.
+    def update(self, done: int, status: str = "", rate: float | None = None) -> None:
+        """Reports finished units.
 
         Args:
-            generation: How many are finished.
-            seconds_per_generation: Of the last compiled call.
-            env_steps: Environment steps of a generation, on average over the last call; 0 is not worth telling.
+            done: All that are finished; more than the total count as the total.
             status: What else to say, such as the fitness.
+            rate: Units a second; on average since the beginning if None.
         """
-        rate = 1.0 / max(seconds_per_generation, 1e-9)
-        steps = f"{_si(env_steps * rate)} steps/s, " if env_steps else ""
-        status = f"{rate:.3g} {self._unit}s/s, {steps}{status}"
-        if self._bar:
-            self._bar.update(self._task, completed=generation, status=status)
-            return
+        self._done = min(done, self._total)
         now = time.monotonic()
-        if self._first is None:
-            self._first = (now, generation)
-        if self._enabled and (now - self._last_line > _SECONDS_BETWEEN_LINES or generation >= self._total):
+        if rate is None:
+            rate = (self._done - self._before) / max(now - self._began, 1e-9)
+        status = ", ".join(filter(None, (f"{with_prefix(rate)} {self._unit}s/s", status)))
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, status=status)
+        elif self._enabled and (now - self._last_line > _SECONDS_BETWEEN_LINES or self._done == self._total):
             self._last_line = now
-            left = seconds_per_generation * (self._total - generation)
-            self._line(f"{self._unit} {generation}/{self._total}, {status}, {left:.0f} s left")
+            left = (self._total - self._done) / max(rate, 1e-9)
+            self._line(f"{self._unit} {self._done}/{self._total}, {status}, {left:.0f} s left")
+
+    def add(self, count: int) -> None:
+        """Reports that `count` more are finished."""
+        self.update(self._done + count)
 
     def _line(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-class StepReport:
-    """Tells how many of so many things are done, how fast, and the time left; writes to stderr."""
-
-    def __init__(self, total: int, unit: str) -> None:
-        """Begins at none of `total` things of this name, such as transitions."""
-        self._total, self._unit, self._done = total, unit, 0
-        self._console = Console(stderr=not _in_notebook())
-        self._bar: Progress | None = None
-        if self._console.is_terminal or self._console.is_jupyter:
-            columns = (TextColumn(f"{unit} {{task.completed:.0f}}/{{task.total:.0f}}"), BarColumn())
-            status = TextColumn("{task.fields[status]}")
-            self._bar = Progress(*columns, TimeRemainingColumn(), status, console=self._console)
-            self._task = self._bar.add_task("", total=total, status="")
-        self._began = self._last_line = time.monotonic()
-
-    def __enter__(self) -> Self:
-        """Shows the bar, where there is a terminal."""
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leaves the bar as it stands."""
-        if self._bar:
-            self._bar.stop()
-
-    def add(self, count: int) -> None:
-        """Reports that `count` more are done; more than the total count as the total."""
-        self._done = min(self._done + count, self._total)
-        now = time.monotonic()
-        rate = self._done / max(now - self._began, 1e-9)
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, status=f"{_si(rate)}/s")
-        elif now - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            left = (self._total - self._done) / max(rate, 1e-9)
-            text = f"{self._unit} {self._done}/{self._total}, {_si(rate)}/s, {left:.0f} s left"
-            print(text, file=sys.stderr, flush=True)
+def _make_bar(unit: str) -> rich.progress.Progress | None:
+    """A bar, where there is something to show it."""
+    notebook = Console().is_jupyter
+    # Without ipywidgets rich would warn at every refresh, and show nothing.
+    shows = importlib.util.find_spec("ipywidgets") is not None if notebook else Console(stderr=True).is_terminal
+    if not shows:
+        return None
+    return rich.progress.Progress(
+        rich.progress.TextColumn(f"{unit} {{task.completed:.0f}}/{{task.total:.0f}}"),
+        rich.progress.BarColumn(),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[status]}"),
+        console=Console(stderr=not notebook),
+    )
 
 
-def _si(value: float) -> str:
-    for unit in ("", "k", "M"):
+def with_prefix(value: float) -> str:
+    """A number in three digits with the prefix of its thousands.
+
+    Example:
+        >>> with_prefix(1234.0), with_prefix(5e7)
+        ('1.23k', '50M')
+    """
+    for prefix in ("", "k", "M"):
         if value < 1000:
-            return f"{value:.3g}{unit}"
+            return f"{value:.3g}{prefix}"
         value /= 1000
     return f"{value:.3g}G"
-
-
-def _in_notebook() -> bool:
-    return Console().is_jupyter

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from hades._files import naming, write_atomically
+from hades._history import History, Row
+from hades._json import to_finite, to_json
 from hades._version import __version__
 
 _PACKAGES = (
@@ -32,8 +37,46 @@ _PACKAGES = (
 )
 
 
+FREE_TO_CHANGE = frozenset(
+    {
+        "num_iterations",
+        "num_generations",
+        "resume",
+        "json",
+        "out",
+        "tensorboard",
+        "wandb",
+        "log_every",
+        "checkpoint_seconds",
+        "max_env_steps",
+        "max_seconds",
+    }
+)
+"""Names in a configuration that may differ when a run goes on: how long it is, and what is seen and kept of it."""
+
+# Mappings without a fixed set of keys: an option that only one of two environments has makes them different.
+_WHOLE = frozenset({"env_options"})
+_FORMER_COLUMNS = {"generation": "iteration"}
+_TAIL_BYTES = 1 << 16
+
+
 class RunDirectoryError(ValueError):
     """A run directory is not what it should be: one sentence that names the file and what was expected."""
+
+
+class OtherRunError(RunDirectoryError):
+    """A run directory holds a run of another configuration.
+
+    Attributes:
+        field: Name of the first difference, such as `"evolution.sigma"`.
+        saved: Its value in the directory.
+        given: Its value here.
+    """
+
+    def __init__(self, path: Path, field: str, saved: Any, given: Any) -> None:
+        """Makes the sentence."""
+        super().__init__(f"the run in {path} has {field} {_shortened(saved)}, got {_shortened(given)}")
+        self.field, self.saved, self.given = field, saved, given
 
 
 class RunDirectory:
@@ -42,16 +85,19 @@ class RunDirectory:
     Attributes:
         path: The folder.
         config: `config.json`, the fully resolved settings.
-        metrics: `metrics.jsonl`, one JSON object a logged generation.
+        metrics: `metrics.jsonl`, one JSON object an iteration.
         checkpoints: Folder of the checkpoints.
-        dataset: Of a distillation, the mean of the search distribution at the last logged generation.
+        dataset: Of a distillation, the mean of the search distribution at the last iteration.
         best_dataset: The best mean by fresh-key evaluation.
-        policy: Of a baseline, the policy at the last logged generation.
+        policy: Of a baseline, the policy at the last iteration.
         best_policy: The best policy by fresh-key evaluation.
         snapshots: Folder of what the run had made when it was evaluated, where it was asked to keep that.
         curve: Picture of the returns.
         dataset_picture: Picture of the best dataset.
         summary: `summary.json`, what the finished run returns.
+        teacher: Of a teacher's training, the teacher at the last iteration.
+        best_teacher: The best teacher by fresh-key evaluation.
+        lock_file: File whose lock the process that works on the run holds, with the process's id in it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -69,6 +115,9 @@ class RunDirectory:
         self.curve = self.path / "curve.png"
         self.dataset_picture = self.path / "dataset.png"
         self.summary = self.path / "summary.json"
+        self.teacher = self.path / "teacher.npz"
+        self.best_teacher = self.path / "best_teacher.npz"
+        self.lock_file = self.path / "lock"
 
     @property
     def holds_run(self) -> bool:
@@ -82,21 +131,81 @@ class RunDirectory:
             OSError: The folder cannot be made or written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.versions, _to_json(installed_versions()))
+        write_atomically(self.versions, to_json(installed_versions(), indent=2) + "\n")
         # Written last: a folder with a config.json holds a run.
-        write_atomically(self.config, _to_json(config))
+        self.write_config(config)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replaces the settings of a run, when it goes on for longer than it was begun for."""
-        write_atomically(self.config, _to_json(config))
+        write_atomically(self.config, to_json(config, indent=2) + "\n")
 
-    def snapshot(self, kind: str, generation: int) -> Path:
-        """The snapshot of one generation, such as `snapshots/policy-000100.npz`."""
-        return self.snapshots / f"{kind}-{generation:06d}.npz"
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps every other process from working on the run; the folder is made if it is not there.
+
+        The lock ends with the process that holds it, however it ends. Reading needs no lock.
+
+        Raises:
+            RunDirectoryError: Another process works on the run; the message has its id.
+            OSError: The folder cannot be written, or its file system has no locks.
+        """
+        with naming(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with naming(self.lock_file):
+            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        with os.fdopen(descriptor, "r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = f"process {file.read().strip()}".strip()
+                raise RunDirectoryError(
+                    f"{self.path}: expected a run that no other process works on, but {holder} does"
+                ) from None
+            except OSError as error:
+                reason = f"expected a file system with locks ({error.strerror}); choose a folder on another one"
+                raise OSError(errno.ENOLCK, reason, str(self.lock_file)) from None
+            self._name_holder(file.fileno(), str(os.getpid()))
+            try:
+                yield
+            finally:
+                self._name_holder(file.fileno(), "")
+
+    def _name_holder(self, descriptor: int, holder: str) -> None:
+        # A full disk takes no id; the lock holds all the same.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, holder.encode(), 0)
+
+    def check_same(
+        self,
+        config: Mapping[str, Any],
+        saved: Mapping[str, Any] | None = None,
+        free: Collection[str] = FREE_TO_CHANGE,
+    ) -> None:
+        """Refuses to go on with a run of other settings, in another environment, or of another key.
+
+        Names that only one of both has are passed over, so that runs of older versions go on.
+
+        Args:
+            config: The configuration of the run that is to go on, see `run_config`.
+            saved: The one in the directory; read from `config.json` if None.
+            free: Names that may differ.
+
+        Raises:
+            OtherRunError: They differ; it names the first difference in the order of `config`.
+            RunDirectoryError: `config.json` is missing or malformed.
+        """
+        saved = self.read_config() if saved is None else saved
+        for name, old, new in _differences(json.loads(to_json(saved)), json.loads(to_json(config)), free):
+            raise OtherRunError(self.path, name.removeprefix("settings."), old, new)
+
+    def snapshot(self, kind: str, iteration: int) -> Path:
+        """The snapshot of one iteration, such as `snapshots/policy-000100.npz`."""
+        return self.snapshots / f"{kind}-{iteration:06d}.npz"
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes what the finished run returns."""
-        write_atomically(self.summary, _to_json(summary))
+        write_atomically(self.summary, to_json(summary, indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
         """The settings of the run.
@@ -115,43 +224,112 @@ class RunDirectory:
         return config
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows to the metrics.
+        """Adds rows to the metrics; numbers that are not finite become null.
 
         Raises:
             OSError: They cannot be written.
         """
         with naming(self.metrics), self.metrics.open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+            file.write("".join(to_json(row) + "\n" for row in rows))
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> History:
         """All whole rows of the metrics; a last line that an interrupted write cut short is passed over.
 
+        Rows of version 0.1, which counted generations, come back under the present name.
+
         Raises:
-            RunDirectoryError: Another line is no JSON object with a generation.
+            RunDirectoryError: Another line is no JSON object with an iteration.
+        """
+        return History(row for row, _ in self._rows())
+
+    def last_row(self) -> Row | None:
+        """The last whole row of the metrics, None where there is none; reads the end of the file alone.
+
+        Raises:
+            RunDirectoryError: That line is no JSON object with an iteration.
         """
         if not self.metrics.exists():
-            return []
-        lines = self.metrics.read_text(errors="replace").splitlines(keepends=True)
-        return [self._row(index + 1, line) for index, line in enumerate(lines) if line.endswith("\n")]
+            return None
+        with self.metrics.open("rb") as file:
+            start = file.seek(0, os.SEEK_END)
+            tail = b""
+            while start and b"\n" not in tail.rpartition(b"\n")[0]:
+                end, start = start, max(0, start - _TAIL_BYTES)
+                file.seek(start)
+                tail = file.read(end - start) + tail
+        lines = tail.rpartition(b"\n")[0].splitlines()
+        return self._row("the last line", lines[-1].decode(errors="replace")) if lines else None
 
-    def _row(self, number: int, line: str) -> dict[str, Any]:
+    def truncate_metrics(self, iteration: int) -> History:
+        """Drops rows behind an iteration, which a resumed run will write again, and returns the others.
+
+        Rows whose iteration an earlier line has reached, left by two processes in one folder, are dropped too.
+        """
+        history, kept, reached = History(), [], 0
+        for row, line in self._rows():
+            if reached < row["iteration"] <= iteration:
+                reached = row["iteration"]
+                history.append(row)
+                kept.append(line)
+        content = "".join(kept).encode()
+        if not self.metrics.exists() or self.metrics.stat().st_size != len(content):
+            write_atomically(self.metrics, content)
+        return history
+
+    def _rows(self) -> Iterator[tuple[Row, str]]:
+        if not self.metrics.exists():
+            return
+        with self.metrics.open(errors="replace", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith("\n"):
+                    yield self._row(f"line {number}", line), line
+
+    def _row(self, where: str, line: str) -> Row:
         row = None
         with contextlib.suppress(ValueError):
             row = json.loads(line)
-        if not isinstance(row, dict) or not isinstance(row.get("generation"), int):
-            where = f"{self.metrics}: line {number}"
-            raise RunDirectoryError(f"{where}: expected a JSON object with a generation, got {line.strip()!r:.60}")
+        if isinstance(row, dict):
+            # Files of version 0.1 hold NaN and infinities.
+            row = {_FORMER_COLUMNS.get(name, name): to_finite(value) for name, value in row.items()}
+        if not isinstance(row, dict) or not isinstance(row.get("iteration"), int):
+            found = f"{line.strip()!r:.60}"
+            raise RunDirectoryError(f"{self.metrics}: {where}: expected a JSON object with an iteration, got {found}")
         return row
 
-    def truncate_metrics(self, generation: int) -> list[dict[str, Any]]:
-        """Drops rows behind a generation, which a resumed run will write again, and returns the others."""
-        rows = [row for row in self.read_metrics() if row["generation"] <= generation]
-        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-        return rows
+
+def run_config(
+    settings: Mapping[str, Any], env: str, env_options: Mapping[str, Any], key: jax.Array, **more: Any
+) -> dict[str, Any]:
+    """Configuration of a run, as `config.json` holds it.
+
+    Args:
+        settings: All static settings, as `to_dict` makes them.
+        env: Name of the environment.
+        env_options: Keyword arguments that made it.
+        key: The run's key; its words are kept, which tell a derived key from that of a seed.
+        **more: Anything else to keep beside them, such as `num_iterations` or the settings of the loop.
+    """
+    words = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
+    return {"env": env, "env_options": dict(env_options), "key": words, **more, "settings": dict(settings)}
+
+
+def _differences(saved: Any, given: Any, free: Collection[str], where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for name, new in given.items():
+        if name not in saved or name in free or saved[name] == new:
+            continue
+        if isinstance(new, dict) and isinstance(saved[name], dict) and name not in _WHOLE:
+            yield from _differences(saved[name], new, free, f"{where}{name}.")
+        else:
+            yield where + name, saved[name], new
+
+
+def _shortened(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def installed_versions() -> dict[str, Any]:
-    """Packages, Python, devices, and the git commit of the source tree where there is one."""
+    """Packages, Python, processes and devices, and the git commit of the source tree where there is one."""
     packages = {"hades": __version__}
     for name in _PACKAGES:
         try:
@@ -162,6 +340,8 @@ def installed_versions() -> dict[str, Any]:
         "packages": packages,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "device_count": jax.device_count(),
+        "processes": jax.process_count(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "git_commit": git_commit(),
     }
@@ -175,7 +355,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
-
-
-def _to_json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2) + "\n"

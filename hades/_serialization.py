@@ -28,6 +28,7 @@ def to_dict(settings: Any) -> dict[str, Any]:
     """The settings as a dictionary that `json.dumps` takes, nested dataclasses included.
 
     Example:
+        >>> from hades.inner.cloning import CloningSettings
         >>> to_dict(CloningSettings(hidden_sizes=(8,)))["hidden_sizes"]
         [8]
     """
@@ -63,6 +64,7 @@ def from_dict(cls: type[T], data: Any, where: str = "", ignore_unknown: bool = F
         ValueError: A field is missing, unknown, or not of its type; the message names it and what was expected.
 
     Example:
+        >>> from hades.inner.cloning import CloningSettings
         >>> from_dict(CloningSettings, {"num_steps": 64}).num_steps
         64
     """

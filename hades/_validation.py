@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 
 def require_positive(name: str, value: float) -> None:
     """Raises `ValueError` with the setting's name unless `value` is finite and above zero."""
     # Not math.isfinite, which overflows on large integers.
     if not 0 < value < math.inf:
         raise ValueError(f"{name}: expected a number above 0, got {value}")
+
+
+def require_finite(name: str, array: np.ndarray, given: np.ndarray | None = None) -> None:
+    """Raises `ValueError` with the array's name, and the first other number and its place, unless all are finite.
+
+    Args:
+        name: Of the array.
+        array: Numbers of the type in which they must be finite.
+        given: The numbers before they were converted, for the message.
+    """
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(axis) for axis in np.argwhere(~finite)[0])
+        found = (array if given is None else given)[index]
+        raise ValueError(f"{name}: expected finite numbers of {array.dtype}, got {found} at {list(index)}")

@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 
 from hades._npz import read_arrays, write_arrays
+from hades._validation import require_finite
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer
@@ -203,7 +204,9 @@ def _check_statistics(
     return checked
 
 
-def _check_loss(cloning: CloningSettings, continuous: bool) -> CloningSettings:
+def _check_loss(cloning: CloningSettings | None, continuous: bool) -> CloningSettings | None:
+    if cloning is None:
+        return None
     if cloning.loss is None:
         return replace(cloning, loss="gaussian_nll" if continuous else "cross_entropy")
     if continuous == (cloning.loss == "cross_entropy"):
@@ -220,11 +223,8 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
         raise ValueError(f"{name}: expected float32, got {array.dtype}")
     if array.size == 0:
         raise ValueError(f"{name}: expected at least one number along every axis, got shape {array.shape}")
-    # What is too large for float32 becomes infinite, and is refused below.
+    # What is too large for float32 becomes infinite, and is refused.
     with np.errstate(over="ignore"):
         numbers = array.astype("<f4", order="C")
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        index = tuple(int(axis) for axis in np.argwhere(~finite)[0])
-        raise ValueError(f"{name}: expected finite numbers of float32, got {array[index]} at {list(index)}")
+    require_finite(name, numbers, array)
     return numbers

@@ -366,7 +366,7 @@ def dataset_evaluator(
     check_fits(env, dataset)
     return DatasetEvaluator(
         env,
-        inner or cloning.from_settings(env, metadata.cloning),
+        inner or cloning.from_settings(env, metadata.require_cloning()),
         num_inits,
         num_episodes,
         metadata.action_selection,

@@ -1,4 +1,4 @@
-"""What a file says of itself: where a dataset comes from, how policies are trained on it, and what they return."""
+"""What a file says of itself: where it comes from, how policies are trained on it, and what they return."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hades.distributions import ActionSelection
 from hades.inner.cloning import CloningSettings
 from hades.normalization import Normalization
 
-FORMAT = 1
-"""Version of the file format that this package writes and reads."""
+FORMATS = (1, 2)
+"""Versions of the file format that this package reads; it writes the lowest that can say what a file has to say."""
 
 _SIMULATORS = ("brax", "gymnax", "gymnasium")
 
@@ -71,14 +71,14 @@ class FileMetadata:
         method: How it was distilled, free text such as `"hades-r"`.
         observation_normalization: How raw observations become those of the dataset.
         action_selection: Whether policies sample their actions or take the mode.
-        cloning: The inner loop that it was distilled for.
+        cloning: The inner loop that it was distilled for, or None for one made by hand, which no settings describe.
         env_options: What else makes the environment; a mapping of JSON values, kept in an immutable form.
         init_seed: Seed of the one initialisation that it was distilled for (HaDES-F), or None when it serves any.
         evaluation: What fresh policies that were cloned from it return, or None while that is unknown.
         created_with: Version of each package that took part, see `package_versions`.
         source: Free text.
         seed: Seed of the run.
-        format: Version of the file format.
+        format: Version of the file format that it needs, whatever is given: 2 where `cloning` is None, otherwise 1.
 
     Raises:
         ValueError: `max_episode_steps` is not positive, or a seed does not fit into 64 bits.
@@ -98,14 +98,14 @@ class FileMetadata:
     method: str
     observation_normalization: Normalization
     action_selection: ActionSelection
-    cloning: CloningSettings
+    cloning: CloningSettings | None
     env_options: Mapping[str, Any] = field(default_factory=FrozenDict)
     init_seed: int | None = None
     evaluation: EvaluationSummary | None = None
     created_with: Mapping[str, str] = field(default_factory=FrozenDict)
     source: str = ""
     seed: int = 0
-    format: int = FORMAT
+    format: int = 1
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range, and makes the mappings immutable."""
@@ -114,8 +114,25 @@ class FileMetadata:
             seed = getattr(self, name)
             if seed is not None and not -(2**63) <= seed < 2**63:
                 raise ValueError(f"{name}: expected an integer of 64 bits, got {seed!r:.60}")
+        object.__setattr__(self, "format", 2 if self.cloning is None else 1)
         object.__setattr__(self, "env_options", _freeze(self.env_options))
         object.__setattr__(self, "created_with", _freeze(self.created_with))
+
+    def require_cloning(self, where: str = "metadata") -> CloningSettings:
+        """The cloning settings, for work that cannot do without.
+
+        Args:
+            where: What a refusal is about, such as the name of the file.
+
+        Raises:
+            ValueError: There are none.
+        """
+        if self.cloning is None:
+            raise ValueError(
+                f"{where}: expected cloning settings, got none, because it was made with an inner loop of the user's "
+                "own; bring that inner loop, or one of another kind"
+            )
+        return self.cloning
 
 
 def package_versions(env: str) -> dict[str, str]:
@@ -155,7 +172,7 @@ def metadata_to_array(metadata: FileMetadata) -> np.ndarray:
     data = to_dict(metadata)
     # Format 1 was first written without them.
     for name, default in (("batch_size", None), ("action_distribution", "gaussian"), ("weight_decay", 1e-4)):
-        if data["cloning"][name] == default:
+        if data["cloning"] is not None and data["cloning"][name] == default:
             del data["cloning"][name]
     try:
         return np.array(json.dumps(data, allow_nan=False))
@@ -179,10 +196,12 @@ def metadata_from_array(array: np.ndarray) -> FileMetadata:
         raise ValueError(f"metadata: expected a JSON object, got text that is not JSON ({error})") from None
     if isinstance(data, dict):
         # The format comes first: under another one, other keys may be right.
-        found = data.get("format", FORMAT)
-        if type(found) is not int or found != FORMAT:
-            raise ValueError(f"metadata.format: expected {FORMAT}, the one known format, got {found!r:.60}")
+        found = data.get("format", 1)
+        if type(found) is not int or found not in FORMATS:
+            raise ValueError(f"metadata.format: expected {' or '.join(map(str, FORMATS))}, got {found!r:.60}")
         for entry in fields(FileMetadata):
             if entry.name not in data:
                 raise ValueError(f"metadata.{entry.name}: missing, expected in every dataset file")
+        if found == 1 and data["cloning"] is None:
+            raise ValueError("metadata.cloning: expected an object in a file of format 1, got None")
     return from_dict(FileMetadata, data, where="metadata", ignore_unknown=True)

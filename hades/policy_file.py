@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from flax import struct
 
 from hades import policies
 from hades._npz import read_arrays, write_arrays
+from hades._validation import require_finite
 from hades.metadata import FileMetadata, metadata_from_array, metadata_to_array
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import NamedSpaces, Policy
@@ -41,10 +43,10 @@ class TrainedPolicy:
 
         Raises:
             OSError: The file cannot be written; what was there before is untouched.
-            ValueError: There is no metadata.
+            PolicyFileError: There is no metadata, or a parameter is not finite.
         """
         if self.metadata is None:
-            raise ValueError("policy: expected metadata, which a policy file must have")
+            raise PolicyFileError(f"{os.fspath(path)}: metadata: expected a FileMetadata, got None")
         arrays = {"metadata": metadata_to_array(self.metadata)}
         for keys, leaf in jax.tree_util.tree_leaves_with_path(self.params.network):
             arrays[_PREFIX + "/".join(str(key.key) for key in keys)] = np.asarray(leaf)
@@ -52,6 +54,7 @@ class TrainedPolicy:
         if normalizer.kind == "fixed":
             arrays["observation_mean"] = np.asarray(normalizer.mean)
             arrays["observation_std"] = np.asarray(normalizer.std)
+        _refuse_non_finite(path, arrays)
         write_arrays(path, arrays)
 
     @classmethod
@@ -59,9 +62,10 @@ class TrainedPolicy:
         """Reads a policy.
 
         Raises:
-            PolicyFileError: It is not a policy file.
+            PolicyFileError: It is not a policy file, or a parameter is not finite.
         """
         arrays, metadata = _read(path)
+        _refuse_non_finite(path, arrays)
         network: dict[str, Any] = {}
         for name in arrays:
             if name.startswith(_PREFIX):
@@ -84,11 +88,11 @@ class TrainedPolicy:
 
         Raises:
             PolicyFileError: Parameters or statistics do not fit those spaces.
-            ValueError: There is no metadata.
+            ValueError: There is no metadata, or it does not describe the network.
         """
         if self.metadata is None:
             raise ValueError("policy: expected metadata, as a loaded policy has")
-        policy = policies.from_settings(env, self.metadata.cloning)
+        policy = policies.from_settings(env, self.metadata.require_cloning("policy"))
         expected = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(policy.init, jax.random.key(0)))
         found = jax.tree.map(lambda leaf: leaf.shape, self.params.network)
         if found != expected:
@@ -107,6 +111,16 @@ def is_policy_file(path: str | os.PathLike[str]) -> bool:
         return any(name.startswith(_PREFIX) for name in read_arrays(path))
     except ValueError:
         return False
+
+
+def _refuse_non_finite(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    try:
+        for name, array in arrays.items():
+            # Not np.issubdtype, to which bfloat16 is no float.
+            if jnp.issubdtype(array.dtype, jnp.inexact):
+                require_finite(name, array)
+    except ValueError as error:
+        raise PolicyFileError(f"{os.fspath(path)}: {error}") from None
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], FileMetadata]:

@@ -87,6 +87,10 @@ class Run(Generic[Outcome]):
     """
 
     kind: ClassVar[str]
+    former_names: ClassVar[Mapping[str, str]] = {"iteration": "generation", "objective": "normalizer"}
+    """Names of a state's fields in checkpoints of version 0.1, by prefixes of their paths."""
+    dropped_names: ClassVar[tuple[str, ...]] = ("normalizer",)
+    """Prefixes of paths in those checkpoints that states no longer hold."""
     method: str
     env: AnyEnvironment | None
     settings: Any
@@ -230,7 +234,7 @@ def _flatten(run: Any) -> tuple[list[Any], _Static]:
 def _unflatten(cls: type, static: _Static, leaves: Any) -> Any:
     arrays = iter(leaves)
     fields = jax.tree.unflatten(static.tree, [next(arrays) if leaf is _PLACE else leaf for leaf in static.leaves])
-    run = object.__new__(cls)
+    run: Any = object.__new__(cls)
     for name, value in fields.items():
         object.__setattr__(run, name, value)
     return run

@@ -17,8 +17,9 @@ import numpy as np
 
 from hades._checkpointing import Checkpoints
 from hades._history import History, Row
-from hades._progress import ProgressReport
+from hades._progress import Progress, with_prefix
 from hades._run_directory import RunDirectory
+from hades._serialization import to_dict
 from hades._validation import require_positive
 from hades.callbacks import Callback, as_callback
 from hades.dataset import SyntheticDataset
@@ -193,14 +194,14 @@ def distill(
     directory = None if out is None else RunDirectory(out)
     if directory is None:
         return _Driver(key, run, loop, None, hooks).drive(num_iterations, progress, should_stop)
-    config = config or {
-        **run.config(),
-        "key": key_words(key),
-        "num_iterations": num_iterations,
-        "loop": {},
-    }
-    with directory.locked():
-        directory.begin(config)
+    own = run.config() | {"key": key_words(key)}
+    config = own | {"num_iterations": num_iterations, "loop": to_dict(loop)} | dict(config or {})
+    with directory.lock():
+        if directory.holds_run:
+            directory.check_same(config)
+            directory.write_config(config)
+        else:
+            directory.create(config)
         return _Driver(key, run, loop, directory, hooks).drive(num_iterations, progress, should_stop)
 
 
@@ -305,9 +306,12 @@ class _Driver:
             self._directory.truncate_metrics(0)
             return None
         template = jax.eval_shape(self._run.init, self._key)
-        iteration, state, saved = self._checkpoints.restore(template, self._run.migrate)
-        self._seen = self._directory.last_iteration()
-        history = History(self._directory.truncate_metrics(iteration))
+        iteration, state, saved = self._checkpoints.restore(
+            template, formerly=self._run.former_names, dropped=self._run.dropped_names
+        )
+        last = self._directory.last_row()
+        self._seen = last["iteration"] if last else 0
+        history = self._directory.truncate_metrics(iteration)
         score = -np.inf if saved["best_score"] is None else saved["best_score"]
         best_iteration = saved.get("best_iteration", saved.get("best_generation", -1))
         best = OUTCOMES[self._run.kind].load(self._file("best_")) if best_iteration >= 0 else None
@@ -326,12 +330,10 @@ class _Driver:
             if self.iteration == 0 and self._loop.keep_snapshots and self._evaluator:
                 outcome = _outcome(self._run, self.state)
                 self._keep_snapshot(outcome, self._evaluator(stream(self._key, Stream.SELECTION), outcome))
-            with ProgressReport(num_iterations, self.iteration, progress) as report:
+            with Progress(num_iterations, "iteration", self.iteration, progress) as report:
                 while not self._is_done(num_iterations) and not should_stop():
                     rows = self._advance(num_iterations)
-                    each = rows[-1]["seconds_per_iteration"]
-                    steps = float(np.mean([row.get("env_steps", 0) for row in rows]))
-                    report.update(self.iteration, each, steps, self._run.status(rows[-1]))
+                    report.update(self.iteration, *self._status(rows))
         except KeyboardInterrupt:
             print(f"interrupted at iteration {self.iteration} of {num_iterations}", file=sys.stderr)
         finally:
@@ -339,6 +341,13 @@ class _Driver:
         result = self._result(self._is_done(num_iterations))
         self._tell("end", result)
         return result
+
+    def _status(self, rows: list[Row]) -> tuple[str, float]:
+        """Status line of a call, and iterations per second."""
+        rate = 1.0 / max(rows[-1]["seconds_per_iteration"], 1e-9)
+        steps = rate * float(np.mean([row.get("env_steps", 0) for row in rows])) / self._loop.log_every
+        text = self._run.status(rows[-1])
+        return f"{with_prefix(steps)} steps/s, {text}" if steps else text, rate
 
     def _is_done(self, num_iterations: int) -> bool:
         """Whether all iterations are done, or a budget is used up."""
@@ -464,7 +473,7 @@ class _Driver:
 
     def _file(self, prefix: str) -> Path:
         assert self._directory is not None
-        return self._directory.outcome(f"{prefix}{self._run.kind}")
+        return self._directory.path / f"{prefix}{self._run.kind}.npz"
 
     def _describe(self, outcome: Any, evaluation: Evaluation | None) -> Any:
         summary = evaluation.summary() if evaluation is not None and evaluation.is_finite else None

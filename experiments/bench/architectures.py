@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def combinations(metadata: FileMetadata, settings: ArchitecturesSettings) -> Iterator[CloningSettings]:
     """The twelve inner loops; what they do not say is as in the file."""
-    own = metadata.cloning
+    own = metadata.require_cloning()
     adam_rate = settings.adam_learning_rate or (ADAM_LEARNING_RATE if own.optimizer == "sgd" else own.learning_rate)
     adam = dataclasses.replace(own, optimizer="adam", learning_rate=adam_rate, momentum=0.0)
     sgd = dataclasses.replace(

@@ -94,7 +94,7 @@ class Case:
         """Of an inner loop, or of the file's own; `fresh` draws initialisations also where the file keeps one."""
         metadata = replace(self.metadata, init_seed=None) if fresh else self.metadata
         dataset = replace(self.dataset, metadata=metadata)
-        clone = cloning.from_settings(self.env, cloned or self.metadata.cloning)
+        clone = cloning.from_settings(self.env, cloned or self.metadata.require_cloning())
         return dataset_evaluator(self.env, dataset, settings.num_inits, settings.num_episodes, clone)
 
 
@@ -131,7 +131,7 @@ def _load(settings: GeneralisationSettings, path: Path) -> Case:
     source, dataset, metadata = load_dataset(path)
     env = make_environment(metadata, source=source)
     check_dataset_fits(env, dataset, source, None)
-    case = Case(source, dataset, metadata, env, make_panels(metadata.cloning, settings.grid))
+    case = Case(source, dataset, metadata, env, make_panels(metadata.require_cloning(), settings.grid))
     try:
         # Before hours of work on the files in front of it.
         case.evaluator(settings)
@@ -141,7 +141,7 @@ def _load(settings: GeneralisationSettings, path: Path) -> Case:
 
 
 def _measure(settings: GeneralisationSettings, case: Case, progress: _Progress) -> dict[str, Any]:
-    key, own = jax.random.key(settings.seed), case.metadata.cloning
+    key, own = jax.random.key(settings.seed), case.metadata.require_cloning()
     progress.begin(case)
     evaluator = case.evaluator(settings)
     # A HaDES-F file's own return is that of its one initialisation.
@@ -204,7 +204,7 @@ class _Progress:
 
 def _compiles(case: Case) -> Iterator[bool]:
     """For each cell in turn whether it is the first of its architecture; that of the file is compiled before."""
-    known = architecture(case.metadata.cloning)
-    for cloned in distinct(case.metadata.cloning, case.panels):
+    known = architecture(case.metadata.require_cloning())
+    for cloned in distinct(case.metadata.require_cloning(), case.panels):
         yield architecture(cloned) != known
         known = architecture(cloned)

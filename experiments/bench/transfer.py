@@ -186,7 +186,7 @@ class _Bench:
         for source, dataset in zip(self._sources, self._datasets, strict=True):
             check_dataset_fits(self._env, dataset, source, settings.env)
         self._metadata = dataclasses.replace(metadata, init_seed=None)
-        self._own = metadata.cloning
+        self._own = metadata.require_cloning()
         self._variants = variants(self._own, settings)
         self._reference = score_reference(self._env.name)
         self._keys = [fresh_key(settings.seed, index) for index in range(len(self._datasets))]

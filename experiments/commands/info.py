@@ -48,7 +48,7 @@ def _describe(source: Path) -> dict[str, Any]:
         run = {
             "run": str(source),
             "command": config.get("command"),
-            "generations": f"{last.get('generation', 0)} of {config.get('num_generations', 'unknown')}",
+            "generations": f"{last.get('iteration', 0)} of {config.get('num_generations', 'unknown')}",
             "seconds": last.get("seconds"),
             "fitness_mean": last.get("fitness_mean"),
         }

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(first.datasets) < 2:
         raise BadArgumentsError(f"expected two or more dataset files, got {len(first.datasets)}")
     loaded = [load_dataset(path) for path in first.datasets]
-    own = multitask.joint_cloning(loaded[0][2].cloning)
+    own = multitask.joint_cloning(loaded[0][2].require_cloning())
     settings = parse(MergeSettings, "merge", arguments, dataclasses.replace(first, cloning=own))
     cloning = with_loss(settings.cloning, own)
     try:

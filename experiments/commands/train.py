@@ -45,9 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     # Which settings the flags override is known only after the file was read: the first pass finds the file.
     first = parse(TrainSettings, "train", arguments)
     source, dataset, metadata = load_dataset(first.dataset)
-    default = dataclasses.replace(first, cloning=metadata.cloning)
+    default = dataclasses.replace(first, cloning=metadata.require_cloning())
     settings = parse(TrainSettings, "train", arguments, default)
-    settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, metadata.cloning))
+    settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, metadata.require_cloning()))
     stage = make_stage(metadata, settings.env, source)
     if not is_merged(metadata):
         check_dataset_fits(stage.environments[0], dataset, source, settings.env)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     # A HaDES-F dataset belongs to one initialisation, as long as the architecture is its own.
-    own_init = metadata.init_seed is not None and settings.cloning == metadata.cloning
+    own_init = metadata.init_seed is not None and settings.cloning == metadata.require_cloning()
     seed = metadata.init_seed if own_init and metadata.init_seed is not None else settings.seed
     train = jax.jit(clone).lower(jax.random.key(seed), dataset).compile()
     started = time.monotonic()

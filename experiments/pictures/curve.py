@@ -116,7 +116,7 @@ def time_unit(longest: float) -> tuple[float, str]:
 def _finite_values(history: Sequence[Mapping[str, float]], evaluated: Evaluations) -> np.ndarray:
     """Checks the history and returns every finite value that is to be drawn, in one row."""
     for index, row in enumerate(history):
-        for key in ("generation", "seconds"):
+        for key in ("iteration", "seconds"):
             if row.get(key) is None:
                 raise ValueError(f"history[{index}]: expected the key {key}, got {', '.join(row) or 'no keys'}")
     drawn = [column(history, style.key) for style in POPULATION_SERIES]
@@ -208,7 +208,7 @@ def _describe(
 ) -> list[str]:
     notes = []
     if len(evaluated.rows):
-        generation = column(history, "generation")[evaluated.rows]
+        generation = column(history, "iteration")[evaluated.rows]
 
         def one(index: int) -> str:
             interval = f"[{evaluated.low[index]:,.5g}, {evaluated.high[index]:,.5g}]"
@@ -250,7 +250,7 @@ def curve_figure(
     """Draws a run's returns against generations (left) and against wall-clock time (right), on one y axis.
 
     Args:
-        history: The objects of `metrics.jsonl`: `generation`, `seconds`, and any of `fitness_mean`, `fitness_best`,
+        history: The objects of `metrics.jsonl`: `iteration`, `seconds`, and any of `fitness_mean`, `fitness_best`,
             `evaluation_mean` with `evaluation_ci_low` and `evaluation_ci_high`, `non_finite`. Absent, null and
             non-finite values leave gaps.
         title: Headline of the picture.
@@ -262,7 +262,7 @@ def curve_figure(
         A figure with two axes; nothing is written.
 
     Raises:
-        ValueError: The history is empty, a row has no `generation` or `seconds`, or there is no finite value to draw.
+        ValueError: The history is empty, a row has no `iteration` or `seconds`, or there is no finite value to draw.
     """
     references = {name: float(value) for name, value in (references or {}).items() if np.isfinite(value)}
     evaluated = evaluations(history)
@@ -276,7 +276,7 @@ def curve_figure(
     seconds = column(history, "seconds")
     scale, unit = time_unit(float(np.nanmax(seconds, initial=0.0)))
     panels = (
-        (column(history, "generation"), "generation", True),
+        (column(history, "iteration"), "generation", True),
         (seconds / scale, f"wall-clock time, compilation included [{unit}]", False),
     )
     panel_width = (WIDTH - 0.85 - 0.2 - 0.3) / 2
@@ -331,7 +331,7 @@ def offline_curve_figure(
     figure = new_figure(WIDTH, top + PANEL_HEIGHT + 0.62 + 0.2 * legend_rows)
     add_header(figure, title, notes)
     panel_width = (WIDTH - 2 * 0.95 - 0.2) / 2
-    x = column(history, "generation")
+    x = column(history, "iteration")
     for index, ((label, _, lines), limit) in enumerate(zip(panels, limits, strict=True)):
         axes = add_axes(figure, 0.85 + index * (panel_width + 0.95), top, panel_width, PANEL_HEIGHT)
         if index == 0:

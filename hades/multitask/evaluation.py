@@ -83,7 +83,7 @@ def evaluate_tasks(
     parts = split(dataset)
     assert dataset.metadata is not None  # split has refused it otherwise
     joint = spaces(dataset.metadata)
-    clone = clone or cloning.from_settings(joint, dataset.metadata.cloning)
+    clone = clone or cloning.from_settings(joint, dataset.metadata.require_cloning())
     joint_evaluators, single_evaluators = [], []
     for index, (env, part) in enumerate(zip(environments, parts, strict=True)):
         metadata = part.metadata

@@ -229,7 +229,7 @@ def merge(
     discrete = datasets[0].actions is None
     tasks = tuple(_task(index, dataset, discrete) for index, dataset in enumerate(datasets))
     loss: CloningLoss = "cross_entropy" if discrete else "gaussian_nll"
-    cloning = joint_cloning(tasks[0].metadata.cloning) if cloning is None else cloning
+    cloning = joint_cloning(tasks[0].metadata.require_cloning()) if cloning is None else cloning
     cloning = replace(cloning, loss=cloning.loss or loss)
     _check_joint_cloning(cloning)
     metadata = FileMetadata(
@@ -304,13 +304,13 @@ def spaces(metadata: FileMetadata) -> JointSpaces:
         raise ValueError(f"metadata.env: expected {NAME}, as of a merged dataset, got {metadata.env}")
     where = "metadata.env_options"
     options = from_dict(_Options, to_dict(metadata)["env_options"], where)
-    discrete = metadata.cloning.loss == "cross_entropy"
+    discrete = metadata.require_cloning().loss == "cross_entropy"
     for index, task in enumerate(options.tasks):
-        loss = task.metadata.cloning.loss
+        loss = task.metadata.require_cloning().loss
         if loss is not None and (loss == "cross_entropy") != discrete:
             raise ValueError(
                 f"{where}.tasks[{index}].metadata.cloning.loss: expected one for the same kind of actions as "
-                f"{metadata.cloning.loss}, got {loss}"
+                f"{metadata.require_cloning().loss}, got {loss}"
             )
     return JointSpaces(options.tasks, options.shared_places, options.task_one_hot, discrete)
 

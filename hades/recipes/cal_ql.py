@@ -72,6 +72,7 @@ class CalQLRun(Run[Teacher]):
     experience: Experience
 
     kind: ClassVar[str] = "teacher"
+    former_names: ClassVar[Mapping[str, str]] = {"iteration": "update", "outer": ""}
 
     def init(self, key: jax.Array) -> RunState:
         return RunState(key, jnp.int32(0), self.algorithm.init(stream(key, Stream.INIT), self.experience))

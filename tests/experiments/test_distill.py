@@ -34,9 +34,9 @@ def test_run_leaves_exactly_the_files_of_the_contract(finished_run: Path) -> Non
 
 def test_metrics_have_one_row_a_generation(finished_run: Path) -> None:
     rows = rows_of(finished_run)
-    assert [row["generation"] for row in rows] == [1, 2, 3, 4]
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
     assert all(math.isfinite(value) for row in rows for value in row.values())
-    assert [row["generation"] for row in rows if "evaluation_mean" in row] == [2, 4]
+    assert [row["iteration"] for row in rows if "evaluation_mean" in row] == [2, 4]
     assert all(before["seconds"] <= after["seconds"] for before, after in itertools.pairwise(rows))
 
 

@@ -72,8 +72,8 @@ def test_run_leaves_the_files_of_the_contract(offline_run: Path, files: Path) ->
     assert (config["command"], config["env"]) == ("offline distill", "diagnostic/target")
     assert (config["data"], config["teacher"]) == (str(files / "data.hdf5"), str(files / "teacher.npz"))
     rows = rows_of(offline_run)
-    assert [row["generation"] for row in rows] == [1, 2, 3, 4]
-    assert [row["generation"] for row in rows if "evaluation_mean" in row] == [2, 4]
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
+    assert [row["iteration"] for row in rows if "evaluation_mean" in row] == [2, 4]
     # Distilling plays in no simulator.
     assert rows[-1]["total_env_steps"] == 0
     dataset = SyntheticDataset.load(offline_run / "best_dataset.npz")

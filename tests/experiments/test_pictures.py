@@ -30,7 +30,7 @@ MEAN, BEST, FRESH = "mean of the population", "best of the population", "mean da
 def history(num_generations: int, every: int = 10) -> list[dict[str, float]]:
     rows = []
     for generation in range(1, num_generations + 1):
-        row = {"generation": generation, "seconds": 20.0 + 0.5 * generation, "fitness_worst": 1.0}
+        row = {"iteration": generation, "seconds": 20.0 + 0.5 * generation, "fitness_worst": 1.0}
         row |= {"fitness_mean": 10.0 * generation, "fitness_best": 12.0 * generation}
         if generation % every == 0:
             value = 11.0 * generation
@@ -129,7 +129,7 @@ def test_curve_shows_each_series_against_generations_and_against_seconds() -> No
 def test_offline_curve_shows_the_objective_beside_the_returns() -> None:
     rows = history(30)
     for row in rows:
-        row["fitness_mean"] = row["fitness_best"] = -1000.0 / row["generation"]
+        row["fitness_mean"] = row["fitness_best"] = -1000.0 / row["iteration"]
     references = {"random real pairs": 60.0, "zero dataset": 20.0, "untrained policy": 10.0}
     figure = offline_curve_figure(rows, "A run", references, "inits", "dataset")
     left, right = figure.axes
@@ -174,7 +174,7 @@ def test_curve_names_the_best_evaluation_of_a_run_that_collapsed() -> None:
     ("seconds", "unit", "place"), [(100.0, "s", 100.0), (600.0, "min", 10.0), (36000.0, "h", 10.0)]
 )
 def test_curve_chooses_the_unit_of_time(seconds: float, unit: str, place: float) -> None:
-    right = curve_figure([{"generation": 1, "seconds": seconds, "fitness_mean": 1.0}], "A run").axes[1]
+    right = curve_figure([{"iteration": 1, "seconds": seconds, "fitness_mean": 1.0}], "A run").axes[1]
     assert right.get_xlabel().endswith(f"[{unit}]")
     assert values(right, MEAN)[0] == pytest.approx(place)
 
@@ -205,7 +205,7 @@ def test_curve_leaves_gaps_and_does_not_let_blow_ups_flatten_the_rest() -> None:
 
 def test_curve_keeps_a_steep_start_and_a_distant_reference_in_the_picture() -> None:
     rows = [
-        {"generation": i, "seconds": i, "fitness_mean": -1600.0 if i < 3 else -150.0 - i % 50} for i in range(1, 500)
+        {"iteration": i, "seconds": i, "fitness_mean": -1600.0 if i < 3 else -150.0 - i % 50} for i in range(1, 500)
     ]
     low, high = curve_figure(rows, "A run", {"ceiling": 900.0}).axes[0].get_ylim()
     assert low < -1600
@@ -236,10 +236,10 @@ def test_thin_keeps_both_ends_and_every_extreme() -> None:
     ("rows", "message"),
     [
         ([], "in its 0 rows, got none"),
-        ([{"generation": 1, "seconds": 1.0, "fitness_mean": float("nan")}], "expected a finite fitness or evaluation"),
+        ([{"iteration": 1, "seconds": 1.0, "fitness_mean": float("nan")}], "expected a finite fitness or evaluation"),
         (
-            [{"generation": 1, "fitness_mean": 1.0}],
-            r"history\[0\]: expected the key seconds, got generation, fitness_mean",
+            [{"iteration": 1, "fitness_mean": 1.0}],
+            r"history\[0\]: expected the key seconds, got iteration, fitness_mean",
         ),
     ],
 )

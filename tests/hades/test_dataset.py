@@ -140,6 +140,30 @@ def test_absent_cloning_settings_and_batch_size(tmp_path: Path) -> None:
     assert SyntheticDataset.load(tmp_path / "again.npz").metadata == loaded.metadata
 
 
+def test_a_dataset_made_by_hand_is_of_format_2(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    assert dataset.metadata is not None
+    by_hand = dataclasses.replace(dataset, metadata=dataclasses.replace(dataset.metadata, cloning=None))
+    by_hand.save(tmp_path / "by_hand.npz")
+    with np.load(tmp_path / "by_hand.npz") as archive:
+        assert json.loads(str(archive["metadata"])) == valid_metadata(cloning=None, format=2)
+    loaded = SyntheticDataset.load(tmp_path / "by_hand.npz").metadata
+    assert loaded is not None
+    assert loaded.cloning is None
+    with pytest.raises(ValueError, match="^by_hand.npz: expected cloning settings, got none"):
+        loaded.require_cloning("by_hand.npz")
+    assert dataset.metadata.require_cloning() is dataset.metadata.cloning
+
+
+def test_format_2_is_written_only_where_it_is_needed(tmp_path: Path) -> None:
+    arrays = valid_arrays()
+    arrays["metadata"]["format"] = 2
+    write_file(tmp_path / "two.npz", arrays)
+    SyntheticDataset.load(tmp_path / "two.npz").save(tmp_path / "again.npz")
+    make_dataset().save(tmp_path / "one.npz")
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "one.npz").read_bytes()
+
+
 def test_case_names_are_unique() -> None:
     assert len({case.name for case in MALFORMED_FILES}) == len(MALFORMED_FILES) >= 25
 

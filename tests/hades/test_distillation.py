@@ -78,8 +78,8 @@ def test_a_run_directory_holds_what_the_contract_says(small_run, reference):
     assert config == {"settings": to_dict(small_run.settings), "num_generations": GENERATIONS}
     rows = RunDirectory(out).read_metrics()
     assert rows == result.history
-    assert [row["generation"] for row in rows] == list(range(1, GENERATIONS + 1))
-    assert [row["generation"] for row in rows if "evaluation_mean" in row] == [6, 12]
+    assert [row["iteration"] for row in rows] == list(range(1, GENERATIONS + 1))
+    assert [row["iteration"] for row in rows if "evaluation_mean" in row] == [6, 12]
     assert all(earlier["seconds"] < later["seconds"] for earlier, later in itertools.pairwise(rows))
     for row in rows:
         assert row["fitness_worst"] <= row["fitness_mean"] <= row["fitness_best"]
@@ -97,7 +97,7 @@ def test_the_loop_is_the_step_by_itself(small_run, reference):
     for row in reference[0].history[:4]:
         state, metrics = step(state)
         assert float(metrics["fitness_mean"]) == pytest.approx(row["fitness_mean"], rel=1e-6)
-        assert int(state.generation) == row["generation"]
+        assert int(state.generation) == row["iteration"]
 
 
 @pytest.mark.parametrize("calls", [1, 3])
@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on_from_its_newest_whole_checkpoint(small_run, refere
     ahead = RunDirectory(reference[1])
     RunDirectory(out).append_metrics(ahead.read_metrics()[6:9])
     with (out / "metrics.jsonl").open("a") as file:
-        file.write('{"generation": 10, "fitness_me')
+        file.write('{"iteration": 10, "fitness_me')
     for name in ("dataset.npz", "best_dataset.npz"):
         shutil.copy(reference[1] / name, out)
     (out / "checkpoints" / "9.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
@@ -230,14 +230,14 @@ def test_evaluation_rows_are_evaluations_on_fresh_keys(small_run, reference):
 
 def test_callbacks_see_the_state_and_the_newest_row(small_run, tmp_path):
     seen = []
-    go(small_run, None, 5, callbacks=[lambda state, row: seen.append((int(state.generation), row["generation"]))])
+    go(small_run, None, 5, callbacks=[lambda state, row: seen.append((int(state.generation), row["iteration"]))])
     assert seen == [(3, 3), (5, 5)]
 
 
 @pytest.mark.parametrize("generation", [3, 9])
 def test_an_interrupt_leaves_a_checkpoint_to_go_on_from(small_run, reference, tmp_path, generation):
     def interrupt(state, row):
-        if row["generation"] == generation:
+        if row["iteration"] == generation:
             raise KeyboardInterrupt
 
     out = tmp_path / "run"
@@ -280,6 +280,6 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(small_run, capsys)
     distill(KEY, small_run, 3, loop=LOOP)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "compiling, then 3 generations" in captured.err
+    assert "generation 0/3, compiling" in captured.err
     assert "generation 3/3" in captured.err
     assert "fresh keys" in captured.err

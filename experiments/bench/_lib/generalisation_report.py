@@ -43,7 +43,7 @@ def entry(
     """
     metadata = dataset.metadata
     assert metadata is not None  # a loaded dataset has it
-    cells = {cloned: _cell(metadata.cloning, cloned, score, threshold) for cloned, score in scores.items()}
+    cells = {cloned: _cell(metadata.require_cloning(), cloned, score, threshold) for cloned, score in scores.items()}
     return {
         "file": str(source),
         "name": f"{metadata.env}, {dataset.num_pairs} pairs by {metadata.method}",
@@ -51,11 +51,11 @@ def entry(
         "method": metadata.method,
         "num_pairs": dataset.num_pairs,
         "init_seed": metadata.init_seed,
-        "cloning": to_dict(metadata.cloning),
+        "cloning": to_dict(metadata.require_cloning()),
         "references": {name: tables.summary(value) for name, value in anchors.items()},
         "threshold_return": threshold,
-        **_counts([cells[cloned] for cloned in distinct(metadata.cloning, panels)]),
-        "panels": [_panel(panel, metadata.cloning, cells) for panel in panels],
+        **_counts([cells[cloned] for cloned in distinct(metadata.require_cloning(), panels)]),
+        "panels": [_panel(panel, metadata.require_cloning(), cells) for panel in panels],
     }
 
 

@@ -17,7 +17,7 @@ from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.inputs import make_environment
 from experiments.settings import EnvironmentOptions
-from hades._progress import StepReport
+from hades._progress import Progress
 from hades._run_directory import RunDirectory
 from hades._validation import require_positive
 from hades.distributions import ActionSelection
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     behaviours, described = players.behaviours(env)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with StepReport(settings.num_transitions, "transitions") as report:
+    with Progress(settings.num_transitions, "transition") as report:
         key = jax.random.key(settings.seed)
         transitions = collect(key, env, behaviours, settings.num_transitions, settings.num_envs, report.add)
     seconds = time.monotonic() - started

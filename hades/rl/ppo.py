@@ -20,7 +20,13 @@ from hades.policies import Policy, ValueNetwork
 from hades.rl.advantages import discounted_returns, generalized_advantages
 from hades.rl.losses import Batch, ppo_loss
 from hades.rl.settings import PPOSettings, brax, cartpole, minatar
-from hades.rollouts.auto_reset import AutoResetRollout, CollectedSteps, RunningEpisodes, begin_episodes, make_auto_reset_rollout
+from hades.rollouts.auto_reset import (
+    AutoResetRollout,
+    CollectedSteps,
+    RunningEpisodes,
+    begin_episodes,
+    make_auto_reset_rollout,
+)
 from hades.types import Environment, Metrics, PyTree
 
 __all__ = [

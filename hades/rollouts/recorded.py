@@ -84,6 +84,6 @@ def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int) -> Recor
         lengths, terminated = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, bool)
         carry = (jnp.int32(0), state, observations, ~diverged, lengths, terminated, columns)
         *_, lengths, terminated, columns = jax.lax.while_loop(lambda carry: jnp.any(carry[3]), advance, carry)
-        return RecordedEpisodes(*columns, lengths, terminated)
+        return RecordedEpisodes(*columns, lengths=lengths, terminated=terminated)
 
     return rollout

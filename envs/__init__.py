@@ -10,13 +10,13 @@ Brax, gymnax and gymnasium take seconds to import and are imported by the first 
 Gymnasium's environments, real MuJoCo among them, are simulated on the host (`hades.types.HostEnvironment`): policies
 can be evaluated in them and data collected, but nothing that compiles an environment's steps can use them.
 
-An environment of your own needs no base class and no registration, only the members of `hades.types.Environment`. A
-walk on a line, where the episode terminates at the goal:
+An environment of your own needs no base class, only the members of `hades.types.Environment`. A walk on a line, where
+the episode terminates at the goal:
 
 >>> import jax, jax.numpy as jnp
 >>> from hades.types import Discrete, Environment, Step
 >>> class Walk:
-...     name, options, observation_shape, action_space, max_steps = "walk", {}, (1,), Discrete(2), 50
+...     name, options, observation_shape, action_space, max_steps = "mine/walk", {}, (1,), Discrete(2), 50
 ...
 ...     def reset(self, key):
 ...         position = jax.random.uniform(key, (1,))
@@ -29,74 +29,33 @@ walk on a line, where the episode terminates at the goal:
 ...         return Step((position, steps), position, jnp.float32(-1), terminated, truncated)
 >>> isinstance(Walk(), Environment)
 True
+
+Registered, it is made by its name, also by files that name it:
+
+>>> envs.register("mine/walk", Walk)
+>>> envs.make("mine/walk").max_steps
+50
+
+For every verb of the command to find it in a process of its own, put the class and the call of `envs.register` into a
+file, and name the file, or an importable module, in the environment variable `HADES_PLUGINS` (several are separated by
+commas); an installed package can name a module or function in the entry point group `hades.environments`. They are
+loaded once, by the first `make` or `list_environments`. A simulator with many environments is a family of its own, see
+`Family` and `register_family`.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import re
-from types import ModuleType
-from typing import Any, cast
-
+from envs._registry import Factory, Family, list_environments, make, register, register_family
 from envs.names import action_names, channel_names, observation_names
-from hades.types import AnyEnvironment
 
-__all__ = ["action_names", "channel_names", "list_environments", "make", "observation_names"]
-
-_FAMILIES = ("brax", "diagnostic", "gymnasium", "gymnax")
-
-
-def list_environments() -> tuple[str, ...]:
-    """The names that `make` takes, sorted.
-
-    >>> "brax/hopper" in list_environments(), "gymnax/CartPole-v1" in list_environments()
-    (True, True)
-    """
-    return tuple(sorted(f"{family}/{name}" for family in _FAMILIES for name in _module(family).names()))
-
-
-def make(name: str, **options: Any) -> AnyEnvironment:
-    """Makes an environment.
-
-    Args:
-        name: Family and name, such as `"brax/hopper"`, `"gymnax/CartPole-v1"`, `"gymnasium/Hopper-v4"` or
-            `"diagnostic/match"`.
-        options: `max_steps` for all of them, the steps after which an episode is truncated; `backend` for Brax; the
-            fields of its class for a diagnostic environment.
-
-    Raises:
-        ValueError: If there is no such environment or option, a value is out of range, or a simulator cannot run it.
-
-    >>> make("CartPole-v1")
-    Traceback (most recent call last):
-    ...
-    ValueError: unknown environment 'CartPole-v1': did you mean 'gymnax/CartPole-v1'?
-    """
-    family, _, bare_name = name.partition("/")
-    if family not in _FAMILIES or not _module(family).knows(bare_name):
-        raise ValueError(f"unknown environment {name!r}: {_hint(name)}")
-    module = _module(family)
-    known = module.option_names(bare_name)
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise ValueError(f"{name} has no option {unknown[0]!r}: its options are {', '.join(known)}")
-    return cast(AnyEnvironment, module.make(bare_name, **options))
-
-
-def _module(family: str) -> ModuleType:
-    return importlib.import_module(f"envs.{family}")
-
-
-def _hint(name: str) -> str:
-    """Names the environments that are spelt most like this one, whatever the family."""
-
-    def bare(text: str) -> str:
-        return re.sub(r"[^a-z0-9]", "", text.rpartition("/")[2].lower())
-
-    wanted = bare(name)
-    likeness = {known: difflib.SequenceMatcher(None, wanted, bare(known)).ratio() for known in list_environments()}
-    near = sorted((known for known in likeness if likeness[known] >= 0.6), key=lambda known: -likeness[known])[:3]
-    if not near:
-        return f"envs.list_environments() names the {len(likeness)} that there are"
-    return f"did you mean {' or '.join(repr(known) for known in near)}?"
+__all__ = [
+    "Factory",
+    "Family",
+    "action_names",
+    "channel_names",
+    "list_environments",
+    "make",
+    "observation_names",
+    "register",
+    "register_family",
+]

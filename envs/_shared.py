@@ -1,15 +1,21 @@
-"""What the adapters have in common: checking options, and keeping the carry of a loop at one structure."""
+"""Options of simulators, checked and recorded, and states that keep one structure, for all adapters."""
 
 from __future__ import annotations
 
+import inspect
+import json
 import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hades._environment_contract import is_key, strong
 from hades.types import PyTree
+
+__all__ = ["cast_like", "check_count", "freeze", "keyword_names", "make_simulator", "strong", "thaw"]
 
 _LARGEST_COUNT = 2**31 - 1
 
@@ -34,13 +40,75 @@ def check_count(name: str, option: str, value: Any) -> int:
     return count
 
 
-def strong(tree: PyTree) -> PyTree:
-    """Makes every leaf an array of its own dtype, not a weakly typed one, which a loop could not carry.
+def keyword_names(function: Callable[..., Any], leave_out: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The keyword arguments of a function or class that have defaults.
 
     Args:
-        tree: Arrays and Python numbers.
+        function: What is called. Of a class whose `__init__` takes `**kwargs` also those of its base classes.
+        leave_out: Names that are not the user's to give.
     """
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
+    initialisers = (
+        [base.__dict__["__init__"] for base in inspect.getmro(function) if "__init__" in base.__dict__]
+        if (inspect.isclass(function))
+        else [function]
+    )
+    names: dict[str, None] = {}
+    for initialiser in initialisers:
+        try:
+            parameters = inspect.signature(initialiser).parameters.values()
+        except ValueError:
+            break
+        named = [parameter for parameter in parameters if parameter.default is not inspect.Parameter.empty]
+        names |= dict.fromkeys(parameter.name for parameter in named)
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return tuple(name for name in names if name not in leave_out)
+
+
+def make_simulator(full_name: str, options: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+    """Calls `make`, and says in a sentence what a simulator finds wrong with its options.
+
+    Raises:
+        ValueError: The simulator raises TypeError, ValueError, AttributeError or KeyError; without options it is
+            passed on as it is.
+    """
+    try:
+        return make()
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        if not options:
+            raise
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise ValueError(f"{full_name} cannot be made with {given}: {str(error).partition(chr(10))[0]}") from error
+
+
+def freeze(full_name: str, options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Options of a simulator by name, hashable: lists as tuples.
+
+    Raises:
+        ValueError: A value is not a number, a string, a bool, None or a list of these, which a file can hold.
+    """
+
+    def frozen(value: Any) -> Any:
+        return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+    for name, value in options.items():
+        try:
+            json.dumps(value, allow_nan=False)
+            hash(frozen(value))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{name} of {full_name} must be a number, a string, a bool, None or a list of these, got {value!r}"
+            ) from None
+    return tuple((name, frozen(options[name])) for name in sorted(options))
+
+
+def thaw(frozen: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """The options that `freeze` was given, with lists, as JSON reads them back."""
+
+    def value_of(value: Any) -> Any:
+        return list(map(value_of, value)) if isinstance(value, tuple) else value
+
+    return {name: value_of(value) for name, value in frozen}
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
@@ -56,9 +124,11 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
     """
 
     def cast(leaf: Any, old: jax.Array) -> jax.Array:
+        if is_key(old) and is_key(leaf) and leaf.dtype == old.dtype and leaf.shape == old.shape:
+            return leaf
         if jnp.shape(leaf) != old.shape:
             raise ValueError(f"a step turned an array of shape {old.shape} into one of shape {jnp.shape(leaf)}")
-        if not np.can_cast(jnp.result_type(leaf), old.dtype, casting="same_kind"):
+        if is_key(old) or is_key(leaf) or not np.can_cast(jnp.result_type(leaf), old.dtype, casting="same_kind"):
             raise TypeError(f"a step turned an array of {old.dtype} into one of {jnp.result_type(leaf)}")
         return jnp.asarray(leaf, old.dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from envs._noise import quiet_import, quiet_load, quiet_trace
-from envs._shared import cast_like, check_count, strong
+from envs._shared import cast_like, check_count, freeze, keyword_names, make_simulator, strong, thaw
 from hades.types import Continuous, PyTree, Step
 
 BACKENDS = ("positional", "spring", "generalized", "mjx")
@@ -35,6 +36,7 @@ _NAMES = (
 # Brax runs the swimmer on one backend only, where its code for the water fails with every JAX that this project takes.
 # It is not listed, but making it is tried: a Brax that is mended needs no change here.
 _SUSPECT = "swimmer"
+_NOT_LISTED = (_SUSPECT, "fast")
 
 
 class BraxState(NamedTuple):
@@ -51,7 +53,7 @@ class BraxState(NamedTuple):
 
 @dataclass(frozen=True)
 class BraxEnvironment:
-    """A Brax environment as hades sees it. Two of the same name, backend and limit are equal.
+    """A Brax environment as hades sees it. Two of the same name, backend, limit and keywords are equal.
 
     Attributes:
         name: Such as `"brax/hopper"`.
@@ -60,6 +62,7 @@ class BraxEnvironment:
         action_space: Every Brax environment takes actions in [-1, 1]; those whose actuators have other ranges
             (humanoid, humanoidstandup, inverted_pendulum, pusher) rescale them themselves.
         max_steps: Steps after which an episode is truncated.
+        keywords: Keyword arguments of Brax's class, by name, that were given.
         simulator: The raw `brax.envs.Env`.
     """
 
@@ -68,12 +71,13 @@ class BraxEnvironment:
     observation_shape: tuple[int, ...]
     action_space: Continuous
     max_steps: int
+    keywords: tuple[tuple[str, Any], ...]
     simulator: Any = field(compare=False, repr=False)
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The backend, always, and `max_steps` where it is not the default."""
-        options: dict[str, Any] = {"backend": self.backend}
+        """The backend, always, the keywords that were given, and `max_steps` where it is not the default."""
+        options: dict[str, Any] = {"backend": self.backend, **thaw(self.keywords)}
         if self.max_steps != DEFAULT_MAX_STEPS:
             options["max_steps"] = self.max_steps
         return options
@@ -118,22 +122,28 @@ class BraxEnvironment:
 
 
 def names() -> tuple[str, ...]:
-    """The names that `make` takes.
+    """The names that `make` takes: those of Brax, and any the user registered there.
 
     Brax's `fast` is left out, a stub without physics that Brax keeps for its own tests, and so is `swimmer`, which runs
     on no backend with a supported JAX.
     """
-    return _NAMES
+    return _NAMES + tuple(name for name in _registered() if name not in (*_NAMES, *_NOT_LISTED))
+
+
+def _registered() -> tuple[str, ...]:
+    module = sys.modules.get("brax.envs")  # not imported: then nothing can have been registered either
+    return () if module is None else tuple(module._envs)
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options that `make` takes for an environment.
+    """The options that `make` takes: `backend`, `max_steps` and the keyword arguments of Brax's class.
 
     Args:
         name: Without the family, such as `"hopper"`.
     """
-    del name
-    return ("backend", "max_steps")
+    with quiet_import():
+        from brax import envs as brax_envs
+    return ("backend", "max_steps", *keyword_names(brax_envs._envs[name], leave_out=("backend", "debug")))
 
 
 def knows(name: str) -> bool:
@@ -142,16 +152,17 @@ def knows(name: str) -> bool:
     Args:
         name: Without the family.
     """
-    return name in (*_NAMES, _SUSPECT, "fast")
+    return name in (*names(), *_NOT_LISTED)
 
 
-def make(name: str, backend: str = BACKENDS[0], max_steps: int = DEFAULT_MAX_STEPS) -> BraxEnvironment:
+def make(name: str, backend: str = BACKENDS[0], max_steps: int = DEFAULT_MAX_STEPS, **keywords: Any) -> BraxEnvironment:
     """Makes a Brax environment. The first takes a few seconds, as Brax is imported; nothing is compiled.
 
     Args:
         name: Without the family, such as `"hopper"`.
         backend: `"positional"`, `"spring"`, `"generalized"` or `"mjx"`.
         max_steps: Steps after which an episode is truncated.
+        keywords: Keyword arguments of Brax's class.
 
     Raises:
         ValueError: If an option is out of range, or Brax cannot run the environment on that backend.
@@ -162,12 +173,16 @@ def make(name: str, backend: str = BACKENDS[0], max_steps: int = DEFAULT_MAX_STE
     if backend not in BACKENDS:
         raise ValueError(f"backend of {full_name} must be one of {', '.join(BACKENDS)}, got {backend!r}")
     max_steps = check_count(full_name, "max_steps", max_steps)
+    frozen = freeze(full_name, keywords)
+    given = dict(frozen)
     with quiet_import():
         from brax import envs as brax_envs
     try:
         with quiet_load():
-            simulator = brax_envs.get_environment(name, backend=backend)
-        environment = _wrap(full_name, backend, max_steps, simulator)
+            simulator = make_simulator(
+                full_name, keywords, lambda: brax_envs.get_environment(name, backend=backend, **given)
+            )
+        environment = _wrap(full_name, backend, max_steps, frozen, simulator)
         if name == _SUSPECT:
             _trace_step(environment)
     except (TypeError, ValueError, NotImplementedError) as error:
@@ -177,7 +192,9 @@ def make(name: str, backend: str = BACKENDS[0], max_steps: int = DEFAULT_MAX_STE
     return environment
 
 
-def _wrap(full_name: str, backend: str, max_steps: int, simulator: Any) -> BraxEnvironment:
+def _wrap(
+    full_name: str, backend: str, max_steps: int, keywords: tuple[tuple[str, Any], ...], simulator: Any
+) -> BraxEnvironment:
     """Asks the simulator for its shapes, by tracing its reset only: tracing a step may take a second."""
     with quiet_trace():
         observation = jax.eval_shape(lambda key: simulator.reset(key).obs, jax.random.key(0))
@@ -188,6 +205,7 @@ def _wrap(full_name: str, backend: str, max_steps: int, simulator: Any) -> BraxE
         observation_shape=tuple(observation.shape),
         action_space=Continuous(low=(-1.0,) * action_dim, high=(1.0,) * action_dim),
         max_steps=max_steps,
+        keywords=keywords,
         simulator=simulator,
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from envs._noise import quiet_gymnasium
-from envs._shared import check_count
+from envs._shared import check_count, freeze, keyword_names, make_simulator, thaw
 from hades.types import Continuous, HostStep
 
 _EXTRA = "pip install 'hades-distillation[mujoco]'"
@@ -44,7 +44,7 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class GymnasiumEnvironment:
-    """A gymnasium environment as hades sees it, on the host. Two of the same name and limit are equal.
+    """A gymnasium environment as hades sees it, on the host. Two of the same name, limit and keywords are equal.
 
     Attributes:
         name: Such as `"gymnasium/Hopper-v4"`.
@@ -52,6 +52,7 @@ class GymnasiumEnvironment:
         action_space: `Continuous` with the bounds of gymnasium, flattened.
         max_steps: Steps after which an episode is truncated.
         default_max_steps: What that is by default, None where gymnasium has no limit.
+        keywords: Keyword arguments of gymnasium's environment, by name, that were given.
         idle: Simulators without a living episode, which the next ones take over.
     """
 
@@ -60,12 +61,14 @@ class GymnasiumEnvironment:
     action_space: Continuous
     max_steps: int
     default_max_steps: int | None
+    keywords: tuple[tuple[str, Any], ...]
     idle: list[Any] = field(compare=False, repr=False)
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """`max_steps`, where it is not the default."""
-        return {} if self.max_steps == self.default_max_steps else {"max_steps": self.max_steps}
+        """The keywords that were given, and `max_steps` where it is not the default."""
+        limit = {} if self.max_steps == self.default_max_steps else {"max_steps": self.max_steps}
+        return thaw(self.keywords) | limit
 
     def simulate(self, seeds: np.ndarray) -> GymnasiumSimulator:
         """Begins one episode for each seed.
@@ -77,7 +80,7 @@ class GymnasiumEnvironment:
 
     def take(self) -> Any:
         """A gymnasium environment for one episode."""
-        return self.idle.pop() if self.idle else _make(self.name, self.max_steps)
+        return self.idle.pop() if self.idle else _make(self.name, self.max_steps, dict(self.keywords))
 
 
 class GymnasiumSimulator:
@@ -138,13 +141,24 @@ def names() -> tuple[str, ...]:
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options that `make` takes for an environment.
+    """The options that `make` takes: `max_steps` and the keyword arguments of gymnasium's environment.
 
     Args:
         name: Without the family, such as `"Hopper-v4"`.
     """
-    del name
-    return ("max_steps",)
+    try:
+        import gymnasium
+        from gymnasium.envs.registration import load_env_creator
+    except ModuleNotFoundError:
+        return ("max_steps",)
+    try:
+        entry_point = gymnasium.spec(name).entry_point
+        creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    # `make` says what is missing.
+    except (ImportError, gymnasium.error.Error):
+        return ("max_steps",)
+    assert creator is not None  # gymnasium registers nothing without one
+    return ("max_steps", *keyword_names(creator, leave_out=("render_mode",)))
 
 
 def knows(name: str) -> bool:
@@ -162,12 +176,13 @@ def knows(name: str) -> bool:
     return name in gymnasium.registry
 
 
-def make(name: str, max_steps: int | None = None) -> GymnasiumEnvironment:
+def make(name: str, max_steps: int | None = None, **keywords: Any) -> GymnasiumEnvironment:
     """Makes a gymnasium environment.
 
     Args:
         name: Without the family, such as `"Hopper-v4"`.
         max_steps: Steps after which an episode is truncated; None for gymnasium's own limit.
+        keywords: Keyword arguments of gymnasium's environment.
 
     Raises:
         ValueError: If gymnasium or MuJoCo is not installed, `max_steps` is out of range or missing where gymnasium has
@@ -176,7 +191,8 @@ def make(name: str, max_steps: int | None = None) -> GymnasiumEnvironment:
     full_name = f"gymnasium/{name}"
     if max_steps is not None:
         max_steps = check_count(full_name, "max_steps", max_steps)
-    simulator = _make(full_name, max_steps)
+    frozen = freeze(full_name, keywords)
+    simulator = _make(full_name, max_steps, dict(frozen))
     default_max_steps = _own_limit(name)
     limit = max_steps or default_max_steps
     if limit is None:
@@ -187,9 +203,8 @@ def make(name: str, max_steps: int | None = None) -> GymnasiumEnvironment:
     if not isinstance(observation_space, Box):
         raise ValueError(f"{full_name} is not supported: its observation space is {observation_space!r}, not a Box")
     shape = tuple(observation_space.shape)
-    return GymnasiumEnvironment(
-        full_name, shape, _action_space(full_name, simulator.action_space), limit, default_max_steps, [simulator]
-    )
+    action_space = _action_space(full_name, simulator.action_space)
+    return GymnasiumEnvironment(full_name, shape, action_space, limit, default_max_steps, frozen, [simulator])
 
 
 @functools.cache
@@ -201,7 +216,7 @@ def _own_limit(name: str) -> int | None:
     return None if limit is None else int(limit)
 
 
-def _make(full_name: str, max_steps: int | None) -> Any:
+def _make(full_name: str, max_steps: int | None, keywords: Mapping[str, Any]) -> Any:
     """One gymnasium environment.
 
     Raises:
@@ -213,7 +228,13 @@ def _make(full_name: str, max_steps: int | None) -> Any:
         raise ValueError(f"{full_name} needs gymnasium and MuJoCo: {_EXTRA}") from None
     try:
         with quiet_gymnasium():
-            return gymnasium.make(full_name.partition("/")[2], max_episode_steps=max_steps, disable_env_checker=True)
+            return make_simulator(
+                full_name,
+                keywords,
+                lambda: gymnasium.make(
+                    full_name.partition("/")[2], max_episode_steps=max_steps, disable_env_checker=True, **keywords
+                ),
+            )
     except gymnasium.error.DependencyNotInstalled:
         raise ValueError(f"{full_name} needs MuJoCo: {_EXTRA}") from None
     except (ImportError, gymnasium.error.Error) as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs._shared import cast_like, check_count, strong
+from envs._shared import cast_like, check_count, freeze, keyword_names, make_simulator, strong, thaw
 from hades.types import ActionSpace, Continuous, Discrete, PyTree, Step
 
 _NAMES = (
@@ -50,7 +50,7 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class GymnaxEnvironment:
-    """A gymnax environment as hades sees it. Two of the same name and limit are equal.
+    """A gymnax environment as hades sees it. Two of the same name, limit and keywords are equal.
 
     Attributes:
         name: Such as `"gymnax/CartPole-v1"`.
@@ -58,6 +58,7 @@ class GymnaxEnvironment:
         action_space: `Discrete`, or `Continuous` with gymnax's bounds.
         max_steps: Steps after which an episode is truncated, gymnax's `max_steps_in_episode`.
         default_max_steps: What that is by default.
+        keywords: Keyword arguments of gymnax's class and fields of its parameters, by name, that were given.
         simulator: The `gymnax.environments.environment.Environment`.
         parameters: Its parameters, with `max_steps_in_episode` set to `max_steps`.
     """
@@ -67,13 +68,15 @@ class GymnaxEnvironment:
     action_space: ActionSpace
     max_steps: int
     default_max_steps: int
+    keywords: tuple[tuple[str, Any], ...]
     simulator: Any = field(compare=False, repr=False)
     parameters: Any = field(compare=False, repr=False)
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """`max_steps`, where it is not the default."""
-        return {} if self.max_steps == self.default_max_steps else {"max_steps": self.max_steps}
+        """The keywords that were given, and `max_steps` where it is not the default."""
+        limit = {} if self.max_steps == self.default_max_steps else {"max_steps": self.max_steps}
+        return thaw(self.keywords) | limit
 
     def reset(self, key: jax.Array) -> tuple[PyTree, jax.Array]:
         """Begins an episode.
@@ -84,8 +87,10 @@ class GymnaxEnvironment:
         Returns:
             Gymnax's first state, and the first observation, `[*observation_shape]` float32.
         """
-        observation, state = self.simulator.reset_env(key, self.parameters)
-        return strong(state), self._observation(observation)
+        # Some of gymnax's code mixes Python numbers with 32 bit ones, which fails where those have 64 bits.
+        with jax.enable_x64(False):
+            observation, state = self.simulator.reset_env(key, self.parameters)
+            return strong(state), self._observation(observation)
 
     def step(self, key: jax.Array, state: PyTree, action: jax.Array) -> Step:
         """Advances the episode by one step.
@@ -95,19 +100,20 @@ class GymnaxEnvironment:
             state: What `reset` or the last `step` returned.
             action: `[]` integer, or `[action_dim]` float, which is clipped to the bounds.
         """
-        observation, next_state, reward, terminated, _ = self.simulator.step_env(
-            key, state, self._action(action), self.parameters
-        )
-        terminated = jnp.asarray(terminated, bool)
-        next_state = cast_like(next_state, state)
-        out_of_time = jnp.asarray(self.simulator.is_truncated(next_state, self.parameters), bool)
-        return Step(
-            state=next_state,
-            observation=self._observation(observation),
-            reward=jnp.reshape(jnp.asarray(reward, jnp.float32), ()),
-            terminated=terminated,
-            truncated=out_of_time & ~terminated,
-        )
+        with jax.enable_x64(False):
+            observation, next_state, reward, terminated, _ = self.simulator.step_env(
+                key, state, self._action(action), self.parameters
+            )
+            terminated = jnp.asarray(terminated, bool)
+            next_state = cast_like(next_state, state)
+            out_of_time = jnp.asarray(self.simulator.is_truncated(next_state, self.parameters), bool)
+            return Step(
+                state=next_state,
+                observation=self._observation(observation),
+                reward=jnp.reshape(jnp.asarray(reward, jnp.float32), ()),
+                terminated=terminated,
+                truncated=out_of_time & ~terminated,
+            )
 
     def _observation(self, observation: jax.Array) -> jax.Array:
         return jnp.reshape(jnp.asarray(observation, jnp.float32), self.observation_shape)
@@ -127,13 +133,24 @@ def names() -> tuple[str, ...]:
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options that `make` takes for an environment.
+    """The options that `make` takes: `max_steps`, the arguments of gymnax's class and the fields of its parameters.
 
     Args:
         name: Without the family, such as `"CartPole-v1"`.
     """
-    del name
-    return ("max_steps",)
+    if name in _REFUSED:
+        return ("max_steps",)
+    with jax.enable_x64(False):
+        import gymnax
+        from gymnax import registration
+
+        _, parameters = gymnax.make(name)
+    of_class = keyword_names(registration._registry[name])
+    return ("max_steps", *dict.fromkeys((*of_class, *_parameter_names(parameters))))
+
+
+def _parameter_names(parameters: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(parameters) if field.name != "max_steps_in_episode")
 
 
 def knows(name: str) -> bool:
@@ -145,24 +162,37 @@ def knows(name: str) -> bool:
     return name in names() or name in _REFUSED
 
 
-def make(name: str, max_steps: int | None = None) -> GymnaxEnvironment:
+def make(name: str, max_steps: int | None = None, **keywords: Any) -> GymnaxEnvironment:
     """Makes a gymnax environment. The first takes a few seconds, as gymnax is imported; nothing is compiled.
 
     Args:
         name: Without the family, such as `"CartPole-v1"`.
         max_steps: Steps after which an episode is truncated; None for gymnax's own limit.
+        keywords: Keyword arguments of gymnax's class and fields of its parameters, by name.
 
     Raises:
-        ValueError: If `max_steps` is out of range, or hades cannot use the environment's spaces.
+        ValueError: If `max_steps` is out of range, gymnax refuses a keyword, or hades cannot use the environment's
+            spaces.
     """
     full_name = f"gymnax/{name}"
     if name in _REFUSED:
         raise ValueError(f"{full_name} is not supported: {_REFUSED[name]}")
     if max_steps is not None:
         max_steps = check_count(full_name, "max_steps", max_steps)
+    frozen = freeze(full_name, keywords)
+    with jax.enable_x64(False):
+        return _make(full_name, max_steps, frozen)
+
+
+def _make(full_name: str, max_steps: int | None, keywords: tuple[tuple[str, Any], ...]) -> GymnaxEnvironment:
     import gymnax
 
-    simulator, parameters = gymnax.make(name)
+    given, name = dict(keywords), full_name.removeprefix("gymnax/")
+    _, parameters = gymnax.make(name)
+    of_parameters = {key: given.pop(key) for key in _parameter_names(parameters) if key in given}
+    simulator, parameters = make_simulator(full_name, given, lambda: gymnax.make(name, **given))
+    changed = {key: _like(full_name, key, value, getattr(parameters, key)) for key, value in of_parameters.items()}
+    parameters = parameters.replace(**changed)
     own_limit = parameters.max_steps_in_episode
     default_max_steps = int(own_limit)
     if max_steps is None:
@@ -176,9 +206,32 @@ def make(name: str, max_steps: int | None = None) -> GymnaxEnvironment:
         action_space=_action_space(full_name, simulator.action_space(parameters)),
         max_steps=max_steps,
         default_max_steps=default_max_steps,
+        keywords=keywords,
         simulator=simulator,
         parameters=parameters,
     )
+
+
+def _like(full_name: str, key: str, value: Any, default: Any) -> Any:
+    """A parameter of the kind of its default: an array where that is one.
+
+    Raises:
+        ValueError: It is of another kind or shape.
+    """
+    array = np.asarray(value)
+    numeric = array.dtype.kind in "biuf"
+    if (
+        not numeric
+        or array.shape != np.shape(default)
+        or not np.can_cast(array.dtype, np.asarray(default).dtype, "same_kind")
+    ):
+        expected = (
+            f"a {np.asarray(default).dtype} of shape {np.shape(default)}"
+            if np.ndim(default)
+            else f"one like {default!r}"
+        )
+        raise ValueError(f"{key} of {full_name}: expected {expected}, got {value!r}")
+    return jnp.asarray(array, jnp.asarray(default).dtype) if isinstance(default, jax.Array) else type(default)(value)
 
 
 def _observation_shape(full_name: str, simulator: Any, parameters: Any) -> tuple[int, ...]:

@@ -87,7 +87,7 @@ def observation_names(name: str) -> tuple[str, ...] | None:
     """
     name = _SAME_AS.get(name, name)
     robot = _BRAX.get(name)
-    return _OBSERVATIONS.get(name) if robot is None else robot(_anatomy(name))
+    return _OBSERVATIONS.get(name) if robot is None else robot(_robot_names(name))
 
 
 def action_names(name: str) -> tuple[str, ...] | None:
@@ -100,7 +100,7 @@ def action_names(name: str) -> tuple[str, ...] | None:
         As many names as there are actions or components, or None where none are known.
     """
     name = _SAME_AS.get(name, name)
-    return _anatomy(name).actuated if name in _BRAX else _ACTIONS.get(name)
+    return _robot_names(name).actuated if name in _BRAX else _ACTIONS.get(name)
 
 
 def channel_names(name: str) -> tuple[str, ...] | None:
@@ -116,8 +116,8 @@ def channel_names(name: str) -> tuple[str, ...] | None:
 
 
 @dataclass(frozen=True)
-class _Anatomy:
-    """What a robot's MuJoCo file names.
+class _RobotNames:
+    """Names in a robot's MuJoCo file.
 
     Attributes:
         positions: Each generalised position; a free joint has seven, the last four a quaternion.
@@ -134,7 +134,7 @@ class _Anatomy:
     actuated: tuple[str, ...]
 
 
-def _anatomy(name: str) -> _Anatomy:
+def _robot_names(name: str) -> _RobotNames:
     """Reads the names from the file of a Brax robot, which takes milliseconds."""
     import mujoco
 
@@ -160,7 +160,7 @@ def _anatomy(name: str) -> _Anatomy:
             positions.append(f"{joint} {'position' if slides else 'angle'}")
             velocities.append(f"{joint} {'velocity' if slides else 'angular velocity'}")
             degrees.append(joint)
-    return _Anatomy(
+    return _RobotNames(
         positions=tuple(positions),
         velocities=tuple(velocities),
         degrees=tuple(degrees),
@@ -169,17 +169,17 @@ def _anatomy(name: str) -> _Anatomy:
     )
 
 
-def _without(skipped: int) -> Callable[[_Anatomy], tuple[str, ...]]:
+def _without(skipped: int) -> Callable[[_RobotNames], tuple[str, ...]]:
     """Positions, less the first so many (where the robot is does not matter to it), then velocities."""
     return lambda robot: robot.positions[skipped:] + robot.velocities
 
 
-def _upright(robot: _Anatomy) -> tuple[str, ...]:
+def _upright(robot: _RobotNames) -> tuple[str, ...]:
     """Brax shows the height of the torso in place of the second position."""
     return ("torso height", *robot.positions[2:], *robot.velocities)
 
 
-def _humanoid(robot: _Anatomy) -> tuple[str, ...]:
+def _humanoid(robot: _RobotNames) -> tuple[str, ...]:
     inertia = [f"inertia {row}{column}" for row in "xyz" for column in "xyz"] + ["mass"]
     motion = [f"{axis} velocity" for axis in "xyz"] + [f"{axis} angular velocity" for axis in "xyz"]
     return (
@@ -191,20 +191,20 @@ def _humanoid(robot: _Anatomy) -> tuple[str, ...]:
     )
 
 
-def _double_pendulum(robot: _Anatomy) -> tuple[str, ...]:
+def _double_pendulum(robot: _RobotNames) -> tuple[str, ...]:
     hinges = robot.degrees[1:]
     sines, cosines = (tuple(f"{function} {hinge}" for hinge in hinges) for function in ("sin", "cos"))
     return (robot.positions[0], *sines, *cosines, *robot.velocities)
 
 
-def _reacher(robot: _Anatomy) -> tuple[str, ...]:
+def _reacher(robot: _RobotNames) -> tuple[str, ...]:
     joints, target = robot.degrees[:2], robot.positions[2:]
     cosines, sines = (tuple(f"{function} {joint}" for joint in joints) for function in ("cos", "sin"))
     offsets = tuple(f"fingertip to target {axis}" for axis in "xyz")
     return (*cosines, *sines, *target, "fingertip x velocity", "fingertip y velocity", *offsets)
 
 
-def _pusher(robot: _Anatomy) -> tuple[str, ...]:
+def _pusher(robot: _RobotNames) -> tuple[str, ...]:
     places = tuple(f"{thing} {axis}" for thing in ("fingertip", "object", "goal") for axis in "xyz")
     return robot.positions[:7] + robot.velocities[:7] + places
 
@@ -215,7 +215,7 @@ _SAME_AS: Mapping[str, str] = {
     for version in (4, 5)
 }
 
-_BRAX: Mapping[str, Callable[[_Anatomy], tuple[str, ...]]] = {
+_BRAX: Mapping[str, Callable[[_RobotNames], tuple[str, ...]]] = {
     "brax/ant": _without(2),
     "brax/halfcheetah": _without(1),
     "brax/hopper": _upright,

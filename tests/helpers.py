@@ -89,7 +89,7 @@ class Noisy:
         truncated = (steps >= self.max_steps) & ~terminated
         # What follows the last step is poisoned; the last step itself still counts.
         over = (left < 0) | (steps > self.max_steps)
-        position = jnp.where(terminated | truncated, jnp.nan, position)
+        position = jnp.where(over, jnp.nan, position)
         return Step((left, steps, position), position, jnp.where(over, jnp.nan, reward), terminated, truncated)
 
 

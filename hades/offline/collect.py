@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hades import policies
-
-# CONF
+from hades._environment_contract import conform
 from hades._validation import require_positive
 from hades.distributions import ActionSelection, choose
 from hades.normalization import PolicyParams
@@ -92,7 +91,7 @@ def collect(
         ValueError: A number is not positive, there is no behaviour or less than a transition for each, actions are
             discrete, the environment breaks its contract, or nothing finite could be collected.
     """
-    # CONF
+    env = conform(env)
     require_positive("num_transitions", num_transitions)
     require_positive("num_envs", num_envs)
     if not isinstance(env.action_space, Continuous):

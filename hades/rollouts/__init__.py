@@ -2,10 +2,10 @@
 
 | maker | stacks over time | resets | compiles |
 |---|---|---|---|
-| `make_rollout` | nothing: returns and lengths only | never: masks each episode once it has ended | the whole rollout, when jitted |
-| `make_recorded_rollout` | every step, up to `max_steps` | never: masks likewise | the whole rollout, when jitted |
-| `make_auto_reset_rollout` | every step, `num_steps` of them | wherever an episode ends | the whole rollout, when jitted |
-| `make_host_rollout` | nothing | never: no longer simulates what has ended | the choice of actions |
+| `make_rollout` | nothing: returns, lengths | never: masks what has ended | all of it, when jitted |
+| `make_recorded_rollout` | every step, up to `max_steps` | never: likewise | all of it, when jitted |
+| `make_auto_reset_rollout` | every step, `num_steps` of them | wherever an episode ends | all of it, when jitted |
+| `make_host_rollout` | nothing: returns, lengths | never: simulates only living episodes | the choice of actions |
 | `make_host_recorded_rollout` | every step, on the host | never: likewise | the choice of actions |
 
 `compiled_rollout` is `make_rollout`, jitted, or `make_host_rollout`, as the environment asks for. All of them keep two

@@ -26,7 +26,7 @@ class ParallelStep(NamedTuple):
         observations: Observations of these states, `[envs, *observation_shape]`.
         rewards: `[envs]`.
         terminated: `[envs]` bool.
-        truncated: `[envs]` bool, nowhere where `terminated`.
+        out_of_time: `[envs]` bool, the environment truncates the episode, or it has taken `max_steps` steps.
         diverged: `[envs]` bool, the action, observation or reward is not finite, or a NaN is in the state.
     """
 
@@ -34,8 +34,18 @@ class ParallelStep(NamedTuple):
     observations: jax.Array
     rewards: jax.Array
     terminated: jax.Array
-    truncated: jax.Array
+    out_of_time: jax.Array
     diverged: jax.Array
+
+    @property
+    def truncated(self) -> jax.Array:
+        """Out of time without having terminated, `[envs]` bool."""
+        return self.out_of_time & ~self.terminated
+
+    @property
+    def ended(self) -> jax.Array:
+        """Whichever way, `[envs]` bool."""
+        return self.terminated | self.out_of_time | self.diverged
 
 
 def reset_parallel(key: jax.Array, env: Environment, num_envs: int) -> tuple[PyTree, jax.Array, jax.Array]:
@@ -64,13 +74,12 @@ def step_parallel(
     """
     step = jax.vmap(env.step)(keys, state, actions)
     finite = all_finite(step.observation) & jnp.isfinite(step.reward)
-    out_of_time = step.truncated | (lengths + 1 >= env.max_steps)
     return ParallelStep(
         step.state,
         step.observation,
         step.reward,
         step.terminated,
-        out_of_time & ~step.terminated,
+        step.truncated | (lengths + 1 >= env.max_steps),
         invalid | ~finite | any_nan(step.state),
     )
 

@@ -131,7 +131,7 @@ class _AutoReset:
             out.truncated & ~terminated,
             out.diverged,
         )
-        ended = terminated | out.truncated
+        ended = out.ended
         state, observations = self._restart(reset_key, ended, (out.state, out.observations))
         returns = episodes.returns + jnp.where(out.diverged, jnp.nan, out.rewards)
         lengths = episodes.lengths + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -95,18 +96,20 @@ class _GroupRollout:
         lengths = jnp.zeros(self.group_size, jnp.int32)
         return _EpisodeGroup(state, observations, jnp.where(diverged, jnp.nan, 0.0), lengths, ~diverged, statistics)
 
-    def advance(self, key: jax.Array, group: _EpisodeGroup, params: PyTree, normalizer: Normalizer) -> _EpisodeGroup:
+    def advance(
+        self, time: jax.Array, key: jax.Array, group: _EpisodeGroup, params: PyTree, normalizer: Normalizer
+    ) -> _EpisodeGroup:
         keys = jax.random.split(key, self.group_size + 1)
         seen = GroupObservations(group.observations, group.alive, group.statistics)
         chosen = act(keys[0], self.policy, self.action_selection, seen, params, normalizer)
-        step = step_parallel(keys[1:], self.env, group.state, chosen.actions, chosen.invalid, group.lengths)
+        step = step_parallel(keys[1:], self.env, group.state, chosen.actions, chosen.invalid, time)
         rewards = jnp.where(step.diverged, jnp.nan, step.rewards)
         return _EpisodeGroup(
             step.state,
             step.observations,
             group.returns + jnp.where(group.alive, rewards, 0.0),
             group.lengths + group.alive,
-            group.alive & ~(step.terminated | step.truncated | step.diverged),
+            group.alive & ~step.ended,
             chosen.statistics,
         )
 
@@ -114,9 +117,10 @@ class _GroupRollout:
         return jax.vmap(jax.vmap(self.start, in_axes=(0, None)), in_axes=(0, None))(keys, normalizer)
 
     def advance_all(
-        self, keys: jax.Array, groups: _EpisodeGroup, params: PyTree, normalizer: Normalizer
+        self, time: jax.Array, keys: jax.Array, groups: _EpisodeGroup, params: PyTree, normalizer: Normalizer
     ) -> _EpisodeGroup:
-        return over_all(self.advance)(keys, groups, params, normalizer)
+        # Living episodes have all taken `time` steps: one scalar for all of them, which is faster than their lengths.
+        return over_all(functools.partial(self.advance, time))(keys, groups, params, normalizer)
 
 
 def act(
@@ -194,7 +198,7 @@ def make_rollout(
         def advance(carry: tuple[jax.Array, _EpisodeGroup]) -> tuple[jax.Array, _EpisodeGroup]:
             time, groups = carry
             time_keys = fold_in_all(group_keys, time + 1)
-            return time + 1, group_rollout.advance_all(time_keys, groups, params, normalizer)
+            return time + 1, group_rollout.advance_all(time, time_keys, groups, params, normalizer)
 
         _, groups = jax.lax.while_loop(any_alive, advance, (jnp.int32(0), groups))
         shape = (candidates, keys.shape[0], num_episodes)

@@ -219,6 +219,6 @@ def make_host_recorded_rollout(
             on_steps(int(alive.sum()))
         # Without a single step there is nothing to stack: every episode has diverged from the start.
         columns = [np.stack(column) for column in zip(*rows, strict=True)] or [np.zeros((0, num_episodes))] * 4
-        return RecordedEpisodes(*columns, lengths, terminated)  # type: ignore[arg-type]
+        return RecordedEpisodes(*columns, lengths=lengths, terminated=terminated)  # type: ignore[arg-type]
 
     return rollout

@@ -79,12 +79,11 @@ def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int) -> Recor
             columns = [column.at[time].set(value) for column, value in zip(columns, row, strict=True)]
             recorded = alive & ~step.diverged
             lengths, terminated = lengths + recorded, terminated | (recorded & step.terminated)
-            alive = recorded & ~(step.terminated | step.truncated)
-            return time + 1, step.state, step.observations, alive, lengths, terminated, columns
+            return time + 1, step.state, step.observations, alive & ~step.ended, lengths, terminated, columns
 
         lengths, terminated = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, bool)
         carry = (jnp.int32(0), state, observations, ~diverged, lengths, terminated, columns)
         *_, lengths, terminated, columns = jax.lax.while_loop(lambda carry: jnp.any(carry[3]), advance, carry)
-        return RecordedEpisodes(*columns, lengths, terminated)
+        return RecordedEpisodes(*columns, lengths=lengths, terminated=terminated)
 
     return rollout

@@ -51,10 +51,10 @@ def test_the_swimmer_which_does_not_run_is_named_too() -> None:
 @pytest.mark.parametrize("name", ["brax/ant", "brax/humanoid", "brax/walker2d", "brax/pusher"])
 def test_actuators_drive_the_joints_they_are_named_after(name: str) -> None:
     system = make(name).simulator.sys
-    degrees = tables._anatomy(name).degrees
+    degrees = tables._robot_names(name).degrees
     assert envs.action_names(name) == tuple(degrees[index] for index in np.asarray(system.actuator.qd_id))
-    assert tables._anatomy(name).links[0] == system.link_names[0]
-    assert len(tables._anatomy(name).links) == system.num_links()
+    assert tables._robot_names(name).links[0] == system.link_names[0]
+    assert len(tables._robot_names(name).links) == system.num_links()
 
 
 def test_the_unknown_has_no_names() -> None:

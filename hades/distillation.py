@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hades import fitness
+from hades._environment_contract import conform
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, PolicyEvaluator
@@ -85,6 +86,7 @@ def distillation_run(
         >>> result.dataset.num_pairs
         3
     """
+    env = conform(env)
     require_positive("num_inits", num_inits)
     if play is None:
         play = getattr(objective, "settings", None) or PlaySettings(observation_normalization="none")

@@ -80,8 +80,8 @@ class TrainedPolicy:
         for name in ("observation_mean", "observation_std"):
             if name not in arrays:
                 raise PolicyFileError(f"{os.fspath(path)}: {name}: missing, expected with fixed normalisation")
-        statistics = (jnp.asarray(arrays[name]) for name in ("observation_mean", "observation_std"))
-        return cls(PolicyParams(network, Normalizer(kind, *statistics)), metadata)
+        mean, std = (jnp.asarray(arrays[name]) for name in ("observation_mean", "observation_std"))
+        return cls(PolicyParams(network, Normalizer(kind, mean, std)), metadata)
 
     def architecture(self, env: NamedSpaces) -> Policy:
         """The policy that these are parameters of, for the spaces of `env`.

@@ -90,11 +90,11 @@ class Task:
 
     def normalizer(self) -> Normalizer:
         """How raw observations of the task become those of its pairs."""
-        statistics = (
+        mean, std = (
             None if values is None else jnp.asarray(values, jnp.float32).reshape(self.observation_shape)
             for values in (self.observation_mean, self.observation_std)
         )
-        return Normalizer(self.metadata.observation_normalization, *statistics)
+        return Normalizer(self.metadata.observation_normalization, mean, std)
 
 
 @dataclass(frozen=True)

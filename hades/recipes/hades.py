@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jax.sharding import Mesh
 
+from hades._environment_contract import conform
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
@@ -84,7 +85,8 @@ def hades_run(
     env: Environment, settings: HadesSettings, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None
 ) -> Run[SyntheticDataset]:
     """HaDES with given settings. Arguments and errors of `hades_r`."""
-    env, settings = require_pure(env), resolve(env, settings)
+    env = conform(require_pure(env))
+    settings = resolve(env, settings)
     mesh = population_mesh() if mesh is None else mesh
     inner = cloning.from_settings(env, settings.cloning)
     return distillation_run(

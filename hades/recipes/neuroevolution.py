@@ -9,6 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from hades import policies
+from hades._environment_contract import conform
 from hades.distillation import distillation_run
 from hades.fitness import Chunks
 from hades.inner.identity import Identity
@@ -76,7 +77,7 @@ def neuroevolution_run(
     """Neuroevolution with given settings. Arguments and errors of `neuroevolution`."""
     settings = resolve_normalization(settings)
     settings = dataclasses.replace(settings, evolution=settings.evolution.resolved())
-    env, mesh = require_pure(env), population_mesh() if mesh is None else mesh
+    env, mesh = conform(require_pure(env)), population_mesh() if mesh is None else mesh
     policy = policies.from_settings(env, settings.network)
     return distillation_run(
         env,

@@ -14,6 +14,8 @@ import optax
 from flax import struct
 
 from hades import policies
+from hades._cache import kept
+from hades._environment_contract import conform
 from hades.normalization import Normalizer, PolicyParams, RunningStatistics, mean_and_std, representable
 from hades.outer import replace_non_finite
 from hades.policies import Policy, ValueNetwork
@@ -27,7 +29,7 @@ from hades.rollouts.auto_reset import (
     begin_episodes,
     make_auto_reset_rollout,
 )
-from hades.types import Environment, Metrics, PyTree
+from hades.types import Environment, Metrics, PyTree, require_pure
 
 __all__ = [
     "PPO",
@@ -132,6 +134,7 @@ class PPO(NamedTuple):
     params: Callable[[PPOState], PolicyParams]
 
 
+@kept
 def make_ppo(env: Environment, settings: PPOSettings) -> PPO:
     """Makes the functions of one run.
 
@@ -147,6 +150,7 @@ def make_ppo(env: Environment, settings: PPOSettings) -> PPO:
         >>> int(state.update), int(metrics["env_steps"])
         (1, 32)
     """
+    env = conform(require_pure(env))
     policy = policies.from_settings(env, settings.network)
     critic = policies.value_network(env, settings.network)
     collect = make_auto_reset_rollout(env, policy, settings.num_envs, settings.num_steps)
@@ -324,7 +328,7 @@ class _Trainer:
         return carry, (finite, metrics)
 
 
-def _counts(transitions: Transitions, rewards: jax.Array, values: jax.Array, next_values: jax.Array) -> jax.Array:
+def _counts(transitions: CollectedSteps, rewards: jax.Array, values: jax.Array, next_values: jax.Array) -> jax.Array:
     """Steps that an update can learn from, `[time, envs]` bool: those whose numbers and their squares are finite."""
     following = jnp.where(transitions.terminated, 0.0, next_values)
     numbers = (rewards, values, following, transitions.log_probs)

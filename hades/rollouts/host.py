@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hades._cache import kept
+from hades._environment_contract import conform
 from hades.distributions import ActionSelection
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
@@ -39,6 +40,7 @@ def compiled_rollout(
     normalization_envs: int | None = None,
 ) -> Rollout:
     """The rollout that suits the environment, compiled: `make_rollout` or `make_host_rollout`. Arguments as of both."""
+    env = conform(env)
     arguments = (policy, num_episodes, action_selection, normalization_envs)
     if isinstance(env, HostEnvironment):
         return make_host_rollout(env, *arguments)
@@ -219,6 +221,6 @@ def make_host_recorded_rollout(
             on_steps(int(alive.sum()))
         # Without a single step there is nothing to stack: every episode has diverged from the start.
         columns = [np.stack(column) for column in zip(*rows, strict=True)] or [np.zeros((0, num_episodes))] * 4
-        return RecordedEpisodes(*columns, lengths=lengths, terminated=terminated)  # type: ignore[arg-type]
+        return RecordedEpisodes(*columns, lengths=lengths, terminated=terminated)  # type: ignore[arg-type,misc]
 
     return rollout

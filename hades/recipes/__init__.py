@@ -8,16 +8,11 @@ from jax.sharding import Mesh
 
 from hades.normalization import Normalizer
 from hades.recipes._shared import initial_normalizer, measure_statistics
-from hades.recipes.hades import HadesSettings, distillation_run, hades_f, hades_r, paper_brax, paper_minatar, resolve
-from hades.recipes.neuroevolution import (
-    NeuroevolutionSettings,
-    neuroevolution,
-    neuroevolution_run,
-    paper_es_brax,
-    paper_es_minatar,
-)
-from hades.recipes.offline import OfflineSettings, av_pbc, dbc, offline_run, paper_offline, pbc, sdw
+from hades.recipes.hades import HadesSettings, distillation_run, hades_f, hades_r, resolve
+from hades.recipes.neuroevolution import NeuroevolutionSettings, neuroevolution, neuroevolution_run
+from hades.recipes.offline import OfflineSettings, av_pbc, dbc, offline_run, pbc, sdw
 from hades.recipes.ppo import ppo, ppo_run
+from hades.recipes.published import paper_brax, paper_es_brax, paper_es_minatar, paper_minatar, paper_offline
 from hades.rl.settings import PPOSettings
 from hades.run import Run
 from hades.types import Environment

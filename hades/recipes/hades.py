@@ -18,7 +18,6 @@ from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.metadata import EvaluationSummary
 from hades.normalization import Normalizer
-from hades.outer.evolution import EvolutionSettings
 from hades.recipes._shared import describe_run, evolve, resolve_normalization
 from hades.recipes.population import PopulationSettings
 from hades.rollouts.first_episode import make_rollout
@@ -80,59 +79,6 @@ def hades_f(
 ) -> Run[SyntheticDataset]:
     """HaDES-F (arXiv 2406.15042): one initialisation for the whole run. Arguments and errors of `hades_r`."""
     return distillation_run(env, HadesSettings(**settings, method="hades-f"), mesh=mesh, normalizer=normalizer)
-
-
-def paper_brax(env: str, *, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
-    """Published settings for Brax, N=64: arXiv 2406.15042 and its released code.
-
-    Args:
-        env: Name of the environment; two of them take half of the cloning steps.
-        fixed_init: Whether it is HaDES-F.
-        **overrides: Fields of `HadesSettings` that are to differ.
-    """
-    short = env in ("brax/hopper", "brax/inverted_double_pendulum")
-    settings = HadesSettings(
-        method="hades-f" if fixed_init else "hades-r",
-        dataset_size=64,
-        population_size=2048,
-        num_inits=1 if fixed_init else 2,
-        num_episodes=4,
-        observation_normalization="running",
-        normalization_envs=4,
-        cloning=CloningSettings(
-            hidden_sizes=(512, 512),
-            activation="tanh",
-            loss="gaussian_nll",
-            learning_rate=0.005,
-            max_grad_norm=0.5,
-            num_steps=200 if short else 400,
-        ),
-        evolution=EvolutionSettings("Open_ES", sigma=0.03, learning_rate=0.05, adam_b1=0.99, fitness_shaping="raw"),
-    )
-    return dataclasses.replace(settings, **overrides)
-
-
-def paper_minatar(*, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
-    """Published settings for MinAtar, N=16 with one-hot labels: arXiv 2406.15042 and its released code.
-
-    Args:
-        fixed_init: Whether it is HaDES-F.
-        **overrides: Fields of `HadesSettings` that are to differ.
-    """
-    settings = HadesSettings(
-        method="hades-f" if fixed_init else "hades-r",
-        dataset_size=16,
-        population_size=2048,
-        num_inits=1 if fixed_init else 2,
-        num_episodes=8,
-        observation_normalization="fixed",
-        learn_labels=False,
-        cloning=CloningSettings(
-            hidden_sizes=(512, 512), activation="relu", loss="cross_entropy", learning_rate=0.03, num_steps=64
-        ),
-        evolution=EvolutionSettings("SNES", sigma=0.5, learning_rate=1.0, optimizer="sgd", temperature=20.0),
-    )
-    return dataclasses.replace(settings, **overrides)
 
 
 def distillation_run(

@@ -15,7 +15,6 @@ from hades.evaluation import PolicyEvaluator
 from hades.fitness import make_policy_fitness
 from hades.metadata import EvaluationSummary
 from hades.normalization import Normalizer, PolicyParams
-from hades.outer.evolution import EvolutionSettings
 from hades.policies import NetworkSettings
 from hades.policy_file import TrainedPolicy
 from hades.recipes._shared import architecture_only, describe_run, evolve, resolve_normalization
@@ -65,45 +64,6 @@ def neuroevolution(
         'es'
     """
     return neuroevolution_run(env, NeuroevolutionSettings(**settings), mesh=mesh, normalizer=normalizer)
-
-
-def paper_es_brax(**overrides: Any) -> NeuroevolutionSettings:
-    """The published baseline on Brax, MLP 2x512: arXiv 2406.15042 and its released code.
-
-    Fitness shaping (centred ranks) and the decay rates of Adam are defaults of evosax and optax: theirs are not known.
-
-    Args:
-        **overrides: Fields of `NeuroevolutionSettings` that are to differ.
-    """
-    settings = NeuroevolutionSettings(
-        network=NetworkSettings(hidden_sizes=(512, 512), activation="tanh"),
-        population_size=2048,
-        num_episodes=4,
-        observation_normalization="running",
-        normalization_envs=4,
-        zero_init=True,
-        evolution=EvolutionSettings("Open_ES", sigma=0.03, learning_rate=0.05),
-    )
-    return dataclasses.replace(settings, **overrides)
-
-
-def paper_es_minatar(**overrides: Any) -> NeuroevolutionSettings:
-    """The published baseline on MinAtar, MLP 2x256: arXiv 2406.15042 and its released code.
-
-    Width 512, which ran out of memory there, takes `perturbations="regenerated"` and a `rollout_chunk_size`.
-
-    Args:
-        **overrides: Fields of `NeuroevolutionSettings` that are to differ.
-    """
-    settings = NeuroevolutionSettings(
-        network=NetworkSettings(hidden_sizes=(256, 256), activation="relu"),
-        population_size=2048,
-        num_episodes=8,
-        observation_normalization="fixed",
-        zero_init=True,
-        evolution=EvolutionSettings("SNES", sigma=0.03, learning_rate=1.0, optimizer="sgd", temperature=20.0),
-    )
-    return dataclasses.replace(settings, **overrides)
 
 
 def neuroevolution_run(

@@ -153,28 +153,6 @@ def sdw(env: AnyEnvironment, transitions: Transitions, teacher: Teacher, **setti
     return offline_run(env, transitions, OfflineSettings(**settings, objective="sdw-av-pbc"), teacher)
 
 
-def paper_offline(objective: ObjectiveName = "av-pbc", **overrides: Any) -> OfflineSettings:
-    """Published settings (arXiv 2410.22728 and its released code): N=256, 100 inner steps, 10 x 256 states.
-
-    They were run for 50,000 outer steps (hopper 20,000), DBC and PBC for 200,000 (50,000). Ours are the initialiser of
-    the networks (theirs is orthogonal), a log-std that does not depend on the state, the same noise in forward and
-    backward pass, and the smaller of the two critics where they take the first.
-
-    Args:
-        objective: Which of them.
-        **overrides: Fields of `OfflineSettings` that are to differ.
-    """
-    settings = OfflineSettings(
-        objective=objective,
-        dataset_size=256,
-        num_states=2560,
-        objective_actions="sample",
-        cloning=dataclasses.replace(_INNER_LOOP, hidden_sizes=(256, 256, 256), loss="sampled_mse", learning_rate=0.1),
-        meta_gradient=MetaGradientSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9, max_grad_norm=2.0),
-    )
-    return dataclasses.replace(settings, **overrides)
-
-
 def offline_run(
     env: AnyEnvironment,
     transitions: Transitions,

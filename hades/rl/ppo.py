@@ -19,7 +19,7 @@ from hades.outer.evolution import replace_non_finite
 from hades.policies import Policy, ValueNetwork
 from hades.rl.advantages import discounted_returns, generalized_advantages
 from hades.rl.losses import Batch, ppo_loss
-from hades.rl.settings import PPOSettings, brax, cartpole, minatar
+from hades.rl.settings import PPOSettings
 from hades.rollouts.auto_reset import Collect, Episodes, Transitions, begin, make_collect
 from hades.types import Environment, Metrics, PyTree
 
@@ -29,10 +29,7 @@ __all__ = [
     "Networks",
     "PPOSettings",
     "PPOState",
-    "brax",
-    "cartpole",
     "make_ppo",
-    "minatar",
 ]
 
 _EPSILON = 1e-8

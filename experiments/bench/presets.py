@@ -15,7 +15,7 @@ from experiments import tables
 from experiments.arguments import parse
 from experiments.bench._lib.results import deliver, provenance
 from experiments.cli import BadArgumentsError
-from experiments.presets import preset
+from experiments.presets import get_preset
 from hades._validation import require_positive
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse(PresetsSettings, "bench presets", arguments)
     for name in settings.presets:
         try:
-            preset(name)
+            get_preset("distill", name)
         except ValueError as error:
             raise BadArgumentsError(f"--presets: {error}") from None
     results = [_measure(settings, name, seed) for name in settings.presets for seed in settings.seeds]

@@ -10,13 +10,12 @@ from typing import Annotated, Any
 
 import jax
 import numpy as np
-import tyro
 
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.inputs import make_environment
-from experiments.settings import EnvironmentOptions
+from experiments.environments import EnvironmentOptions, make_environment
+from experiments.settings import Flat, SeededSettings
 from hades._progress import StepReport
 from hades._run_directory import RunDirectory
 from hades._validation import require_positive
@@ -34,7 +33,7 @@ from hades.types import AnyEnvironment, Continuous
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectSettings:
+class CollectSettings(SeededSettings):
     """Collects an offline dataset and writes it as HDF5 in the layout of D4RL.
 
     Every teacher, policy and stage plays with every level of noise, all in equal shares, beside the fraction of uniform
@@ -45,9 +44,9 @@ class CollectSettings:
     out: Path
     """HDF5 file to write."""
     env: str | None = None
-    """Environment with continuous actions, such as gymnasium/Hopper-v4; none is that of the run or of the policy."""
-    options: Annotated[EnvironmentOptions, tyro.conf.arg(name="")] = EnvironmentOptions()
-    """What besides its name makes the environment."""
+    """Environment with continuous actions, such as gymnasium/Hopper-v4; default: that of the run or of the policy."""
+    options: Annotated[EnvironmentOptions, Flat] = EnvironmentOptions()
+    """Options of the environment."""
     teacher: tuple[Path, ...] = ()
     """Teacher files that play, by their modes unless --action-selection says otherwise."""
     policy: tuple[Path, ...] = ()
@@ -65,28 +64,23 @@ class CollectSettings:
     random_fraction: float = 0.0
     """Fraction of the transitions that is collected with uniform actions alone; 1 where nobody else plays."""
     action_selection: ActionSelection | None = None
-    """Whether to act by a sample of the distribution or by its mode; none is as said above."""
+    """Whether to act by a sample of the distribution or by its mode; default: as said above."""
     num_transitions: int = 100_000
     """Transitions of all together."""
     num_envs: int = NUM_ENVS
     """Episodes that are played at once."""
-    seed: int = 0
-    """Seed of all random numbers."""
     overwrite: bool = False
     """Replaces --out where it exists."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range."""
+        """Refuses also numbers out of range."""
+        super().__post_init__()
         for name in ("num_transitions", "num_envs"):
             require_positive(name, getattr(self, name))
         if not self.noise:
             raise ValueError("noise: expected one level or more, got none")
         if not 0 <= self.random_fraction <= 1:
             raise ValueError(f"random_fraction: expected a number from 0 to 1, got {self.random_fraction}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: expected an integer from 0 to 4294967295, got {self.seed}")
 
 
 def main(arguments: Sequence[str]) -> int:

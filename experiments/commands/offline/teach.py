@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
-import tyro
 
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.commands.offline.data_files import environment_of
-from experiments.settings import EnvironmentOptions
+from experiments.environments import EnvironmentOptions, environment_of
+from experiments.settings import Flat, SeededSettings
 from experiments.stopping import StopSignals
 from hades._validation import require_positive
 from hades.evaluation import Evaluation
@@ -26,12 +25,11 @@ from hades.offline.teaching import Lesson, TeachingLoop, make_teacher_evaluator,
 from hades.offline.transitions import OfflineDataError, Transitions
 from hades.types import Continuous
 
-_Flat = tyro.conf.arg(name="")
 _LAST_STREAM = 2**32 - 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachSettings:
+class TeachSettings(SeededSettings):
     """Trains a teacher on offline data by Cal-QL: a policy and its action values, for hades offline distill.
 
     Checkpoints stand beside the file, in a folder of its name that ends in .checkpoints.
@@ -42,29 +40,24 @@ class TeachSettings:
     out: Path
     """Where to write the teacher, an .npz file."""
     env: str | None = None
-    """Environment of the data, for the bounds of actions and to play in; none is the one that the file names. Where
+    """Environment of the data, for the bounds of actions and to play in; default: the one that the file names. Where
     neither does, actions are within -1 and 1."""
     num_updates: int = 100_000
     """Updates of the whole training; published teachers took a million."""
     evaluation_episodes: int = 16
     """Episodes of each evaluation in the simulator, with the most probable actions."""
-    seed: int = 0
-    """Seed of all random numbers."""
     resume: bool = False
     """Goes on with the training that the checkpoints of --out hold; begins it where there are none."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
-    cal_ql: Annotated[CalQLSettings, _Flat] = CalQLSettings()
+    cal_ql: Annotated[CalQLSettings, Flat] = CalQLSettings()
     """The method."""
-    loop: Annotated[TeachingLoop, _Flat] = TeachingLoop()
+    loop: Annotated[TeachingLoop, Flat] = TeachingLoop()
     """The host loop."""
 
     def __post_init__(self) -> None:
-        """Refuses counts that are not positive, and a seed that JAX would take for another."""
+        """Refuses also counts that are not positive."""
+        super().__post_init__()
         for name in ("num_updates", "evaluation_episodes"):
             require_positive(name, getattr(self, name))
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: expected an integer from 0 to 4294967295, got {self.seed}")
 
 
 def main(arguments: Sequence[str]) -> int:

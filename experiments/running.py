@@ -172,8 +172,7 @@ def resolve(command: Command, arguments: Sequence[str]) -> RunSettings:
 def _from_preset(command: Command, name: str) -> RunSettings:
     preset = get_preset(command.name, name)
     parts = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
-    given = {name: part for name, part in parts.items() if part is not None}
-    return dataclasses.replace(command.settings(), preset=name, **given)
+    return dataclasses.replace(command.settings(), preset=name, **parts)
 
 
 def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunDirectory) -> RunSettings:

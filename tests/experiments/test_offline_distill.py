@@ -233,7 +233,7 @@ def test_paper_preset_has_the_published_settings_and_flags_override_it(files: Pa
             2,
             "dataset_size: expected at most 70, the transitions of the data, got 71",
         ),
-        (("--data", "data.hdf5", "--preset", "papers"), 2, "--preset: expected paper, got 'papers'"),
+        (("--data", "data.hdf5", "--preset", "papers"), 2, "--preset: there is no 'papers', the nearest are paper"),
         (("--data", "data.hdf5", "--objective", "bc"), 2, "invalid choice"),
         (("--data", "data.hdf5", "--density-exponent", "-1"), 2, "density_exponent: expected a number of at least 0"),
     ],

@@ -93,7 +93,7 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
     else:
         directory.create(config)
     started = time.monotonic()
-    with StopSignals() as signals, loggers(settings, directory) as callbacks:
+    with StopSignals(f"hades {command.name}") as signals, loggers(settings, directory) as callbacks:
         result = distill(
             jax.random.key(settings.seed),
             run,

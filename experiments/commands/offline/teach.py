@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     key, started = jax.random.key(settings.seed), time.monotonic()
     try:
-        with StopSignals() as signals:
+        with StopSignals("hades offline teach") as signals:
             lesson = teach(
                 key,
                 make_cal_ql(space, settings.cal_ql),

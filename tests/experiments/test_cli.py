@@ -53,7 +53,8 @@ def test_help_explains_every_flag_in_a_sentence(hades: Callable[..., Outcome], v
         assert sentence.endswith("."), (flag, text)
     wanted = {
         "distill": {"--env", "--out", "--preset", "--method", "--dataset-size", "--population-size",
-                    "--num-generations", "--seed", "--resume", "--cloning.num-steps", "--evolution.sigma"},
+                    "--num-iterations", "--env-options", "--seed", "--resume", "--cloning.num-steps",
+                    "--evolution.sigma"},
         "merge": {"--out", "--shared-places", "--task-one-hot", "--cloning.hidden-sizes"},
         "train": {"PATH", "--env", "--out", "--cloning.hidden-sizes"},
         "evaluate": {"PATH", "--num-inits", "--num-episodes", "--seed"},

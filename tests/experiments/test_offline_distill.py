@@ -186,7 +186,7 @@ def test_other_verbs_take_the_run(hades: Callable[..., Outcome], offline_run: Pa
 def test_paper_preset_has_the_published_settings_and_flags_override_it(files: Path) -> None:
     flags = ("--data", str(files / "data.hdf5"), "--preset", "paper")
     settings: Any = running.resolve(COMMAND, [*flags, "--objective", "sdw-av-pbc", "--dataset-size", "16"])
-    assert (settings.num_generations, settings.settings.num_states) == (50_000, 2560)
+    assert (settings.num_iterations, settings.settings.num_states) == (50_000, 2560)
     assert settings.settings.cloning.hidden_sizes == (256, 256, 256)
     assert (settings.settings.objective, settings.settings.dataset_size) == ("sdw-av-pbc", 16)
     assert settings.out == Path("runs/diagnostic-target-paper-sdw-av-pbc-seed0")

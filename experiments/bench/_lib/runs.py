@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from experiments.curves import Curve, read_curve
 from experiments.presets import PRESETS, get_preset
+from experiments.processes import command
 from hades._files import write_atomically
 from hades._run_directory import RunDirectory
 from hades.rl.settings import PPOSettings
@@ -123,8 +124,7 @@ def start_process(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: It failed; the message has the command and its last words.
     """
-    command = [sys.executable, "-m", "experiments.cli", *arguments]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}: {last}")

@@ -1,7 +1,7 @@
 """The console script `hades`, and the start of every process of its own.
 
-Light on purpose: a signal ends the process with its one sentence from the first milliseconds on, and the packages of
-this distribution are those beside this file, whatever folders of the same names the working directory or PYTHONPATH has.
+Light on purpose: from the first milliseconds on a signal ends the process with one sentence. The packages of this
+distribution are those beside this file, whatever folders of the same names the working directory or PYTHONPATH has.
 `hades -m MODULE ...` runs one of their modules as a program, which is how benchmarks measure in processes apart.
 """
 

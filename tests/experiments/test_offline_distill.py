@@ -151,7 +151,7 @@ def test_the_same_files_by_another_path_are_no_contradiction(
         (("--teacher", "other.npz"), "--teacher: the run in {run} has {files}/teacher.npz, got {files}/other.npz"),
         (("--meta-gradient.learning-rate", "0.5"), "--meta-gradient.learning-rate: the run in {run} has 0.4, got 0.5"),
         (("--flow.num-layers", "9"), "--flow.num-layers: the run in {run} has"),
-        (("--num-generations", "2"), "--num-generations: the run in {run} has done 4, got 2"),
+        (("--num-generations", "2"), "--num-iterations: the run in {run} has done 4, got 2"),
     ],
 )
 def test_resuming_refuses_what_contradicts_the_run(

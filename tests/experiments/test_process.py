@@ -61,11 +61,8 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_wheel_has_packages_and_launcher_but_no_results_or_notebooks(site: Path) -> None:
-    folders = {path.name for path in site.iterdir()}
-    assert {"hades", "envs", "experiments", "hades_command.py"} <= folders
-    assert folders - {"hades", "envs", "experiments", "hades_command.py"} == {
-        path.name for path in site.glob("*.dist-info")
-    }
+    installed = {path.name for path in site.iterdir() if path.suffix != ".dist-info"}
+    assert installed == {"hades", "envs", "experiments", "hades_command.py"}
     inside = {path.name for path in (site / "experiments").iterdir()}
     assert {"cli.py", "commands", "presets"} <= inside
     assert not {"results", "notebooks"} & inside
@@ -126,10 +123,8 @@ def test_signal_ends_a_process_at_once_that_runs_no_python(number: signal.Signal
         process.communicate()
 
 
-@pytest.mark.parametrize("platforms", ["cuda", "CPU", "rocm,cpu"])
+@pytest.mark.parametrize("platforms", ["CPU", "rocm,cpu"])
 def test_platforms_that_are_not_there_are_one_sentence(tmp_path: Path, platforms: str) -> None:
-    if platforms == "cuda" and Path("/proc/driver/nvidia").exists():
-        pytest.skip("there is a GPU")
     arguments = command("distill", "--env", "diagnostic/match", "--out", str(tmp_path / "run"))
     done = run(arguments, JAX_PLATFORMS=platforms)
     expected = f"hades distill: JAX_PLATFORMS: expected platforms that JAX finds here, such as cpu, got {platforms!r}\n"
@@ -144,9 +139,8 @@ def test_variable_of_jax_without_meaning_is_one_sentence() -> None:
 
 def test_without_a_home_directory_there_is_no_cache_and_a_warning(tmp_path: Path) -> None:
     # What Python finds of a user id that has no entry.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import pwd\ndef missing(uid): raise KeyError(uid)\npwd.getpwuid = missing"
-    )
+    nobody = "import pwd\ndef missing(uid): raise KeyError(uid)\npwd.getpwuid = missing"
+    (tmp_path / "sitecustomize.py").write_text(nobody)
     without = ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     out = tmp_path / "run"
@@ -161,7 +155,7 @@ def test_without_a_home_directory_there_is_no_cache_and_a_warning(tmp_path: Path
     assert "~/run: expected a path without ~" in " ".join(done.stderr.split())
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("distill", "--help")])
+@pytest.mark.parametrize("arguments", [("--version",), ("info", "--help")])
 def test_reader_that_has_had_enough_is_no_error(arguments: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)

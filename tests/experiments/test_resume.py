@@ -127,7 +127,7 @@ def test_run_cannot_become_shorter_than_it_is(hades: Callable[..., Outcome], cop
     before = (copy / "config.json").read_bytes()
     outcome = hades("distill", "--out", copy, "--resume", "--num-generations", "2")
     assert outcome.code == 2
-    assert "--num-generations: the run" in outcome.complaint
+    assert "--num-iterations: the run" in outcome.complaint
     assert (copy / "config.json").read_bytes() == before
 
 

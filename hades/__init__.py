@@ -16,6 +16,7 @@ from hades import (
     sharding,
     statistics,
 )
+from hades._foreign_envs import warn_of_foreign_envs
 from hades._version import __version__
 from hades.dataset import DatasetError, SyntheticDataset
 from hades.distillation import Result, distill, train
@@ -64,3 +65,5 @@ __all__ = [
     "statistics",
     "train",
 ]
+
+warn_of_foreign_envs()

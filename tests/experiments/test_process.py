@@ -89,6 +89,18 @@ def test_processes_that_the_command_starts_import_its_own_packages(project: Path
     assert "--kills" in done.stdout
 
 
+def test_script_that_finds_other_envs_is_told_the_way_to_ours(project: Path) -> None:
+    (project / "envs" / "__init__.py").write_text("")
+    way = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+    path = os.pathsep.join([str(project), str(ROOT)])
+    lost = run([sys.executable, "-c", "import hades"], cwd=project, PYTHONPATH=path)
+    assert lost.returncode == 0
+    assert f"UserWarning: import envs finds {project / 'envs'}" in lost.stderr
+    assert f"sys.path.insert(0, {str(ROOT)!r})" in lost.stderr
+    found = run([sys.executable, "-c", way + "import hades, envs; envs.make"], cwd=project, PYTHONPATH=path)
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 def test_python_m_hades_is_the_command() -> None:
     done = run([sys.executable, "-m", "hades", "--version"], cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,7 +14,7 @@ import numpy as np
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.environments import EnvironmentOptions, make_environment
+from experiments.environments import EnvironmentOptions, make_environment, make_named
 from experiments.settings import Flat, SeededSettings
 from hades._progress import StepReport
 from hades._run_directory import RunDirectory
@@ -90,9 +90,9 @@ def main(arguments: Sequence[str]) -> int:
         raise BadArgumentsError(f"--out: {settings.out} exists, expected a new file or --overwrite")
     if settings.minari is not None:
         return _convert(settings, settings.minari, arguments)
-    players = _Players(settings)
-    env = players.make_environment()
-    behaviours, described = players.behaviours(env)
+    files = _BehaviourFiles(settings)
+    env = files.make_environment()
+    behaviours, described = files.behaviours(env)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with StepReport(settings.num_transitions, "transitions") as report:
@@ -131,8 +131,8 @@ def _convert(settings: CollectSettings, dataset_id: str, arguments: Sequence[str
     return 0
 
 
-class _Players:
-    """Who plays: the files that the flags name, read once."""
+class _BehaviourFiles:
+    """The teachers and policies that the flags name, read once."""
 
     def __init__(self, settings: CollectSettings) -> None:
         """Reads the files.
@@ -163,7 +163,7 @@ class _Players:
         settings = self._settings
         try:
             if settings.env is not None:
-                env = settings.options.make_any(settings.env)
+                env = make_named(settings.env, settings.options)
             elif self._policies:
                 path, trained = next(iter(self._policies.items()))
                 env = make_environment(_metadata(trained), source=path)
@@ -176,20 +176,20 @@ class _Players:
         return env
 
     def behaviours(self, env: AnyEnvironment) -> tuple[list[Behaviour], list[dict[str, Any]]]:
-        """Who collects, and what the file says of them.
+        """The policies that collect, and their description in the file.
 
         Raises:
             BadArgumentsError: A file does not suit the environment, or a number is out of range.
         """
         settings = self._settings
         try:
-            players = [(path, self._teacher(env, path)) for path in self._teachers]
-            players += [(path, self._policy(env, path)) for path in self._policies]
-            weight = (1 - settings.random_fraction) / max(1, len(players) * len(settings.noise))
+            chosen = [(path, self._teacher(env, path)) for path in self._teachers]
+            chosen += [(path, self._policy(env, path)) for path in self._policies]
+            weight = (1 - settings.random_fraction) / max(1, len(chosen) * len(settings.noise))
             behaviours, described = [], []
-            for path, player in players:
+            for path, behaviour in chosen:
                 for noise in settings.noise:
-                    behaviours.append(replace(player, noise=noise, epsilon=settings.epsilon, weight=weight))
+                    behaviours.append(replace(behaviour, noise=noise, epsilon=settings.epsilon, weight=weight))
                     described.append({"file": str(path), "noise": noise, "epsilon": settings.epsilon, "share": weight})
         except ValueError as error:
             raise BadArgumentsError(

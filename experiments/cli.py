@@ -137,13 +137,13 @@ def _say(sentence: str, code: int) -> int:
 
 
 def choose_name(command: str, kind: str, summaries: Mapping[str, str], arguments: Sequence[str]) -> str | None:
-    """The name that follows a command; None where help was asked for, which is printed.
+    """The name that follows a command; None where help was asked for, which is then printed.
 
     Args:
-        command: What stands before the name, such as `"hades offline"`.
-        kind: What the names are of, with its article, for messages.
-        summaries: The names, and what each is.
-        arguments: Those behind the command.
+        command: Words before the name, such as `"hades offline"`.
+        kind: Noun for what is named, with its article, for messages.
+        summaries: One sentence for each name.
+        arguments: Arguments behind the command.
 
     Raises:
         BadArgumentsError: There is none of that name.
@@ -158,7 +158,7 @@ def choose_name(command: str, kind: str, summaries: Mapping[str, str], arguments
 
 
 def usage(command: str, summaries: Mapping[str, str]) -> str:
-    """What a command prints as help where a name is to follow it: the names, and what each is."""
+    """Help of a command that a name follows: the names, each with its summary."""
     width = max(map(len, summaries)) + 2
     lines = [f"  {name:<{width}}{summary}" for name, summary in summaries.items()]
     return "\n".join([f"usage: {command} [--help] ...", "", *lines])

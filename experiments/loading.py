@@ -57,8 +57,8 @@ def check_dataset_fits(env: AnyEnvironment, dataset: SyntheticDataset, source: P
     """Refuses a dataset that does not have the shapes of the environment.
 
     Args:
-        env: What `make_environment` made.
-        dataset: What `load_dataset` loaded.
+        env: Environment of the file, or the one that the arguments name.
+        dataset: Dataset of the file.
         source: Its file.
         name: The environment that the arguments asked for, None where it is that of the file.
 

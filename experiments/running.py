@@ -55,12 +55,12 @@ _NESTED = ("cloning", "evolution", "network", "meta_gradient", "flow")
 
 @dataclass(frozen=True)
 class Command:
-    """What tells one command that runs something from another.
+    """A command that starts a run, and its differences from the others.
 
     Attributes:
         name: Behind `hades`, such as `"baseline es"`.
         settings: Its settings.
-        population: What the mean and the best of a generation's values are over, for pictures.
+        population: Label of the values of an iteration, of which pictures show mean and best.
         make_run: Makes the run that resolved settings describe; raises `ValueError` where one does not suit another.
         complete: Fills in what flags imply, such as the environment of a data file.
         draw: Draws the curve of a run.

@@ -133,9 +133,9 @@ class OfflineDistillSettings(RunSettings):
     num_iterations: int = 3000
     """Iterations of the whole run."""
     data_checksum: Annotated[str | None, tyro.conf.Suppress] = None
-    """Of the data file, so that a run is not resumed on other data."""
+    """Checksum of the data file, so that a run is not resumed on other data."""
     teacher_checksum: Annotated[str | None, tyro.conf.Suppress] = None
-    """Of the teacher file, likewise."""
+    """Checksum of the teacher file, likewise."""
     settings: Annotated[OfflineSettings, Flat] = OfflineSettings()
     """The method."""
     loop: Annotated[LoopSettings, Flat] = offline.LOOP

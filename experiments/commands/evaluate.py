@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Report(NamedTuple):
-    """What was found.
+    """Result of an evaluation.
 
     Attributes:
         source: The file that was scored.

@@ -32,7 +32,7 @@ class MergeSettings(OutputSettings):
     datasets: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Dataset files or run directories, two or more with the same kind of actions."""
     out: Path
-    """Where to write the merged file."""
+    """Merged file to write."""
     shared_places: bool = False
     """Whether observations and actions of all tasks begin at the first place, as the paper pads, or each task has
     places of its own (of discrete actions never)."""

@@ -33,7 +33,7 @@ class TrainSettings(EvaluationSettings):
     env: str | None = None
     """Environment to play in; default: the one that the file names."""
     out: Path | None = None
-    """Where to write the policy; default: beside the dataset, with policy in its name."""
+    """Policy file to write; default: beside the dataset, with policy in its name."""
     num_episodes: int = 64
     """Episodes that the policy plays."""
     cloning: CloningSettings = CloningSettings()

@@ -1,4 +1,4 @@
-"""What presets of all methods have in common."""
+"""Presets of all methods: the record, and what several of them share."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class CollectSettings(SeededSettings):
     run: Path | None = None
     """Directory of a baseline that was run with --keep-snapshots, whose stages play."""
     quality: Quality = "medium-replay"
-    """Which stages of --run: the first, half way to the best, all up to half way, half way and best, or the best."""
+    """Stages of --run: the first, half way to the best, all up to half way, half way and best, or the best."""
     minari: str | None = None
     """Minari dataset on this machine, such as mujoco/hopper/medium-v0, in place of playing (extra minari)."""
     noise: tuple[float, ...] = (0.0,)

@@ -38,7 +38,7 @@ class TeachSettings(SeededSettings):
     data: Path
     """HDF5 file of transitions, in the layout of D4RL."""
     out: Path
-    """Where to write the teacher, an .npz file."""
+    """Teacher file to write, an .npz file."""
     env: str | None = None
     """Environment of the data, for the bounds of actions and to play in; default: the one that the file names. Where
     neither does, actions are within -1 and 1."""

@@ -1,1 +1,1 @@
-"""What a person launches: the `hades` command, presets, benchmarks, pictures and notebooks."""
+"""Programs that a person starts: the `hades` command, presets, benchmarks, pictures and notebooks."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -13,6 +16,25 @@ from hades._json import to_json
 
 T = TypeVar("T")
 
+_SYNONYMS = (("num-iterations", "num-generations"), ("iterations-per-call", "generations-per-call"))
+"""Flags of two names: each is taken for the one that the settings have."""
+
+_PATHS = tyro.constructors.ConstructorRegistry()
+
+
+@_PATHS.primitive_rule
+def _path_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+    """Reads every flag that is a path, with `~` as the shell reads it: after `--out=` the shell leaves it."""
+    if info.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda texts: expand(texts[0]),
+        is_instance=lambda instance: isinstance(instance, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
+
 
 def parse(settings: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:
     """The settings that the arguments of `hades VERB` stand for.
@@ -20,11 +42,25 @@ def parse(settings: type[T], verb: str, arguments: Sequence[str], default: T | N
     Raises:
         BadArgumentsError: A value is out of range. Unknown flags and wrong types end the process with code 2.
     """
+    arguments = _with_known_flags(arguments, _field_names(settings))
     try:
-        parsed: T = tyro.cli(settings, prog=f"hades {verb}", args=list(arguments), default=default)  # type: ignore[assignment]
+        with _PATHS:
+            parsed: T = tyro.cli(settings, prog=f"hades {verb}", args=arguments, default=default)  # type: ignore[assignment]
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     return parsed
+
+
+def expand(path: str) -> Path:
+    """The path, with `~` and `~USER` in front replaced by the home directory.
+
+    Raises:
+        ValueError: There is no such home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: expected a path without ~, as the home directory is not known") from None
 
 
 def flag_value(arguments: Sequence[str], flag: str) -> str | None:
@@ -40,3 +76,24 @@ def flag_value(arguments: Sequence[str], flag: str) -> str | None:
 def print_json(result: Mapping[str, Any]) -> None:
     """Writes one JSON object as a line of the real stdout; numbers that are not finite become null."""
     print(to_json(result), file=sys.__stdout__, flush=True)
+
+
+def _with_known_flags(arguments: Sequence[str], names: set[str]) -> list[str]:
+    renamed: dict[str, str] = {}
+    for pair in _SYNONYMS:
+        known = [flag for flag in pair if flag.replace("-", "_") in names]
+        if len(known) == 1:
+            renamed |= {f"--{flag}": f"--{known[0]}" for flag in pair}
+    found = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        found.append(renamed.get(flag.replace("_", "-"), flag) + equals + value)
+    return found
+
+
+def _field_names(settings: Any) -> set[str]:
+    """Names of the fields of a dataclass, and of those that it holds."""
+    names: set[str] = set()
+    for name, hint in typing.get_type_hints(settings).items():
+        names |= {name} | (_field_names(hint) if dataclasses.is_dataclass(hint) else set())
+    return names

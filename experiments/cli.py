@@ -54,34 +54,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb, rest = arguments[0], arguments[1:]
     if verb not in _VERBS:
         return _say(f"there is no verb {verb!r}, expected one of {', '.join(_VERBS)}", _BAD_ARGUMENTS)
-    _configure_jax()
-    import jax  # Not before its cache was set up.
-
+    try:
+        _configure_jax(verb)
+        import jax  # Not before its cache was set up.
+    except ValueError as error:
+        # A variable such as JAX_ENABLE_X64 has a value that JAX does not know.
+        return _say(f"{verb}: {error}", _BAD_ARGUMENTS)
     # With --json only the last line, the object, goes to stdout.
     to_stderr = contextlib.redirect_stdout(sys.stderr) if "--json" in rest else contextlib.nullcontext()
     try:
         with to_stderr:
-            return int(importlib.import_module(_VERBS[verb].module).main(rest))
+            code = int(importlib.import_module(_VERBS[verb].module).main(rest))
+        sys.stdout.flush()
+        return code
     except BadArgumentsError as error:
         return _say(f"{verb}: {error}", _BAD_ARGUMENTS)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _say(f"{verb}: {_os_reason(error)}", _FAILED)
     except ValueError as error:
         return _say(f"{verb}: {error}", _FAILED)
-    except jax.errors.JaxRuntimeError as error:
-        return _say(f"{verb}: {str(error).partition(chr(10))[0]}", _FAILED)
     except KeyboardInterrupt:
         return _say(f"{verb}: stopped", 130)
+    except (RuntimeError, AssertionError) as error:
+        problem = _platform_problem()
+        if problem is not None:
+            return _say(f"{verb}: {problem}", _FAILED)
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return _say(f"{verb}: {str(error).partition(chr(10))[0]}", _FAILED)
+        raise
 
 
-def _configure_jax() -> None:
-    """Turns on the persistent compilation cache, unless the user has set one."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
+def _configure_jax(verb: str) -> None:
+    """Turns on the persistent compilation cache, unless the user has set one or has no home directory to keep it in."""
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_cache_folder())
+    except RuntimeError:
+        _say(f"{verb}: no compilation cache, as the home directory is not known; set HOME or XDG_CACHE_HOME", _DONE)
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hades" / "jax"
+    """The folder of the compilation cache.
+
+    Raises:
+        RuntimeError: The home directory is not known.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "hades" / "jax"
+
+
+def _platform_problem() -> str | None:
+    """The reason why JAX has no devices, where a variable asks for platforms that it does not find; otherwise None."""
+    import jax
+
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    if not wanted:
+        return None
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        pass
+    else:
+        return None
+    jax.config.update("jax_platforms", None)
+    found = sorted({device.platform for device in jax.devices()})
+    return f"JAX_PLATFORMS: expected platforms that JAX finds here, such as {', '.join(found)}, got {wanted!r}"
 
 
 def _os_reason(error: OSError) -> str:
@@ -96,13 +137,13 @@ def _say(sentence: str, code: int) -> int:
 
 
 def choose_name(command: str, kind: str, summaries: Mapping[str, str], arguments: Sequence[str]) -> str | None:
-    """The name that follows a command; None where help was asked for, which is printed.
+    """The name that follows a command; None where help was asked for, which is then printed.
 
     Args:
-        command: What stands before the name, such as `"hades offline"`.
-        kind: What the names are of, with its article, for messages.
-        summaries: The names, and what each is.
-        arguments: Those behind the command.
+        command: Words before the name, such as `"hades offline"`.
+        kind: Noun for what is named, with its article, for messages.
+        summaries: One sentence for each name.
+        arguments: Arguments behind the command.
 
     Raises:
         BadArgumentsError: There is none of that name.
@@ -117,11 +158,13 @@ def choose_name(command: str, kind: str, summaries: Mapping[str, str], arguments
 
 
 def usage(command: str, summaries: Mapping[str, str]) -> str:
-    """What a command prints as help where a name is to follow it: the names, and what each is."""
+    """Help of a command that a name follows: the names, each with its summary."""
     width = max(map(len, summaries)) + 2
     lines = [f"  {name:<{width}}{summary}" for name, summary in summaries.items()]
     return "\n".join([f"usage: {command} [--help] ...", "", *lines])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import hades_command
+
+    sys.exit(hades_command.main())

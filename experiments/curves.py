@@ -14,13 +14,13 @@ from hades._run_directory import RunDirectory
 
 @dataclass(frozen=True)
 class Curve:
-    """What a run left.
+    """Learning curve of a finished run.
 
     Attributes:
         env_steps: Environment steps of training up to each evaluation, `[evaluations]`.
         seconds: Seconds of training up to each evaluation, compilation and evaluation left out, `[evaluations]`.
         returns: Mean return on fresh keys of what the run has made so far, `[evaluations]`.
-        summary: What the run says of itself, `summary.json`.
+        summary: Contents of `summary.json`.
         git_commit: Of the source that ran, None where it is not known.
     """
 

@@ -1,17 +1,20 @@
-"""Where the policies of a file play: in one environment, or in one for each task of a merged file."""
+"""The environments of a command: those that its flags, a dataset or policy file, or an offline data file name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+import tyro
 
+import envs
 from experiments import tables
 from experiments.cli import BadArgumentsError
-from experiments.inputs import make_environment
 from hades.distributions import ActionSelection
 from hades.evaluation import Evaluation, evaluate, shared_envs
 from hades.metadata import FileMetadata
@@ -19,13 +22,155 @@ from hades.multitask import merging as multitask
 from hades.multitask.evaluation import evaluate_policy
 from hades.multitask.merging import JointSpaces
 from hades.normalization import PolicyParams
+from hades.offline import d4rl
 from hades.policies import NamedSpaces, Policy
-from hades.types import AnyEnvironment
+from hades.types import AnyEnvironment, Environment, require_pure
+
+
+def _parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Options from `KEY=VALUE`; a value that is not JSON is text.
+
+    Raises:
+        ValueError: A text has no key, or a key stands twice.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key.isidentifier()):
+            raise ValueError(f"expected KEY=VALUE, got {text!r}")
+        if key in options:
+            raise ValueError(f"expected each key once, got {key} twice")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
+_KeysAndValues = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[KEY=VALUE ...]",
+    instance_from_str=_parse_options,
+    is_instance=lambda instance: isinstance(instance, Mapping),
+    str_from_instance=lambda options: [f"{key}={json.dumps(value)}" for key, value in options.items()],
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentOptions:
+    """Options of an environment, beside its name."""
+
+    backend: str | None = None
+    """Physics of a Brax environment: positional, spring, generalized or mjx; default: positional."""
+    max_steps: int | None = None
+    """Steps after which an episode is cut off; default: the environment's own limit."""
+    env_options: Annotated[Mapping[str, Any], _KeysAndValues] = field(default_factory=dict, hash=False)
+    """Further options, as KEY=VALUE with values in JSON, such as num_actions=3."""
+
+    def __post_init__(self) -> None:
+        """Refuses an option that is given twice."""
+        for name in ("backend", "max_steps"):
+            if getattr(self, name) is not None and name in self.env_options:
+                raise ValueError(f"env_options: expected no {name} beside --{name.replace('_', '-')}, got both")
+
+    def given(self) -> dict[str, Any]:
+        """The options that are not left to the environment."""
+        named = {"backend": self.backend, "max_steps": self.max_steps}
+        return {**self.env_options, **{name: value for name, value in named.items() if value is not None}}
+
+    def make(self, env: str) -> Environment:
+        """Makes an environment of pure functions.
+
+        Raises:
+            ValueError: The name is unknown, an option does not suit it, or it is simulated outside of JAX.
+        """
+        return require_pure(self.make_any(env))
+
+    def make_any(self, env: str) -> AnyEnvironment:
+        """Makes an environment.
+
+        Raises:
+            ValueError: The name is unknown, or an option does not suit it.
+        """
+        try:
+            return envs.make(env, **self.given())
+        except TypeError as error:
+            raise ValueError(f"{env}: {error}") from None
+
+
+def make_named(name: str, options: EnvironmentOptions | None = None) -> AnyEnvironment:
+    """The environment that `--env` names.
+
+    Raises:
+        BadArgumentsError: There is none of that name, or an option does not suit it.
+    """
+    try:
+        return (options or EnvironmentOptions()).make_any(name)
+    except ValueError as error:
+        raise BadArgumentsError(f"--env: {error}") from None
+
+
+def make_environment(metadata: FileMetadata, name: str | None = None, source: Path | None = None) -> AnyEnvironment:
+    """The environment of a dataset or policy file, or another one of the same spaces.
+
+    Args:
+        metadata: Of the file.
+        name: The other one.
+        source: The file, for messages.
+
+    Raises:
+        BadArgumentsError: There is none of that name.
+        ValueError: The file's own environment cannot be made.
+    """
+    if name is not None:
+        return make_named(name)
+    if multitask.is_merged(metadata):
+        raise ValueError(f"{source or 'metadata'}: expected a file of a single task, got a merged one")
+    options: dict[str, Any] = dict(metadata.env_options)
+    try:
+        env = envs.make(metadata.env, **options)
+        if env.max_steps != metadata.max_episode_steps:
+            env = envs.make(metadata.env, **{**options, "max_steps": metadata.max_episode_steps})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source or 'metadata'}: {error}") from None
+    return env
+
+
+def environment_name(data: Path, name: str | None) -> str:
+    """The environment that `--env` names, or else the one that an offline data file names.
+
+    Raises:
+        BadArgumentsError: Neither names one.
+        OfflineDataError: There is no such file, or it is not HDF5.
+    """
+    # Read also where a name is given: a file that is none is told before anything else.
+    own = d4rl.env_name(data)
+    name = name or own
+    if name is None:
+        raise BadArgumentsError(f"--env: {data} does not name its environment, expected one")
+    return name
+
+
+def environment_of(data: Path, name: str | None, options: EnvironmentOptions) -> AnyEnvironment:
+    """The environment of an offline data file, with the options that it was collected with, or the one that flags name.
+
+    Args:
+        data: HDF5 file.
+        name: Value of `--env`; None is the file's own environment.
+        options: Flags, which go before those in the file.
+
+    Raises:
+        BadArgumentsError: Neither names an environment, or there is none of that name and options.
+        OfflineDataError: There is no such file, or it is not HDF5.
+    """
+    name = environment_name(data, name)
+    kept = d4rl.load_attributes(data).get("env_options") if name == d4rl.env_name(data) else None
+    return make_named(name, EnvironmentOptions(env_options={**(kept or {}), **options.given()}))
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The environments of a file.
+class TaskEnvironments:
+    """The environments of a file: one, or one for each task of a merged file.
 
     Attributes:
         metadata: Of the file.
@@ -39,14 +184,14 @@ class Stage:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the environments are called in tables, no two alike."""
+        """Names of the environments in tables, no two alike."""
         names = [env.name for env in self.environments]
         return tuple(
             f"{name} ({names[: index + 1].count(name)})" if names.count(name) > 1 else name
             for index, name in enumerate(names)
         )
 
-    def play(
+    def evaluate(
         self,
         key: jax.Array,
         policy: Policy,
@@ -65,7 +210,7 @@ class Stage:
         return {"policy": evaluate(key, env, policy, params, num_episodes, selection, shared_envs(self.metadata))}
 
     def summary(self, evaluations: dict[str, Evaluation]) -> dict[str, Any]:
-        """What `--json` says of the returns of one policy.
+        """The returns of one policy as `--json` prints them.
 
         Returns:
             Of a merged file also `tasks`, a list; the other numbers are then those of episodes whose return is the mean
@@ -81,7 +226,7 @@ class Stage:
         return {**tables.summary(together), "env": self.spaces.name, "tasks": rows}
 
 
-def make_stage(metadata: FileMetadata, name: str | None, source: Path) -> Stage:
+def make_task_environments(metadata: FileMetadata, name: str | None, source: Path) -> TaskEnvironments:
     """Makes the environments of a file.
 
     Args:
@@ -95,7 +240,7 @@ def make_stage(metadata: FileMetadata, name: str | None, source: Path) -> Stage:
     """
     if not multitask.is_merged(metadata):
         env = make_environment(metadata, name, source)
-        return Stage(metadata, env, (env,))
+        return TaskEnvironments(metadata, env, (env,))
     if name is not None:
         raise BadArgumentsError(f"--env: expected none, as {source} is merged and names the environment of each task")
     try:
@@ -111,4 +256,4 @@ def make_stage(metadata: FileMetadata, name: str | None, source: Path) -> Stage:
                 f"{source}: {env.name} has observations {env.observation_shape} and {env.action_space}, but its task "
                 f"observations {task.observation_shape} and {kind} actions, {task.action_dim} wide"
             )
-    return Stage(metadata, joint, environments)
+    return TaskEnvironments(metadata, joint, environments)

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 
 from experiments import tables
-from experiments.arguments import flag_value, parse, print_json
+from experiments.arguments import expand, flag_value, parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.logging import check_extras, loggers
 from experiments.pictures import draw_curve, draw_dataset
+from experiments.presets import get_preset
 from experiments.settings import RunSettings
 from experiments.stopping import StopSignals
 from hades import recipes
@@ -28,7 +29,7 @@ from hades.offline import OfflineDataError, TeacherError
 from hades.run import Run
 
 _FREE_TO_CHANGE = {
-    "num_generations",
+    "num_iterations",
     "resume",
     "json",
     "out",
@@ -54,13 +55,12 @@ _NESTED = ("cloning", "evolution", "network", "meta_gradient", "flow")
 
 @dataclass(frozen=True)
 class Command:
-    """What tells one command that runs something from another.
+    """A command that starts a run, and its differences from the others.
 
     Attributes:
         name: Behind `hades`, such as `"baseline es"`.
         settings: Its settings.
-        preset: Makes the settings of a preset; raises `ValueError` for a name that it does not know.
-        population: What the mean and the best of a generation's values are over, for pictures.
+        population: Label of the values of an iteration, of which pictures show mean and best.
         make_run: Makes the run that resolved settings describe; raises `ValueError` where one does not suit another.
         complete: Fills in what flags imply, such as the environment of a data file.
         draw: Draws the curve of a run.
@@ -68,7 +68,6 @@ class Command:
 
     name: str
     settings: type[RunSettings]
-    preset: Callable[[str], RunSettings]
     population: str = "population (selection keys)"
     make_run: Callable[[Any], Run[Any]] = _run_in_environment
     complete: Callable[[Any], Any] = _as_given
@@ -94,11 +93,11 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
     else:
         directory.create(config)
     started = time.monotonic()
-    with StopSignals() as signals, loggers(settings, directory) as callbacks:
+    with StopSignals(f"hades {command.name}") as signals, loggers(settings, directory) as callbacks:
         result = distill(
             jax.random.key(settings.seed),
             run,
-            settings.num_generations,
+            settings.num_iterations,
             out=directory.path,
             loop=settings.loop,
             callbacks=callbacks,
@@ -106,7 +105,7 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
         )
     if not result.finished:
         print(
-            f"stopped at generation {result.state.generation} of {settings.num_generations}; "
+            f"stopped at generation {result.state.generation} of {settings.num_iterations}; "
             f"go on with: hades {command.name} --out {directory.path} --resume",
             file=sys.stderr,
         )
@@ -147,11 +146,11 @@ def resolve(command: Command, arguments: Sequence[str]) -> RunSettings:
         BadArgumentsError: A flag is wrong, or contradicts the run that is to be resumed.
     """
     out = flag_value(arguments, "--out")
-    if "--resume" in arguments and out and RunDirectory(out).holds_run:
-        return _resolve_resumed(command, arguments, RunDirectory(out))
+    if "--resume" in arguments and out and RunDirectory(expand(out)).holds_run:
+        return _resolve_resumed(command, arguments, RunDirectory(expand(out)))
     name = flag_value(arguments, "--preset")
     try:
-        default = command.settings() if name is None else command.preset(name)
+        default = command.settings() if name is None else _from_preset(command, name)
     except ValueError as error:
         raise BadArgumentsError(f"--{error}") from None
     settings: Any = command.complete(parse(command.settings, command.name, arguments, default))
@@ -170,6 +169,12 @@ def resolve(command: Command, arguments: Sequence[str]) -> RunSettings:
     return settings
 
 
+def _from_preset(command: Command, name: str) -> RunSettings:
+    preset = get_preset(command.name, name)
+    parts = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
+    return dataclasses.replace(command.settings(), preset=name, **parts)
+
+
 def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunDirectory) -> RunSettings:
     config = directory.read_config()
     found = config.pop("command", None)
@@ -177,6 +182,8 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
         raise BadArgumentsError(
             f"--out: {directory.path} holds a run of `hades {found}`, expected one of {command.name}"
         )
+    if "num_generations" in config:  # Its name in runs of version 0.1.
+        config["num_iterations"] = config.pop("num_generations")
     try:
         saved = from_dict(command.settings, config)
     except ValueError as error:
@@ -185,10 +192,10 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
     for flag, old, new in _differences(saved, settings):
         raise BadArgumentsError(f"--{flag}: the run in {directory.path} has {old}, got {new}; choose another --out")
     last = directory.last_row()
-    if last and settings.num_generations < last["iteration"]:
+    if last and settings.num_iterations < last["iteration"]:
         done = last["iteration"]
         raise BadArgumentsError(
-            f"--num-generations: the run in {directory.path} has done {done}, got {settings.num_generations}"
+            f"--num-iterations: the run in {directory.path} has done {done}, got {settings.num_iterations}"
         )
     return dataclasses.replace(settings, out=directory.path, resume=True)
 

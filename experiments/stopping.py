@@ -1,76 +1,122 @@
-"""Ctrl-C and SIGTERM: the first one ends a run at its next safe point, the second one at once."""
+"""Ctrl-C and SIGTERM: outside of a run they end the process at once, within one the first waits for a safe point."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import socket
-import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+_STDERR = 2
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+class _SignalWatch:
+    """A thread that hears of SIGINT and SIGTERM at once; only the main thread may start and stop it.
+
+    Python runs signal handlers between its own instructions, so not before a compiled call or a compilation ends, and
+    sees several signals as one. The interpreter writes the number of each signal to its wakeup pipe as it comes.
+    """
+
+    def __init__(self, hear: Callable[[signal.Signals], None]) -> None:
+        """Calls `hear` for each signal, in the thread."""
+        self._hear = hear
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def start(self) -> None:
+        """Takes over the handlers of both signals."""
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._thread.start()
+        self._previous_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # Only signals that have a handler in Python reach the wakeup pipe.
+            self._previous[number] = signal.signal(number, lambda number, frame: None)
+
+    def stop(self) -> None:
+        """Puts the handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_wakeup)
+        os.close(self._writer)
+        self._thread.join()
+        os.close(self._reader)
+
+    def _watch(self) -> None:
+        while data := os.read(self._reader, 1):
+            if data[0] in (signal.SIGINT, signal.SIGTERM):
+                self._hear(signal.Signals(data[0]))
+
+
+def end_process_on_signals(name: str) -> None:
+    """Ends the process at the first signal from now on, with exit code 130 or 143 and the line `NAME: stopped`.
+
+    A run that is entered by `StopSignals` goes before.
+    """
+    _SignalWatch(lambda number: _end_process(name, number)).start()
+
 
 class StopSignals:
     """Notes signals while it is entered, which only the main thread may do.
 
-    Python runs signal handlers between its own instructions, so not before a compiled call ends, and sees several
-    signals as one. A thread that waits for the numbers that the interpreter writes to its wakeup socket hears of each
-    of them at once.
+    The first signal asks the run to stop at its next safe point, and the second one ends the process. Before the run
+    has come to its first safe point, which compilation may put off for a minute, there is nothing to keep, and already
+    the first one does.
 
     Attributes:
         received: The signal that came, None before one did.
     """
 
-    def __init__(self) -> None:
-        """Has received nothing."""
+    def __init__(self, name: str = "hades") -> None:
+        """Has received nothing.
+
+        Args:
+            name: The command, for the line that an ended process leaves.
+        """
         self.received: signal.Signals | None = None
-        self._previous: dict[signal.Signals, Any] = {}
+        self._name = name
+        self._has_begun = False
+        self._watch = _SignalWatch(self._hear)
 
     def __enter__(self) -> Self:
         """Takes over the handlers of SIGINT and SIGTERM."""
-        self._reader, self._writer = socket.socketpair()
-        self._writer.setblocking(False)
-        self._thread = threading.Thread(target=self._watch, name="stop-signals", daemon=True)
-        self._thread.start()
-        self._previous_wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # Only signals that have a handler in Python reach the wakeup socket.
-            self._previous[number] = signal.signal(number, lambda number, frame: None)
+        self._watch.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Puts the handlers back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._previous_wakeup)
-        self._writer.close()
-        self._thread.join()
-        self._reader.close()
+        self._watch.stop()
 
-    @property
-    def should_stop(self) -> Callable[[], bool]:
-        """What `hades.distill` asks after every compiled call."""
-        return lambda: self.received is not None
+    def should_stop(self) -> bool:
+        """Whether a signal has come; `hades.distill` asks after every compiled call."""
+        self._has_begun = True
+        return self.received is not None
 
     @property
     def exit_code(self) -> int:
         """128 and the signal's number."""
         return 128 + int(self.received or 0)
 
-    def _watch(self) -> None:
-        while data := self._reader.recv(1):
-            if data[0] not in self._previous:
-                continue
-            if self.received is not None:
-                # Whatever is being written now is written atomically, or is not taken for a checkpoint.
-                os._exit(128 + data[0])
-            self.received = signal.Signals(data[0])
-            print(
-                "stopping after this call with a checkpoint; another signal ends it at once",
-                file=sys.stderr,
-                flush=True,
-            )
+    def _hear(self, number: signal.Signals) -> None:
+        if self.received is not None or not self._has_begun:
+            _end_process(self._name, number)
+        self.received = number
+        _say("stopping after this call with a checkpoint; another signal ends it at once")
+
+
+def _end_process(name: str, number: signal.Signals) -> None:
+    _say(f"{_SHOW_CURSOR if os.isatty(_STDERR) else ''}{name}: stopped")
+    # Whatever is being written now is written atomically, or is not taken for a checkpoint.
+    os._exit(128 + number)
+
+
+def _say(sentence: str) -> None:
+    """Writes a line past the buffers of Python, whose locks another thread may hold."""
+    with contextlib.suppress(OSError):
+        os.write(_STDERR, f"{sentence}\n".encode())

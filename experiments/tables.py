@@ -19,7 +19,7 @@ from hades.statistics import bootstrap_interval, interquartile_mean
 
 
 def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
-    """What `hades evaluate --json` says of an evaluation.
+    """An evaluation as `hades evaluate --json` prints it.
 
     Args:
         evaluation: Returns.
@@ -57,7 +57,7 @@ def interval(ends: Sequence[float]) -> str:
 
 
 def score(values: np.ndarray) -> dict[str, Any]:
-    """What a comparison says of the runs of one method: `scores`, their interquartile mean `iqm`, and its `ci95`."""
+    """Scores of the runs of one method, for comparisons: `scores`, their interquartile mean `iqm`, and its `ci95`."""
     ends = bootstrap_interval(values, interquartile_mean)
     return {"scores": values.tolist(), "iqm": float(interquartile_mean(values)), "ci95": list(ends)}
 
@@ -104,7 +104,11 @@ def _mean(evaluation: Evaluation) -> str:
 
 
 def summary_tasks(names: Sequence[str], scores: Sequence[TaskScores]) -> dict[str, Any]:
-    """What `hades evaluate --json` says of a merged file, whose tasks have environments of these names.
+    """Scores of a merged file as `hades evaluate --json` prints them.
+
+    Args:
+        names: Environment of each task.
+        scores: Scores of each task.
 
     Returns:
         The keys of `summary` for the fraction of each init, averaged over tasks (null where no fraction is defined),

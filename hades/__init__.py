@@ -24,6 +24,7 @@ from hades import (
     training,
     types,
 )
+from hades._foreign_envs import warn_of_foreign_envs
 from hades._version import __version__
 from hades.callbacks import Callback
 from hades.dataset import DatasetError, SyntheticDataset
@@ -88,3 +89,5 @@ __all__ = [
     "training",
     "types",
 ]
+
+warn_of_foreign_envs()

@@ -26,7 +26,8 @@ from experiments.bench._lib.variants import (
     threshold_return,
 )
 from experiments.cli import BadArgumentsError
-from experiments.inputs import load_dataset, make_environment
+from experiments.environments import make_environment
+from experiments.loading import load_dataset
 from experiments.settings import EvaluationSettings
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset

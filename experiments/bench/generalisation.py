@@ -20,7 +20,8 @@ from experiments.bench._lib.grid import Grid, Panel, architecture, distinct, mak
 from experiments.bench._lib.results import deliver, provenance, write
 from experiments.bench._lib.variants import OWN, Score, describe, references, score, threshold_return
 from experiments.cli import BadArgumentsError
-from experiments.inputs import check_dataset_fits, load_dataset, make_environment
+from experiments.environments import make_environment
+from experiments.loading import check_dataset_fits, load_dataset
 from experiments.pictures.canvas import write_figure
 from experiments.pictures.generalisation import generalisation_figure
 from experiments.settings import EvaluationSettings

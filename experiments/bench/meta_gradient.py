@@ -25,7 +25,8 @@ from experiments.bench._lib.results import deliver, provenance
 from hades._serialization import to_dict
 from hades._validation import require_positive
 from hades.offline import Teacher, Transitions
-from hades.recipes.offline import OfflineSettings, offline_run, paper_offline
+from hades.recipes.offline import OfflineSettings, offline_run
+from hades.recipes.published import paper_offline
 from hades.types import Continuous
 
 _OBSERVATION_DIM, _ACTION_DIM, _TRANSITIONS = 11, 3, 20_000

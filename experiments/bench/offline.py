@@ -21,8 +21,7 @@ from experiments.bench._lib.memory import peak_bytes
 from experiments.bench._lib.results import deliver, provenance
 from experiments.bench._lib.seeds import fresh_key, normalize, scale, score_seeds
 from experiments.cli import BadArgumentsError
-from experiments.commands.offline.data_files import environment_of
-from experiments.settings import EnvironmentOptions
+from experiments.environments import EnvironmentOptions, environment_of
 from hades._serialization import to_dict
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset

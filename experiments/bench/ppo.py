@@ -21,8 +21,7 @@ from experiments.bench._lib.runs import parse_seeds
 from experiments.cli import BadArgumentsError
 from experiments.curves import Curve
 from experiments.pictures.comparison import draw_comparison
-from experiments.presets import ppo_preset
-from experiments.settings import PPOCommandSettings
+from experiments.presets import Preset, get_preset
 from hades import recipes
 from hades._validation import require_positive
 from hades.evaluation import Evaluation
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark and returns its exit code."""
     settings = parse(PPOBenchSettings, "bench ppo", arguments)
     try:
-        chosen = ppo_preset(settings.preset)
+        chosen = get_preset("baseline ppo", settings.preset)
     except ValueError as error:
         raise BadArgumentsError(f"--{error}") from None
     seeds = parse_seeds(settings.seeds)
@@ -99,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _build(chosen: PPOCommandSettings, env_steps: int, evaluations: int) -> tuple[Run[Any], int]:
+def _build(chosen: Preset, env_steps: int, evaluations: int) -> tuple[Run[Any], int]:
     settings = chosen.settings
     every = max(1, round(env_steps / settings.env_steps / evaluations))
     updates = every * evaluations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from experiments import tables
 from experiments.arguments import parse
 from experiments.bench._lib.results import deliver, provenance
 from experiments.cli import BadArgumentsError
-from experiments.presets import preset
+from experiments.presets import get_preset
+from experiments.processes import command
 from hades._validation import require_positive
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse(PresetsSettings, "bench presets", arguments)
     for name in settings.presets:
         try:
-            preset(name)
+            get_preset("distill", name)
         except ValueError as error:
             raise BadArgumentsError(f"--presets: {error}") from None
     results = [_measure(settings, name, seed) for name in settings.presets for seed in settings.seeds]
@@ -86,7 +86,7 @@ def _measure(settings: PresetsSettings, name: str, seed: int) -> dict[str, Any]:
 
 def _hades(arguments: Sequence[str]) -> dict[str, Any]:
     """Runs the command in a process of its own, as a user would, and returns its JSON."""
-    done = subprocess.run([sys.executable, "-m", "experiments.cli", *arguments], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command(*arguments), stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

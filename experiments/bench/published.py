@@ -16,8 +16,7 @@ from experiments import tables
 from experiments.arguments import parse
 from experiments.bench._lib.results import deliver, provenance
 from experiments.cli import BadArgumentsError
-from experiments.presets import preset
-from experiments.settings import DistillSettings
+from experiments.presets import Preset, get_preset
 from hades import recipes
 from hades._validation import require_positive
 from hades.distillation import Result, distill
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark and returns its exit code."""
     settings = parse(PublishedSettings, "bench published", arguments)
     try:
-        runs = {name: preset(name) for name in settings.presets}
+        runs = {name: get_preset("distill", name) for name in settings.presets}
     except ValueError as error:
         raise BadArgumentsError(f"--presets: {error}") from None
     results = {name: _measure(settings, run) for name, run in runs.items()}
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _measure(settings: PublishedSettings, published: DistillSettings) -> dict[str, Any]:
+def _measure(settings: PublishedSettings, published: Preset) -> dict[str, Any]:
     population = settings.population_size or published.settings.population_size
     method = dataclasses.replace(published.settings, population_size=population)
     loop = dataclasses.replace(published.loop, generations_per_call=1, evaluate_every=settings.num_generations)

@@ -16,7 +16,7 @@ from experiments import tables
 from experiments.arguments import parse
 from experiments.bench._lib.results import deliver, provenance
 from experiments.cli import BadArgumentsError
-from experiments.inputs import make_named
+from experiments.environments import make_named
 from hades._validation import require_positive
 from hades.evaluation import evaluate
 from hades.normalization import PolicyParams

@@ -21,7 +21,8 @@ from experiments.bench._lib.results import deliver, provenance, write
 from experiments.bench._lib.seeds import fresh_key, scale, score_seeds
 from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, Score, describe, score
 from experiments.cli import BadArgumentsError
-from experiments.inputs import check_dataset_fits, load_dataset, make_environment
+from experiments.environments import make_environment
+from experiments.loading import check_dataset_fits, load_dataset
 from experiments.settings import EvaluationSettings
 from hades._serialization import to_dict
 from hades._validation import require_positive

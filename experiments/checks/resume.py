@@ -23,6 +23,7 @@ from typing import Any
 
 from experiments import tables
 from experiments.arguments import parse, print_json
+from experiments.processes import command
 from hades._run_directory import RunDirectory
 from hades._validation import require_positive
 from hades.dataset import DatasetError, SyntheticDataset
@@ -37,11 +38,11 @@ class ResumeCheckSettings:
     kills: int = 10
     """Trials, each killed once and then resumed; the last one up to four times."""
     preset: str | None = "cartpole"
-    """Preset of the run; none takes the defaults of hades distill."""
+    """Preset of the run; None takes the defaults of hades distill."""
     env: str | None = None
     """Environment in place of the preset's."""
-    num_generations: int | None = None
-    """Generations of the run; none is what the preset says."""
+    num_iterations: int | None = None
+    """Iterations of the run; default: those of the preset."""
     flags: str = ""
     """More flags of hades distill in one string, as --flags="--dataset-size 4"."""
     seed: int = 0
@@ -58,7 +59,7 @@ class ResumeCheckSettings:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one run.
+    """A run that was killed and went on.
 
     Attributes:
         moments: Seconds after each start at which it was killed.
@@ -186,15 +187,15 @@ def _check(process: subprocess.Popen[str], error: str) -> None:
 
 
 def _start(settings: ResumeCheckSettings, out: Path, cache: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "experiments.cli", "distill", "--out", str(out), "--resume"]
-    chosen = {"--preset": settings.preset, "--env": settings.env, "--num-generations": settings.num_generations}
+    arguments = ["distill", "--out", str(out), "--resume"]
+    chosen = {"--preset": settings.preset, "--env": settings.env, "--num-iterations": settings.num_iterations}
     for flag, value in chosen.items():
-        command += [] if value is None else [flag, str(value)]
-    command += ["--seed", str(settings.seed), "--checkpoint-seconds", "0", *shlex.split(settings.flags)]
+        arguments += [] if value is None else [flag, str(value)]
+    arguments += ["--seed", str(settings.seed), "--checkpoint-seconds", "0", *shlex.split(settings.flags)]
     environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if settings.cold else {})
     # A session of its own, so that what it started dies with it.
     return subprocess.Popen(
-        command,
+        command(*arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from experiments import running
 from experiments.cli import choose_name
-from experiments.presets import neuroevolution_preset, ppo_preset
 from experiments.settings import NeuroevolutionCommandSettings, PPOCommandSettings
 
 COMMANDS = {
-    "es": running.Command("baseline es", NeuroevolutionCommandSettings, neuroevolution_preset),
-    "ppo": running.Command("baseline ppo", PPOCommandSettings, ppo_preset, "environments (last episodes in training)"),
+    "es": running.Command("baseline es", NeuroevolutionCommandSettings),
+    "ppo": running.Command("baseline ppo", PPOCommandSettings, "environments (last episodes in training)"),
 }
 _SUMMARIES = {
     "es": "an evolution strategy on the policy's own parameters",

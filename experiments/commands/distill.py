@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments import running
-from experiments.presets import preset
 from experiments.settings import DistillSettings
 
-COMMAND = running.Command("distill", DistillSettings, preset)
+COMMAND = running.Command("distill", DistillSettings)
 
 
 def main(arguments: Sequence[str]) -> int:

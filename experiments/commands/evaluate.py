@@ -15,8 +15,8 @@ import tyro
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.environments import make_stage
-from experiments.inputs import check_dataset_fits, load_dataset, make_environment, make_named, outcome_file
+from experiments.environments import make_environment, make_named, make_task_environments
+from experiments.loading import check_dataset_fits, load_dataset, outcome_file
 from experiments.settings import EvaluationSettings
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
@@ -42,11 +42,11 @@ class EvaluateSettings(EvaluationSettings):
     source: Annotated[Path, tyro.conf.Positional]
     """Dataset file, run directory, policy file, or teacher file."""
     env: str | None = None
-    """Environment to play in; none is the one that the file names. Teacher files name none."""
+    """Environment to play in; default: the one that the file names. Teacher files name none."""
     num_inits: int = 16
     """Fresh policies that a dataset trains."""
     action_selection: ActionSelection | None = None
-    """Whether policies act by a sample of their distribution or by its mode; none is as the file says, for a teacher
+    """Whether policies act by a sample of their distribution or by its mode; default: as the file says, for a teacher
     its mode."""
     ensemble: int = 1
     """Policies that act together, by the mean of their actions: a dataset trains as many for each of the inits."""
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Report(NamedTuple):
-    """What was found.
+    """Result of an evaluation.
 
     Attributes:
         source: The file that was scored.
@@ -106,17 +106,17 @@ def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     _require_dataset(settings, "a policy")
     trained = TrainedPolicy.load(settings.source)
     assert trained.metadata is not None  # a loaded policy has it
-    stage = make_stage(trained.metadata, settings.env, settings.source)
+    tasks = make_task_environments(trained.metadata, settings.env, settings.source)
     try:
-        policy = trained.architecture(stage.spaces)
+        policy = trained.architecture(tasks.spaces)
     except PolicyFileError as error:
         if settings.env is None:
             raise PolicyFileError(f"{settings.source}: {error}") from None
         raise BadArgumentsError(f"--env: {settings.source}: {error}") from None
     key = jax.random.key(settings.seed)
-    evaluations = stage.play(key, policy, trained.params, settings.num_episodes, settings.action_selection)
-    text = tables.render(f"returns on fresh keys, {stage.spaces.name}", evaluations)
-    return _Report(settings.source, text, {**stage.summary(evaluations), "baselines": {}})
+    evaluations = tasks.evaluate(key, policy, trained.params, settings.num_episodes, settings.action_selection)
+    text = tables.render(f"returns on fresh keys, {tasks.spaces.name}", evaluations)
+    return _Report(settings.source, text, {**tasks.summary(evaluations), "baselines": {}})
 
 
 def _evaluate_teacher(settings: EvaluateSettings) -> _Report:
@@ -141,11 +141,11 @@ def _evaluate_merged(
 ) -> _Report:
     if settings.ensemble != 1:
         raise BadArgumentsError("--ensemble: expected a dataset of a single task, got a merged one")
-    stage = make_stage(metadata, settings.env, source)
+    tasks = make_task_environments(metadata, settings.env, source)
     try:
         scores = evaluate_tasks(
             jax.random.key(settings.seed),
-            stage.environments,
+            tasks.environments,
             dataset,
             settings.num_inits,
             settings.num_episodes,
@@ -153,11 +153,11 @@ def _evaluate_merged(
         )
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
-    named = dict(zip(stage.names, scores, strict=True))
+    named = dict(zip(tasks.names, scores, strict=True))
     return _Report(
         source,
         tables.render_tasks("returns on fresh keys, merged file", named),
-        tables.summary_tasks([env.name for env in stage.environments], scores),
+        tables.summary_tasks([env.name for env in tasks.environments], scores),
     )
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.arguments import parse, print_json
-from experiments.inputs import load_dataset, outcome_file
+from experiments.loading import load_dataset, outcome_file
+from experiments.settings import OutputSettings
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
 from hades.metadata import FileMetadata
@@ -19,13 +20,11 @@ from hades.policy_file import TrainedPolicy, is_policy_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoSettings:
+class InfoSettings(OutputSettings):
     """Tells what a dataset file, a policy file or a run directory holds."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """Dataset file, policy file, or run directory."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,10 +44,12 @@ def _describe(source: Path) -> dict[str, Any]:
         config = directory.read_config()
         rows = directory.read_metrics()
         last = rows[-1] if rows else {}
+        # Version 0.1 called them generations.
+        iterations = config.get("num_iterations", config.get("num_generations", "unknown"))
         run = {
             "run": str(source),
             "command": config.get("command"),
-            "generations": f"{last.get('iteration', 0)} of {config.get('num_generations', 'unknown')}",
+            "iterations": f"{last.get('iteration', 0)} of {iterations}",
             "seconds": last.get("seconds"),
             "fitness_mean": last.get("fitness_mean"),
         }

@@ -14,14 +14,15 @@ import tyro
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.inputs import load_dataset, with_loss
+from experiments.loading import load_dataset, with_loss
+from experiments.settings import OutputSettings
 from hades._serialization import to_dict
 from hades.inner.cloning import CloningSettings
 from hades.multitask import merging as multitask
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergeSettings:
+class MergeSettings(OutputSettings):
     """Merges dataset files into one that trains a policy for all their tasks, with no further interaction.
 
     Observations and actions are padded with zeros. Cloning flags that are not given are those of the first file,
@@ -31,14 +32,12 @@ class MergeSettings:
     datasets: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Dataset files or run directories, two or more with the same kind of actions."""
     out: Path
-    """Where to write the merged file."""
+    """Merged file to write."""
     shared_places: bool = False
     """Whether observations and actions of all tasks begin at the first place, as the paper pads, or each task has
     places of its own (of discrete actions never)."""
     task_one_hot: bool = False
     """Whether observations end with a one-hot that tells the task."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
     cloning: CloningSettings = CloningSettings()
     """Architecture and inner loop of the joint policy, kept in the file."""
 

@@ -15,8 +15,8 @@ import tyro
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.environments import make_stage
-from experiments.inputs import check_dataset_fits, load_dataset, with_loss
+from experiments.environments import make_task_environments
+from experiments.loading import check_dataset_fits, load_dataset, with_loss
 from experiments.settings import EvaluationSettings
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
@@ -31,9 +31,9 @@ class TrainSettings(EvaluationSettings):
     dataset: Annotated[Path, tyro.conf.Positional]
     """Dataset file, or run directory."""
     env: str | None = None
-    """Environment to play in; none is the one that the file names."""
+    """Environment to play in; default: the one that the file names."""
     out: Path | None = None
-    """Where to write the policy; none is beside the dataset, with policy in its name."""
+    """Policy file to write; default: beside the dataset, with policy in its name."""
     num_episodes: int = 64
     """Episodes that the policy plays."""
     cloning: CloningSettings = CloningSettings()
@@ -48,11 +48,11 @@ def main(arguments: Sequence[str]) -> int:
     default = dataclasses.replace(first, cloning=metadata.require_cloning())
     settings = parse(TrainSettings, "train", arguments, default)
     settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, metadata.require_cloning()))
-    stage = make_stage(metadata, settings.env, source)
+    tasks = make_task_environments(metadata, settings.env, source)
     if not is_merged(metadata):
-        check_dataset_fits(stage.environments[0], dataset, source, settings.env)
+        check_dataset_fits(tasks.environments[0], dataset, source, settings.env)
     try:
-        clone = cloning.from_settings(stage.spaces, settings.cloning)
+        clone = cloning.from_settings(tasks.spaces, settings.cloning)
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     # A HaDES-F dataset belongs to one initialisation, as long as the architecture is its own.
@@ -65,9 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     out = settings.out or source.with_name(f"{source.stem}_policy.npz")
     TrainedPolicy(params, dataclasses.replace(metadata, cloning=settings.cloning, evaluation=None)).save(out)
     key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-    evaluations = stage.play(key, clone.policy, params, settings.num_episodes)
-    print(tables.render(f"return of the policy, {stage.spaces.name}", evaluations))
+    evaluations = tasks.evaluate(key, clone.policy, params, settings.num_episodes)
+    print(tables.render(f"return of the policy, {tasks.spaces.name}", evaluations))
     print(f"trained in {seconds:.3f} s (compiled), written to {out}")
     if settings.json:
-        print_json({**stage.summary(evaluations), "out": str(out), "train_seconds": seconds})
+        print_json({**tasks.summary(evaluations), "out": str(out), "train_seconds": seconds})
     return 0

@@ -12,6 +12,7 @@ from hades.recipes.hades import HadesSettings, hades_f, hades_r, hades_run
 from hades.recipes.neuroevolution import NeuroevolutionSettings, neuroevolution, neuroevolution_run
 from hades.recipes.offline import OfflineSettings, av_pbc, dbc, offline_run, pbc, sdw
 from hades.recipes.ppo import ppo, ppo_run
+from hades.recipes.published import paper_brax, paper_es_brax, paper_es_minatar, paper_minatar, paper_offline
 from hades.rl.settings import PPOSettings
 from hades.rollouts.statistics import initial_normalizer, measure_statistics
 from hades.run import Run
@@ -35,6 +36,11 @@ __all__ = [
     "neuroevolution",
     "neuroevolution_run",
     "offline_run",
+    "paper_brax",
+    "paper_es_brax",
+    "paper_es_minatar",
+    "paper_minatar",
+    "paper_offline",
     "pbc",
     "ppo",
     "ppo_run",

@@ -21,7 +21,7 @@ from hades.outer import replace_non_finite
 from hades.policies import Policy, ValueNetwork
 from hades.rl.advantages import discounted_returns, generalized_advantages
 from hades.rl.losses import Batch, ppo_loss
-from hades.rl.settings import PPOSettings, brax, cartpole, minatar
+from hades.rl.settings import PPOSettings
 from hades.rollouts.auto_reset import (
     AutoResetRollout,
     CollectedSteps,
@@ -37,10 +37,7 @@ __all__ = [
     "Hyperparameters",
     "PPOSettings",
     "PPOState",
-    "brax",
-    "cartpole",
     "make_ppo",
-    "minatar",
 ]
 
 _EPSILON = 1e-8

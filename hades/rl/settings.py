@@ -1,11 +1,9 @@
-"""Settings of PPO, and presets of them with their sources."""
+"""Settings of PPO."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from hades._validation import require_positive
 from hades.normalization import Normalization
@@ -86,61 +84,3 @@ class PPOSettings(PlaySettings):
     def env_steps(self) -> int:
         """Steps of the environment in one update."""
         return self.num_envs * self.num_steps
-
-
-def cartpole(**overrides: Any) -> PPOSettings:
-    """Settings for CartPole and tasks like it, for 100 updates: 409,600 steps.
-
-    Clip range and lambda are those of the PPO paper (arXiv 1707.06347, tables 1 and 3), the entropy weight is its one
-    for Atari (table 5), value weight and gradient norm are those of the authors' code. The sizes, the learning rate and
-    the longer horizon are ours: with a discount of 0.99 some seeds that had solved the task lost it again.
-
-    Args:
-        **overrides: Fields of `PPOSettings` that are to differ.
-    """
-    settings = PPOSettings(
-        num_envs=32, num_steps=128, num_minibatches=8, learning_rate=2e-3, anneal_updates=100, gamma=0.995
-    )
-    return dataclasses.replace(settings, **overrides)
-
-
-def minatar(**overrides: Any) -> PPOSettings:
-    """Settings for the MinAtar games, for 1,220 updates: ten million steps.
-
-    Sizes, epochs and annealing are usual for single-file JAX implementations; network and learning rate are ours.
-
-    Args:
-        **overrides: Fields of `PPOSettings` that are to differ.
-    """
-    settings = PPOSettings(
-        network=NetworkSettings(hidden_sizes=(128, 128), activation="relu"),
-        num_envs=64,
-        num_steps=128,
-        num_minibatches=8,
-        learning_rate=2e-3,
-        anneal_updates=1220,
-    )
-    return dataclasses.replace(settings, **overrides)
-
-
-def brax(**overrides: Any) -> PPOSettings:
-    """Settings for the locomotion tasks of Brax, for 2,441 updates: fifty million steps.
-
-    The values of purejaxrl for continuous actions: no annealing, no entropy bonus, running statistics of observations
-    and of discounted returns. The width of the network is ours.
-
-    Args:
-        **overrides: Fields of `PPOSettings` that are to differ.
-    """
-    settings = PPOSettings(
-        network=NetworkSettings(hidden_sizes=(256, 256), activation="tanh"),
-        num_envs=2048,
-        num_steps=10,
-        num_minibatches=32,
-        learning_rate=3e-4,
-        value_clip_range=0.2,
-        entropy_coefficient=0.0,
-        observation_normalization="running",
-        normalize_rewards=True,
-    )
-    return dataclasses.replace(settings, **overrides)

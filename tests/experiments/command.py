@@ -11,7 +11,7 @@ from experiments.cli import main
 TINY_LOOP = ("--generations-per-call", "2", "--evaluate-every", "2", "--evaluation-inits", "2",
              "--evaluation-episodes", "2")  # fmt: skip
 TINY = (
-    "--env", "diagnostic/match", "--num-generations", "4", "--dataset-size", "2", "--population-size", "8",
+    "--env", "diagnostic/match", "--num-iterations", "4", "--dataset-size", "2", "--population-size", "8",
     "--statistics-episodes", "4", "--cloning.hidden-sizes", "4", "--cloning.num-steps", "3",
     "--cloning.learning-rate", "0.1", *TINY_LOOP,
 )  # fmt: skip

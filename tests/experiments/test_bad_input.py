@@ -71,7 +71,7 @@ def test_file_that_does_not_suit_its_own_environment_is_named(
         (("--env", "diagnostic/match", "--backend", "spring"), "has no option 'backend'"),
         (("--env", "diagnostic/match", "--max-steps", "0"), "max_steps"),
         (("--env", "brax/hopper", "--backend", "bullet"), "bullet"),
-        (("--env", "diagnostic/match", "--num-generations", "0"), "num_generations: expected a number above 0, got 0"),
+        (("--env", "diagnostic/match", "--num-iterations", "0"), "num_iterations: expected a number above 0, got 0"),
         (("--env", "diagnostic/match", "--population-size", "-4"), "population_size: expected a number above 0"),
         (("--env", "diagnostic/match", "--population-size", "7"), "population_size"),
         (("--env", "diagnostic/match", "--dataset-size", "0"), "dataset_size"),

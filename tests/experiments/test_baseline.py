@@ -11,7 +11,7 @@ import pytest
 
 from experiments import running
 from experiments.commands.baseline import COMMANDS
-from experiments.presets import neuroevolution_preset_names, ppo_preset_names
+from experiments.presets import PRESETS, get_preset
 from hades import recipes
 from tests.experiments.command import CONTRACT_FILES, TINY_LOOP, Outcome, exit_code
 
@@ -85,16 +85,15 @@ def test_a_run_of_another_command_is_refused(hades: Callable[..., Outcome], fini
     assert "holds a run of `hades distill`, expected one of baseline es" in outcome.complaint
 
 
-PRESETS = [("es", name) for name in neuroevolution_preset_names()] + [("ppo", name) for name in ppo_preset_names()]
-
-
-@pytest.mark.parametrize(("method", "name"), PRESETS)
+@pytest.mark.parametrize(
+    ("method", "name"), [(method, name) for method in ("es", "ppo") for name in PRESETS[f"baseline {method}"]]
+)
 def test_preset_parses_and_builds_its_run(
     method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings: Any = running.resolve(COMMANDS[method], ["--preset", name])
-    assert settings.settings == COMMANDS[method].preset(name).settings  # type: ignore[attr-defined]
+    assert settings.settings == get_preset(f"baseline {method}", name).settings
     if settings.env.startswith("gymnax/"):
         run = recipes.from_settings(settings.options.make(settings.env), settings.settings)
         state = jax.eval_shape(run.init, jax.random.key(0))

@@ -206,7 +206,7 @@ def test_seeds_of_ppo_side_by_side(
         env="diagnostic/match",
         settings=PPOSettings(network=NetworkSettings(hidden_sizes=(4,)), num_envs=4, num_steps=8),
     )
-    monkeypatch.setattr(ppo, "ppo_preset", lambda name: small)
+    monkeypatch.setattr(ppo, "get_preset", lambda command, name: small)
     flags = ("--seeds", "0,3", "--env-steps", "128", "--evaluations", "2", "--num-episodes", "4")
     outcome = hades("bench", "ppo", *flags, "--out", tmp_path / "ppo.json", "--json")
     assert outcome.code == 0, outcome.err

@@ -65,7 +65,7 @@ def test_config_is_enough_to_begin_the_run_again(finished_run: Path, tmp_path: P
     library.distill(
         jax.random.key(settings.seed),
         run,
-        settings.num_generations,
+        settings.num_iterations,
         out=tmp_path / "again",
         loop=settings.loop,
         progress=False,

@@ -151,7 +151,7 @@ def test_the_same_files_by_another_path_are_no_contradiction(
         (("--teacher", "other.npz"), "--teacher: the run in {run} has {files}/teacher.npz, got {files}/other.npz"),
         (("--meta-gradient.learning-rate", "0.5"), "--meta-gradient.learning-rate: the run in {run} has 0.4, got 0.5"),
         (("--flow.num-layers", "9"), "--flow.num-layers: the run in {run} has"),
-        (("--num-generations", "2"), "--num-generations: the run in {run} has done 4, got 2"),
+        (("--num-generations", "2"), "--num-iterations: the run in {run} has done 4, got 2"),
     ],
 )
 def test_resuming_refuses_what_contradicts_the_run(
@@ -186,7 +186,7 @@ def test_other_verbs_take_the_run(hades: Callable[..., Outcome], offline_run: Pa
 def test_paper_preset_has_the_published_settings_and_flags_override_it(files: Path) -> None:
     flags = ("--data", str(files / "data.hdf5"), "--preset", "paper")
     settings: Any = running.resolve(COMMAND, [*flags, "--objective", "sdw-av-pbc", "--dataset-size", "16"])
-    assert (settings.num_generations, settings.settings.num_states) == (50_000, 2560)
+    assert (settings.num_iterations, settings.settings.num_states) == (50_000, 2560)
     assert settings.settings.cloning.hidden_sizes == (256, 256, 256)
     assert (settings.settings.objective, settings.settings.dataset_size) == ("sdw-av-pbc", 16)
     assert settings.out == Path("runs/diagnostic-target-paper-sdw-av-pbc-seed0")
@@ -233,7 +233,7 @@ def test_paper_preset_has_the_published_settings_and_flags_override_it(files: Pa
             2,
             "dataset_size: expected at most 70, the transitions of the data, got 71",
         ),
-        (("--data", "data.hdf5", "--preset", "papers"), 2, "--preset: expected paper, got 'papers'"),
+        (("--data", "data.hdf5", "--preset", "papers"), 2, "--preset: there is no 'papers', the nearest are paper"),
         (("--data", "data.hdf5", "--objective", "bc"), 2, "invalid choice"),
         (("--data", "data.hdf5", "--density-exponent", "-1"), 2, "density_exponent: expected a number of at least 0"),
     ],

@@ -11,13 +11,14 @@ import pytest
 
 from experiments import running
 from experiments.commands.distill import COMMAND
-from experiments.presets import preset, preset_names
-from experiments.settings import EnvironmentOptions
+from experiments.environments import EnvironmentOptions
+from experiments.presets import PRESETS, get_preset
 from hades import recipes
 from hades.types import Environment
 from tests.experiments.command import Outcome
 
-PAPER = tuple(name for name in preset_names() if name.startswith("paper/"))
+NAMES = tuple(PRESETS["distill"])
+PAPER = tuple(name for name in NAMES if name.startswith("paper/"))
 TRACED = ("cartpole", "pendulum")
 
 
@@ -28,15 +29,15 @@ def make(options: EnvironmentOptions, env: str) -> Environment:
 
 def test_the_published_settings_are_all_there() -> None:
     assert len(PAPER) == 2 * (8 + 4)
-    assert {"cartpole", "acrobot", "pendulum", "mountaincar", "hopper", "inverted-pendulum"} <= set(preset_names())
+    assert {"cartpole", "acrobot", "pendulum", "mountaincar", "hopper", "inverted-pendulum"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_preset_parses_and_builds_its_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = running.resolve(COMMAND, ["--preset", name])
     assert settings.preset == name
-    assert settings.settings == preset(name).settings
+    assert settings.settings == get_preset("distill", name).settings
     assert str(settings.out).startswith("runs/")
     assert settings.env is not None
     run = recipes.from_settings(make(settings.options, settings.env), settings.settings)
@@ -60,7 +61,7 @@ def test_flags_override_a_preset() -> None:
     arguments = ["--seed", "3", "--preset", "cartpole", "--dataset-size=5", "--cloning.hidden-sizes", "8", "9"]
     settings = running.resolve(COMMAND, arguments)
     assert (settings.settings.dataset_size, settings.settings.cloning.hidden_sizes) == (5, (8, 9))
-    assert settings.settings.population_size == preset("cartpole").settings.population_size
+    assert settings.settings.population_size == get_preset("distill", "cartpole").settings.population_size
     assert str(settings.out) == "runs/cartpole-seed3"
 
 

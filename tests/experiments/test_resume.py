@@ -43,7 +43,7 @@ def start(out: Path, checkpoint_seconds: float = 60.0, **arguments: Any) -> libr
     return library.distill(
         jax.random.key(settings.seed),
         run,
-        settings.num_generations,
+        settings.num_iterations,
         out=out,
         loop=settings.loop,
         progress=False,
@@ -120,14 +120,14 @@ def test_run_can_go_on_for_longer(hades: Callable[..., Outcome], copy: Path, tmp
     assert hades("distill", *TINY, *SIX, "--out", tmp_path / "whole").code == 0
     assert hades("distill", "--out", copy, "--resume", *SIX).code == 0
     assert_equal_runs(copy, tmp_path / "whole")
-    assert RunDirectory(copy).read_config()["num_generations"] == 6
+    assert RunDirectory(copy).read_config()["num_iterations"] == 6
 
 
 def test_run_cannot_become_shorter_than_it_is(hades: Callable[..., Outcome], copy: Path) -> None:
     before = (copy / "config.json").read_bytes()
     outcome = hades("distill", "--out", copy, "--resume", "--num-generations", "2")
     assert outcome.code == 2
-    assert "--num-generations: the run" in outcome.complaint
+    assert "--num-iterations: the run" in outcome.complaint
     assert (copy / "config.json").read_bytes() == before
 
 

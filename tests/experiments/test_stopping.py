@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.processes import command
 from experiments.stopping import StopSignals
 from tests.experiments.command import TINY, Outcome, exit_code, make_run
 
@@ -20,8 +21,10 @@ LONG = ("--num-generations", str(2 * NUM_CALLS), "--evaluate-every", "100")
 # A call into C that lets other threads run but, as one of XLA may, neither ends nor lets a signal handler run.
 DEAF_PROGRAM = """
 import ctypes
+from experiments.processes import command
 from experiments.stopping import StopSignals
-with StopSignals():
+with StopSignals() as signals:
+    signals.should_stop()
     print("ready", flush=True)
     mutex = ctypes.create_string_buffer(64)
     ctypes.CDLL(None).pthread_mutex_lock(mutex)
@@ -39,8 +42,8 @@ def test_signal_leaves_a_run_that_goes_on_to_the_same_bytes(
     tmp_path: Path, uninterrupted: Path, number: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "experiments.cli", "distill", *TINY, *LONG, "--out", str(out), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = command("distill", *TINY, *LONG, "--out", str(out), "--json")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").is_file() or not (out / "metrics.jsonl").read_text():
         assert process.poll() is None, process.communicate()[1]
@@ -87,6 +90,7 @@ def test_handlers_are_put_back_and_nothing_received_is_no_stop() -> None:
 
 def test_signal_is_noted_with_its_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
     with StopSignals() as signals:
+        assert not signals.should_stop()
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 10
         while not signals.should_stop() and time.monotonic() < deadline:

@@ -18,6 +18,7 @@ import jax
 
 from experiments.bench._lib.cases import CASES
 from experiments.bench._lib.measuring import FIRST, compile_step, make_step, prepare
+from experiments.processes import program
 
 
 def peak_memory(case: str, formulation: str, seed: int) -> dict[str, int]:
@@ -42,7 +43,7 @@ def measure_apart(module: str, arguments: Sequence[str], what: str) -> dict[str,
     Raises:
         ValueError: It failed; the message begins with `what` and has its last words.
     """
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(program(module, *arguments), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise ValueError(f"{what}: {reason[0]}")

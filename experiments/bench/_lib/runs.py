@@ -9,17 +9,11 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from experiments.curves import Curve, read_curve
-from experiments.presets import (
-    neuroevolution_preset,
-    neuroevolution_preset_names,
-    ppo_preset,
-    ppo_preset_names,
-    preset,
-    preset_names,
-)
+from experiments.presets import PRESETS, get_preset
+from experiments.processes import command
 from hades._files import write_atomically
 from hades._run_directory import RunDirectory
 from hades.rl.settings import PPOSettings
@@ -79,12 +73,12 @@ def method_flags(method: Method, env: str, budget: int) -> list[str]:
         return ["distill", *begin, "--method", "hades-f", "--num-inits", "1", *_evaluated_every(_GENERATIONS)]
     if method == "es":
         return ["baseline", "es", *begin, *_evaluated_every(_GENERATIONS)]
-    settings = PPOSettings() if name is None else ppo_preset(name).settings
+    settings = PPOSettings() if name is None else get_preset("baseline ppo", name).settings
     updates = max(1, budget // settings.env_steps)
     flags = ["--anneal-updates", str(updates), *_evaluated_every(max(1, updates // _EVALUATIONS))]
     distilled = small_preset("hades-r", env)
     if distilled is not None:
-        network = preset(distilled).settings.cloning
+        network = get_preset("distill", distilled).settings.cloning
         flags += ["--network.activation", network.activation, "--network.hidden-sizes", *map(str, network.hidden_sizes)]
     return ["baseline", "ppo", *begin, *flags]
 
@@ -95,13 +89,8 @@ def _evaluated_every(generations: int) -> list[str]:
 
 def small_preset(method: Method, env: str) -> str | None:
     """The first preset for an environment that is not a published one, None where there is none."""
-    names: Iterable[str]
-    make: Any
-    names, make = {
-        "es": (neuroevolution_preset_names(), neuroevolution_preset),
-        "ppo": (ppo_preset_names(), ppo_preset),
-    }.get(method, (preset_names(), preset))
-    return next((name for name in names if not name.startswith("paper/") and make(name).env == env), None)
+    presets = PRESETS[{"es": "baseline es", "ppo": "baseline ppo"}.get(method, "distill")]
+    return next((name for name, make in presets.items() if not name.startswith("paper/") and make().env == env), None)
 
 
 def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
@@ -135,8 +124,7 @@ def start_process(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: It failed; the message has the command and its last words.
     """
-    command = [sys.executable, "-m", "experiments.cli", *arguments]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}: {last}")

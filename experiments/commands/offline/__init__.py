@@ -21,4 +21,6 @@ def main(arguments: Sequence[str]) -> int:
         BadArgumentsError: There is no command of that name.
     """
     name = choose_name("hades offline", "a command", _SUMMARIES, arguments)
-    return 0 if name is None else int(importlib.import_module(f"experiments.offline.{name}").main(arguments[1:]))
+    return (
+        0 if name is None else int(importlib.import_module(f"experiments.commands.offline.{name}").main(arguments[1:]))
+    )

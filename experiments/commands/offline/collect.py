@@ -10,13 +10,12 @@ from typing import Annotated, Any
 
 import jax
 import numpy as np
-import tyro
 
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.inputs import make_environment
-from experiments.settings import EnvironmentOptions
+from experiments.environments import EnvironmentOptions, make_environment, make_named
+from experiments.settings import Flat, SeededSettings
 from hades._progress import Progress
 from hades._run_directory import RunDirectory
 from hades._validation import require_positive
@@ -34,7 +33,7 @@ from hades.types import AnyEnvironment, Continuous
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectSettings:
+class CollectSettings(SeededSettings):
     """Collects an offline dataset and writes it as HDF5 in the layout of D4RL.
 
     Every teacher, policy and stage plays with every level of noise, all in equal shares, beside the fraction of uniform
@@ -45,9 +44,9 @@ class CollectSettings:
     out: Path
     """HDF5 file to write."""
     env: str | None = None
-    """Environment with continuous actions, such as gymnasium/Hopper-v4; none is that of the run or of the policy."""
-    options: Annotated[EnvironmentOptions, tyro.conf.arg(name="")] = EnvironmentOptions()
-    """What besides its name makes the environment."""
+    """Environment with continuous actions, such as gymnasium/Hopper-v4; default: that of the run or of the policy."""
+    options: Annotated[EnvironmentOptions, Flat] = EnvironmentOptions()
+    """Options of the environment."""
     teacher: tuple[Path, ...] = ()
     """Teacher files that play, by their modes unless --action-selection says otherwise."""
     policy: tuple[Path, ...] = ()
@@ -55,7 +54,7 @@ class CollectSettings:
     run: Path | None = None
     """Directory of a baseline that was run with --keep-snapshots, whose stages play."""
     quality: Quality = "medium-replay"
-    """Which stages of --run: the first, half way to the best, all up to half way, half way and best, or the best."""
+    """Stages of --run: the first, half way to the best, all up to half way, half way and best, or the best."""
     minari: str | None = None
     """Minari dataset on this machine, such as mujoco/hopper/medium-v0, in place of playing (extra minari)."""
     noise: tuple[float, ...] = (0.0,)
@@ -65,28 +64,23 @@ class CollectSettings:
     random_fraction: float = 0.0
     """Fraction of the transitions that is collected with uniform actions alone; 1 where nobody else plays."""
     action_selection: ActionSelection | None = None
-    """Whether to act by a sample of the distribution or by its mode; none is as said above."""
+    """Whether to act by a sample of the distribution or by its mode; default: as said above."""
     num_transitions: int = 100_000
     """Transitions of all together."""
     num_envs: int = NUM_ENVS
     """Episodes that are played at once."""
-    seed: int = 0
-    """Seed of all random numbers."""
     overwrite: bool = False
     """Replaces --out where it exists."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range."""
+        """Refuses also numbers out of range."""
+        super().__post_init__()
         for name in ("num_transitions", "num_envs"):
             require_positive(name, getattr(self, name))
         if not self.noise:
             raise ValueError("noise: expected one level or more, got none")
         if not 0 <= self.random_fraction <= 1:
             raise ValueError(f"random_fraction: expected a number from 0 to 1, got {self.random_fraction}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: expected an integer from 0 to 4294967295, got {self.seed}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -96,9 +90,9 @@ def main(arguments: Sequence[str]) -> int:
         raise BadArgumentsError(f"--out: {settings.out} exists, expected a new file or --overwrite")
     if settings.minari is not None:
         return _convert(settings, settings.minari, arguments)
-    players = _Players(settings)
-    env = players.make_environment()
-    behaviours, described = players.behaviours(env)
+    files = _BehaviourFiles(settings)
+    env = files.make_environment()
+    behaviours, described = files.behaviours(env)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with Progress(settings.num_transitions, "transition") as report:
@@ -137,8 +131,8 @@ def _convert(settings: CollectSettings, dataset_id: str, arguments: Sequence[str
     return 0
 
 
-class _Players:
-    """Who plays: the files that the flags name, read once."""
+class _BehaviourFiles:
+    """The teachers and policies that the flags name, read once."""
 
     def __init__(self, settings: CollectSettings) -> None:
         """Reads the files.
@@ -169,7 +163,7 @@ class _Players:
         settings = self._settings
         try:
             if settings.env is not None:
-                env = settings.options.make_any(settings.env)
+                env = make_named(settings.env, settings.options)
             elif self._policies:
                 path, trained = next(iter(self._policies.items()))
                 env = make_environment(_metadata(trained), source=path)
@@ -182,20 +176,20 @@ class _Players:
         return env
 
     def behaviours(self, env: AnyEnvironment) -> tuple[list[Behaviour], list[dict[str, Any]]]:
-        """Who collects, and what the file says of them.
+        """The policies that collect, and their description in the file.
 
         Raises:
             BadArgumentsError: A file does not suit the environment, or a number is out of range.
         """
         settings = self._settings
         try:
-            players = [(path, self._teacher(env, path)) for path in self._teachers]
-            players += [(path, self._policy(env, path)) for path in self._policies]
-            weight = (1 - settings.random_fraction) / max(1, len(players) * len(settings.noise))
+            chosen = [(path, self._teacher(env, path)) for path in self._teachers]
+            chosen += [(path, self._policy(env, path)) for path in self._policies]
+            weight = (1 - settings.random_fraction) / max(1, len(chosen) * len(settings.noise))
             behaviours, described = [], []
-            for path, player in players:
+            for path, behaviour in chosen:
                 for noise in settings.noise:
-                    behaviours.append(replace(player, noise=noise, epsilon=settings.epsilon, weight=weight))
+                    behaviours.append(replace(behaviour, noise=noise, epsilon=settings.epsilon, weight=weight))
                     described.append({"file": str(path), "noise": noise, "epsilon": settings.epsilon, "share": weight})
         except ValueError as error:
             raise BadArgumentsError(

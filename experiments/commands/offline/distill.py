@@ -4,66 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 from experiments import running
 from experiments.cli import BadArgumentsError
-from experiments.commands.offline.data_files import checksum, environment_name, environment_of
+from experiments.environments import environment_name, environment_of
+from experiments.loading import checksum
 from experiments.pictures import draw_offline_curve
-from experiments.settings import RunSettings
+from experiments.settings import OfflineDistillSettings
 from hades.dataset import SyntheticDataset
-from hades.distillation import LoopSettings
 from hades.offline import Teacher, d4rl
-from hades.recipes.offline import OfflineSettings, offline_run, paper_offline
+from hades.recipes.offline import offline_run
 from hades.run import Run
-
-_PAPER = "paper"
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfflineDistillSettings(RunSettings):
-    """Condenses an offline dataset into a few state-action pairs, by DBC, PBC, Av-PBC or SDW."""
-
-    preset: str | None = None
-    """paper begins with the published settings. Flags beside it override."""
-    env: str | None = None
-    """Environment to evaluate in, such as gymnasium/Hopper-v4; none is the one that the data file names."""
-    data: Path | None = None
-    """HDF5 file in D4RL's layout."""
-    teacher: Path | None = None
-    """Teacher file, for all objectives but dbc."""
-    num_generations: int = 3000
-    """Outer steps of the whole run."""
-    data_checksum: Annotated[str | None, tyro.conf.Suppress] = None
-    """Of the data file, so that a run is not resumed on other data."""
-    teacher_checksum: Annotated[str | None, tyro.conf.Suppress] = None
-    """Of the teacher file, likewise."""
-    settings: Annotated[OfflineSettings, tyro.conf.arg(name="")] = OfflineSettings()
-    """The method."""
-    loop: Annotated[LoopSettings, tyro.conf.arg(name="")] = LoopSettings(
-        generations_per_call=20, evaluate_every=500, evaluation_inits=4, evaluation_episodes=5
-    )
-    """The host loop."""
-
-    def __post_init__(self) -> None:
-        """Refuses also a budget of environment steps, of which there are none."""
-        super().__post_init__()
-        if self.loop.max_env_steps is not None:
-            raise ValueError(
-                f"max_env_steps: expected none, as training plays in no environment, got {self.loop.max_env_steps}"
-            )
-
-
-def _preset(name: str) -> OfflineDistillSettings:
-    if name != _PAPER:
-        raise ValueError(f"preset: expected {_PAPER}, got {name!r}")
-    return OfflineDistillSettings(preset=name, settings=paper_offline(), num_generations=50_000)
 
 
 def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
@@ -99,7 +54,6 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
 COMMAND = running.Command(
     "offline distill",
     OfflineDistillSettings,
-    _preset,
     population="candidates (drawn states)",
     make_run=_make_run,
     complete=_complete,

@@ -10,28 +10,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
-import tyro
+from hades.offline.teaching import Lesson, TeachingLoop, make_teacher_evaluator, teach
 
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.commands.offline.data_files import environment_of
-from experiments.settings import EnvironmentOptions
+from experiments.environments import EnvironmentOptions, environment_of
+from experiments.settings import Flat, SeededSettings
 from experiments.stopping import StopSignals
 from hades._validation import require_positive
 from hades.evaluation import Evaluation
 from hades.offline import d4rl
 from hades.offline.cal_ql import CalQLSettings, make_cal_ql
-from hades.offline.teaching import Lesson, TeachingLoop, make_teacher_evaluator, teach
 from hades.offline.transitions import OfflineDataError, Transitions
 from hades.types import Continuous
 
-_Flat = tyro.conf.arg(name="")
 _LAST_STREAM = 2**32 - 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachSettings:
+class TeachSettings(SeededSettings):
     """Trains a teacher on offline data by Cal-QL: a policy and its action values, for hades offline distill.
 
     Checkpoints stand beside the file, in a folder of its name that ends in .checkpoints.
@@ -40,31 +38,26 @@ class TeachSettings:
     data: Path
     """HDF5 file of transitions, in the layout of D4RL."""
     out: Path
-    """Where to write the teacher, an .npz file."""
+    """Teacher file to write, an .npz file."""
     env: str | None = None
-    """Environment of the data, for the bounds of actions and to play in; none is the one that the file names. Where
+    """Environment of the data, for the bounds of actions and to play in; default: the one that the file names. Where
     neither does, actions are within -1 and 1."""
     num_updates: int = 100_000
     """Updates of the whole training; published teachers took a million."""
     evaluation_episodes: int = 16
     """Episodes of each evaluation in the simulator, with the most probable actions."""
-    seed: int = 0
-    """Seed of all random numbers."""
     resume: bool = False
     """Goes on with the training that the checkpoints of --out hold; begins it where there are none."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
-    cal_ql: Annotated[CalQLSettings, _Flat] = CalQLSettings()
+    cal_ql: Annotated[CalQLSettings, Flat] = CalQLSettings()
     """The method."""
-    loop: Annotated[TeachingLoop, _Flat] = TeachingLoop()
+    loop: Annotated[TeachingLoop, Flat] = TeachingLoop()
     """The host loop."""
 
     def __post_init__(self) -> None:
-        """Refuses counts that are not positive, and a seed that JAX would take for another."""
+        """Refuses also counts that are not positive."""
+        super().__post_init__()
         for name in ("num_updates", "evaluation_episodes"):
             require_positive(name, getattr(self, name))
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: expected an integer from 0 to 4294967295, got {self.seed}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -86,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     key, started = jax.random.key(settings.seed), time.monotonic()
     try:
-        with StopSignals() as signals:
+        with StopSignals("hades offline teach") as signals:
             lesson = teach(
                 key,
                 make_cal_ql(space, settings.cal_ql),

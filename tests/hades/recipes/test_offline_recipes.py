@@ -17,7 +17,8 @@ from hades.offline import TeacherError
 from hades.offline.labels import label_states
 from hades.outer.evolution import EvolutionSettings
 from hades.outer.meta_gradient import MetaGradientSettings
-from hades.recipes.offline import OfflineSettings, offline_run, paper_offline
+from hades.recipes.offline import OfflineSettings, offline_run
+from hades.recipes.published import paper_offline
 from tests.helpers import make_teacher, uniform_transitions
 
 ENV = envs.make("diagnostic/target", max_steps=4)

@@ -16,7 +16,8 @@ from envs.diagnostic import Countdown, Delayed, Endless, Match, Nan, Target
 from hades._serialization import from_dict, to_dict
 from hades.normalization import Normalizer
 from hades.policies import NetworkSettings
-from hades.rl.ppo import Hyperparameters, PPOSettings, brax, cartpole, make_ppo, minatar
+from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
+from hades.rl.ppo import Hyperparameters, PPOSettings, make_ppo
 from hades.types import Discrete
 from tests.helpers import Watched
 
@@ -248,7 +249,7 @@ def test_the_gradient_of_both_networks_is_clipped_together():
     np.testing.assert_allclose(moved[0.01], 0.01, rtol=0.02)
 
 
-@pytest.mark.parametrize("preset", [cartpole, minatar, brax])
+@pytest.mark.parametrize("preset", [ppo_cartpole, ppo_minatar, ppo_brax])
 def test_presets_are_settings_that_files_can_hold(preset):
     settings = preset(gamma=0.9)
     assert settings.gamma == 0.9 and hash(settings) == hash(preset(gamma=0.9))
@@ -284,7 +285,7 @@ def test_a_network_that_does_not_suit_the_environment_is_refused():
 
 def test_cartpole_learns():
     network = NetworkSettings(hidden_sizes=(32, 32))
-    settings = cartpole(network=network, num_envs=16, num_steps=64, learning_rate=5e-3, anneal_updates=20)
+    settings = ppo_cartpole(network=network, num_envs=16, num_steps=64, learning_rate=5e-3, anneal_updates=20)
     ppo, state, _ = train(envs.make("gymnax/CartPole-v1"), settings, 20)
     # Random actions last 20 steps.
     assert mean_return(ppo, state) > 120
@@ -292,6 +293,6 @@ def test_cartpole_learns():
 
 @pytest.mark.slow
 def test_cartpole_preset_solves_it():
-    settings = cartpole()
+    settings = ppo_cartpole()
     ppo, state, _ = train(envs.make("gymnax/CartPole-v1"), settings, settings.anneal_updates)
     assert mean_return(ppo, state) >= 490

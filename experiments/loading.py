@@ -1,12 +1,11 @@
-"""What a command is given by path: a dataset file, a run directory, or a policy file."""
+"""Loading of what a command is given by path: a dataset file, a run directory, a policy file, or offline data."""
 
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from pathlib import Path
-from typing import Any
 
-import envs
 from experiments.cli import BadArgumentsError
 from hades._run_directory import RunDirectory
 from hades.dataset import DatasetError, SyntheticDataset
@@ -15,6 +14,8 @@ from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata
 from hades.multitask import merging as multitask
 from hades.types import AnyEnvironment
+
+_BLOCK = 1 << 20
 
 
 def outcome_file(path: Path) -> Path:
@@ -52,50 +53,12 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, FileMetadata]:
     return path, dataset, dataset.metadata
 
 
-def make_environment(metadata: FileMetadata, name: str | None = None, source: Path | None = None) -> AnyEnvironment:
-    """The environment of a file, or another one of the same spaces.
-
-    Args:
-        metadata: Of the file.
-        name: The other one.
-        source: The file, for messages.
-
-    Raises:
-        BadArgumentsError: There is none of that name.
-        ValueError: The file's own environment cannot be made.
-    """
-    if name is not None:
-        return make_named(name)
-    if multitask.is_merged(metadata):
-        raise ValueError(f"{source or 'metadata'}: expected a file of a single task, got a merged one")
-    options: dict[str, Any] = dict(metadata.env_options)
-    try:
-        env = envs.make(metadata.env, **options)
-        if env.max_steps != metadata.max_episode_steps:
-            env = envs.make(metadata.env, **{**options, "max_steps": metadata.max_episode_steps})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{source or 'metadata'}: {error}") from None
-    return env
-
-
-def make_named(name: str) -> AnyEnvironment:
-    """The environment that `--env` names.
-
-    Raises:
-        BadArgumentsError: There is none of that name.
-    """
-    try:
-        return envs.make(name)
-    except ValueError as error:
-        raise BadArgumentsError(f"--env: {error}") from None
-
-
 def check_dataset_fits(env: AnyEnvironment, dataset: SyntheticDataset, source: Path, name: str | None) -> None:
     """Refuses a dataset that does not have the shapes of the environment.
 
     Args:
-        env: What `make_environment` made.
-        dataset: What `load_dataset` loaded.
+        env: Environment of the file, or the one that the arguments name.
+        dataset: Dataset of the file.
         source: Its file.
         name: The environment that the arguments asked for, None where it is that of the file.
 
@@ -122,3 +85,16 @@ def with_loss(cloning: CloningSettings, own: CloningSettings) -> CloningSettings
         expected = "cross_entropy" if own.loss == "cross_entropy" else "gaussian_nll, mse or sampled_mse"
         raise BadArgumentsError(f"--cloning.loss: expected {expected} for the actions of the file, got {loss}")
     return dataclasses.replace(cloning, loss=loss)
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 of the bytes of a file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            total = zlib.crc32(block, total)
+    return f"{total:08x}"

@@ -1,0 +1,45 @@
+"""Presets of `hades baseline ppo`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+from experiments.presets import distill
+from experiments.presets._preset import MINATAR, SMALL_LOOP, Preset, network_of
+from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
+
+
+def _counterpart(name: str) -> Preset:
+    """PPO in the environment of a small preset of HaDES, with the network that it clones."""
+    of_hades = distill.PRESETS[name]()
+    settings = ppo_cartpole(network=network_of(of_hades.settings.cloning))
+    if name not in ("cartpole", "acrobot"):
+        # Continuous actions: running statistics, as in the settings for Brax; sizes for a CPU.
+        settings = dataclasses.replace(
+            settings,
+            num_envs=64,
+            entropy_coefficient=0.0,
+            observation_normalization="running",
+            normalize_rewards=True,
+            learning_rate=1e-3,
+        )
+    return Preset(env=of_hades.env, options=of_hades.options, num_iterations=100, settings=settings, loop=SMALL_LOOP)
+
+
+def _minatar(game: str) -> Preset:
+    """Ten million steps."""
+    return Preset(env=f"gymnax/{game}-MinAtar", num_iterations=1220, settings=ppo_minatar(), loop=SMALL_LOOP)
+
+
+def _halfcheetah() -> Preset:
+    return Preset(env="brax/halfcheetah", num_iterations=2441, settings=ppo_brax(), loop=SMALL_LOOP)
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    **{name: partial(_counterpart, name) for name in distill.SMALL},
+    **{game.lower(): partial(_minatar, game) for game in MINATAR},
+    "halfcheetah": _halfcheetah,
+}
+"""Presets by name."""

@@ -16,8 +16,11 @@ from hades._json import to_json
 
 T = TypeVar("T")
 
-_SYNONYMS = (("num-iterations", "num-generations"), ("iterations-per-call", "generations-per-call"))
-"""Flags of two names: each is taken for the one that the settings have."""
+_SYNONYMS = (
+    ("num-iterations", "num-generations", "num-updates"),
+    ("iterations-per-call", "generations-per-call", "updates-per-call"),
+)
+"""Flags of several names: each is taken for the one that the settings have."""
 
 _PATHS = tyro.constructors.ConstructorRegistry()
 
@@ -80,10 +83,10 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 def _with_known_flags(arguments: Sequence[str], names: set[str]) -> list[str]:
     renamed: dict[str, str] = {}
-    for pair in _SYNONYMS:
-        known = [flag for flag in pair if flag.replace("-", "_") in names]
+    for group in _SYNONYMS:
+        known = [flag for flag in group if flag.replace("-", "_") in names]
         if len(known) == 1:
-            renamed |= {f"--{flag}": f"--{known[0]}" for flag in pair}
+            renamed |= {f"--{flag}": f"--{known[0]}" for flag in group}
     found = []
     for argument in arguments:
         flag, equals, value = argument.partition("=")

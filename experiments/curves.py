@@ -44,7 +44,7 @@ class Curve:
 def read_curve(directory: RunDirectory) -> Curve:
     """The evaluations of a finished run."""
     rows = directory.read_metrics()
-    seconds = np.cumsum([row["seconds_per_generation"] for row in rows])
+    seconds = np.cumsum([row["seconds_per_iteration"] for row in rows])
     evaluated = [index for index, row in enumerate(rows) if row.get("evaluation_mean") is not None]
     return Curve(
         np.array([rows[index]["total_env_steps"] for index in evaluated], float),

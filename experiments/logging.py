@@ -9,10 +9,12 @@ from typing import Any
 
 from experiments.cli import BadArgumentsError
 from experiments.settings import RunSettings
+from hades._files import write_atomically
+from hades._history import Row
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
-from hades.distillation import Callback
-from hades.run import RunState
+from hades.callbacks import Callback
+from hades.training import Result
 
 
 def check_extras(settings: RunSettings) -> None:
@@ -46,26 +48,49 @@ def _numbers(row: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "iteration" and isinstance(value, (int, float))}
 
 
+class _TensorBoard(Callback):
+    """Writes rows as they come: a process that is killed has written each that it will not compute again."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def row(self, row: Row) -> None:
+        for name, value in _numbers(row).items():
+            self._writer.add_scalar(name, value, row["iteration"])
+        self._writer.flush()
+
+
 @contextlib.contextmanager
 def _tensorboard(directory: RunDirectory) -> Iterator[Callback]:
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(directory.path / "tensorboard")) as writer:
+        yield _TensorBoard(writer)
 
-        def log(state: RunState, row: dict[str, Any]) -> None:
-            for name, value in _numbers(row).items():
-                writer.add_scalar(name, value, row["iteration"])
 
-        yield log
+class _WeightsAndBiases(Callback):
+    """Logs rows, and the outcome's evaluation at the end as a summary."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def row(self, row: Row) -> None:
+        self._session.log(_numbers(row), step=row["iteration"])
+
+    def end(self, result: Result[Any]) -> None:
+        self._session.summary["best_iteration"] = result.best_iteration
+        self._session.summary["finished"] = result.finished
 
 
 @contextlib.contextmanager
 def _wandb(settings: RunSettings, directory: RunDirectory) -> Iterator[Callback]:
     import wandb
 
-    with wandb.init(project=settings.wandb, dir=str(directory.path), config=to_dict(settings)) as session:
-
-        def log(state: RunState, row: dict[str, Any]) -> None:
-            session.log(_numbers(row), step=row["iteration"])
-
-        yield log
+    file = directory.path / "wandb_id"
+    # A run that goes on is the same run there.
+    run_id = file.read_text().strip() if file.exists() else wandb.util.generate_id()
+    directory.path.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, run_id + "\n")
+    arguments = {"project": settings.wandb, "dir": str(directory.path), "config": to_dict(settings)}
+    with wandb.init(**arguments, id=run_id, resume="allow") as session:
+        yield _WeightsAndBiases(session)

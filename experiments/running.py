@@ -1,4 +1,4 @@
-"""Starting, resuming and reporting a run: what `hades distill` and `hades baseline` have in common."""
+"""Starting, resuming and reporting a run: the part that every command that runs something has in common."""
 
 from __future__ import annotations
 
@@ -22,23 +22,16 @@ from experiments.presets import get_preset
 from experiments.settings import RunSettings
 from experiments.stopping import StopSignals
 from hades import recipes
-from hades._run_directory import RunDirectory, RunDirectoryError
+from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
-from hades.distillation import Result, distill
+from hades.evaluation import Evaluation
+from hades.keys import Stream, stream
 from hades.offline import OfflineDataError, TeacherError
 from hades.run import Run
+from hades.training import Result, distill
 
-_FREE_TO_CHANGE = {
-    "num_iterations",
-    "resume",
-    "json",
-    "out",
-    "tensorboard",
-    "wandb",
-    "checkpoint_seconds",
-    "max_env_steps",
-    "max_seconds",
-}
+# What the library adds to a configuration beside the settings of the command.
+_OF_THE_RUN = ("command", "method", "env_options", "arrays", "key")
 
 
 def _run_in_environment(settings: Any) -> Run[Any]:
@@ -47,10 +40,6 @@ def _run_in_environment(settings: Any) -> Run[Any]:
 
 def _as_given(settings: Any) -> Any:
     return settings
-
-
-_NESTED = ("cloning", "evolution", "network", "meta_gradient", "flow")
-"""Settings whose flags have their name in front."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +51,9 @@ class Command:
         settings: Its settings.
         population: Label of the values of an iteration, of which pictures show mean and best.
         make_run: Makes the run that resolved settings describe; raises `ValueError` where one does not suit another.
-        complete: Fills in what flags imply, such as the environment of a data file.
-        draw: Draws the curve of a run.
+        complete: Fills in settings that flags imply, such as the environment of a data file.
+        draw: Draws the curve of a run; None draws none.
+        needs_env: Whether a run has to have an environment.
     """
 
     name: str
@@ -71,7 +61,8 @@ class Command:
     population: str = "population (selection keys)"
     make_run: Callable[[Any], Run[Any]] = _run_in_environment
     complete: Callable[[Any], Any] = _as_given
-    draw: Callable[..., None] = draw_curve
+    draw: Callable[..., None] | None = draw_curve
+    needs_env: bool = True
 
 
 def launch(command: Command, arguments: Sequence[str]) -> int:
@@ -82,16 +73,18 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
         OSError: The run directory cannot be written.
         ValueError: The run directory is not whole.
     """
-    settings: Any = resolve(command, arguments)
+    finished = run_command(command, resolve(command, arguments))
+    return finished if isinstance(finished, int) else 0
+
+
+def run_command(command: Command, settings: Any) -> Result[Any] | int:
+    """Runs resolved settings to the end, and reports; or returns the exit code of a signal that stopped them."""
     directory = RunDirectory(settings.out)
     run = build(settings, command)
-    resolved = dataclasses.replace(settings, settings=run.settings, out=None, resume=False, json=False)
+    resolved = dataclasses.replace(settings, settings=settings.settings, out=None, resume=False, json=False)
+    if run.settings is not None and type(run.settings) is type(settings.settings):
+        resolved = dataclasses.replace(resolved, settings=run.settings)
     check_extras(settings)
-    config = {"command": command.name, **to_dict(resolved)}
-    if directory.holds_run:
-        directory.write_config(config)
-    else:
-        directory.create(config)
     started = time.monotonic()
     with StopSignals(f"hades {command.name}") as signals, loggers(settings, directory) as callbacks:
         result = distill(
@@ -100,18 +93,19 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
             settings.num_iterations,
             out=directory.path,
             loop=settings.loop,
+            config={"command": command.name, **to_dict(resolved)},
             callbacks=callbacks,
             should_stop=signals.should_stop,
         )
     if not result.finished:
         print(
-            f"stopped at generation {result.state.generation} of {settings.num_iterations}; "
+            f"stopped at iteration {result.state.iteration} of {settings.num_iterations}; "
             f"go on with: hades {command.name} --out {directory.path} --resume",
             file=sys.stderr,
         )
         return signals.exit_code
     _report(command, settings, run, directory, result, time.monotonic() - started)
-    return 0
+    return result
 
 
 def build(settings: Any, command: Command) -> Run[Any]:
@@ -122,7 +116,7 @@ def build(settings: Any, command: Command) -> Run[Any]:
         OfflineDataError: The file of the data is missing or malformed.
         TeacherError: The file of the teacher is.
     """
-    if not settings.env:
+    if not settings.env and command.needs_env:
         raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")
     try:
         run = command.make_run(settings)
@@ -132,14 +126,15 @@ def build(settings: Any, command: Command) -> Run[Any]:
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     try:
-        run.make_evaluator(settings.loop.evaluation_inits, settings.loop.evaluation_episodes)
+        if settings.loop.evaluate_every is not None:
+            run.make_evaluator(settings.loop.evaluation_inits, settings.loop.evaluation_episodes)
     except ValueError as error:
-        reason = str(error).removeprefix("num_episodes: ")
-        raise BadArgumentsError(f"--evaluation-episodes: {reason}") from None
+        flag = "--evaluate-every" if run.env is None else "--evaluation-episodes"
+        raise BadArgumentsError(f"{flag}: {re.sub(r'^(num_episodes|env): ', '', str(error))}") from None
     return run
 
 
-def resolve(command: Command, arguments: Sequence[str]) -> RunSettings:
+def resolve(command: Command, arguments: Sequence[str]) -> Any:
     """The settings of a run: flags over the run that is resumed, or over the preset, or over the defaults.
 
     Raises:
@@ -155,29 +150,39 @@ def resolve(command: Command, arguments: Sequence[str]) -> RunSettings:
         raise BadArgumentsError(f"--{error}") from None
     settings: Any = command.complete(parse(command.settings, command.name, arguments, default))
     if settings.out is None:
-        # A preset without an environment of its own is for any.
-        whole = settings.preset and default.env is not None
-        label = settings.preset if whole else "-".join(filter(None, (settings.env, settings.preset)))
-        method = settings.settings.method
-        # Presets are of HaDES-R, or have the method in their names.
-        named = settings.preset and (method == "hades-r" or settings.preset.endswith(method.removeprefix("hades")))
-        label = label if named else f"{label}-{method}"
-        folder = re.sub(r"[^\w.-]+", "-", f"{label}-seed{settings.seed}")
-        settings = dataclasses.replace(settings, out=Path("runs") / folder)
+        settings = dataclasses.replace(settings, out=Path("runs") / _label(settings, default))
     if RunDirectory(settings.out).holds_run and not settings.resume:
         raise BadArgumentsError(f"--out: {settings.out} holds a run; go on with it by --resume, or choose another")
     return settings
 
 
+def _label(settings: Any, default: RunSettings) -> str:
+    """Name of the folder of a run that names none."""
+    # A preset without an environment of its own is for any.
+    whole = settings.preset and default.env is not None
+    label = settings.preset if whole else "-".join(filter(None, (settings.env, settings.preset)))
+    method = settings.settings.method
+    # Presets are of HaDES-R, or have the method in their names.
+    named = settings.preset and (method == "hades-r" or settings.preset.endswith(method.removeprefix("hades")))
+    label = label if named else f"{label}-{method}"
+    return re.sub(r"[^\w.-]+", "-", f"{label}-seed{settings.seed}")
+
+
 def _from_preset(command: Command, name: str) -> RunSettings:
     preset = get_preset(command.name, name)
     parts = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
-    return dataclasses.replace(command.settings(), preset=name, **parts)
+    default = command.settings()
+    own = type(default.settings)  # type: ignore[attr-defined]
+    if not isinstance(preset.settings, own):
+        # The command's settings add names to those of the recipe.
+        fields = {field.name: getattr(preset.settings, field.name) for field in dataclasses.fields(preset.settings)}
+        parts["settings"] = own(**fields)
+    return dataclasses.replace(default, preset=name, **parts)
 
 
 def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunDirectory) -> RunSettings:
     config = directory.read_config()
-    found = config.pop("command", None)
+    found = config.get("command")
     if found != command.name:
         raise BadArgumentsError(
             f"--out: {directory.path} holds a run of `hades {found}`, expected one of {command.name}"
@@ -185,12 +190,18 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
     if "num_generations" in config:  # Its name in runs of version 0.1.
         config["num_iterations"] = config.pop("num_generations")
     try:
-        saved = from_dict(command.settings, config)
+        saved = from_dict(command.settings, {name: value for name, value in config.items() if name not in _OF_THE_RUN})
     except ValueError as error:
         raise RunDirectoryError(f"{directory.config}: {error}") from None
     settings = command.complete(parse(command.settings, command.name, arguments, saved))
-    for flag, old, new in _differences(saved, settings):
-        raise BadArgumentsError(f"--{flag}: the run in {directory.path} has {old}, got {new}; choose another --out")
+    try:
+        directory.check_same(to_dict(settings), to_dict(saved))
+    except OtherRunError as error:
+        flag = re.sub(r"^(loop|options)\.", "", error.field).replace("_", "-")
+        raise BadArgumentsError(
+            f"--{flag}: the run in {directory.path} has {_plain(error.saved)}, got {_plain(error.given)}; "
+            f"choose another --out"
+        ) from None
     last = directory.last_row()
     if last and settings.num_iterations < last["iteration"]:
         done = last["iteration"]
@@ -200,56 +211,70 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
     return dataclasses.replace(settings, out=directory.path, resume=True)
 
 
-def _differences(saved: Any, settings: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Flags in which two settings differ though they make the results what they are: `(flag, old, new)`."""
-    found = []
-    for field in dataclasses.fields(saved):
-        old, new = getattr(saved, field.name), getattr(settings, field.name)
-        if old == new or field.name in _FREE_TO_CHANGE:
-            continue
-        if dataclasses.is_dataclass(old):
-            nested = f"{field.name.replace('_', '-')}." if field.name in _NESTED else ""
-            found += _differences(old, new, nested)
-        else:
-            found.append((prefix + field.name.replace("_", "-"), old, new))
-    return found
+def _plain(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def _report(
     command: Command, settings: Any, run: Run[Any], directory: RunDirectory, result: Result[Any], seconds: float
 ) -> None:
-    """Evaluates what the run left beside its zeros, draws it and prints it."""
-    # Keys that nothing was selected on.
-    key = jax.random.fold_in(jax.random.key(settings.seed), 2**32 - 4)
-    references = result.evaluator.references(key, result.outcome)
-    evaluations = {
-        f"best {result.kind}": result.evaluator(key, result.best_outcome),
-        f"last {result.kind}": result.evaluator(key, result.outcome),
-        **references,
-    }
-    table = {name: tables.summary(evaluation, run.env.name) for name, evaluation in evaluations.items()}
-    generations = int(result.state.generation)
+    """Evaluates the outcomes of a run beside its references, draws them and prints them."""
+    evaluations, references = _evaluate(settings, result)
+    name = run.env.name if run.env else "no environment"
+    iterations, last = int(result.state.iteration), result.history[-1]
     summary = {
         "out": str(directory.path),
-        "env": run.env.name,
-        "generations": generations,
-        "best_generation": result.best_generation,
-        "env_steps": result.history[-1]["total_env_steps"],
-        "seconds": result.history[-1]["seconds"],
-        "evaluations": table,
+        "env": run.env.name if run.env else None,
+        "iterations": iterations,
+        "best_iteration": result.best_iteration,
+        "env_steps": last.get("total_env_steps"),
+        "seconds": last["seconds"],
+        "metrics": last,
+        "evaluations": {label: tables.summary(evaluation, name) for label, evaluation in evaluations.items()},
     }
     directory.write_summary(summary)
-    distils = result.kind == "dataset"
-    size = f", N = {settings.settings.dataset_size}" if distils else ""
-    title = f"{settings.settings.method} on {run.env.name}{size}, seed {settings.seed}"
-    lines = {name: evaluation.mean for name, evaluation in references.items()}
-    outcome = "mean dataset" if distils else "policy"
-    command.draw(result.history, directory.curve, title, lines, command.population, outcome)
-    if distils:
-        draw_dataset(result.best_dataset, directory.dataset_picture)
-    print(tables.render(f"returns on fresh keys, {run.env.name}", evaluations))
-    print(f"{generations} generations, {seconds:.1f} s; files in {directory.path}:")
-    print(f"  best_{result.kind}.npz (of generation {result.best_generation}), {result.kind}.npz (the last),")
-    print(f"  curve.png, {'dataset.png, ' if distils else ''}metrics.jsonl, summary.json")
+    pictures = _draw(command, settings, name, directory, result, references)
+    if evaluations:
+        print(tables.render(f"returns on fresh keys, {name}", evaluations))
+    print(f"{iterations} iterations, {seconds:.1f} s, {run.status(last)}; files in {directory.path}:")
+    best = f"best_{result.kind}.npz (of iteration {result.best_iteration}), " if evaluations else ""
+    print(f"  {best}{result.kind}.npz (the last), {', '.join((*pictures, 'metrics.jsonl', 'summary.json'))}")
     if settings.json:
         print_json(summary)
+
+
+def _evaluate(settings: Any, result: Result[Any]) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
+    """Evaluations on keys that nothing was selected on, and the references among them; none where none were asked for."""
+    if result.evaluator is None or settings.loop.evaluate_every is None:
+        return {}, {}
+    key = stream(jax.random.key(settings.seed), Stream.REPORT)
+    references = result.evaluator.references(key, result.outcome)
+    own = {
+        f"best {result.kind}": result.evaluator(key, result.best_outcome),
+        f"last {result.kind}": result.evaluator(key, result.outcome),
+    }
+    return own | references, references
+
+
+def _draw(
+    command: Command,
+    settings: Any,
+    env: str,
+    directory: RunDirectory,
+    result: Result[Any],
+    references: dict[str, Evaluation],
+) -> list[str]:
+    """Draws the pictures of a run, and returns their names."""
+    names = []
+    distils = result.kind == "dataset"
+    if command.draw is not None:
+        size = f", N = {settings.settings.dataset_size}" if distils else ""
+        title = f"{settings.settings.method} on {env}{size}, seed {settings.seed}"
+        lines = {label: evaluation.mean for label, evaluation in references.items()}
+        outcome = "mean dataset" if distils else "policy"
+        command.draw(result.history, directory.curve, title, lines, command.population, outcome)
+        names.append("curve.png")
+    if distils:
+        draw_dataset(result.best_dataset, directory.dataset_picture)
+        names.append("dataset.png")
+    return names

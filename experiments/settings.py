@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +11,15 @@ import tyro
 
 from experiments.environments import EnvironmentOptions
 from experiments.presets import PRESETS, offline
+from experiments.registry import OBJECTIVES, OUTER_LOOPS
 from hades._validation import require_positive
-from hades.distillation import LoopSettings
+from hades.offline.cal_ql import CalQLSettings
+from hades.outer import EvolutionSettings
 from hades.recipes.hades import HadesSettings
 from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.offline import OfflineSettings
 from hades.rl.settings import PPOSettings
+from hades.training import LoopSettings
 
 Flat = tyro.conf.arg(name="")
 """Marks nested settings whose flags have no prefix."""
@@ -25,6 +29,11 @@ def preset_flag(command: str) -> Any:
     """The help of `--preset`, with the names of a command's presets."""
     names = ", ".join(PRESETS[command])
     return tyro.conf.arg(help=f"Settings to begin with, by name: {names}. Flags beside it override.")
+
+
+def choice(names: Iterable[str]) -> Any:
+    """The value of a flag that is one of some names."""
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +128,34 @@ class PPOCommandSettings(RunSettings):
             )
 
 
+@dataclass(frozen=True)
+class OfflineMethodSettings(OfflineSettings):
+    """Settings of an offline distillation, with the names of its objective and outer loop."""
+
+    objective: Annotated[str, choice(OBJECTIVES)] = "av-pbc"
+    """dbc imitates the data; pbc the teacher; av-pbc weighs states by the teacher's action value; sdw- also by inverse
+    state density; pbc-mean-weight is pbc times the mean weight of av-pbc, the control."""
+    outer: Annotated[str, choice(OUTER_LOOPS)] = "meta-gradient"
+    """Outer loop."""
+    evolution: EvolutionSettings = EvolutionSettings()
+    """The outer loop by evolution."""
+    population_size: int = 64
+    """Candidates of an iteration of the evolution."""
+
+    def __post_init__(self) -> None:
+        """Refuses also names that are not registered, and a population that is not positive."""
+        super().__post_init__()
+        require_positive("population_size", self.population_size)
+        for name, known in (("objective", OBJECTIVES), ("outer", OUTER_LOOPS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+    @property
+    def method(self) -> str:
+        """Name of the method in files."""
+        return self.objective
+
+
 @dataclass(frozen=True, kw_only=True)
 class OfflineDistillSettings(RunSettings):
     """Condenses an offline dataset into a few state-action pairs, by DBC, PBC, Av-PBC or SDW."""
@@ -136,7 +173,7 @@ class OfflineDistillSettings(RunSettings):
     """Checksum of the data file, so that a run is not resumed on other data."""
     teacher_checksum: Annotated[str | None, tyro.conf.Suppress] = None
     """Checksum of the teacher file, likewise."""
-    settings: Annotated[OfflineSettings, Flat] = OfflineSettings()
+    settings: Annotated[OfflineMethodSettings, Flat] = OfflineMethodSettings()
     """The method."""
     loop: Annotated[LoopSettings, Flat] = offline.LOOP
     """The host loop."""
@@ -148,6 +185,31 @@ class OfflineDistillSettings(RunSettings):
             raise ValueError(
                 f"max_env_steps: expected none, as training plays in no environment, got {self.loop.max_env_steps}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachSettings(RunSettings):
+    """Trains a teacher on offline data by Cal-QL: a policy and its action values, for hades offline distill.
+
+    An --out that ends in .npz is the teacher's file, and the run directory a folder of its name beside it.
+    """
+
+    preset: Annotated[str | None, tyro.conf.Suppress] = None
+    env: str | None = None
+    """Environment of the data, for the bounds of actions and to play in; default: the one that the file names. Where
+    neither does, actions are within -1 and 1."""
+    data: Path | None = None
+    """HDF5 file of transitions, in D4RL's layout."""
+    num_iterations: int = 100_000
+    """Updates of the whole training; published teachers took a million."""
+    data_checksum: Annotated[str | None, tyro.conf.Suppress] = None
+    """Checksum of the data file, so that a run is not resumed on other data."""
+    settings: Annotated[CalQLSettings, Flat] = CalQLSettings()
+    """The method."""
+    loop: Annotated[LoopSettings, Flat] = LoopSettings(
+        iterations_per_call=1000, log_every=1000, evaluate_every=None, evaluation_inits=1, evaluation_episodes=16
+    )
+    """The host loop."""
 
 
 @dataclass(frozen=True, kw_only=True)

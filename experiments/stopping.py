@@ -79,7 +79,7 @@ class StopSignals:
         """
         self.received: signal.Signals | None = None
         self._name = name
-        self._has_begun = False
+        self._has_begun = self._was_asked = False
         self._watch = _SignalWatch(self._hear)
 
     def __enter__(self) -> Self:
@@ -95,7 +95,8 @@ class StopSignals:
 
     def should_stop(self) -> bool:
         """Whether a signal has come; `hades.distill` asks after every compiled call."""
-        self._has_begun = True
+        # Asked for the first time, the run has yet to compile.
+        self._has_begun, self._was_asked = self._was_asked, True
         return self.received is not None
 
     @property

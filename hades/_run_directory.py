@@ -56,7 +56,7 @@ FREE_TO_CHANGE = frozenset(
 
 # Mappings without a fixed set of keys: an option that only one of two environments has makes them different.
 _WHOLE = frozenset({"env_options"})
-_FORMER_COLUMNS = {"generation": "iteration", "seconds_per_generation": "seconds_per_iteration"}
+_FORMER_COLUMNS = {"generation": "iteration", "update": "iteration", "seconds_per_generation": "seconds_per_iteration"}
 _TAIL_BYTES = 1 << 16
 
 

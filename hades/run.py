@@ -16,7 +16,7 @@ from hades.dataset import SyntheticDataset
 from hades.metadata import EvaluationSummary
 from hades.offline.teacher import Teacher
 from hades.policy_file import TrainedPolicy
-from hades.types import AnyEnvironment, Metrics, PyTree
+from hades.types import Metrics, PyTree
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -92,7 +92,7 @@ class Run(Generic[Outcome]):
     dropped_names: ClassVar[tuple[str, ...]] = ("normalizer",)
     """Prefixes of paths in those checkpoints that states no longer hold."""
     method: str
-    env: AnyEnvironment | None
+    env: Any
     settings: Any
     mesh: Mesh | None
 
@@ -137,7 +137,7 @@ class Run(Generic[Outcome]):
             "env": env and env.name,
             "env_options": env and describe(env.options),
             "settings": describe(self) if self.settings is None else to_dict(self.settings),
-            "data": checksum(jax.tree.leaves(self)),
+            "arrays": checksum(jax.tree.leaves(self)),
         }
 
     def status(self, row: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ class LoopSettings:
     iterations_per_call: int = field(default=10, metadata={"formerly": ("generations_per_call",)})
     """Iterations of one compiled call; progress, logs and interrupts come between calls."""
     log_every: int = 1
-    """Iterations of one row of metrics: counts are their sums, all else their means."""
+    """Iterations of one row of metrics, at most those of a call: counts are their sums, all else their means."""
     evaluate_every: int | None = 50
     """Iterations between evaluations on fresh keys, rounded to whole calls; none never evaluates."""
     evaluation_inits: int = 8
@@ -68,12 +68,17 @@ class LoopSettings:
         for name in ("evaluate_every", "max_env_steps", "max_seconds"):
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
-        if self.iterations_per_call % self.log_every:
+        if self.iterations_per_call % self.row_length:
             raise ValueError(
                 f"log_every: expected a divisor of iterations_per_call {self.iterations_per_call}, got {self.log_every}"
             )
         if not self.checkpoint_seconds >= 0:
             raise ValueError(f"checkpoint_seconds: expected a number of at least 0, got {self.checkpoint_seconds}")
+
+    @property
+    def row_length(self) -> int:
+        """Iterations of a row, which ends with its call."""
+        return min(self.log_every, self.iterations_per_call)
 
     @property
     def evaluation_interval(self) -> int | None:
@@ -312,7 +317,7 @@ class _Driver:
         last = self._directory.last_row()
         self._seen = last["iteration"] if last else 0
         history = self._directory.truncate_metrics(iteration)
-        score = -np.inf if saved["best_score"] is None else saved["best_score"]
+        score = -np.inf if saved.get("best_score") is None else saved["best_score"]
         best_iteration = saved.get("best_iteration", saved.get("best_generation", -1))
         best = OUTCOMES[self._run.kind].load(self._file("best_")) if best_iteration >= 0 else None
         steps = history[-1].get("total_env_steps", 0) if history else 0
@@ -345,7 +350,7 @@ class _Driver:
     def _status(self, rows: list[Row]) -> tuple[str, float]:
         """Status line of a call, and iterations per second."""
         rate = 1.0 / max(rows[-1]["seconds_per_iteration"], 1e-9)
-        steps = rate * float(np.mean([row.get("env_steps", 0) for row in rows])) / self._loop.log_every
+        steps = rate * float(np.mean([row.get("env_steps", 0) for row in rows])) / self._loop.row_length
         text = self._run.status(rows[-1])
         return f"{with_prefix(steps)} steps/s, {text}" if steps else text, rate
 
@@ -373,7 +378,7 @@ class _Driver:
         first, call = self.iteration, self._loop.iterations_per_call
         # Calls end at multiples of their length, wherever a run is taken up: evaluations stay where they were.
         count = min(call - first % call, num_iterations - first)
-        compiled = partial(advance, rows=call // self._loop.log_every, log_every=self._loop.log_every)
+        compiled = partial(advance, rows=call // self._loop.row_length, log_every=self._loop.row_length)
         # No iteration at all: rates are then those of the steady state.
         jax.block_until_ready(compiled(self._run, self.state, np.int32(0)))
         before = time.monotonic() - self._started
@@ -396,7 +401,7 @@ class _Driver:
 
     def _rows(self, first: int, count: int, sums: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
         """Rows of a call; one clock reading for each call, spread evenly over its iterations."""
-        every, each = self._loop.log_every, (after - before) / count
+        every, each = self._loop.row_length, (after - before) / count
         total, rows = self._course.env_steps, []
         for index in range(-(-count // every)):
             iterations = min(every, count - index * every)

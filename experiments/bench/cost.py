@@ -87,7 +87,7 @@ def measure(method: Method, env: str, generations: int, flags: Sequence[str]) ->
     """Measures one method in this process.
 
     Returns:
-        `compile_seconds`, `seconds_per_generation` (median), `steps_per_second`, `policy_seconds` (median; None where
+        `compile_seconds`, `seconds_per_iteration` (median), `steps_per_second`, `policy_seconds` (median; None where
         a policy takes a whole run), `imports_bytes` and `peak_bytes` (largest resident memory before compilation and
         in all), `device_peak_bytes` (None where the device does not say), and the `flags` that make the run.
     """
@@ -108,7 +108,7 @@ def measure(method: Method, env: str, generations: int, flags: Sequence[str]) ->
     return {
         "flags": [*rest, *flags],
         "compile_seconds": compile_seconds,
-        "seconds_per_generation": statistics.median(seconds),
+        "seconds_per_iteration": statistics.median(seconds),
         "steps_per_second": sum(steps) / sum(seconds),
         "policy_seconds": _policy_seconds(run, state) if method == "hades-r" else None,
         "imports_bytes": imports,
@@ -135,7 +135,7 @@ def _row(method: str, entry: dict[str, Any]) -> tuple[str, ...]:
     return (
         method,
         f"{entry['compile_seconds']:.3g}",
-        f"{entry['seconds_per_generation']:.3g}",
+        f"{entry['seconds_per_iteration']:.3g}",
         f"{entry['steps_per_second']:.3g}",
         "a whole run" if policy is None else f"{policy * 1e3:.3g} ms",
         f"{entry['peak_bytes'] / _MEBIBYTE:,.0f} MiB",

@@ -76,7 +76,7 @@ def _measure(settings: PresetsSettings, name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "commands": ["hades " + " ".join(command) for command in (distill, evaluate)],
         "generations": run["generations"],
-        "best_generation": run["best_generation"],
+        "best_iteration": run["best_iteration"],
         "run_seconds": run["seconds"],
         "command_seconds": command_seconds,
         "best_dataset": {name: evaluation[name] for name in ("mean", "std", "ci95", "per_init")},

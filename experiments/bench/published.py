@@ -19,9 +19,9 @@ from experiments.cli import BadArgumentsError
 from experiments.presets import Preset, get_preset
 from hades import recipes
 from hades._validation import require_positive
-from hades.distillation import Result, distill
 from hades.evaluation import zero_dataset
 from hades.run import Run
+from hades.training import Result, distill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
 def _measure(settings: PublishedSettings, published: Preset) -> dict[str, Any]:
     population = settings.population_size or published.settings.population_size
     method = dataclasses.replace(published.settings, population_size=population)
-    loop = dataclasses.replace(published.loop, generations_per_call=1, evaluate_every=settings.num_generations)
+    loop = dataclasses.replace(published.loop, iterations_per_call=1, evaluate_every=settings.num_generations)
     env = published.options.make(published.env or "")
     run = recipes.from_settings(env, method)
     started = time.monotonic()
@@ -87,7 +87,7 @@ def _measure(settings: PublishedSettings, published: Preset) -> dict[str, Any]:
 
 def _describe(settings: PublishedSettings, run: Run, result: Result) -> dict[str, Any]:
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    seconds = [row["seconds_per_generation"] for row in result.history]
+    seconds = [row["seconds_per_iteration"] for row in result.history]
     key = jax.random.fold_in(jax.random.key(settings.seed), 2**32 - 5)
     evaluator = run.make_evaluator(settings.num_inits, settings.num_episodes)
     return {
@@ -95,7 +95,7 @@ def _describe(settings: PublishedSettings, run: Run, result: Result) -> dict[str
         "generations": len(seconds),
         "seconds": result.history[-1]["seconds"],
         "first_generation_starts_at_seconds": result.history[0]["seconds"] - seconds[0],
-        "seconds_per_generation": {"median": float(np.median(seconds)), "min": min(seconds), "max": max(seconds)},
+        "seconds_per_iteration": {"median": float(np.median(seconds)), "min": min(seconds), "max": max(seconds)},
         "peak_device_memory_bytes": peak,
         "env_steps_per_generation": float(np.mean([row["env_steps"] for row in result.history])),
         "fitness_mean": [row["fitness_mean"] for row in result.history],
@@ -109,7 +109,7 @@ def _row(name: str, result: dict[str, Any]) -> tuple[str, ...]:
     return (
         name,
         str(result["generations"]),
-        f"{result['seconds_per_generation']['median']:.3g}",
+        f"{result['seconds_per_iteration']['median']:.3g}",
         "unknown" if peak is None else f"{peak / 2**30:.2f}",
         f"{result['fresh_keys']['mean']:.4g}",
         tables.interval(result["fresh_keys"]["ci95"]),

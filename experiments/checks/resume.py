@@ -214,7 +214,7 @@ def _readable(path: Path) -> bool:
 
 
 def _without_seconds(run: RunDirectory) -> list[dict[str, Any]]:
-    timing = ("seconds", "seconds_per_generation")
+    timing = ("seconds", "seconds_per_iteration")
     return [{name: value for name, value in row.items() if name not in timing} for row in run.read_metrics()]
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.environments import EnvironmentOptions
-from hades.distillation import LoopSettings
 from hades.inner.cloning import CloningSettings
 from hades.policies import NetworkSettings
+from hades.training import LoopSettings
 
 PAPER_BRAX = (
     "ant",
@@ -26,7 +26,7 @@ MINATAR = ("Asterix", "Breakout", "Freeway", "SpaceInvaders")
 """MinAtar games of the published runs."""
 
 SMALL_LOOP = LoopSettings(evaluate_every=20, evaluation_inits=16, evaluation_episodes=8)
-PAPER_LOOP = LoopSettings(generations_per_call=5, evaluate_every=50)
+PAPER_LOOP = LoopSettings(iterations_per_call=5, evaluate_every=50)
 
 
 @dataclass(frozen=True, kw_only=True)

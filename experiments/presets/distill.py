@@ -8,11 +8,11 @@ from functools import partial
 
 from experiments.environments import EnvironmentOptions
 from experiments.presets._preset import MINATAR, PAPER_BRAX, PAPER_LOOP, SMALL_LOOP, Preset
-from hades.distillation import LoopSettings
 from hades.inner.cloning import CloningSettings
 from hades.outer.evolution import EvolutionSettings
 from hades.recipes.hades import HadesSettings
 from hades.recipes.published import paper_brax, paper_minatar
+from hades.training import LoopSettings
 
 
 def _cartpole() -> Preset:
@@ -73,7 +73,7 @@ def _brax(env: str, dataset_size: int, num_iterations: int, backend: str | None 
         cloning=CloningSettings(hidden_sizes=(64, 64), learning_rate=0.01, num_steps=100),
         evolution=EvolutionSettings(sigma=0.1, learning_rate=0.05, fitness_shaping="centered_rank"),
     )
-    loop = LoopSettings(generations_per_call=5, evaluate_every=25)
+    loop = LoopSettings(iterations_per_call=5, evaluate_every=25)
     options = EnvironmentOptions(backend=backend)
     return Preset(env=env, options=options, num_iterations=num_iterations, settings=settings, loop=loop)
 

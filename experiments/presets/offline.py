@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from experiments.presets._preset import Preset
-from hades.distillation import LoopSettings
 from hades.recipes.published import paper_offline
+from hades.training import LoopSettings
 
-LOOP = LoopSettings(generations_per_call=20, evaluate_every=500, evaluation_inits=4, evaluation_episodes=5)
+LOOP = LoopSettings(iterations_per_call=20, evaluate_every=500, evaluation_inits=4, evaluation_episodes=5)
 """Default of the command."""
 
 

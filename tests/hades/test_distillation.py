@@ -15,9 +15,9 @@ import hades
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
 from hades.dataset import SyntheticDataset
-from hades.distillation import LoopSettings, distill
+from hades.training import LoopSettings, distill
 
-LOOP = LoopSettings(generations_per_call=3, evaluate_every=6, evaluation_inits=2, evaluation_episodes=2)
+LOOP = LoopSettings(iterations_per_call=3, evaluate_every=6, evaluation_inits=2, evaluation_episodes=2)
 KEY = jax.random.key(4)
 GENERATIONS = 12
 
@@ -49,7 +49,7 @@ def assert_same_run(result, out, reference):
     for name in ("dataset.npz", "best_dataset.npz"):
         assert (out / name).read_bytes() == (expected_out / name).read_bytes(), name
     assert without_times(RunDirectory(out).read_metrics()) == without_times(RunDirectory(expected_out).read_metrics())
-    assert result.best_generation == expected.best_generation
+    assert result.best_iteration == expected.best_iteration
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +192,9 @@ class Scripted:
 def test_the_best_dataset_is_kept_with_the_score_of_other_keys(small_run, reference, tmp_path, scores, best, confirmed):
     evaluator = Scripted(scores)
     run = dataclasses.replace(small_run, make_evaluator=lambda num_inits, num_episodes: evaluator)
-    loop = LoopSettings(generations_per_call=3, evaluate_every=3)
+    loop = LoopSettings(iterations_per_call=3, evaluate_every=3)
     result = distill(KEY, run, GENERATIONS, out=tmp_path / "run", loop=loop, progress=False)
-    assert result.best_generation == best
+    assert result.best_iteration == best
     assert result.best_dataset.metadata.evaluation.mean == confirmed
     saved = SyntheticDataset.load(tmp_path / "run" / "best_dataset.npz")
     assert saved.metadata == result.best_dataset.metadata
@@ -207,7 +207,7 @@ def test_the_best_dataset_is_kept_with_the_score_of_other_keys(small_run, refere
 
 
 def test_the_best_dataset_of_before_outlives_worse_ones_after_resuming(small_run, tmp_path):
-    out, loop = tmp_path / "run", LoopSettings(generations_per_call=3, evaluate_every=3)
+    out, loop = tmp_path / "run", LoopSettings(iterations_per_call=3, evaluate_every=3)
 
     def go_on(scores, **arguments):
         run = dataclasses.replace(small_run, make_evaluator=lambda num_inits, num_episodes: Scripted(scores))
@@ -216,7 +216,7 @@ def test_the_best_dataset_of_before_outlives_worse_ones_after_resuming(small_run
     go_on([9.0, 8.0], should_stop=after(1))
     before = (out / "best_dataset.npz").read_bytes()
     result = go_on([5.0, 8.5])
-    assert (result.best_generation, result.best_dataset.metadata.evaluation.mean) == (3, 8.0)
+    assert (result.best_iteration, result.best_dataset.metadata.evaluation.mean) == (3, 8.0)
     assert (out / "best_dataset.npz").read_bytes() == before
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from hades._serialization import from_dict, to_dict
 from hades._validation import require_positive
-from hades.distillation import LoopSettings
+from hades.training import LoopSettings
 from hades.inner.cloning import CloningSettings
 from hades.offline.cal_ql import CalQLSettings
 from hades.offline.density import FlowSettings

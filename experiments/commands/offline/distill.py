@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments import running
 from experiments.cli import BadArgumentsError
 from experiments.environments import environment_name, environment_of
 from experiments.loading import checksum
 from experiments.pictures import draw_offline_curve
+from experiments.registry import OBJECTIVES, OUTER_LOOPS
 from experiments.settings import OfflineDistillSettings
 from hades.dataset import SyntheticDataset
+from hades.keys import Stream, stream
 from hades.offline import Teacher, d4rl
 from hades.recipes.offline import offline_run
 from hades.run import Run
@@ -47,8 +48,16 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
                 part.check_fits(env)
         except ValueError as error:
             raise BadArgumentsError(f"--{flag}: {path}: {error}") from None
-    key = jax.random.fold_in(jax.random.key(settings.seed), np.uint32(2**32 - 7))
-    return offline_run(env, transitions, settings.settings, teacher, key=key)
+    method = settings.settings
+    return offline_run(
+        env,
+        transitions,
+        OBJECTIVES[method.objective],
+        method,
+        teacher,
+        outer=OUTER_LOOPS[method.outer](method),
+        key=stream(jax.random.key(settings.seed), Stream.DENSITY),
+    )
 
 
 COMMAND = running.Command(

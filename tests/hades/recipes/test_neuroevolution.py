@@ -12,7 +12,7 @@ import pytest
 import hades
 from envs.diagnostic import Match, Target
 from hades import policies, recipes
-from hades.distillation import LoopSettings
+from hades.training import LoopSettings
 from hades.fitness import FitnessKeys, make_policy_fitness
 from hades.normalization import Normalizer
 from hades.outer.evolution import EvolutionSettings
@@ -20,7 +20,7 @@ from hades.policies import NetworkSettings
 from hades.policy_file import PolicyFileError, TrainedPolicy
 from hades.rollouts.first_episode import make_rollout
 
-LOOP = LoopSettings(generations_per_call=2, evaluate_every=2, evaluation_inits=2, evaluation_episodes=2)
+LOOP = LoopSettings(iterations_per_call=2, evaluate_every=2, evaluation_inits=2, evaluation_episodes=2)
 
 
 def match_run(**overrides):

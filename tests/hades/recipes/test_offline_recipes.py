@@ -11,7 +11,7 @@ import pytest
 
 import envs
 import hades
-from hades.distillation import LoopSettings
+from hades.training import LoopSettings
 from hades.inner.cloning import CloningSettings
 from hades.offline import TeacherError
 from hades.offline.labels import label_states
@@ -70,7 +70,7 @@ def make_run(objective="av-pbc", **settings):
 )
 def test_distilled_pairs_train_what_random_pairs_do_not(settings):
     run = make_run(**settings)
-    loop = LoopSettings(generations_per_call=50, evaluate_every=150, evaluation_inits=8, evaluation_episodes=16)
+    loop = LoopSettings(iterations_per_call=50, evaluate_every=150, evaluation_inits=8, evaluation_episodes=16)
     result = hades.distill(jax.random.key(0), run, 150, loop=loop, progress=False)
     key = jax.random.key(9)
     references = result.evaluator.references(key, result.dataset)
@@ -90,7 +90,7 @@ def test_dbc_imitates_data_that_know_nothing():
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
-    loop = LoopSettings(generations_per_call=2, evaluate_every=4, evaluation_inits=2, evaluation_episodes=2)
+    loop = LoopSettings(iterations_per_call=2, evaluate_every=4, evaluation_inits=2, evaluation_episodes=2)
     whole = hades.distill(jax.random.key(0), make_run(), 6, loop=loop, progress=False)
     hades.distill(jax.random.key(0), make_run(), 4, out=tmp_path / "run", loop=loop, progress=False)
     resumed = hades.distill(jax.random.key(0), make_run(), 6, out=tmp_path / "run", loop=loop, progress=False)

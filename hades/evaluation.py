@@ -1,4 +1,4 @@
-"""Evaluation on fresh keys, with bootstrap intervals."""
+"""Evaluation on fresh keys, with intervals of the mean."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.host import compiled_rollout
-from hades.statistics import bootstrap_interval
+from hades.statistics import mean_interval
 from hades.types import AnyEnvironment, PyTree
 
 
@@ -66,15 +66,15 @@ class Evaluation:
 
     @cached_property
     def ci95(self) -> tuple[float, float]:
-        """95 % bootstrap interval of the mean: policies are resampled, or the episodes where there is one policy."""
+        """95 % interval of the mean (Student's t) over policies, or over the episodes of a single policy."""
         values = self.returns.mean(axis=1) if self.num_inits > 1 else self.returns[0]
-        return bootstrap_interval(values)
+        return mean_interval(values)
 
     def summary(self) -> EvaluationSummary:
         """What a dataset file keeps of it."""
         return EvaluationSummary(
             mean=self.mean,
-            ci95=self.ci95 if np.isfinite(self.returns).all() else None,
+            ci95=self.ci95 if np.isfinite(self.ci95).all() else None,
             num_inits=self.num_inits,
             num_episodes=self.num_episodes,
             normalization_envs=self.normalization_envs,

@@ -19,7 +19,14 @@ from experiments.pictures.budget import draw_budget
 from hades._files import write_atomically
 from hades._validation import require_positive
 
-_HEADER = ("pairs", "last dataset", "95 % interval", "best dataset", "95 % interval", "zero dataset")
+_HEADER = (
+    "pairs",
+    "last dataset",
+    "95 % trimmed t interval",
+    "best dataset",
+    "95 % trimmed t interval",
+    "zero dataset",
+)
 _OUTCOMES = ("last dataset", "best dataset")
 
 
@@ -27,7 +34,7 @@ _OUTCOMES = ("last dataset", "best dataset")
 class BudgetSettings:
     """Distils datasets of several sizes with equal environment steps, and scores each on fresh keys.
 
-    Numbers are interquartile means over seeds with 95 % bootstrap intervals. Runs that are there are not run again.
+    Numbers are interquartile means over seeds with 95 % trimmed t intervals. Runs that are there are not run again.
     """
 
     env: str = "gymnax/CartPole-v1"

@@ -68,7 +68,7 @@ def interval(ends: Sequence[float] | None) -> str:
 
 
 def score(values: np.ndarray) -> dict[str, Any]:
-    """`scores` of the runs of one method, their interquartile mean `iqm`, its `ci95`, and the kind of this `interval`."""
+    """`scores` of the runs of one method, their interquartile mean `iqm`, its `ci95`, and the `interval`'s kind."""
     return {
         "scores": values.tolist(),
         "iqm": float(interquartile_mean(values)),

@@ -1,7 +1,7 @@
 """Statistics of a few runs: means and interquartile means with intervals that cover, probability of improvement.
 
-Intervals are of 95 % unless another confidence is asked for. With five runs a percentile bootstrap covers 82 %; the
-intervals here cover 95 % of normal samples of any size, and 93 % or more of skewed ones where the sample is trimmed.
+Intervals are of 95 % unless another confidence is asked for. None is a bootstrap: of five runs the 95 % percentile
+bootstrap covers 82 %, and of 16,384 episodes it takes gigabytes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import optimize, special
+
+_FEW = 16
 
 UNKNOWN = (math.nan, math.nan)
 """The interval of samples that say nothing of their spread: fewer than two, or one that is not finite."""
@@ -57,10 +59,12 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 def interquartile_interval(strata: np.ndarray | Sequence[np.ndarray], confidence: float = 0.95) -> tuple[float, float]:
     """Trimmed t interval of the interquartile mean.
 
-    It is the wider of two: that of Tukey and McLaughlin (1963), whose standard error is that of the winsorised sample
-    and whose degrees of freedom are those of the samples that are not cut off, and Student's t about the same centre.
-    With few samples neither alone covers 95 % (at eight normal samples 93.6 and 93.8 %); the wider one does, from 4 to
-    32 normal, exponential, lognormal and t-distributed samples.
+    Below 16 samples it is Student's t about the interquartile mean, with the standard error of the mean times
+    `sqrt(1 + 2 cut / samples)`: what cutting off costs where tails are lightest, at the uniform distribution. From 16
+    samples on it is the wider of Student's t without that factor and the interval of Tukey and McLaughlin (1963), whose
+    standard error is that of the winsorised sample, and whose degrees of freedom are those of the samples that are not
+    cut off; with few samples that one alone covers 88 to 94 %. Measured on 4 to 32 samples: 95 to 98 % of normal
+    ones, 93 to 99 % of uniform, exponential and lognormal ones.
 
     Args:
         strata: Independent samples, `[samples]`; or several such arrays, one for each task, whose interquartile mean is
@@ -81,17 +85,21 @@ def interquartile_interval(strata: np.ndarray | Sequence[np.ndarray], confidence
         return UNKNOWN
     scale = _scale(joined)
     arrays, ordered = [values / scale for values in arrays], np.sort(joined / scale)
-    cut = len(joined) // 4
-    kept = len(joined) - 2 * cut
-    clipped = [np.clip(values, ordered[cut], ordered[-1 - cut]) for values in arrays]
-    # Of a sample of one task the squared error is the sum of squared deviations over kept * (kept - 1).
-    correction = (len(joined) - 1) / len(joined) * kept / (kept - len(arrays)) if kept > len(arrays) else math.inf
+    count = len(joined)
+    cut = count // 4
+    kept = count - 2 * cut
     centre = float(interquartile_mean(ordered))
-    ends = [
-        _stratified(clipped, kept, correction, kept - len(arrays), centre, confidence),
-        _stratified(arrays, len(joined), 1.0, len(joined) - len(arrays), centre, confidence),
-    ]
-    return min(low for low, _ in ends) * scale, max(high for _, high in ends) * scale
+    few = count < _FEW
+    low, high = _stratified(
+        arrays, count, (count + 2 * cut) / count if few else 1.0, count - len(arrays), centre, confidence
+    )
+    if not few and kept > len(arrays):
+        clipped = [np.clip(values, ordered[cut], ordered[-1 - cut]) for values in arrays]
+        # Of one task the squared error is the sum of squared deviations over kept * (kept - 1).
+        correction = (count - 1) / count * kept / (kept - 1)
+        ends = _stratified(clipped, kept, correction, kept - len(arrays), centre, confidence)
+        low, high = min(low, ends[0]), max(high, ends[1])
+    return low * scale, high * scale
 
 
 def probability_of_improvement(

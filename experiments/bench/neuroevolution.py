@@ -33,7 +33,7 @@ _HEADER = (
     "steps/s",
 )
 _TOGETHER = ("method", "interquartile mean", "95 % trimmed t interval")
-_TOGETHER_NOTE = (
+TOGETHER_NOTE = (
     "Over all seeds and environments at equal environment steps; the spread is that of seeds within environments."
 )
 
@@ -89,15 +89,11 @@ def main(arguments: Sequence[str]) -> int:
         result["environments"][env] = _compare(settings, env, arguments)
     if len(settings.env) > 1:
         result["together"] = together(result["environments"])
-        rows = [
-            (method, f"{iqm:.3f}", f"[{low:.3f}, {high:.3f}]")
-            for method, (iqm, (low, high)) in result["together"].items()
-        ]
-        title = f"{len(settings.env)} environments together: 0 an untrained policy, 1 the best method on each"
-        print(tables.table(title, _TOGETHER, rows))
+        title = _together_title(len(settings.env))
+        print(tables.table(title, _TOGETHER, _together_rows(result["together"])))
         command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
-        lines = [f"# {title}", "", _TOGETHER_NOTE, "", *tables.markdown(_TOGETHER, rows), "", f"`{command}`", ""]
-        write_atomically(settings.out / "together.md", "\n".join(lines))
+        text = together_markdown(len(settings.env), result["together"], command)
+        write_atomically(settings.out / "together.md", text)
         deliver(
             {name: value for name, value in result.items() if name != "environments"},
             settings.out / "together.json",
@@ -128,6 +124,25 @@ def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[f
     }
 
 
+def together_markdown(num_envs: int, scores: Mapping[str, tuple[float, tuple[float, float]]], command: str) -> str:
+    """The table of `together`, with the command that made it."""
+    rows = tables.markdown(_TOGETHER, _together_rows(scores))
+    return "\n".join([f"# {_together_title(num_envs)}", "", TOGETHER_NOTE, "", *rows, "", f"`{command}`", ""])
+
+
+def _together_title(num_envs: int) -> str:
+    return f"{num_envs} environments together: 0 an untrained policy, 1 the best method on each"
+
+
+def _together_rows(scores: Mapping[str, tuple[float, tuple[float, float]]]) -> list[tuple[str, ...]]:
+    return [(method, f"{iqm:.3f}", f"[{low:.3f}, {high:.3f}]") for method, (iqm, (low, high)) in scores.items()]
+
+
+def picture_note(num_seeds: int, git_commit: str | None) -> str:
+    """The line below the headline of a picture."""
+    return f"{num_seeds} seeds; interquartile mean and 95 % trimmed t interval; git {git_commit or 'unknown'}"
+
+
 def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequence[str]) -> dict[str, Any]:
     seeds, name = parse_seeds(settings.seeds), env.replace("/", "-")
     jobs = [
@@ -150,11 +165,14 @@ def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequenc
     ]
     deliver(report, settings.out / f"{name}.json", False)
     command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
-    write_atomically(settings.out / f"{name}.md", _markdown(env, compared, len(seeds), command))
-    note = (
-        f"{len(seeds)} seeds; interquartile mean and 95 % trimmed t interval; git {report['git_commit'] or 'unknown'}"
+    write_atomically(settings.out / f"{name}.md", markdown(env, compared, len(seeds), command))
+    draw_comparison(
+        curves,
+        settings.out / f"{name}.png",
+        env,
+        {"untrained policy": untrained},
+        picture_note(len(seeds), report["git_commit"]),
     )
-    draw_comparison(curves, settings.out / f"{name}.png", env, {"untrained policy": untrained}, note)
     print(tables.table(f"{env}, {settings.env_steps:,} environment steps", _HEADER, _rows(compared)))
     return report
 
@@ -239,7 +257,8 @@ def _win(win: Mapping[str, Any]) -> str:
     return f"{win['probability']:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: str) -> str:
+def markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: str) -> str:
+    """The tables of what `compare` returns, with the command that made it."""
     wins = compared["probability_of_improvement"]
     methods = list(wins)
     lines = [

@@ -128,22 +128,16 @@ def test_minimal_deviation_bounds_the_gain_on_what_stands_still():
     np.testing.assert_allclose(ppo.params(state).normalizer.mean, 1.0, rtol=1e-5)
 
 
-@dataclasses.dataclass(frozen=True)
-class Faulty(Match):
-    """Match with rewards that are now and then something else, independently at every step.
+def faulty(probability, reward=np.nan, max_steps=10):
+    """Match with rewards that are now and then something else, independently at every step."""
 
-    Attributes:
-        probability: Of such a reward.
-        reward: What it is.
-    """
+    class Faulty(Match):
+        def step(self, key, state, action):
+            step = super().step(key, state, action)
+            wrong = jax.random.uniform(jax.random.fold_in(key, 1)) < probability
+            return step._replace(reward=jnp.where(wrong, reward, step.reward))
 
-    probability: float = 0.0
-    reward: float = float("nan")
-
-    def step(self, key, state, action):
-        step = super().step(key, state, action)
-        faulty = jax.random.uniform(jax.random.fold_in(key, 1)) < self.probability
-        return step._replace(reward=jnp.where(faulty, self.reward, step.reward))
+    return Faulty(max_steps=max_steps)
 
 
 LARGE = dataclasses.replace(SMALL, num_envs=64, num_steps=32, num_minibatches=8)
@@ -151,7 +145,7 @@ LARGE = dataclasses.replace(SMALL, num_envs=64, num_steps=32, num_minibatches=8)
 
 @pytest.mark.parametrize(("count", "reward"), [(2, np.nan), (10, np.nan), (10, np.inf), (10, 1e20), (200, np.nan)])
 def test_a_step_that_is_not_finite_costs_itself_and_no_other(count, reward):
-    env = Faulty(max_steps=10, probability=count / LARGE.env_steps, reward=reward)
+    env = faulty(count / LARGE.env_steps, reward)
     ppo, state, metrics = train(env, dataclasses.replace(LARGE, normalize_rewards=True), 30)
     np.testing.assert_allclose(metrics["masked_steps"].mean(), count, rtol=0.4)
     assert (metrics["skipped"] == 0).all()
@@ -170,7 +164,7 @@ def test_parameters_stay_finite_where_half_of_the_rewards_are_not():
 
 
 def test_nothing_moves_where_no_step_counts():
-    ppo, state, metrics = train(Faulty(probability=1.0), SMALL, 3)
+    ppo, state, metrics = train(faulty(1.0), SMALL, 3)
     assert (metrics["masked_steps"] == SMALL.env_steps).all()
     assert (metrics["skipped"] == SMALL.num_epochs * SMALL.num_minibatches).all()
     first = jax.jit(ppo.init)(jax.random.key(0), Normalizer())

@@ -15,7 +15,7 @@ from hades.evaluation import Evaluation
 from hades.multitask.evaluation import TaskScores
 from hades.multitask.merging import NAME
 from hades.offline.scores import score_reference
-from hades.statistics import bootstrap_interval, interquartile_mean
+from hades.statistics import interquartile_interval, interquartile_mean, mean_interval
 
 
 def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
@@ -26,18 +26,22 @@ def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
         env: Name of the environment.
 
     Returns:
-        `mean`, `std`, `ci95`, `per_init` (mean return of each init), `num_inits`, `num_episodes`; also
-        `normalized_mean` and `normalized_ci95` where D4RL has reference returns of the environment.
+        `mean`, `std`, `ci95` (null where there is none), `interval` (its kind and its number of samples), `per_init`
+        (mean return of each init), `num_inits`, `num_episodes`; also `normalized_mean` and `normalized_ci95` where
+        D4RL has reference returns of the environment.
     """
     reference = None if env is None else score_reference(env)
     normalized = {}
     if reference is not None:
-        low, high = (reference.normalize(end) for end in evaluation.ci95)
-        normalized = {"normalized_mean": reference.normalize(evaluation.mean), "normalized_ci95": [low, high]}
+        normalized = {
+            "normalized_mean": reference.normalize(evaluation.mean),
+            "normalized_ci95": ends(tuple(reference.normalize(end) for end in evaluation.ci95)),
+        }
     return {
         "mean": evaluation.mean,
         "std": evaluation.std,
-        "ci95": list(evaluation.ci95),
+        "ci95": ends(evaluation.ci95),
+        "interval": f"Student's t over {_samples(evaluation)}",
         "per_init": evaluation.per_init,
         "num_inits": evaluation.num_inits,
         "num_episodes": evaluation.num_episodes,
@@ -45,21 +49,37 @@ def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
     }
 
 
-def interval(ends: Sequence[float]) -> str:
-    """The two ends of an interval.
+def ends(interval: Sequence[float]) -> list[float] | None:
+    """The two ends of an interval for JSON; None of an unknown interval."""
+    return [float(end) for end in interval] if np.isfinite(interval).all() else None
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """The two ends of an interval, and a dash where it is unknown.
 
     Example:
-        >>> interval((1.0, 2.25))
-        '[1, 2.25]'
+        >>> interval((1.0, 2.25)), interval((float("nan"), float("nan")))
+        ('[1, 2.25]', '-')
     """
+    if ends is None or not np.isfinite(ends).all():
+        return "-"
     low, high = ends
     return f"[{low:.4g}, {high:.4g}]"
 
 
 def score(values: np.ndarray) -> dict[str, Any]:
-    """Scores of the runs of one method, for comparisons: `scores`, their interquartile mean `iqm`, and its `ci95`."""
-    ends = bootstrap_interval(values, interquartile_mean)
-    return {"scores": values.tolist(), "iqm": float(interquartile_mean(values)), "ci95": list(ends)}
+    """`scores` of the runs of one method, their interquartile mean `iqm`, its `ci95`, and the `interval`'s kind."""
+    return {
+        "scores": values.tolist(),
+        "iqm": float(interquartile_mean(values)),
+        "ci95": ends(interquartile_interval(values)),
+        "interval": f"trimmed t over {len(values)} runs",
+    }
+
+
+def _samples(evaluation: Evaluation) -> str:
+    """The samples that the interval of an evaluation is made of."""
+    return f"{evaluation.num_inits} inits" if evaluation.num_inits > 1 else f"{evaluation.num_episodes} episodes"
 
 
 def render(title: str, evaluations: Mapping[str, Evaluation]) -> str:
@@ -74,7 +94,7 @@ def render(title: str, evaluations: Mapping[str, Evaluation]) -> str:
         )
         for name, evaluation in evaluations.items()
     ]
-    return table(title, ("", "mean return", "95 % interval", "std", "inits x episodes"), rows)
+    return table(title, ("", "mean return", "95 % t interval", "std", "inits x episodes"), rows)
 
 
 def render_tasks(title: str, scores: Mapping[str, TaskScores]) -> str:
@@ -94,7 +114,7 @@ def render_tasks(title: str, scores: Mapping[str, TaskScores]) -> str:
     counts = next(iter(scores.values())).joint
     text = table(title, ("task", "joint", "single", "fraction", "ratio", "zero", "untrained"), rows)
     return f"""{text}
-joint: policies trained on the merged file; single: on the task alone, as its own file says; each with a 95 % interval,
+joint: policies trained on the merged file; single: on the task alone, as its own file says; with 95 % t intervals,
 {counts.num_inits} inits x {counts.num_episodes} episodes. fraction: (joint - zero) / (single - zero) with that of the \
 zero dataset; ratio: joint / single."""
 
@@ -130,7 +150,8 @@ def summary_tasks(names: Sequence[str], scores: Sequence[TaskScores]) -> dict[st
     return {
         "mean": float(per_init.mean()) if known else None,
         "std": float(per_init.std()) if known else None,
-        "ci95": list(bootstrap_interval(per_init)) if known else None,
+        "ci95": ends(mean_interval(per_init)) if known else None,
+        "interval": f"Student's t over {joint.num_inits} inits",
         "per_init": per_init.tolist() if known else None,
         "num_inits": joint.num_inits,
         "num_episodes": joint.num_episodes,

@@ -25,7 +25,7 @@ from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.host import compiled_rollout
-from hades.statistics import bootstrap_interval
+from hades.statistics import mean_interval
 from hades.types import AnyEnvironment, InnerLoop, Params, PyTree
 
 
@@ -75,14 +75,15 @@ class Evaluation:
 
     @cached_property
     def ci95(self) -> tuple[float, float]:
-        """95 % interval of the mean over policies, or over the episodes of a single policy."""
-        return bootstrap_interval(self.returns.mean(axis=1) if self.num_inits > 1 else self.returns[0])
+        """95 % interval of the mean (Student's t) over policies, or over the episodes of a single policy."""
+        values = self.returns.mean(axis=1) if self.num_inits > 1 else self.returns[0]
+        return mean_interval(values)
 
     def summary(self) -> EvaluationSummary:
         """Part of the evaluation that a dataset file keeps."""
         return EvaluationSummary(
             mean=self.mean,
-            ci95=self.ci95 if self.is_finite else None,
+            ci95=self.ci95 if np.isfinite(self.ci95).all() else None,
             num_inits=self.num_inits,
             num_episodes=self.num_episodes,
             normalization_envs=self.normalization_envs,

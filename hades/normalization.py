@@ -115,7 +115,7 @@ class Normalizer:
     kind: Normalization = struct.field(pytree_node=False, default="none")
     mean: jax.Array | None = None
     std: jax.Array | None = None
-    prior_count: float = struct.field(pytree_node=False, default=PUBLISHED_PRIOR_COUNT)
+    prior_count: float = struct.field(pytree_node=False, kw_only=True, default=PUBLISHED_PRIOR_COUNT)
 
     def apply(self, observations: jax.Array) -> jax.Array:
         """Normalises observations `[..., *observation_shape]` by the fixed statistics, if there are any."""

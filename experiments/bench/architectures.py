@@ -40,7 +40,7 @@ from hades.types import AnyEnvironment
 
 HIDDEN_SIZES: tuple[tuple[int, ...], ...] = ((32,), (64, 64), (128, 128, 128))
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "tanh")
-_HEADER = ("policy", "mean return", "95 % interval", "inits x episodes", "reaches")
+_HEADER = ("policy", "mean return", "95 % t interval", "inits x episodes", "reaches")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,14 @@ from experiments.pictures.budget import draw_budget
 from hades._files import write_atomically
 from hades._validation import require_positive
 
-_HEADER = ("pairs", "last dataset", "95 % interval", "best dataset", "95 % interval", "zero dataset")
+_HEADER = (
+    "pairs",
+    "last dataset",
+    "95 % trimmed t interval",
+    "best dataset",
+    "95 % trimmed t interval",
+    "zero dataset",
+)
 _OUTCOMES = ("last dataset", "best dataset")
 
 
@@ -27,7 +34,7 @@ _OUTCOMES = ("last dataset", "best dataset")
 class BudgetSettings:
     """Distils datasets of several sizes with equal environment steps, and scores each on fresh keys.
 
-    Numbers are interquartile means over seeds with 95 % bootstrap intervals. Runs that are there are not run again.
+    Numbers are interquartile means over seeds with 95 % trimmed t intervals. Runs that are there are not run again.
     """
 
     env: str = "gymnax/CartPole-v1"
@@ -84,13 +91,10 @@ def main(arguments: Sequence[str]) -> int:
     result = provenance("budget", arguments) | {"env": settings.env, "env_steps": settings.env_steps, "sizes": sizes}
     result["commands"] = [["hades", *job.command] for job in jobs]
     settings.out.mkdir(parents=True, exist_ok=True)
-    rows = [_row(size, entry) for size, entry in sizes.items()]
-    title = f"{settings.method} on {settings.env}, {settings.env_steps:,} environment steps"
-    command = shlex.join(result["command"])
-    lines = [f"# {title}", "", *tables.markdown(_HEADER, rows), "", f"`{command}`", ""]
-    write_atomically(settings.out / f"{name}.md", "\n".join(lines))
-    draw_budget(sizes, settings.out / f"{name}.png", title)
-    print(tables.table(title, _HEADER, rows))
+    headline = title(settings.method, settings.env, settings.env_steps)
+    write_atomically(settings.out / f"{name}.md", markdown(headline, sizes, shlex.join(result["command"])))
+    draw_budget(sizes, settings.out / f"{name}.png", headline)
+    print(tables.table(headline, _HEADER, [_row(size, entry) for size, entry in sizes.items()]))
     deliver(result, settings.out / f"{name}.json", settings.json)
     return 0
 
@@ -102,6 +106,19 @@ def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         entry[outcome] = tables.score(np.array([evaluation[outcome]["mean"] for evaluation in evaluations]))
     entry["zero dataset"] = float(np.mean([evaluation["zero dataset"]["mean"] for evaluation in evaluations]))
     return entry
+
+
+def title(method: str, env: str, env_steps: int) -> str:
+    """The headline of table and picture."""
+    return f"{method} on {env}, {env_steps:,} environment steps"
+
+
+def markdown(headline: str, sizes: Mapping[int, Mapping[str, Any]], command: str) -> str:
+    """The table of what `summarize` returns of each number of pairs, with the command that made it."""
+    rows = [_row(size, entry) for size, entry in sizes.items()]
+    scored = next(iter(sizes.values()))[_OUTCOMES[0]]["scores"]
+    note = f"Interquartile means over {len(scored)} seeds, with 95 % trimmed t intervals."
+    return "\n".join([f"# {headline}", "", note, "", *tables.markdown(_HEADER, rows), "", f"`{command}`", ""])
 
 
 def _row(size: int, entry: Mapping[str, Any]) -> tuple[str, ...]:

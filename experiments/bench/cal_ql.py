@@ -37,7 +37,7 @@ from hades.offline.teacher import Layers, teacher_policy
 from hades.offline.transitions import Transitions
 from hades.policies import Policy
 from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout
-from hades.statistics import bootstrap_interval
+from hades.statistics import mean_interval
 from hades.types import Continuous, Environment, PyTree, require_pure
 
 _UNIFORM = "uniform actions"
@@ -249,4 +249,4 @@ def make_clone(
 
 
 def _per_seed(evaluation: Evaluation) -> list[dict[str, Any]]:
-    return [{"mean": float(row.mean()), "ci95": list(bootstrap_interval(row))} for row in evaluation.returns]
+    return [{"mean": float(row.mean()), "ci95": tables.ends(mean_interval(row))} for row in evaluation.returns]

@@ -21,12 +21,20 @@ from experiments.curves import Curve
 from experiments.pictures.comparison import draw_comparison
 from hades._files import write_atomically
 from hades._validation import require_positive
-from hades.statistics import bootstrap_interval, interquartile_mean, probability_of_improvement
+from hades.statistics import interquartile_interval, interquartile_mean, probability_of_improvement
 
-_HEADER = ("method", "at equal steps", "95 % interval", "at equal time", "95 % interval", "seconds", "steps/s")
-_TOGETHER = ("method", "interquartile mean", "95 % interval")
-_TOGETHER_NOTE = (
-    "Over all seeds and environments at equal environment steps; the bootstrap is stratified by environment."
+_HEADER = (
+    "method",
+    "at equal steps",
+    "95 % trimmed t interval",
+    "at equal time",
+    "95 % trimmed t interval",
+    "seconds",
+    "steps/s",
+)
+_TOGETHER = ("method", "interquartile mean", "95 % trimmed t interval")
+TOGETHER_NOTE = (
+    "Over all seeds and environments at equal environment steps; the spread is that of seeds within environments."
 )
 
 
@@ -38,7 +46,7 @@ class NeuroevolutionBenchSettings:
     for ES the same population and episodes as HaDES. What is scored is the mean of the search distribution (of PPO the
     policy, of HaDES fresh policies trained on the mean dataset) on keys that neither training nor selection has seen,
     the last score up to that place. Actions are as each preset says: PPO samples them.
-    Numbers are interquartile means over seeds with bootstrap intervals. Runs that are there are not run again.
+    Numbers are interquartile means over seeds with trimmed t intervals. Runs that are there are not run again.
     """
 
     env: tuple[str, ...] = ("gymnax/CartPole-v1",)
@@ -81,15 +89,11 @@ def main(arguments: Sequence[str]) -> int:
         result["environments"][env] = _compare(settings, env, arguments)
     if len(settings.env) > 1:
         result["together"] = together(result["environments"])
-        rows = [
-            (method, f"{iqm:.3f}", f"[{low:.3f}, {high:.3f}]")
-            for method, (iqm, (low, high)) in result["together"].items()
-        ]
-        title = f"{len(settings.env)} environments together: 0 an untrained policy, 1 the best method on each"
-        print(tables.table(title, _TOGETHER, rows))
+        title = _together_title(len(settings.env))
+        print(tables.table(title, _TOGETHER, _together_rows(result["together"])))
         command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
-        lines = [f"# {title}", "", _TOGETHER_NOTE, "", *tables.markdown(_TOGETHER, rows), "", f"`{command}`", ""]
-        write_atomically(settings.out / "together.md", "\n".join(lines))
+        text = together_markdown(len(settings.env), result["together"], command)
+        write_atomically(settings.out / "together.md", text)
         deliver(
             {name: value for name, value in result.items() if name != "environments"},
             settings.out / "together.json",
@@ -103,7 +107,7 @@ def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[f
     """Scores over several environments: of each method the interquartile mean over all runs, and its interval.
 
     Scores are those at equal steps, scaled in each environment so that the mean of untrained policies is 0 and the
-    interquartile mean of the best method is 1; the bootstrap resamples seeds within each environment (stratified).
+    interquartile mean of the best method is 1; the spread is that of seeds within environments.
     """
     strata: dict[str, list[np.ndarray]] = {}
     for report in environments.values():
@@ -115,9 +119,28 @@ def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[f
         for name, method in report["methods"].items():
             strata.setdefault(name, []).append((np.array(method["at_equal_steps"]["scores"]) - zero) / scale)
     return {
-        name: (float(interquartile_mean(np.concatenate(runs))), bootstrap_interval(runs, interquartile_mean))
+        name: (float(interquartile_mean(np.concatenate(runs))), interquartile_interval(runs))
         for name, runs in strata.items()
     }
+
+
+def together_markdown(num_envs: int, scores: Mapping[str, tuple[float, tuple[float, float]]], command: str) -> str:
+    """The table of `together`, with the command that made it."""
+    rows = tables.markdown(_TOGETHER, _together_rows(scores))
+    return "\n".join([f"# {_together_title(num_envs)}", "", TOGETHER_NOTE, "", *rows, "", f"`{command}`", ""])
+
+
+def _together_title(num_envs: int) -> str:
+    return f"{num_envs} environments together: 0 an untrained policy, 1 the best method on each"
+
+
+def _together_rows(scores: Mapping[str, tuple[float, tuple[float, float]]]) -> list[tuple[str, ...]]:
+    return [(method, f"{iqm:.3f}", f"[{low:.3f}, {high:.3f}]") for method, (iqm, (low, high)) in scores.items()]
+
+
+def picture_note(num_seeds: int, git_commit: str | None) -> str:
+    """The line below the headline of a picture."""
+    return f"{num_seeds} seeds; interquartile mean and 95 % trimmed t interval; git {git_commit or 'unknown'}"
 
 
 def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -142,11 +165,14 @@ def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequenc
     ]
     deliver(report, settings.out / f"{name}.json", False)
     command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
-    write_atomically(settings.out / f"{name}.md", _markdown(env, compared, len(seeds), command))
-    note = (
-        f"{len(seeds)} seeds; interquartile mean and 95 % bootstrap interval; git {report['git_commit'] or 'unknown'}"
+    write_atomically(settings.out / f"{name}.md", markdown(env, compared, len(seeds), command))
+    draw_comparison(
+        curves,
+        settings.out / f"{name}.png",
+        env,
+        {"untrained policy": untrained},
+        picture_note(len(seeds), report["git_commit"]),
     )
-    draw_comparison(curves, settings.out / f"{name}.png", env, {"untrained policy": untrained}, note)
     print(tables.table(f"{env}, {settings.env_steps:,} environment steps", _HEADER, _rows(compared)))
     return report
 
@@ -226,13 +252,19 @@ def _rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: str) -> str:
+def _win(win: Mapping[str, Any]) -> str:
+    low, high = win["ci95"]
+    return f"{win['probability']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: str) -> str:
+    """The tables of what `compare` returns, with the command that made it."""
     wins = compared["probability_of_improvement"]
     methods = list(wins)
     lines = [
         f"# {env}: return on fresh keys",
         "",
-        f"Interquartile mean over {num_seeds} seeds and its 95 % bootstrap interval, after "
+        f"Interquartile mean over {num_seeds} seeds and its 95 % trimmed t interval, after "
         f"{compared['env_steps']:,} environment steps and after {compared['equal_seconds']:.3g} s of training "
         "(compilation and evaluation left out): the last evaluation up to there, or untrained policies before the "
         "first. Each score is that of the mean of the search distribution, or of the policy of PPO, not of a "
@@ -240,14 +272,11 @@ def _markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: st
         "",
         *tables.markdown(_HEADER, _rows(compared)),
         "",
-        "Probability that a run of the row beats one of the column at equal steps:",
+        "Probability that a run of the row beats one of the column at equal steps, with its 95 % score interval:",
         "",
         *tables.markdown(
             ("", *methods),
-            [
-                (ours, *("" if theirs == ours else f"{wins[ours][theirs]['probability']:.2f}" for theirs in methods))
-                for ours in methods
-            ],
+            [(ours, *("" if theirs == ours else _win(wins[ours][theirs]) for theirs in methods)) for ours in methods],
         ),
         "",
         f"`{command}`",

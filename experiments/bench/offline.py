@@ -103,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         if settings.out is not None:
             # After every row, so that what is stopped leaves what it has measured.
             deliver(report, settings.out, as_json=False)
-    header = ("", "IQM", "95 % interval", "mean", "outer steps", "seconds")
+    header = ("", "IQM", "95 % trimmed t interval", "mean", "outer steps", "seconds")
     title = f"{bench.scale} in {bench.env.name}, N = {settings.settings.dataset_size}, {settings.num_seeds} seeds"
     print(tables.table(title, header, [_cells(name, row) for name, row in rows.items()]))
     deliver(report, None, settings.json)

@@ -27,7 +27,7 @@ from hades._validation import require_positive
 from hades.evaluation import Evaluation
 from hades.run import Run, RunState
 
-_HEADER = ("seed", "return", "95 % interval", "untrained policy")
+_HEADER = ("seed", "return", "95 % t interval", "untrained policy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +80,14 @@ def main(arguments: Sequence[str]) -> int:
         "seconds": float(curves[0].seconds[-1]),
         "iqm": score["iqm"],
         "ci95": score["ci95"],
+        "interval": score["interval"],
         "seeds": [
             {"seed": seed, "env_steps": curve.env_steps.tolist(), "returns": curve.returns.tolist(), **final}
             for seed, curve, final in zip(seeds, curves, finals, strict=True)
         ],
     }
     print(tables.table(f"PPO, {run.env.name}", _HEADER, [_row(*pair) for pair in zip(seeds, finals, strict=True)]))
-    text = f"interquartile mean {score['iqm']:.4g} {tables.interval(score['ci95'])}"
+    text = f"interquartile mean {score['iqm']:.4g} {tables.interval(score['ci95'])} ({score['interval']})"
     print(f"{text} after {result['env_steps']:,.0f} steps each, {result['seconds']:.1f} s for all seeds at once")
     if settings.out is not None:
         settings.out.parent.mkdir(parents=True, exist_ok=True)

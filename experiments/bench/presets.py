@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
             raise BadArgumentsError(f"--presets: {error}") from None
     results = [_measure(settings, name, seed) for name in settings.presets for seed in settings.seeds]
     report = provenance("presets", arguments) | {"results": results}
-    header = ("preset", "seed", "return", "95 % interval", "zero dataset", "untrained", "distil [s]")
+    header = ("preset", "seed", "return", "95 % t interval", "zero dataset", "untrained", "distil [s]")
     print(tables.table("presets, best dataset on fresh keys", header, [_row(result) for result in results]))
     deliver(report, settings.out, settings.json)
     return 0
@@ -79,7 +79,7 @@ def _measure(settings: PresetsSettings, name: str, seed: int) -> dict[str, Any]:
         "best_iteration": run["best_iteration"],
         "run_seconds": run["seconds"],
         "command_seconds": command_seconds,
-        "best_dataset": {name: evaluation[name] for name in ("mean", "std", "ci95", "per_init")},
+        "best_dataset": {name: evaluation[name] for name in ("mean", "std", "ci95", "interval", "per_init")},
         "baselines": evaluation["baselines"],
     }
 

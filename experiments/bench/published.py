@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         raise BadArgumentsError(f"--presets: {error}") from None
     results = {name: _measure(settings, run) for name, run in runs.items()}
     report = provenance("published", arguments) | {"results": results}
-    header = ("preset", "generations", "s/generation", "peak memory [GiB]", "return", "95 % interval", "zero dataset")
+    header = ("preset", "generations", "s/generation", "peak memory [GiB]", "return", "95 % t interval", "zero dataset")
     print(tables.table("published presets", header, [_row(name, result) for name, result in results.items()]))
     deliver(report, settings.out, settings.json)
     return 0

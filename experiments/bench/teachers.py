@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         results[name] = _measure(settings, folder / f"{name}.npz", expected[name])
         print(f"{name}: {results[name]['score']:.1f}, in the manifest {expected[name]:.1f}", flush=True)
     report = provenance("teachers", arguments) | {"num_episodes": settings.num_episodes, "results": results}
-    header = ("teacher", "score", "95 % interval", "manifest", "difference", "allowed", "steps/s")
+    header = ("teacher", "score", "95 % t interval", "manifest", "difference", "allowed", "steps/s")
     print(tables.table(f"normalised scores in real MuJoCo, -{settings.version}, {settings.num_episodes} episodes",
                        header, [_row(name, result) for name, result in results.items()]))  # fmt: skip
     deliver(report, settings.out, settings.json)
@@ -115,7 +115,8 @@ def _measure(settings: TeachersSettings, path: Path, expected: float) -> dict[st
     return {
         "env": env.name,
         "score": score,
-        "ci95": [reference.normalize(end) for end in evaluation.ci95],
+        "ci95": tables.ends([reference.normalize(end) for end in evaluation.ci95]),
+        "interval": f"Student's t over {settings.num_episodes} episodes",
         "scores": reference.normalize(evaluation.returns[0]).tolist(),
         "lengths": evaluation.lengths[0].tolist(),
         "manifest_score": expected,

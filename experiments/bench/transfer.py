@@ -37,13 +37,13 @@ from hades.policies import PolicyName
 TableName = Literal["architectures", "optimisers", "ensembles"]
 TABLES: tuple[TableName, ...] = get_args(TableName)
 _NOTE = (
-    "A score of a file is the mean over inits and episodes; iqm and ci95 (percentile bootstrap) are over files. Keys "
+    "A score of a file is the mean over inits and episodes; iqm and ci95 (trimmed t) are over files. Keys "
     "are the same in all rows. Policies are freshly initialised, also those of a HaDES-F file. What a row does not "
     "name is as in the file: loss, steps and gradient clipping with every optimiser, the rate with every architecture. "
     "adamw has a weight decay of its own flag, where the files are not of adamw. A row "
     "has no iqm where a policy of a file is no longer finite."
 )
-_HEADER = ("policy", "IQM", "95 % interval", "files", "inits x episodes", "diverged")
+_HEADER = ("policy", "IQM", "95 % trimmed t interval", "files", "inits x episodes", "diverged")
 # What the files of the seeds of one method have in common.
 _SHARED = ("env", "env_options", "max_episode_steps", "method", "observation_normalization", "action_selection",
            "cloning")  # fmt: skip

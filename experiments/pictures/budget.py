@@ -23,7 +23,7 @@ from experiments.pictures.canvas import (
 )
 
 WIDTH, HEIGHT = 7.0, 3.6
-_NOTE = "Interquartile mean over seeds and 95 % bootstrap interval, on fresh keys; dots are single seeds"
+_NOTE = "Interquartile mean over seeds and 95 % trimmed t interval, on fresh keys; dots are single seeds"
 
 
 def budget_figure(sizes: Mapping[int, Mapping[str, Any]], title: str) -> Figure:

@@ -25,7 +25,7 @@ from experiments.pictures.canvas import (
     wrap_notes,
     write_figure,
 )
-from hades.statistics import bootstrap_interval, interquartile_mean
+from hades.statistics import interquartile_interval, interquartile_mean
 
 WIDTH = 11.0
 PANEL_HEIGHT = 3.9
@@ -39,7 +39,7 @@ _AXES = (
 def comparison_figure(
     curves: Mapping[Any, Sequence[Curve]], title: str, references: Mapping[str, float], note: str
 ) -> Figure:
-    """Draws interquartile means over runs, and their 95 % bootstrap intervals.
+    """Draws interquartile means over runs, and their 95 % trimmed t intervals.
 
     Args:
         curves: Runs of each method.
@@ -85,7 +85,7 @@ def _draw_method(axes: Axes, axis: str, runs: Sequence[Curve], label: str, color
     places = [getattr(run, axis) for run in runs]
     grid = np.linspace(max(place[0] for place in places), min(place[-1] for place in places), POINTS)
     values = np.array([run.at(axis, grid) for run in runs])  # type: ignore[arg-type]
-    intervals = np.array([bootstrap_interval(column, interquartile_mean) for column in values.T])
+    intervals = np.array([interquartile_interval(column) for column in values.T])
     axes.plot(grid, interquartile_mean(values.T), color=color, lw=1.8, label=label, zorder=3)
     axes.fill_between(grid, intervals[:, 0], intervals[:, 1], color=color, alpha=0.2, lw=0, zorder=2)
 

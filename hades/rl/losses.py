@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -23,7 +21,6 @@ class Batch:
         values: What the critic said then, `[batch]`.
         advantages: How much better the action was than the policy, `[batch]`.
         targets: What the critic should have said, `[batch]`.
-        valid: Steps that count, `[batch]` bool; the others may hold anything finite. All of them if None.
     """
 
     observations: jax.Array
@@ -32,21 +29,6 @@ class Batch:
     values: jax.Array
     advantages: jax.Array
     targets: jax.Array
-    valid: jax.Array | None = None
-
-    def mean(self, values: jax.Array) -> jax.Array:
-        """Mean over the steps that count, `[batch]` to `[]`; 0 where there is none."""
-        if self.valid is None:
-            return jnp.mean(values)
-        # The mean over all, times a factor of exactly 1 where all count.
-        factor = values.shape[0] / jnp.maximum(jnp.sum(self.valid), 1)
-        return factor * jnp.mean(jnp.where(self.valid, values, 0.0))
-
-    def standardized(self, epsilon: float) -> Batch:
-        """The batch with advantages of mean 0 and standard deviation 1 over the steps that count."""
-        centred = self.advantages - self.mean(self.advantages)
-        std = jnp.sqrt(self.mean(jnp.square(centred)))
-        return dataclasses.replace(self, advantages=centred / (std + epsilon))
 
 
 def ppo_loss(
@@ -66,7 +48,7 @@ def ppo_loss(
     Args:
         distribution: Of the policy being trained, at the observations of `batch`.
         values: Of the critic being trained, at the same observations, `[batch]`.
-        batch: What was collected; its advantages are taken as they are. All means are over the steps that count.
+        batch: What was collected; its advantages are taken as they are.
         clip_range: Epsilon of eq. 7: how far the probability ratio may leave 1 and still gain.
         value_clip_range: How far a value may leave the old one and still gain, as in the authors' code; None is any.
         entropy_coefficient: c2 of eq. 9.
@@ -77,25 +59,22 @@ def ppo_loss(
         range), and `approx_kl`, the mean of `ratio - 1 - log ratio`.
     """
     log_ratio = distribution.log_prob(batch.actions) - batch.log_probs
-    if batch.valid is not None:
-        # Before the exponential, whose overflow would reach the gradient through a mean that leaves it out.
-        log_ratio = jnp.where(batch.valid, log_ratio, 0.0)
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - clip_range, 1 + clip_range)
-    policy_loss = -batch.mean(jnp.minimum(ratio * batch.advantages, clipped * batch.advantages))
+    policy_loss = -jnp.mean(jnp.minimum(ratio * batch.advantages, clipped * batch.advantages))
 
     errors = jnp.square(values - batch.targets)
     if value_clip_range is not None:
         near = batch.values + jnp.clip(values - batch.values, -value_clip_range, value_clip_range)
         errors = jnp.maximum(errors, jnp.square(near - batch.targets))
-    value_loss = 0.5 * batch.mean(errors)
+    value_loss = 0.5 * jnp.mean(errors)
 
-    entropy = batch.mean(distribution.entropy())
+    entropy = jnp.mean(distribution.entropy())
     loss = policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy
     return loss, {
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
-        "approx_kl": batch.mean(ratio - 1 - log_ratio),
-        "clip_fraction": batch.mean((jnp.abs(ratio - 1) > clip_range).astype(ratio.dtype)),
+        "approx_kl": jnp.mean(ratio - 1 - log_ratio),
+        "clip_fraction": jnp.mean(jnp.abs(ratio - 1) > clip_range),
     }

@@ -116,8 +116,8 @@ class PPO(NamedTuple):
             `fitness_worst` and `fitness_std` over environments (return of the last finished episode, or so far),
             `non_finite` (steps whose reward or observation is not finite), `masked_steps` (steps left out of the
             update: those, and others whose log-probability, value or advantage is not finite or beyond
-            `hades.normalization.LARGEST`), `skipped` (gradient steps left out, since no step of their minibatch
-            counts or their gradient is not finite), `env_steps`, `learning_rate`, and what `ppo_loss` reports, as
+            `hades.normalization.LARGEST`), `skipped` (gradient steps left out, since their
+            gradient is not finite or no step counts), `env_steps`, `learning_rate`, and what `ppo_loss` reports, as
             means over the gradient steps that were taken.
         params: `params(state)` is what `hades.evaluate` plays with; running statistics are fixed as they are.
     """
@@ -197,9 +197,9 @@ class _Trainer:
         episodes, transitions = self.collect(collect_key, state.networks.actor, normalizer, state.episodes)
         state = self._observe(dataclasses.replace(state, episodes=episodes), transitions)
         rewards, state = self._scale_rewards(state, transitions)
-        batch = self._batch(state, transitions, rewards, normalizer)
+        batch, valid = self._batch(state, transitions, rewards, normalizer)
         rate = self._learning_rate(state)
-        networks, optimizer, metrics = self._improve(update_key, state, batch, normalizer, rate)
+        networks, optimizer, metrics = self._improve(update_key, state, batch, valid, normalizer, rate)
         scores, _ = replace_non_finite(episodes.scores)
         mean, std = mean_and_std(scores)
         metrics |= {
@@ -208,7 +208,7 @@ class _Trainer:
             "fitness_worst": jnp.min(scores),
             "fitness_std": std,
             "non_finite": jnp.sum(transitions.diverged, dtype=jnp.int32),
-            "masked_steps": jnp.sum(~cast(jax.Array, batch.valid), dtype=jnp.int32),
+            "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
             "env_steps": jnp.int32(self.settings.env_steps),
             "learning_rate": rate,
         }
@@ -245,8 +245,10 @@ class _Trainer:
         rewards = transitions.rewards / jnp.sqrt(statistics.variance + _EPSILON)
         return rewards, dataclasses.replace(state, reward_statistics=statistics, discounted_returns=after)
 
-    def _batch(self, state: PPOState, transitions: CollectedSteps, rewards: jax.Array, normalizer: Normalizer) -> Batch:
-        """Advantages and targets of all steps, `[time * envs]`."""
+    def _batch(
+        self, state: PPOState, transitions: CollectedSteps, rewards: jax.Array, normalizer: Normalizer
+    ) -> tuple[Batch, jax.Array]:
+        """Advantages and targets of all steps, and which of these count, `[time * envs]`."""
         values, next_values = (
             self.critic.apply(state.networks.critic, normalizer.apply(observations))
             for observations in (transitions.observations, transitions.next_observations)
@@ -265,15 +267,16 @@ class _Trainer:
         targets = advantages + values
         valid &= representable(advantages) & representable(targets)
         batch = Batch(transitions.observations, transitions.actions, transitions.log_probs, values, advantages, targets)
-        # Zeros, since a product with the mask would leave a NaN what it is.
-        batch = jax.tree.map(
-            lambda leaf: jnp.where(valid.reshape(*valid.shape, *[1] * (leaf.ndim - 2)), leaf, 0), batch
-        )
-        batch = dataclasses.replace(batch, valid=valid)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (batch, valid))
 
     def _improve(
-        self, key: jax.Array, state: PPOState, batch: Batch, normalizer: Normalizer, rate: jax.Array
+        self,
+        key: jax.Array,
+        state: PPOState,
+        batch: Batch,
+        valid: jax.Array,
+        normalizer: Normalizer,
+        rate: jax.Array,
     ) -> tuple[ActorCritic, PyTree, Metrics]:
         """All gradient steps of one update, and the means of what those that were taken report."""
         settings = self.settings
@@ -282,10 +285,14 @@ class _Trainer:
             minibatch = jax.tree.map(lambda leaf: leaf[rows], batch)
             return self._gradient_step(*carry, minibatch, normalizer, state.hyperparameters, rate)
 
-        keys = jax.random.split(key, settings.num_epochs)
-        rows = jax.vmap(lambda key: jax.random.permutation(key, settings.env_steps))(keys)
+        *keys, substitute_key = jax.random.split(key, settings.num_epochs + 1)
+        rows = jax.vmap(lambda key: jax.random.permutation(key, settings.env_steps))(jnp.stack(keys))
+        rows = _substitute(substitute_key, rows, valid)
         rows = rows.reshape(settings.num_epochs * settings.num_minibatches, -1)
-        (networks, optimizer), (finite, metrics) = jax.lax.scan(step, (state.networks, state.optimizer), rows)
+        before = (state.networks, state.optimizer)
+        after, (finite, metrics) = jax.lax.scan(step, before, rows)
+        networks, optimizer = jax.tree.map(lambda new, old: jnp.where(jnp.any(valid), new, old), after, before)
+        finite &= jnp.any(valid)
         taken = jnp.sum(finite, dtype=jnp.int32)
         means = jax.tree.map(lambda leaf: jnp.sum(jnp.where(finite, leaf, 0.0)) / jnp.maximum(taken, 1), metrics)
         return networks, optimizer, means | {"skipped": len(rows) - taken}
@@ -300,7 +307,8 @@ class _Trainer:
         rate: jax.Array,
     ) -> tuple[tuple[ActorCritic, PyTree], tuple[jax.Array, Metrics]]:
         if self.settings.normalize_advantages:
-            batch = batch.standardized(_EPSILON)
+            centred = batch.advantages - jnp.mean(batch.advantages)
+            batch = dataclasses.replace(batch, advantages=centred / (jnp.std(batch.advantages) + _EPSILON))
         seen = normalizer.apply(batch.observations)
 
         def loss(networks: ActorCritic) -> tuple[jax.Array, Metrics]:
@@ -320,7 +328,7 @@ class _Trainer:
         updates, moved = self.optimizer.update(jax.tree.map(lambda leaf: scale * leaf, gradient), optimizer)
         improved = jax.tree.map(lambda leaf, update: leaf - rate * update, networks, updates)
         # Nothing moves otherwise, moments neither.
-        finite = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.any(cast(jax.Array, batch.valid))
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
         carry = jax.tree.map(lambda new, old: jnp.where(finite, new, old), (improved, moved), (networks, optimizer))
         return carry, (finite, metrics)
 
@@ -330,3 +338,16 @@ def _counts(transitions: CollectedSteps, rewards: jax.Array, values: jax.Array, 
     following = jnp.where(transitions.terminated, 0.0, next_values)
     numbers = (rewards, values, following, transitions.log_probs)
     return ~transitions.diverged & jnp.all(representable(jnp.stack(numbers)), axis=0)
+
+
+def _substitute(key: jax.Array, rows: jax.Array, valid: jax.Array) -> jax.Array:
+    """Puts steps that count, drawn at random, in the place of those that do not, so that minibatches keep their size.
+
+    Args:
+        key: Key.
+        rows: Indices of steps, of any shape.
+        valid: Steps that count, `[steps]` bool; where there is none, the indices stay as they are.
+    """
+    counting_first = jnp.argsort(~valid, stable=True)
+    drawn = jax.random.randint(key, rows.shape, 0, jnp.maximum(jnp.sum(valid), 1))
+    return jnp.where(valid[rows] | ~jnp.any(valid), rows, counting_first[drawn])

@@ -35,8 +35,9 @@ def score_seeds(returns: Sequence[np.ndarray | None], reference: ScoreReference 
         reference: Of D4RL.
 
     Returns:
-        `scores` (of each seed the mean over inits and episodes), `iqm`, `ci95` and `per_init` `[seeds][inits]`. With a
-        seed of None its score is None, and so are `iqm` and `ci95`: a mean over the others alone would flatter.
+        `scores` (of each seed the mean over inits and episodes), `iqm`, `ci95`, `interval` (its kind) and `per_init`
+        `[seeds][inits]`. With a seed of None its score is None, and so are `iqm` and `ci95`: a mean over the others
+        alone would flatter.
 
     Example:
         >>> score_seeds([np.array([[1.0, 3.0]]), np.array([[4.0, 4.0]])], None)["iqm"]

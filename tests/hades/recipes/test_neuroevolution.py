@@ -12,13 +12,13 @@ import pytest
 import hades
 from envs.diagnostic import Match, Target
 from hades import policies, recipes
-from hades.training import LoopSettings
 from hades.fitness import FitnessKeys, make_policy_fitness
 from hades.normalization import Normalizer
 from hades.outer.evolution import EvolutionSettings
 from hades.policies import NetworkSettings
 from hades.policy_file import PolicyFileError, TrainedPolicy
 from hades.rollouts.first_episode import make_rollout
+from hades.training import LoopSettings
 
 LOOP = LoopSettings(iterations_per_call=2, evaluate_every=2, evaluation_inits=2, evaluation_episodes=2)
 

@@ -11,7 +11,6 @@ import pytest
 
 import envs
 import hades
-from hades.training import LoopSettings
 from hades.inner.cloning import CloningSettings
 from hades.offline import TeacherError
 from hades.offline.labels import label_states
@@ -19,6 +18,7 @@ from hades.outer.evolution import EvolutionSettings
 from hades.outer.meta_gradient import MetaGradientSettings
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.recipes.published import paper_offline
+from hades.training import LoopSettings
 from tests.helpers import make_teacher, uniform_transitions
 
 ENV = envs.make("diagnostic/target", max_steps=4)

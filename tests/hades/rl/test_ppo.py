@@ -17,7 +17,7 @@ from hades._serialization import from_dict, to_dict
 from hades.normalization import Normalizer
 from hades.policies import NetworkSettings
 from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
-from hades.rl.ppo import Hyperparameters, PPOSettings, make_ppo
+from hades.rl.ppo import Hyperparameters, PPOSettings, _substitute, make_ppo
 from hades.types import Discrete
 from tests.helpers import Watched
 
@@ -129,17 +129,61 @@ def test_minimal_deviation_bounds_the_gain_on_what_stands_still():
     np.testing.assert_allclose(ppo.params(state).normalizer.mean, 1.0, rtol=1e-5)
 
 
-def test_what_is_not_finite_never_reaches_the_parameters():
-    ppo, state, metrics = train(Nan(), SMALL, 20)
+def faulty(probability, reward=np.nan, max_steps=10):
+    """Match with rewards that are now and then something else, independently at every step."""
+
+    class Faulty(Match):
+        def step(self, key, state, action):
+            step = super().step(key, state, action)
+            wrong = jax.random.uniform(jax.random.fold_in(key, 1)) < probability
+            return step._replace(reward=jnp.where(wrong, reward, step.reward))
+
+    return Faulty(max_steps=max_steps)
+
+
+LARGE = dataclasses.replace(SMALL, num_envs=64, num_steps=32, num_minibatches=8)
+
+
+@pytest.mark.parametrize(("count", "reward"), [(2, np.nan), (10, np.nan), (10, np.inf), (10, 1e20), (200, np.nan)])
+def test_a_step_that_is_not_finite_costs_itself_and_no_other(count, reward):
+    env = faulty(count / LARGE.env_steps, reward)
+    ppo, state, metrics = train(env, dataclasses.replace(LARGE, normalize_rewards=True), 30)
+    np.testing.assert_allclose(metrics["masked_steps"].mean(), count, rtol=0.4)
+    assert (metrics["skipped"] == 0).all()
+    assert all(np.isfinite(values).all() for values in metrics.values())
+    assert float(state.reward_statistics.variance) < 100
+    params = ppo.params(state)
+    assert hades.evaluate(jax.random.key(1), Match(max_steps=10), ppo.policy, params).mean > 9.5
+
+
+def test_parameters_stay_finite_where_half_of_the_rewards_are_not():
+    _, state, metrics = train(Nan(), SMALL, 20)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.networks, state.optimizer)))
     assert metrics["non_finite"].min() > 0 and metrics["non_finite"].max() < SMALL.env_steps
-    assert (metrics["skipped"] == SMALL.num_epochs * SMALL.num_minibatches).all()
+    assert (metrics["masked_steps"] == metrics["non_finite"]).all() and (metrics["skipped"] == 0).all()
     assert all(np.isfinite(values).all() for values in metrics.values())
+
+
+def test_nothing_moves_where_no_step_counts():
+    ppo, state, metrics = train(faulty(1.0), SMALL, 3)
+    assert (metrics["masked_steps"] == SMALL.env_steps).all()
+    assert (metrics["skipped"] == SMALL.num_epochs * SMALL.num_minibatches).all()
     first = jax.jit(ppo.init)(jax.random.key(0), Normalizer())
-    jax.tree.map(np.testing.assert_array_equal, state.networks, first.networks)
+    jax.tree.map(np.testing.assert_array_equal, (state.networks, state.optimizer), (first.networks, first.optimizer))
 
 
-def test_an_update_after_one_that_is_not_finite_learns():
+def test_steps_that_do_not_count_are_replaced_by_those_that_do():
+    valid = jnp.arange(100) % 10 != 0
+    rows = jnp.stack([jax.random.permutation(jax.random.key(seed), 100) for seed in range(40)])
+    found = np.asarray(_substitute(jax.random.key(0), rows, valid))
+    kept = np.asarray(valid)[rows]
+    np.testing.assert_array_equal(found[kept], rows[kept])
+    replaced = found[~kept]
+    assert np.asarray(valid)[replaced].all() and len(np.unique(replaced)) > 80
+    np.testing.assert_array_equal(_substitute(jax.random.key(0), rows, jnp.zeros(100, bool)), rows)
+
+
+def test_learning_goes_on_where_simulators_diverge():
     @dataclasses.dataclass(frozen=True)
     class Rare(Match):
         """Match, one step of a hundred of which diverges for the rest of its episode."""
@@ -153,8 +197,9 @@ def test_an_update_after_one_that_is_not_finite_learns():
             return step._replace(state=state, observation=observation, reward=reward)
 
     settings = dataclasses.replace(SMALL, observation_normalization="running", num_minibatches=8)
-    ppo, state, metrics = train(Rare(), settings, 200)
-    assert metrics["non_finite"].sum() > 100 and 0 < metrics["skipped"].mean() < 32
+    ppo, state, metrics = train(Rare(), settings, 60)
+    assert metrics["non_finite"].sum() > 30 and (metrics["skipped"] == 0).all()
+    assert (metrics["masked_steps"] == metrics["non_finite"]).all()
     params = hades.PolicyParams(state.networks.actor, ppo.params(state).normalizer)
     assert hades.evaluate(jax.random.key(1), Match(), ppo.policy, params).mean > 9
 

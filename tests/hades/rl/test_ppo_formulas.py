@@ -62,6 +62,21 @@ def test_what_follows_a_termination_need_not_be_finite():
     np.testing.assert_allclose(advantages, [[0.0, 1.0]])
 
 
+def test_a_step_that_does_not_count_ends_the_estimates_before_it_as_a_truncation_does():
+    rewards, values, next_values, terminated, truncated = trajectories()
+    valid = np.ones_like(terminated)
+    valid[5, :3] = False
+    broken = rewards.copy()
+    broken[5, :3] = np.nan
+    arguments = [jnp.asarray(array) for array in (broken, values, next_values, terminated, truncated)]
+    found = np.asarray(generalized_advantages(*arguments, 0.9, 0.8, jnp.asarray(valid)))
+    cut = truncated.copy()
+    cut[4, :3] |= ~terminated[4, :3]
+    arguments = [jnp.asarray(array) for array in (rewards, values, next_values, terminated, cut)]
+    expected = np.where(valid, generalized_advantages(*arguments, 0.9, 0.8), 0.0)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_discounted_returns_begin_again_after_an_episode():
     rewards, ended = jnp.array([[1.0], [2.0], [4.0]]), jnp.array([[False], [True], [False]])
     sums, after = discounted_returns(rewards, ended, jnp.array([8.0]), 0.5)

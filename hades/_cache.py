@@ -45,7 +45,7 @@ def kept(function: Callable[P, R]) -> Callable[P, R]:
     @functools.lru_cache(maxsize=_MAX_SIZE)
     def cached(arguments: tuple[Hashed, ...], named: tuple[tuple[str, Hashed], ...]) -> R:
         values = (argument.value for argument in arguments)
-        return function(*values, **{name: argument.value for name, argument in named})  # type: ignore[arg-type]
+        return function(*values, **{name: argument.value for name, argument in named})
 
     @functools.wraps(function)
     def wrapper(*arguments: P.args, **named: P.kwargs) -> R:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades._environment_contract import conform
 from hades.distributions import ActionSelection
 from hades.normalization import Normalizer
 from hades.policies import Policy
@@ -65,7 +66,9 @@ class EpisodicReturn:
         """Plays; candidates share first states and noise."""
         key, normalizer = problem
         inits = jax.tree.leaves(params)[0].shape[1]
-        rollout = make_rollout(self.env, self.policy, self.num_episodes, self.action_selection, self.normalization_envs)
+        rollout = make_rollout(
+            conform(self.env), self.policy, self.num_episodes, self.action_selection, self.normalization_envs
+        )
         episodes = rollout(jax.random.split(key, inits), params, normalizer)
         values = jnp.mean(episodes.returns, axis=-1)
         return values, {"env_steps": jnp.sum(episodes.lengths, axis=(1, 2))}

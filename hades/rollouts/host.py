@@ -163,7 +163,7 @@ def make_host_rollout(
 def _empty_statistics(normalizer: Normalizer, env: HostEnvironment, batch: tuple[int, ...]) -> RunningStatistics | None:
     if normalizer.kind != "running":
         return None
-    empty = RunningStatistics.empty(env.observation_shape, normalizer.prior_count)
+    empty = RunningStatistics.empty(env.observation_shape)
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
 
 
@@ -220,7 +220,10 @@ def make_host_recorded_rollout(
             terminated |= step.terminated
             on_steps(int(alive.sum()))
         # Without a single step there is nothing to stack: every episode has diverged from the start.
-        columns = [np.stack(column) for column in zip(*rows, strict=True)] or [np.zeros((0, num_episodes))] * 4
-        return RecordedEpisodes(*columns, lengths=lengths, terminated=terminated)  # type: ignore[arg-type,misc]
+        columns: list[Any] = [np.stack(column) for column in zip(*rows, strict=True)] or [
+            np.zeros((0, num_episodes))
+        ] * 4
+        seen_before, actions, rewards, seen_after = columns
+        return RecordedEpisodes(seen_before, actions, rewards, seen_after, *map(jnp.asarray, (lengths, terminated)))
 
     return rollout

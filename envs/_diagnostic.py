@@ -1,4 +1,4 @@
-"""What the diagnostic environments have in common."""
+"""Common parts of the diagnostic environments."""
 
 from __future__ import annotations
 

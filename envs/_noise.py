@@ -1,4 +1,4 @@
-"""Silences what simulators and their dependencies are known to say when they load and trace, and nothing else."""
+"""Silences the known messages and warnings of simulators as they load and trace, and nothing else."""
 
 from __future__ import annotations
 

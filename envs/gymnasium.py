@@ -217,7 +217,7 @@ def _own_limit(name: str) -> int | None:
 
 
 def _make(full_name: str, max_steps: int | None, keywords: Mapping[str, Any]) -> Any:
-    """One gymnasium environment.
+    """Makes one gymnasium environment.
 
     Raises:
         ValueError: It cannot be made, or a package is missing.

@@ -1,4 +1,4 @@
-"""The `hades` command: verbs, exit codes and errors. What a verb does stands in a module of its name."""
+"""The `hades` command: verbs, exit codes and errors. Each verb has a module of its name."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class RunSettings(SeededSettings):
     num_iterations: int = 100
     """Iterations of the whole run."""
     resume: bool = False
-    """Goes on with the run that --out holds; begins it where there is none."""
+    """Resumes the run in --out, or starts it where there is none."""
     tensorboard: bool = False
     """Also writes TensorBoard events into the run directory (needs the extra tensorboard)."""
     wandb: str | None = None

@@ -72,7 +72,7 @@ class StopSignals:
     """
 
     def __init__(self, name: str = "hades") -> None:
-        """Has received nothing.
+        """Starts without a received signal.
 
         Args:
             name: The command, for the line that an ended process leaves.

@@ -61,7 +61,7 @@ _TAIL_BYTES = 1 << 16
 
 
 class RunDirectoryError(ValueError):
-    """A run directory is not what it should be: one sentence that names the file and what was expected."""
+    """Error of a run directory that does not follow its contract; one sentence names the file and the expectation."""
 
 
 class OtherRunError(RunDirectoryError):
@@ -136,7 +136,7 @@ class RunDirectory:
         self.write_config(config)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Replaces the settings of a run, when it goes on for longer than it was begun for."""
+        """Replaces the settings of a run that is extended."""
         write_atomically(self.config, to_json(config, indent=2) + "\n")
 
     @contextlib.contextmanager
@@ -204,7 +204,7 @@ class RunDirectory:
         return self.snapshots / f"{kind}-{iteration:06d}.npz"
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Writes what the finished run returns."""
+        """Writes the returns of the finished run."""
         write_atomically(self.summary, to_json(summary, indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:

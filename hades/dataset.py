@@ -22,7 +22,7 @@ _PROBABILITY_TOLERANCE = 1e-3
 
 
 class DatasetError(ValueError):
-    """A dataset or its file is not what the format says; the message is one sentence that says where and how."""
+    """Error of a dataset or file that does not follow the format: one sentence with file, key and expectation."""
 
 
 @struct.dataclass
@@ -79,7 +79,7 @@ class SyntheticDataset:
         return SyntheticDataset(self.observations, self.actions, self.action_probabilities)
 
     def normalizer(self) -> Normalizer:
-        """How raw observations become those of the dataset; read off the statistics where there is no metadata."""
+        """Normalisation of raw observations, read off the statistics where there is no metadata."""
         if self.metadata is not None:
             kind = self.metadata.observation_normalization
         else:
@@ -140,7 +140,7 @@ def _refuse(path: str | os.PathLike[str], error: ValueError) -> NoReturn:
 
 
 def _check(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], FileMetadata]:
-    """The one validator, for reading and writing, of what a file holds or is about to hold.
+    """Validates the content of a file, on reading and before writing.
 
     Returns:
         The arrays of the format in one order and type, and the metadata, its loss filled in from the kind of actions.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from typing_extensions import override
 
 from hades import fitness
 from hades._environment_contract import conform
@@ -41,7 +42,7 @@ def distillation_run(
     evaluation_inner: InnerLoop | None = None,
     play: PlaySettings | None = None,
     normalization_envs: int | None = None,
-    chunks: Chunks = Chunks(),
+    chunks: Chunks | None = None,
     mesh: Mesh | None = None,
     method: str = "by hand",
     settings: Any = None,
@@ -60,7 +61,7 @@ def distillation_run(
         play: Normalisation and choice of actions of evaluated policies; those of `objective.settings` where it has
             them, otherwise samples.
         normalization_envs: With running normalisation, episodes that share statistics; all of a policy's if None.
-        chunks: Candidates that exist at once.
+        chunks: Candidates that exist at once; all of them if None.
         mesh: Devices that candidates are spread over; all that JAX has if None.
         method: Name of the method in files.
         settings: Settings that a run directory keeps and compares; None for a run by hand.
@@ -103,7 +104,7 @@ def distillation_run(
         outer=outer,
         num_inits=num_inits,
         init_seed=init_seed,
-        chunks=chunks,
+        chunks=chunks or Chunks(),
         evaluation_inner=evaluation_inner or inner,
         play=play,
         normalization_envs=normalization_envs,
@@ -129,11 +130,13 @@ class _FourParts(Run[Any]):
     play: PlaySettings
     normalization_envs: int | None
 
+    @override
     def init(self, key: jax.Array) -> RunState:
         outer_key, solution_key, objective_key = jax.random.split(stream(key, Stream.INIT), 3)
         outer = self.outer.init(outer_key, self.parametrization.init(solution_key))
         return RunState(key, jnp.int32(0), outer, self.objective.init(objective_key))
 
+    @override
     def step(self, state: RunState) -> tuple[RunState, Metrics]:
         outer_key, value_key = jax.random.split(iteration_key(state.key, state.iteration))
         draw, objective = self._draw(value_key, state)
@@ -183,10 +186,12 @@ class DatasetRun(_FourParts):
 
     kind: ClassVar[str] = "dataset"
 
+    @override
     def outcome(self, state: RunState) -> SyntheticDataset:
         normalizer = self.objective.normalizer(state.objective)
         return with_statistics(cast(SyntheticDataset, self._decoded(state)), normalizer.mean, normalizer.std)
 
+    @override
     def describe(
         self, outcome: SyntheticDataset, seed: int, evaluation: EvaluationSummary | None = None
     ) -> SyntheticDataset:
@@ -195,6 +200,7 @@ class DatasetRun(_FourParts):
         metadata = self._metadata("fixed" if outcome.observation_mean is not None else kind, seed, evaluation)
         return dataclasses.replace(outcome, metadata=metadata)
 
+    @override
     def make_evaluator(self, num_inits: int, num_episodes: int) -> DatasetEvaluator:
         return DatasetEvaluator(
             self.env,
@@ -219,13 +225,16 @@ class PolicyRun(_FourParts):
 
     kind: ClassVar[str] = "policy"
 
+    @override
     def outcome(self, state: RunState) -> TrainedPolicy:
         return TrainedPolicy(PolicyParams(self._decoded(state), self.objective.normalizer(state.objective)))
 
+    @override
     def describe(self, outcome: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None) -> TrainedPolicy:
         metadata = self._metadata(outcome.params.normalizer.kind, seed, evaluation)
         return dataclasses.replace(outcome, metadata=metadata)
 
+    @override
     def make_evaluator(self, num_inits: int, num_episodes: int) -> PolicyEvaluator:
         return PolicyEvaluator(
             self.env,

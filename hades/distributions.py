@@ -1,4 +1,4 @@
-"""Action distributions: what a policy returns. Pytrees whose leading axes are batch axes."""
+"""Action distributions, which policies return. Pytrees whose leading axes are batch axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ActionSelection = Literal["sample", "mode"]
 
 
 class Distribution(Protocol):
-    """What every distribution over actions can do; `[...]` are its batch axes."""
+    """Interface of distributions over actions; `[...]` are batch axes."""
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws one action for each batch element."""
@@ -110,7 +110,7 @@ class DiagonalGaussian:
 
 @struct.dataclass
 class Uniform:
-    """Independent components, uniform between bounds; the policy that knows nothing.
+    """Independent components, uniform between bounds.
 
     Attributes:
         low: `[..., action_dim]`.
@@ -136,7 +136,7 @@ class Uniform:
 
 @struct.dataclass
 class Deterministic:
-    """One action for certain.
+    """Distribution with all of its mass on one action.
 
     Attributes:
         action: `[..., action_dim]`.

@@ -1,6 +1,6 @@
 """Evaluation on fresh keys: returns with intervals, beside those of policies that have learned nothing.
 
-Compiled functions are kept between calls: a second evaluation of the same environment, policy and sizes compiles nothing.
+Compiled functions are kept: a second evaluation of the same environment, policy and sizes compiles nothing.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class DatasetEvaluator:
         return self.play(key, self._grouped(jax.tree.map(lambda leaf: leaf[None], initial)), normalizer)
 
     def references(self, key: jax.Array, dataset: SyntheticDataset) -> dict[str, Evaluation]:
-        """Returns of policies that have learned nothing: the zero dataset, policies as they are initialised, and more."""
+        """Returns of policies that have learned nothing: of the zero dataset, as they are initialised, and more."""
         more = {} if self.more_references is None else self.more_references(_parts(key).references)
         return {
             **{name: self(key, other) for name, other in more.items()},

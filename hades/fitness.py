@@ -69,10 +69,8 @@ def draw_inits(inner: InnerLoop, key: jax.Array, num_inits: int, init_seed: int 
         num_inits: Inits.
         init_seed: Seed of the one initialisation that all inits are (HaDES-F); fresh ones if None.
     """
-    if init_seed is None:
-        keys = jax.random.split(key, num_inits)
-    else:
-        keys = jnp.stack([jax.random.key(init_seed)] * num_inits)
+    one = init_seed is not None
+    keys = jnp.stack([jax.random.key(init_seed)] * num_inits) if one else jax.random.split(key, num_inits)
     init_keys, fit_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     return Draw(jax.vmap(inner.init)(init_keys), fit_keys)
 
@@ -87,8 +85,8 @@ def fit_all(inner: InnerLoop, draw: Draw, datasets: PyTree) -> Params:
 class Chunks:
     """Candidates that exist at once on a device.
 
-    Cloning wants a working set that fits a cache, and a chunk of rollouts ends with its own last living episode, however
-    long those of other chunks go on.
+    Cloning wants a working set that fits a cache, and a chunk of rollouts ends with its own last living episode,
+    however long those of other chunks go on.
 
     Attributes:
         cloning: Candidates that are trained at once; all of them if None.

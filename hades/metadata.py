@@ -49,7 +49,7 @@ class EvaluationSummary:
     normalization_envs: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what no evaluation can have measured."""
+        """Refuses counts that are not positive, non-finite numbers and intervals in the wrong order."""
         if not math.isfinite(self.mean):
             raise ValueError(f"mean: expected a finite number, got {self.mean}")
         if self.ci95 is not None and not -math.inf < self.ci95[0] <= self.ci95[1] < math.inf:
@@ -61,7 +61,7 @@ class EvaluationSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class FileMetadata:
-    """Where a dataset comes from and how a policy is trained on it; hashable, so that it can be static under `jax.jit`.
+    """Origin of a dataset and training of policies on it; hashable, so that it can be static under `jax.jit`.
 
     The defaults are for Python: a file holds every field. Only those of its cloning settings may be absent there.
 

@@ -26,7 +26,7 @@ LARGEST = 1e15
 
 @struct.dataclass
 class RunningStatistics:
-    """Mean and variance of what was seen so far.
+    """Mean and variance of all observations up to now.
 
     Attributes:
         mean: `[*observation_shape]`.
@@ -96,7 +96,7 @@ def mean_and_std(values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @struct.dataclass
 class Normalizer:
-    """How raw observations become what a policy sees.
+    """Normalisation of raw observations into those that a policy sees.
 
     Attributes:
         kind: `"none"`, `"fixed"`, or `"running"`: statistics that start empty in every rollout and are shared by a
@@ -123,7 +123,7 @@ class Normalizer:
 
     @classmethod
     def from_statistics(cls, statistics: RunningStatistics, min_std: float) -> Normalizer:
-        """Fixes what was gathered.
+        """Freezes gathered statistics.
 
         Args:
             statistics: Gathered statistics.
@@ -135,7 +135,7 @@ class Normalizer:
 
 @struct.dataclass
 class PolicyParams:
-    """All that playing a policy takes: its parameters, and the normalisation they were trained with.
+    """Parameters of a policy with the normalisation that they were trained with.
 
     Attributes:
         network: What `Policy.init` returns; leading axes for many policies.

@@ -1,4 +1,4 @@
-"""Policy files: the parameters of one trained policy, with all that playing it takes; an `.npz` without pickle."""
+"""Policy files: parameters of one trained policy with its normalisation and metadata; an `.npz` without pickle."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PREFIX = "params/"
 
 
 class PolicyFileError(ValueError):
-    """A policy file is not what the format says; the message is one sentence that says where and how."""
+    """Error of a policy file that does not follow the format: one sentence with file, key and expectation."""
 
 
 @struct.dataclass
 class TrainedPolicy:
-    """One trained policy, what it is normalised by, and what a file says of it.
+    """One trained policy with its normalisation and metadata.
 
     Attributes:
         params: Parameters of a policy of `hades.policies`, and their normalisation.

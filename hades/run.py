@@ -66,9 +66,9 @@ class RunState:
 class Run(Generic[Outcome]):
     """One distillation, baseline or teacher. Its methods are pure: jit them, vmap them over seeds, scan them, or loop.
 
-    A run is a pytree whose leaves are its large arrays, such as offline data. `jax.jit(run.step)(state)` copies them into
-    the compiled program; `hades.training.step(run, state)` passes them as arguments, and finds the program again for every
-    run of equal parts.
+    A run is a pytree whose leaves are its large arrays, such as offline data. `jax.jit(run.step)(state)` copies them
+    into the compiled program; a function of the run, such as `hades.training.advance(run, state, ...)`, takes them as
+    arguments, and finds its program again for every run of equal parts.
 
     Attributes:
         kind: Kind of the outcome, a key of `OUTCOMES`.
@@ -130,7 +130,7 @@ class Run(Generic[Outcome]):
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """Content of a run directory's `config.json` that must be the same for the run to go on, as JSON can hold it."""
+        """Part of a run directory's `config.json` that must be the same for the run to go on."""
         env = self.env
         return {
             "method": self.method,

@@ -60,11 +60,11 @@ class Continuous:
 
 
 ActionSpace = Discrete | Continuous
-"""What a policy may do: `Discrete` or `Continuous`."""
+"""Action space: `Discrete` or `Continuous`."""
 
 
 class Step(NamedTuple):
-    """What one step of an environment returns. All fields are of a single, unbatched environment.
+    """Result of one step of an environment. All fields are of a single, unbatched environment.
 
     Attributes:
         state: The environment's state after the step, any pytree.
@@ -82,7 +82,7 @@ class Step(NamedTuple):
 
 
 class _Simulated(Protocol):
-    """What every environment says of itself, simulated in JAX or outside of it."""
+    """Description of an environment, simulated in JAX or outside of it."""
 
     @property
     def name(self) -> str: ...
@@ -138,7 +138,7 @@ class Environment(_Simulated, Protocol):
 
 
 class HostStep(NamedTuple):
-    """What one step of all episodes of a `HostSimulator` returns; of episodes that had ended, the last observation.
+    """Result of one step of all episodes of a `HostSimulator`; of episodes that had ended, the last observation.
 
     Attributes:
         observations: `[episodes, *observation_shape]` float32; never those of a new episode.
@@ -203,11 +203,11 @@ class HostEnvironment(_Simulated, Protocol):
 
 
 AnyEnvironment: TypeAlias = Environment | HostEnvironment
-"""Whatever policies can be played in."""
+"""Environment of pure functions, or one that is simulated on the host."""
 
 
 def require_pure(env: AnyEnvironment) -> Environment:
-    """The environment, for what compiles or differentiates its steps.
+    """Returns the environment where it is one of pure functions.
 
     Raises:
         ValueError: It is simulated outside of JAX.
@@ -227,8 +227,8 @@ Params: TypeAlias = Any
 """A pytree of arrays, the parameters of a policy's network."""
 
 Value: TypeAlias = Callable[[Solution], tuple[jax.Array, Metrics]]
-"""`value(solutions)`: F of candidates `[candidates, ...]` as `[candidates]`, higher is better, and counts of each such as
-`env_steps`, `[candidates]`. One iteration's random numbers are in it, the same for all candidates."""
+"""`value(solutions)`: F of candidates `[candidates, ...]` as `[candidates]`, higher is better, and counts of each such
+as `env_steps`, `[candidates]`. One iteration's random numbers are in it, the same for all candidates."""
 
 
 class Parametrization(Protocol):
@@ -266,7 +266,7 @@ class InnerLoop(Protocol):
         ...
 
     def fit(self, key: jax.Array, params: Params, dataset: SyntheticDataset) -> Params:
-        """Trains theta_0 to theta_T: pure, vmapped over inits and candidates, differentiable where gradients are taken."""
+        """Trains theta_0 to theta_T; pure, vmapped over inits and candidates, differentiable for a meta-gradient."""
         ...
 
 
@@ -278,7 +278,7 @@ class Objective(Protocol):
     """
 
     def init(self, key: jax.Array) -> Any:
-        """Draws the state before the first iteration: `()` where there is none; statistics, a critic, running episodes."""
+        """Draws the state before the first iteration, such as statistics or a critic; `()` where there is none."""
         ...
 
     def draw(self, key: jax.Array, state: Any, policies: Callable[[], Params]) -> tuple[Any, Any]:
@@ -330,8 +330,8 @@ class OuterLoop(Protocol):
             value: F, to be maximised.
 
         Returns:
-            The new state, and metrics: the scalars `fitness_mean`, `fitness_best`, `fitness_worst` and `non_finite`, and
-            the counts of `value`.
+            The new state, and metrics: the scalars `fitness_mean`, `fitness_best`, `fitness_worst` and `non_finite`,
+            and the counts of `value`.
         """
         ...
 

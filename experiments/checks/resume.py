@@ -1,4 +1,4 @@
-"""`python -m experiments.checks.resume`: kills runs at random moments and compares what they leave when they go on.
+"""`python -m experiments.checks.resume`: kills runs at random moments, resumes them, and compares their files.
 
 A run is ended by SIGKILL at a moment drawn uniformly from its whole life (imports, compilation, writing of files and
 checkpoints), then goes on by `hades distill --resume` to its end. The datasets must be those of a run that nothing
@@ -33,7 +33,7 @@ _LAST_TRIAL_KILLS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeCheckSettings:
-    """Kills runs at random moments, and compares what they leave in the end with an uninterrupted run."""
+    """Kills runs at random moments, resumes them, and compares their files with those of an uninterrupted run."""
 
     kills: int = 10
     """Trials, each killed once and then resumed; the last one up to four times."""

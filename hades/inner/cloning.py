@@ -31,10 +31,10 @@ CloningLoss = Literal["gaussian_nll", "mse", "sampled_mse", "cross_entropy"]
 
 @dataclass(frozen=True)
 class CloningSettings(NetworkSettings):
-    """How a policy is trained on a synthetic dataset: the inner loop, and what a dataset file says of it."""
+    """Inner loop: architecture, loss and optimiser of behaviour cloning, as a dataset file records them."""
 
     loss: CloningLoss | None = None
-    """What cloning minimises: mse is of the mode of actions, sampled_mse of samples; none is gaussian_nll for
+    """Loss of cloning: mse is of the mode of actions, sampled_mse of samples; default: gaussian_nll for
     continuous actions, cross_entropy for discrete ones."""
     optimizer: OptimizerName = "adam"
     """Optimiser of the inner loop."""
@@ -47,11 +47,11 @@ class CloningSettings(NetworkSettings):
     weight_decay: float = 1e-4
     """Weight decay of adamw: a step takes off so much of each weight, times the learning rate."""
     max_grad_norm: float | None = None
-    """Largest global norm of a gradient; none leaves gradients as they are."""
+    """Largest global norm of a gradient; default: no clipping."""
     num_steps: int = 200
     """Optimiser steps of the inner loop."""
     batch_size: int | None = None
-    """Pairs in a minibatch, drawn with replacement; none takes the full dataset at every step."""
+    """Pairs in a minibatch, drawn with replacement; default: the full dataset at every step."""
 
     def __post_init__(self) -> None:
         """Refuses sizes and rates that are not positive."""

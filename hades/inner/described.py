@@ -15,8 +15,8 @@ from hades.types import InnerLoop
 def settings_of(inner: InnerLoop, env: Spaces) -> CloningSettings | None:
     """Settings that describe an inner loop for the spaces of `env`, None for one that none describe.
 
-    An inner loop that was put together by hand, or changed after it was made from settings, is not described. Windows and
-    rematerialisation change gradients and memory, not the policies that a dataset trains, and do not count.
+    An inner loop that was put together by hand, or changed after it was made from settings, is not described. Windows
+    and rematerialisation change gradients and memory, not the policies that a dataset trains, and do not count.
     """
     if isinstance(inner, BehaviourCloning) and inner.settings is not None:
         described = cloning.from_settings(env, inner.settings, inner.rematerialize, inner.window)
@@ -27,6 +27,6 @@ def settings_of(inner: InnerLoop, env: Spaces) -> CloningSettings | None:
 
 
 def architecture(network: NetworkSettings) -> CloningSettings:
-    """Cloning settings of a policy that was not cloned: its architecture, and defaults that nothing was trained by."""
+    """Cloning settings of a policy that was not cloned: its architecture, and defaults for the rest."""
     fields = {field.name: getattr(network, field.name) for field in dataclasses.fields(NetworkSettings)}
     return CloningSettings(**fields)

@@ -1,4 +1,4 @@
-"""Several tasks in one file, for policies that play them all."""
+"""Several tasks in one file, for joint policies."""
 
 from hades.multitask.merging import (
     JointSpaces,

@@ -31,14 +31,14 @@ from hades.policies import Policy
 from hades.types import ActionSpace, Continuous, Discrete, PyTree
 
 NAME = "multitask"
-"""What stands for the environment's name, and for the method, in the metadata of a merged dataset."""
+"""Name of the environment, and of the method, in the metadata of a merged dataset."""
 
 _JOINT_STEPS = 500
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a merged dataset keeps of one of its datasets, besides the pairs.
+    """Metadata and shapes of one dataset within a merged one.
 
     Attributes:
         metadata: Of that dataset.
@@ -61,7 +61,7 @@ class Task:
     observation_std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what no dataset can be, and those that cannot be merged."""
+        """Refuses shapes that no dataset has, and datasets that cannot be merged."""
         for name in ("num_pairs", "action_dim"):
             require_positive(name, getattr(self, name))
         for size in self.observation_shape or (0,):
@@ -89,7 +89,7 @@ class Task:
         return math.prod(self.observation_shape)
 
     def normalizer(self) -> Normalizer:
-        """How raw observations of the task become those of its pairs."""
+        """Normalisation of the task's raw observations."""
         mean, std = (
             None if values is None else jnp.asarray(values, jnp.float32).reshape(self.observation_shape)
             for values in (self.observation_mean, self.observation_std)
@@ -116,7 +116,7 @@ class JointSpaces:
 
     @property
     def name(self) -> str:
-        """What stands for the name of an environment."""
+        """Name in place of an environment's."""
         return NAME
 
     @property
@@ -140,13 +140,13 @@ class JointSpaces:
         return Continuous((-1.0,) * places, (1.0,) * places)
 
     def action_places(self, index: int) -> slice:
-        """Where the actions or action probabilities of a task are."""
+        """Slice of a task's actions or action probabilities."""
         shared = self.shared_places or self.discrete
         first = 0 if shared else sum(task.action_dim for task in self.tasks[:index])
         return slice(first, first + self.tasks[index].action_dim)
 
     def observation_places(self, index: int) -> slice:
-        """Where the observations of a task are."""
+        """Slice of a task's observations."""
         first = 0 if self.shared_places else sum(task.observation_size for task in self.tasks[:index])
         return slice(first, first + self.tasks[index].observation_size)
 
@@ -282,7 +282,7 @@ def _assemble(joint: JointSpaces, datasets: Sequence[SyntheticDataset]) -> Synth
 
 @dataclass(frozen=True)
 class _Options:
-    """What stands in `env_options`."""
+    """Content of `env_options`."""
 
     shared_places: bool
     task_one_hot: bool

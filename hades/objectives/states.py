@@ -1,7 +1,7 @@
 """Objectives of offline distillation: a value of a trained policy's actions at single states of the data.
 
-A `StateObjective` is a pure function of actions and labelled states with the labels that it needs; one that weighs states
-wraps one that measures actions, so that they compose: `sdw(av_pbc)`. `OfflineStates` makes a
+A `StateObjective` is a pure function of actions and labelled states with the labels that it needs; one that weighs
+states wraps one that measures actions, so that they compose: `sdw(av_pbc)`. `OfflineStates` makes a
 `hades.types.Objective` of any of them.
 """
 
@@ -22,12 +22,12 @@ from hades.policies import Policy
 from hades.types import Metrics, Params
 
 ACTION_VALUE_SCALE = 0.02
-"""What the published Av-PBC multiplies action values with (released code of arXiv 2410.22728)."""
+"""Factor of action values in the published Av-PBC (released code of arXiv 2410.22728)."""
 
 
 @struct.dataclass
 class LabelledStates:
-    """States of the offline data with all that an objective may ask of them; a field that none asks for may be None.
+    """States of the offline data with their labels; a field that no objective needs may be None.
 
     Attributes:
         observations: As the policy sees them, after normalisation, `[states, *observation_shape]`.
@@ -76,8 +76,8 @@ class StateObjective:
         needs: Fields of `LabelledStates` that `function` reads; runs label states with these alone.
 
     Example:
-        >>> closest = StateObjective("l1", lambda actions, states: -jnp.abs(actions - states.actions).sum(-1), ("actions",))
-        >>> closest(jnp.ones((1, 2)), LabelledStates(jnp.zeros((1, 3)), actions=jnp.zeros((1, 2)))).tolist()
+        >>> l1 = StateObjective("l1", lambda actions, states: -jnp.abs(actions - states.actions).sum(-1), ("actions",))
+        >>> l1(jnp.ones((1, 2)), LabelledStates(jnp.zeros((1, 3)), actions=jnp.zeros((1, 2)))).tolist()
         [-2.0]
     """
 

@@ -1,4 +1,4 @@
-"""Offline data: transitions, teachers, densities, and what it takes to make them."""
+"""Offline data: transitions, teachers, and density estimates."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ NUM_ENVS = 64
 
 @dataclass(frozen=True, eq=False)
 class Behaviour:
-    """One policy that collects, and how it departs from what it would do.
+    """Policy that collects data, with its noise and its share of uniform actions.
 
     Attributes:
         policy: Policy.
@@ -128,7 +128,7 @@ _COLUMNS = ("observations", "actions", "rewards", "next_observations")
 
 
 class _Trajectory(NamedTuple):
-    """One episode, or the beginning of one.
+    """Arrays of one episode, or of the beginning of one.
 
     Attributes:
         columns: What `_COLUMNS` names, each `[time, ...]`.
@@ -140,11 +140,11 @@ class _Trajectory(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Its steps."""
+        """Number of steps."""
         return len(self.columns[0])
 
     def cut(self, length: int) -> _Trajectory:
-        """Its first `length` steps."""
+        """First `length` steps."""
         if length >= self.length:
             return self
         return _Trajectory(tuple(column[:length] for column in self.columns), False)

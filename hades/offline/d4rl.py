@@ -77,7 +77,7 @@ def load(path: str | os.PathLike[str], env: str | None = None) -> Transitions:
 
 
 def env_name(path: str | os.PathLike[str]) -> str | None:
-    """Name of the environment of a file, by its attributes or its own name; None where neither tells it.
+    """Name of the environment of a file, by its attributes or its file name; None where neither has it.
 
     Raises:
         OfflineDataError: There is no such file, or it is not HDF5.
@@ -90,7 +90,7 @@ def env_name(path: str | os.PathLike[str]) -> str | None:
 
 
 def load_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a file that `save` wrote says of where its data come from; empty for other files.
+    """Attributes of a file that `save` wrote, which describe the origin of its data; empty for other files.
 
     Raises:
         OfflineDataError: There is no such file, it is not HDF5, or the attribute `hades` is not a JSON object.

@@ -1,4 +1,4 @@
-"""What objectives ask of offline states: normalised observations, the teacher's actions and values, density weights."""
+"""Labels of offline states: normalised observations, the teacher's actions and values, density weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages of training as D4RL names them: which policies of a run make data of which quality."""
+"""Qualities of data as D4RL names them, and the snapshots of a run whose policies make them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 Quality: TypeAlias = Literal["random", "medium", "medium-replay", "medium-expert", "expert"]
-"""What data are like: of the beginning, half way, all up to half way, half way and best in equal parts, or the best."""
+"""Quality of data: of the beginning, half way, all up to half way, half way and best in equal parts, or the best."""
 
 
 def choose_stages(means: Sequence[float], quality: Quality) -> list[int]:
-    """Which of a run's snapshots collect data of a quality, in equal shares (D4RL, arXiv 2004.07219, section 5).
+    """Chooses snapshots of a run that collect data of a quality, in equal shares (D4RL, arXiv 2004.07219, section 5).
 
     Half way is the first snapshot that returns at least the mean of the first one and the best one.
 

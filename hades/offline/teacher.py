@@ -20,11 +20,11 @@ Layers: TypeAlias = tuple[tuple[jax.Array, jax.Array], ...]
 """Weights `[inputs, outputs]` and biases `[outputs]` of the layers of a perceptron, from the first to the last."""
 
 LOG_STD_BOUNDS = (-20.0, 2.0)
-"""Between which a teacher's log-std is clipped."""
+"""Bounds that a teacher's log-std is clipped to."""
 
 
 class TeacherError(ValueError):
-    """A teacher file is not what the layout says, or of another environment; one sentence that says where and how."""
+    """Error of a teacher file that does not follow the layout, or belongs to another environment: one sentence."""
 
 
 @struct.dataclass
@@ -150,7 +150,7 @@ class Teacher:
 
 
 teacher_policy = Policy(lambda key: (), lambda teacher, observations: teacher.policy(observations))
-"""Plays with a `Teacher` as its parameters."""
+"""Policy whose parameters are a `Teacher`."""
 
 
 def is_teacher_file(path: str | os.PathLike[str]) -> bool:

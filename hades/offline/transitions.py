@@ -20,12 +20,12 @@ FLAG_KEYS = ("terminals", "timeouts")
 
 
 class OfflineDataError(ValueError):
-    """Offline data are not what they should be; the message is one sentence that says where and what was expected."""
+    """Error of offline data that do not follow the layout; one sentence names the array and the expectation."""
 
 
 @struct.dataclass
 class Trajectories:
-    """Where trajectories begin and end.
+    """First and last transitions of trajectories.
 
     Attributes:
         starts: Index of the first transition of each, `[trajectories]` int32.
@@ -76,7 +76,7 @@ class Transitions:
 
     @property
     def num_transitions(self) -> int:
-        """How many transitions there are."""
+        """Number of transitions."""
         return self.rewards.shape[0]
 
     @property
@@ -102,7 +102,7 @@ class Transitions:
         return cls(**{name: jnp.asarray(array) for name, array in checked.items()}, env=env)
 
     def trajectories(self) -> Trajectories:
-        """Where trajectories begin and end; found on the host, hence not within `jax.jit`."""
+        """First and last transitions of trajectories; found on the host, hence not within `jax.jit`."""
         over = np.asarray(self.terminals) | np.asarray(self.timeouts)
         over[-1:] = True
         ends = np.flatnonzero(over).astype(np.int32) + 1
@@ -209,7 +209,7 @@ def _is_cut_off(part: Transitions) -> jax.Array:
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The one validator of offline data on the host.
+    """Validates offline data on the host.
 
     Args:
         arrays: By the names of the attributes of `Transitions`; `next_observations` may be absent, others are passed

@@ -25,24 +25,24 @@ Perturbations = Literal["stored", "regenerated", "low_rank"]
 
 @dataclass(frozen=True)
 class EvolutionSettings:
-    """How an evolution strategy moves a solution: the outer loop."""
+    """Evolution strategy of the outer loop."""
 
     strategy: str = "Open_ES"
     """Name of a distribution-based strategy of evosax: Open_ES, SNES, Sep_CMA_ES, PGPE, ..."""
     sigma: float = 0.1
     """Standard deviation of the search distribution, at the start where the strategy adapts it."""
     learning_rate: float | None = None
-    """Step size of the outer optimiser, for strategies that take one; default: 1 for sgd under recombination weights (SNES,
-    xNES, ...), otherwise 0.05."""
+    """Step size of the outer optimiser, for strategies that take one; default: 1 for sgd under recombination weights
+    (SNES, xNES, ...), otherwise 0.05."""
     optimizer: Literal["adam", "sgd"] | None = None
-    """Outer optimiser, for strategies that take one; default: sgd for those with recombination weights (SNES, xNES, ...),
-    adam for the others."""
+    """Outer optimiser, for strategies that take one; default: sgd for those with recombination weights (SNES, xNES,
+    ...), adam for the others."""
     adam_b1: float = 0.9
     """Decay of adam's first moment."""
     fitness_shaping: FitnessShaping | None = None
-    """How returns become weights; none is the strategy's own way."""
+    """Transformation of returns into weights; default: the strategy's own."""
     temperature: float | None = None
-    """Recombination weights softmax(-20 sigmoid(temperature * rank)); none is the strategy's own weights."""
+    """Recombination weights softmax(-20 sigmoid(temperature * rank)); default: the strategy's own weights."""
     perturbations: Perturbations = "stored"
     """stored keeps the whole population in memory; regenerated draws it from its keys, chunk by chunk, twice; low_rank
     does so with matrices of low rank. The last two know Open_ES and SNES."""

@@ -18,7 +18,7 @@ from hades.types import Metrics, Solution, Value
 
 @dataclass(frozen=True)
 class MetaGradientSettings:
-    """How gradients through the inner loop move a solution: the other outer loop."""
+    """Optimiser of the outer loop that follows gradients through the inner loop."""
 
     optimizer: OptimizerName = "adam"
     """Outer optimiser."""
@@ -27,9 +27,9 @@ class MetaGradientSettings:
     momentum: float = 0.9
     """Momentum of sgd."""
     max_grad_norm: float | None = 2.0
-    """Largest global norm of the gradient; none leaves it as it is."""
+    """Largest global norm of the gradient; default: no clipping."""
     window: int | None = None
-    """Inner steps before a random one that gradients flow through (RaT-BPTT); none is all of them, to the last."""
+    """Inner steps before a random one that gradients flow through (RaT-BPTT); default: all of them, to the last."""
     rematerialize: bool = True
     """Whether inner steps are computed again rather than stored for the backward pass: less memory, more time."""
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from typing_extensions import override
 
 from hades import policies
 from hades.evaluation import Evaluation, evaluate
@@ -74,25 +75,31 @@ class CalQLRun(Run[Teacher]):
     kind: ClassVar[str] = "teacher"
     former_names: ClassVar[Mapping[str, str]] = {"iteration": "update", "outer": ""}
 
+    @override
     def init(self, key: jax.Array) -> RunState:
         return RunState(key, jnp.int32(0), self.algorithm.init(stream(key, Stream.INIT), self.experience))
 
+    @override
     def step(self, state: RunState) -> tuple[RunState, Metrics]:
         key = iteration_key(state.key, state.iteration)
         outer, metrics = self.algorithm.update(key, state.outer, self.experience)
         return dataclasses.replace(state, iteration=state.iteration + 1, outer=outer), metrics
 
+    @override
     def outcome(self, state: RunState) -> Teacher:
         return self.algorithm.teacher(state.outer)
 
+    @override
     def describe(self, outcome: Teacher, seed: int, evaluation: EvaluationSummary | None = None) -> Teacher:
         """The teacher as it is: its file names no run."""
         del seed, evaluation
         return outcome
 
+    @override
     def status(self, row: Mapping[str, Any]) -> str:
         return f"value {row['data_value']:.4g}, error {row['critic_error']:.3g}" + evaluation_status(row)
 
+    @override
     def make_evaluator(self, num_inits: int, num_episodes: int) -> TeacherEvaluator:
         if self.env is None:
             raise ValueError("env: expected an environment to evaluate the teacher in, got none")

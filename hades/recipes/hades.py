@@ -32,7 +32,7 @@ class HadesSettings(PopulationSettings):
     method: Literal["hades-r", "hades-f"] = "hades-r"
     """hades-r draws new initialisations every generation, hades-f keeps one for the whole run."""
     init_seed: int | None = None
-    """The initialisation of hades-f, that of jax.random.key(init_seed); none is 0. hades-r has none."""
+    """Seed of the initialisation of hades-f, jax.random.key(init_seed); default: 0 (hades-r takes no seed)."""
     dataset_size: int = 4
     """Synthetic state-action pairs N."""
     num_inits: int = 1
@@ -44,7 +44,7 @@ class HadesSettings(PopulationSettings):
     cloning: CloningSettings = CloningSettings()
     """The inner loop."""
     cloning_chunk_size: int | None = None
-    """Candidates of a device that are cloned at once; none is all of them."""
+    """Candidates of a device that are cloned at once; default: all of them."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""

@@ -65,7 +65,7 @@ class OfflineSettings:
     flow: FlowSettings = FlowSettings()
     """The flow."""
     min_std: float = 1e-3
-    """What is added to the standard deviations of observations."""
+    """Constant added to the standard deviations of observations."""
     action_selection: ActionSelection = "mode"
     """Whether policies act by a sample of their distribution or by its mode when they are evaluated."""
     cloning: CloningSettings = _INNER_LOOP
@@ -201,8 +201,8 @@ def _label(
     mean = labelled.mean_action_value
     if objective.weighs_by_value and mean is not None and not float(mean) > 0:
         raise ValueError(
-            f"teacher: {objective.name} weighs states by action values, expected a mean above 0, got {float(mean):.4g}; "
-            f"teach it with rewards shifted by --reward-bias, or take pbc"
+            f"teacher: {objective.name} weighs states by action values, expected a mean above 0, got "
+            f"{float(mean):.4g}; teach it with rewards shifted by --reward-bias, or take pbc"
         )
     return OfflineStates(
         labelled,

@@ -15,7 +15,7 @@ from hades.rollouts.settings import PlaySettings
 
 @dataclass(frozen=True)
 class PopulationSettings(PlaySettings):
-    """What an evolution has whatever it moves: a population, and episodes that score it.
+    """Settings of every evolution: a population, and the episodes that score it.
 
     Running statistics of an evolution start empty in every rollout, as in the published runs.
     """
@@ -25,11 +25,11 @@ class PopulationSettings(PlaySettings):
     num_episodes: int = 2
     """Episodes that each policy plays."""
     normalization_envs: int | None = None
-    """With running normalisation, how many episodes share statistics; none is all of a policy's."""
+    """Episodes that share statistics with running normalisation; default: all episodes of a policy."""
     evolution: EvolutionSettings = EvolutionSettings()
     """The outer loop."""
     rollout_chunk_size: int | None = None
-    """Candidates of a device that are rolled out at once; none is all of them."""
+    """Candidates of a device that are rolled out at once; default: all of them."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""

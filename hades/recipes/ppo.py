@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from typing_extensions import override
 
 from hades.evaluation import PolicyEvaluator
 from hades.inner.described import architecture
@@ -62,19 +63,23 @@ class PPORun(Run[TrainedPolicy]):
 
     kind: ClassVar[str] = "policy"
 
+    @override
     def init(self, key: jax.Array, hyperparameters: Hyperparameters | None = None) -> RunState:
         """Draws the state before the first update; without hyperparameters they are those of the settings."""
         state_key, statistics_key = jax.random.split(stream(key, Stream.INIT))
         first = self.normalizer or initial_normalizer(statistics_key, self.env, self.settings)
         return RunState(key, jnp.int32(0), self.algorithm.init(state_key, first, hyperparameters))
 
+    @override
     def step(self, state: RunState) -> tuple[RunState, Metrics]:
         outer, metrics = self.algorithm.step(iteration_key(state.key, state.iteration), state.outer)
         return dataclasses.replace(state, iteration=state.iteration + 1, outer=outer), metrics
 
+    @override
     def outcome(self, state: RunState) -> TrainedPolicy:
         return TrainedPolicy(self.algorithm.params(state.outer))
 
+    @override
     def describe(self, outcome: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None) -> TrainedPolicy:
         metadata = FileMetadata(
             env=self.env.name,
@@ -91,6 +96,7 @@ class PPORun(Run[TrainedPolicy]):
         )
         return dataclasses.replace(outcome, metadata=metadata)
 
+    @override
     def make_evaluator(self, num_inits: int, num_episodes: int) -> PolicyEvaluator:
         selection = self.settings.action_selection
         return PolicyEvaluator(self.env, self.algorithm.policy, num_inits, num_episodes, selection)

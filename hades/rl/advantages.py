@@ -1,4 +1,4 @@
-"""What rewards are worth: advantages and discounted returns along batches of trajectories."""
+"""Advantages and discounted returns along batches of trajectories."""
 
 from __future__ import annotations
 

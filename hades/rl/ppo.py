@@ -57,7 +57,7 @@ class Hyperparameters:
 
     @classmethod
     def from_settings(cls, settings: PPOSettings) -> Hyperparameters:
-        """Those of `settings`; no largest norm is an infinite one."""
+        """Hyperparameters of `settings`; no largest norm becomes an infinite one."""
         values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(cls)}
         return cls(**{name: jnp.float32(math.inf if value is None else value) for name, value in values.items()})
 
@@ -77,7 +77,7 @@ class ActorCritic:
 
 @struct.dataclass
 class PPOState:
-    """All that a run is after an update; saving it is saving the run.
+    """State of a run after an update; saving it saves the run.
 
     Attributes:
         networks: Parameters of actor and critic.
@@ -103,7 +103,7 @@ class PPOState:
 
 
 class PPO(NamedTuple):
-    """One run. The functions are pure: jit them, vmap them over seeds and hyperparameters, scan them.
+    """PPO as pure functions: jit them, vmap them over seeds and hyperparameters, scan them.
 
     Attributes:
         env: Environment.
@@ -278,7 +278,7 @@ class _Trainer:
         normalizer: Normalizer,
         rate: jax.Array,
     ) -> tuple[ActorCritic, PyTree, Metrics]:
-        """All gradient steps of one update, and the means of what those that were taken report."""
+        """Takes all gradient steps of one update; returns the means of the metrics of the steps taken."""
         settings = self.settings
 
         def step(carry: tuple[ActorCritic, PyTree], rows: jax.Array) -> tuple[tuple[ActorCritic, PyTree], Any]:

@@ -22,27 +22,27 @@ class PPOSettings(PlaySettings):
     num_steps: int = 128
     """Steps of each environment between two updates."""
     num_epochs: int = 4
-    """How often an update goes through what was collected."""
+    """Passes of an update over the collected steps."""
     num_minibatches: int = 4
     """Parts that each of these passes is split into, at random; one gradient step each."""
     learning_rate: float = 3e-4
     """Step size of adam."""
     anneal_updates: int | None = None
-    """Updates over which the learning rate falls linearly to 0; none keeps it."""
+    """Updates over which the learning rate falls linearly to 0; default: constant."""
     gamma: float = 0.99
     """Discount of a step."""
     gae_lambda: float = 0.95
     """Weight of longer estimates of the advantage: 0 is the one-step error, 1 the whole return."""
     clip_range: float = 0.2
-    """How far the probability ratio may leave 1 and still gain."""
+    """Largest distance of the probability ratio from 1 that still gains."""
     value_clip_range: float | None = None
-    """How far a value may leave the one at collection and still gain; none is any distance."""
+    """Largest distance of a value from the one at collection that still gains; default: no limit."""
     entropy_coefficient: float = 0.01
     """Weight of the policy's entropy."""
     value_coefficient: float = 0.5
     """Weight of the value loss, which is half of the mean squared error."""
     max_grad_norm: float | None = 0.5
-    """Largest global norm of the gradient of both networks; none leaves gradients as they are."""
+    """Largest global norm of the gradient of both networks; default: no clipping."""
     adam_eps: float = 1e-5
     """Epsilon in the denominator of adam."""
     normalize_advantages: bool = True

@@ -112,7 +112,7 @@ class _AutoReset:
     def advance(
         self, key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
     ) -> tuple[RunningEpisodes, CollectedSteps]:
-        """One step of every environment."""
+        """Advances every environment by one step."""
         action_key, step_key, reset_key = jax.random.split(key, 3)
         distribution = self.policy.apply(params, normalizer.apply(episodes.observations))
         actions = distribution.sample(action_key)

@@ -62,7 +62,7 @@ def returns_of_data(
 def critic_targets(
     rewards: jax.Array, terminals: jax.Array, next_values: jax.Array, discount: jax.Array | float
 ) -> jax.Array:
-    """What the critics should say: r + discount * Q'(s', a'), and r alone where the task ended, `[batch]`.
+    """Targets of the critics: r + discount * Q'(s', a'), and r alone where the task ended, `[batch]`.
 
     Args:
         rewards: `[batch]`.
@@ -96,7 +96,7 @@ def conservative_gap(
     returns: jax.Array | None,
     temperature: jax.Array | float,
 ) -> jax.Array:
-    """How far a soft maximum over actions lies above the value of the data's action, `[batch]`.
+    """Difference between a soft maximum over actions and the value of the data's action, `[batch]`.
 
     CQL(H) of arXiv 2006.04779, eq. 4: `T log sum_a exp(Q(s, a) / T) - Q(s, a_data)`. With densities each value is
     lessened by the logarithm of the density that its action was drawn with (appendix F there), without them the data's

@@ -34,7 +34,7 @@ class CalQLSettings:
     polyak: float = 0.005
     """Part of the way that target critics go towards the critics at each update."""
     target_entropy: float | None = None
-    """Entropy in nats that the temperature aims at, of actions scaled to [-1, 1]; none is minus their number of
+    """Entropy in nats that the temperature aims at, of actions scaled to [-1, 1]; default: minus their number of
     components."""
     conservative_weight: float = 5.0
     """Weight alpha of the conservative term beside the critics' squared error; 0 is soft actor-critic on the data."""
@@ -51,18 +51,18 @@ class CalQLSettings:
     """Whether values of the policy's actions count as at least the return of the data in the conservative term; without
     it this is CQL."""
     after_timeout: AfterTimeout = "mean_reward"
-    """What returns of the data go on with where a trajectory was cut: its mean reward for ever, or nothing. The
+    """Continuation of the data's returns where a trajectory was cut: its mean reward for ever, or nothing. The
     published code adds nothing, which is no lower bound where rewards are negative."""
     cloning_updates: int = 0
     """First updates in which the actor maximises the likelihood of the data's actions in place of their value."""
     reward_scale: float = 1.0
     """Factor of rewards."""
     reward_bias: float = 0.0
-    """What is added to rewards after scaling."""
+    """Constant added to rewards after scaling."""
     normalize_observations: bool = True
     """Whether networks see observations less their mean in the data, divided by their standard deviation."""
     std_offset: float = 1e-3
-    """What is added to that standard deviation, so that constant components stay finite."""
+    """Constant added to that standard deviation, so that constant components stay finite."""
 
     def __post_init__(self) -> None:
         """Refuses sizes and rates out of range."""

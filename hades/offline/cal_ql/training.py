@@ -69,7 +69,7 @@ class Actor:
 
 @struct.dataclass
 class Networks:
-    """All that gradients move, or one number for each of its parts."""
+    """Trained parts, or one number for each of them."""
 
     actor: Actor
     critics: Critics
@@ -146,7 +146,7 @@ class CalQL:
         return CalQLState(jnp.int32(0), networks, networks.critics, _ADAM.init(networks), mean, std)
 
     def teacher(self, state: CalQLState) -> Teacher:
-        """The teacher that the networks of a state are."""
+        """Teacher made of the networks of a state."""
         return self._teacher(state, state.networks.actor)
 
     def update(self, key: jax.Array, state: CalQLState, experience: Experience) -> tuple[CalQLState, Metrics]:
@@ -284,7 +284,7 @@ class CalQL:
     def _values(
         self, critics: Critics, state: CalQLState, observations: jax.Array, actions: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """What each critic says of actions `[..., batch, action_dim]` at states `[batch, observation_dim]`."""
+        """Values of each critic for actions `[..., batch, action_dim]` at states `[batch, observation_dim]`."""
         seen = (observations - state.observation_mean) / state.observation_std
         seen = jnp.broadcast_to(seen, (*actions.shape[:-1], seen.shape[-1]))
         inputs = jnp.concatenate([seen, actions], axis=-1)

@@ -69,8 +69,8 @@ def draw_inits(inner: InnerLoop, key: jax.Array, num_inits: int, init_seed: int 
         num_inits: Inits.
         init_seed: Seed of the one initialisation that all inits are (HaDES-F); fresh ones if None.
     """
-    one = init_seed is not None
-    keys = jnp.stack([jax.random.key(init_seed)] * num_inits) if one else jax.random.split(key, num_inits)
+    fresh = jax.random.split(key, num_inits)
+    keys = fresh if init_seed is None else jnp.stack([jax.random.key(init_seed)] * num_inits)
     init_keys, fit_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     return Draw(jax.vmap(inner.init)(init_keys), fit_keys)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from envs._noise import quiet_import, quiet_load, quiet_trace
-from envs._shared import cast_like, check_count, freeze, keyword_names, make_simulator, strong, thaw
+from envs._shared import cast_like, check_count, freeze, keyword_names, strong, thaw
 from hades.types import Continuous, PyTree, Step
 
 BACKENDS = ("positional", "spring", "generalized", "mjx")
@@ -43,7 +43,8 @@ class BraxState(NamedTuple):
     """The carry of an episode.
 
     Attributes:
-        physics: Brax's pipeline state. Its metrics, info, reward and observation are not needed to step on.
+        physics: Brax's pipeline state. Brax's own environments need none of its metrics, info, reward and observation
+            to step on; those that users registered may, and carry Brax's whole state.
         steps: `[]` int32, how many steps the episode has taken.
     """
 
@@ -57,7 +58,7 @@ class BraxEnvironment:
 
     Attributes:
         name: Such as `"brax/hopper"`.
-        backend: The physics pipeline.
+        backend: The physics pipeline; None where a registered class takes none.
         observation_shape: `(observation_dim,)`.
         action_space: Every Brax environment takes actions in [-1, 1]; those whose actuators have other ranges
             (humanoid, humanoidstandup, inverted_pendulum, pusher) rescale them themselves.
@@ -67,7 +68,7 @@ class BraxEnvironment:
     """
 
     name: str
-    backend: str
+    backend: str | None
     observation_shape: tuple[int, ...]
     action_space: Continuous
     max_steps: int
@@ -76,8 +77,9 @@ class BraxEnvironment:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The backend, always, the keywords that were given, and `max_steps` where it is not the default."""
-        options: dict[str, Any] = {"backend": self.backend, **thaw(self.keywords)}
+        """The backend, if any, the keywords that were given, and `max_steps` where it is not the default."""
+        backend: dict[str, Any] = {} if self.backend is None else {"backend": self.backend}
+        options = backend | thaw(self.keywords)
         if self.max_steps != DEFAULT_MAX_STEPS:
             options["max_steps"] = self.max_steps
         return options
@@ -93,7 +95,7 @@ class BraxEnvironment:
         """
         with quiet_trace():
             raw = self.simulator.reset(key)
-        return BraxState(strong(raw.pipeline_state), jnp.zeros((), jnp.int32)), jnp.asarray(raw.obs, jnp.float32)
+        return BraxState(strong(self._carried(raw)), jnp.zeros((), jnp.int32)), jnp.asarray(raw.obs, jnp.float32)
 
     def step(self, key: jax.Array, state: BraxState, action: jax.Array) -> Step:
         """Advances the episode by one step, which is several of the physics.
@@ -109,16 +111,25 @@ class BraxEnvironment:
         zero = jnp.zeros((), jnp.float32)
         action = jnp.clip(action, jnp.asarray(self.action_space.low), jnp.asarray(self.action_space.high))
         with quiet_trace():
-            raw = self.simulator.step(State(state.physics, None, zero, zero, {}, {}), action)
+            raw = self.simulator.step(
+                state.physics if self._is_registered else State(state.physics, None, zero, zero, {}, {}), action
+            )
         steps = state.steps + 1
         terminated = jnp.asarray(raw.done, bool)
         return Step(
-            state=BraxState(cast_like(raw.pipeline_state, state.physics), steps),
+            state=BraxState(cast_like(self._carried(raw), state.physics), steps),
             observation=jnp.asarray(raw.obs, jnp.float32),
             reward=jnp.asarray(raw.reward, jnp.float32),
             terminated=terminated,
             truncated=(steps >= self.max_steps) & ~terminated,
         )
+
+    @property
+    def _is_registered(self) -> bool:
+        return self.name.removeprefix("brax/") not in (*_NAMES, _SUSPECT)
+
+    def _carried(self, raw: Any) -> PyTree:
+        return raw if self._is_registered else raw.pipeline_state
 
 
 def names() -> tuple[str, ...]:
@@ -143,7 +154,9 @@ def option_names(name: str) -> tuple[str, ...]:
     """
     with quiet_import():
         from brax import envs as brax_envs
-    return ("backend", "max_steps", *keyword_names(brax_envs._envs[name], leave_out=("backend", "debug")))
+    keywords = keyword_names(brax_envs._envs[name], leave_out=("debug",))
+    backend = ("backend",) if "backend" in keywords else ()
+    return (*backend, "max_steps", *(keyword for keyword in keywords if keyword != "backend"))
 
 
 def knows(name: str) -> bool:
@@ -177,23 +190,25 @@ def make(name: str, backend: str = BACKENDS[0], max_steps: int = DEFAULT_MAX_STE
     given = dict(frozen)
     with quiet_import():
         from brax import envs as brax_envs
+    takes_backend = "backend" in option_names(name)
+    if takes_backend:
+        given["backend"] = backend
     try:
         with quiet_load():
-            simulator = make_simulator(
-                full_name, keywords, lambda: brax_envs.get_environment(name, backend=backend, **given)
-            )
-        environment = _wrap(full_name, backend, max_steps, frozen, simulator)
+            simulator = brax_envs.get_environment(name, **given)
+        environment = _wrap(full_name, backend if takes_backend else None, max_steps, frozen, simulator)
         if name == _SUSPECT:
             _trace_step(environment)
     except (TypeError, ValueError, NotImplementedError) as error:
+        options = "".join(f" with {key}={value!r}" for key, value in keywords.items())
         raise ValueError(
-            f"{full_name} does not run on the {backend} backend with jax {jax.__version__}: {error}"
+            f"{full_name} does not run on the {backend} backend{options} with jax {jax.__version__}: {error}"
         ) from error
     return environment
 
 
 def _wrap(
-    full_name: str, backend: str, max_steps: int, keywords: tuple[tuple[str, Any], ...], simulator: Any
+    full_name: str, backend: str | None, max_steps: int, keywords: tuple[tuple[str, Any], ...], simulator: Any
 ) -> BraxEnvironment:
     """Asks the simulator for its shapes, by tracing its reset only: tracing a step may take a second."""
     with quiet_trace():

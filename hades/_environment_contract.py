@@ -110,7 +110,7 @@ def conform(env: _EnvironmentT) -> _EnvironmentT:
     except TypeError:
         needs_casts = _needs_casts(env)
     else:
-        needs_casts = _cached_needs_casts(env, jnp.zeros(()).dtype.name)
+        needs_casts = _cached_needs_casts(env, jnp.zeros(()).dtype.name)  # type: ignore[arg-type]
     return ConformedEnvironment(env) if needs_casts else env  # type: ignore[return-value]
 
 

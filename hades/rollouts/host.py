@@ -216,7 +216,10 @@ def make_host_recorded_rollout(
             terminated |= step.terminated
             on_steps(int(alive.sum()))
         # Without a single step there is nothing to stack: every episode has diverged from the start.
-        columns = [np.stack(column) for column in zip(*rows, strict=True)] or [np.zeros((0, num_episodes))] * 4
-        return RecordedEpisodes(*columns, lengths=lengths, terminated=terminated)  # type: ignore[arg-type]
+        columns: list[Any] = [np.stack(column) for column in zip(*rows, strict=True)] or [
+            np.zeros((0, num_episodes))
+        ] * 4
+        seen_before, actions, rewards, seen_after = columns
+        return RecordedEpisodes(seen_before, actions, rewards, seen_after, *map(jnp.asarray, (lengths, terminated)))
 
     return rollout

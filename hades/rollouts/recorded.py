@@ -62,10 +62,9 @@ def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int) -> Recor
     def rollout(key: jax.Array, params: PyTree) -> RecordedEpisodes:
         state, observations, diverged = reset_parallel(jax.random.fold_in(key, 0), env, num_envs)
         action = jax.eval_shape(act, key, params, observations)
-        rewards = jax.ShapeDtypeStruct((num_envs,), jnp.float32)
-        columns = [
+        columns: list[Any] = [
             jnp.zeros((env.max_steps, *column.shape), column.dtype)
-            for column in (observations, action, rewards, observations)
+            for column in (observations, action, jax.ShapeDtypeStruct((num_envs,), jnp.float32), observations)
         ]
 
         def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -84,6 +83,7 @@ def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int) -> Recor
         lengths, terminated = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, bool)
         carry = (jnp.int32(0), state, observations, ~diverged, lengths, terminated, columns)
         *_, lengths, terminated, columns = jax.lax.while_loop(lambda carry: jnp.any(carry[3]), advance, carry)
-        return RecordedEpisodes(*columns, lengths=lengths, terminated=terminated)
+        before, actions, rewards, after = columns
+        return RecordedEpisodes(before, actions, rewards, after, lengths, terminated)
 
     return rollout

@@ -52,8 +52,8 @@ def test_a_name_like_no_other_points_to_the_list(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("brax/hopper", "backend, max_steps"),
-        ("gymnax/CartPole-v1", "max_steps"),
+        ("brax/hopper", "backend, max_steps, forward_reward_weight, .*"),
+        ("gymnax/CartPole-v1", "max_steps, gravity, masscart, masspole, .*"),
         ("diagnostic/match", "num_actions, max_steps"),
         ("diagnostic/fixed-length", "length, max_steps"),
     ],

@@ -28,7 +28,7 @@ KEYS = jax.random.split(jax.random.key(0), 1)
 
 @dataclass(frozen=True)
 class Fragile:
-    """Every step is worth 1; in step `at` (0 is the reset) a field takes `value`. No episode is ever truncated by it."""
+    """Every step is worth 1; in step `at` (0 is the reset) a field takes `value`. No step is ever truncated."""
 
     field: str = "none"
     value: float = float("nan")

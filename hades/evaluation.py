@@ -56,17 +56,17 @@ class Evaluation:
     @property
     def per_init(self) -> list[float]:
         """Mean return of each policy."""
-        return [float(value) for value in self.returns.mean(axis=1)]
+        return [float(value) for value in self.returns.mean(axis=1, dtype=np.float64)]
 
     @property
     def mean(self) -> float:
         """Mean return."""
-        return float(self.returns.mean())
+        return float(self.returns.mean(dtype=np.float64))
 
     @property
     def std(self) -> float:
         """Standard deviation of the return over all episodes."""
-        return float(self.returns.std())
+        return float(self.returns.std(dtype=np.float64))
 
     @property
     def is_finite(self) -> bool:

@@ -31,7 +31,7 @@ from hades.sharding import replicate
 from hades.types import Metrics, PyTree
 
 # Counts of a row are sums over its iterations, all other metrics means.
-_COUNTS = ("env_steps", "non_finite", "skipped", "masked")
+_COUNTS = ("env_steps", "non_finite", "skipped", "masked_steps")
 
 
 class DivergedError(ValueError):

@@ -167,6 +167,7 @@ def _evaluate_dataset(
     if settings.action_selection:
         metadata = replace(metadata, action_selection=settings.action_selection)
         dataset = replace(dataset, metadata=metadata)
+    metadata.require_cloning(str(source))
     env = make_environment(metadata, settings.env, source)
     check_dataset_fits(env, dataset, source, settings.env)
     if metadata.init_seed is not None:

@@ -43,8 +43,8 @@ def budget_figure(sizes: Mapping[int, Mapping[str, Any]], title: str) -> Figure:
     for color, outcome, shift in zip(PALETTE, ("last dataset", "best dataset"), (0.97, 1.03), strict=False):
         entries = [entry[outcome] for entry in sizes.values()]
         middle = np.array([entry["iqm"] for entry in entries])
-        low, high = np.array([entry["ci95"] for entry in entries]).T
-        # A percentile interval may lie beside its middle, and error bars of negative length are refused.
+        low, high = np.array([entry["ci95"] or (np.nan, np.nan) for entry in entries]).T
+        # Rounding may leave the middle beside an interval of no width, and error bars of negative length are refused.
         errors = np.maximum((middle - low, high - middle), 0)
         axes.errorbar(shift * places, middle, errors, color=color, marker="o", ms=4, lw=1.6, capsize=3, label=outcome)
         for place, entry in zip(shift * places, entries, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from hades.normalization import mean_and_std
 from hades.types import Metrics
 
 
@@ -20,12 +21,13 @@ def summarize(values: jax.Array, counts: Metrics) -> tuple[jax.Array, Metrics]:
         `fitness_worst`, `fitness_std` and `non_finite`, and the counts, whose sum may exceed 32 bits and is the host's.
     """
     values, non_finite = replace_non_finite(values)
+    mean, std = mean_and_std(values)
     return values, {
         **counts,
-        "fitness_mean": jnp.mean(values),
+        "fitness_mean": mean,
         "fitness_best": jnp.max(values),
         "fitness_worst": jnp.min(values),
-        "fitness_std": jnp.std(values),
+        "fitness_std": std,
         "non_finite": non_finite,
     }
 

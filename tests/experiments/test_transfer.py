@@ -26,7 +26,7 @@ from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata
 from hades.offline.scores import D4RL_REFERENCES
-from hades.statistics import bootstrap_interval, interquartile_mean
+from hades.statistics import interquartile_interval, interquartile_mean
 from tests.experiments.command import Outcome
 
 OWN_LOOP = CloningSettings(
@@ -115,7 +115,7 @@ def test_scores_are_over_files(files: list[Path], tmp_path: Path, hades: Run) ->
     assert len(set(found[OWN]["scores"])) == 3
     scores = np.array(found[OWN]["scores"])
     assert found[OWN]["iqm"] == pytest.approx(float(interquartile_mean(scores)))
-    assert found[OWN]["ci95"] == list(bootstrap_interval(scores, interquartile_mean))
+    assert found[OWN]["ci95"] == list(interquartile_interval(scores))
     tables = result["tables"]
     assert [row["name"] for row in tables["architectures"]] == ["mlp 3x4 tanh, sgd", "residual_mlp 2x4 tanh, sgd"]
     for name, place in (("optimisers", 2), ("ensembles", 0)):

@@ -116,7 +116,6 @@ def test_flags_rewards_observations_and_weak_types_are_cast(done: Any) -> None:
     assert (step.terminated.dtype, step.truncated.dtype) == ("bool", "bool") and bool(step.terminated)
     assert float(step.reward) == 3 and not state.weak_type and not step.state.weak_type
     assert conform(env) is env
-    check_environment(odd)
 
 
 def test_an_environment_that_conforms_is_returned_as_it_is() -> None:

@@ -44,11 +44,13 @@ def test_statistics_of_an_evaluation():
     evaluation = Evaluation(returns, np.ones((3, 2), int))
     assert (evaluation.mean, evaluation.per_init) == (6.0, [2.0, 6.0, 10.0])
     assert evaluation.std == pytest.approx(np.sqrt(35 / 3))
-    # Policies are resampled, not episodes: the extremes are their means.
-    assert evaluation.ci95 == (2.0, 10.0)
+    # Of policies, not of episodes: Student's t of their means 2, 6 and 10, at two degrees of freedom.
+    reach = 4.302653 * 4 / np.sqrt(3)
+    np.testing.assert_allclose(evaluation.ci95, (6 - reach, 6 + reach), rtol=1e-6)
     single = Evaluation(returns[:1], np.ones((1, 2), int))
-    assert single.ci95 == (1.0, 3.0)
-    assert evaluation.summary() == EvaluationSummary(6.0, (2.0, 10.0), 3, 2)
+    np.testing.assert_allclose(single.ci95, (2 - 12.7062, 2 + 12.7062), rtol=1e-5)
+    assert evaluation.summary() == EvaluationSummary(6.0, evaluation.ci95, 3, 2)
+    assert Evaluation(returns[:1, :1], np.ones((1, 1), int)).summary().ci95 is None
 
 
 def test_policies_are_those_that_the_kernel_clones():

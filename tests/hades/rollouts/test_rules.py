@@ -28,7 +28,7 @@ KEYS = jax.random.split(jax.random.key(0), 1)
 
 @dataclass(frozen=True)
 class Fragile:
-    """Every step is worth 1; in step `at` (0 is the reset) one field takes `value`. It never says that it is truncated."""
+    """Every step is worth 1; in step `at` (0 is the reset) a field takes `value`. No step is ever truncated."""
 
     field: str = "none"
     value: float = float("nan")
@@ -112,7 +112,7 @@ def discrete_policy(at: int) -> Policy:
     """Always takes an action, from logits that are NaN once so many steps have been taken."""
 
     def apply(params: Any, seen: jax.Array) -> Categorical:
-        return Categorical(jnp.where(seen[..., :1] == at, jnp.nan, jnp.zeros(seen.shape[:-1] + (2,))))
+        return Categorical(jnp.where(seen[..., :1] == at, jnp.nan, jnp.zeros((*seen.shape[:-1], 2))))
 
     return Policy(lambda key: jnp.zeros(()), apply)
 

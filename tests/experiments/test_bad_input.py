@@ -235,4 +235,4 @@ def test_disk_that_fills_up_during_a_run_ends_in_one_sentence(
     SyntheticDataset.load(out / "best_dataset.npz")
     (small_disk / "filler").unlink()
     assert hades("distill", "--out", out, "--resume").code == 0
-    assert json.loads((out / "summary.json").read_text())["generations"] == 4
+    assert json.loads((out / "summary.json").read_text())["iterations"] == 4

@@ -91,7 +91,7 @@ def test_json_is_the_summary_of_the_run(hades: Callable[..., Outcome], files: Pa
     assert outcome.json == json.loads((folder / "summary.json").read_text())
     names = {"best dataset", "last dataset", "random real pairs", "zero dataset", "untrained policy"}
     assert set(outcome.json["evaluations"]) == names
-    assert (outcome.json["env"], outcome.json["generations"]) == ("diagnostic/target", 4)
+    assert (outcome.json["env"], outcome.json["iterations"]) == ("diagnostic/target", 4)
     assert "random real pairs" in outcome.err
     assert SyntheticDataset.load(folder / "dataset.npz").num_pairs == 4
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments import running
-from experiments.arguments import expand, flag_value
+from experiments.arguments import expand, flag_value, parse
 from experiments.cli import BadArgumentsError
 from experiments.environments import environment_of
 from experiments.loading import checksum
 from experiments.settings import TeachSettings
 from hades._run_directory import RunDirectory
+from hades._serialization import to_dict
 from hades.offline import Teacher, d4rl
 from hades.offline.transitions import OfflineDataError, Transitions
 from hades.recipes.cal_ql import cal_ql_run
@@ -104,16 +105,13 @@ def _take_over(former: Path, directory: RunDirectory, arguments: Sequence[str]) 
     steps = sorted((path for path in former.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     if not steps:
         return
+    # The old loop kept none of its settings, so that those of the flags are as good as any.
+    settings = _complete(parse(TeachSettings, COMMAND.name, arguments))
     progress = json.loads((steps[-1] / "progress" / "metadata").read_text())
-    data = flag_value(arguments, "--data")
-    config = {
-        "command": COMMAND.name,
-        "settings": progress["origin"]["settings"],
-        "key": progress["origin"]["key"],
-        "seed": progress["origin"]["key"][-1],
-        "data": data and str(expand(data).absolute()),
-        "data_checksum": data and checksum(expand(data)),
-    }
-    directory.create(config)
+    origin, key = progress["origin"], progress["origin"]["key"]
+    # "400 transitions of checksum 1f2e3d4c"
+    arrays = origin["data"].rpartition(" ")[2]
+    saved = {"settings": origin["settings"], "seed": key[-1], "key": key, "arrays": arrays}
+    directory.create({"command": COMMAND.name, **to_dict(settings), "out": None, "resume": False, **saved})
     directory.append_metrics([{**row, "iteration": row["update"]} for row in progress["history"]])
     former.rename(directory.checkpoints)

@@ -93,7 +93,8 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
             settings.num_iterations,
             out=directory.path,
             loop=settings.loop,
-            config={"command": command.name, **to_dict(resolved)},
+            # Data are known by the checksums of their files; what is computed of them differs between machines.
+            config={"command": command.name, **to_dict(resolved), "arrays": None},
             callbacks=callbacks,
             should_stop=signals.should_stop,
         )

@@ -55,6 +55,8 @@ FREE_TO_CHANGE = frozenset(
 
 # Mappings without a fixed set of keys: an option that only one of two environments has makes them different.
 _WHOLE = frozenset({"env_options"})
+# The checksum of a run's arrays is of one machine: the command knows data by the checksums of their files, and leaves it.
+_MAY_BE_UNKNOWN = frozenset({"arrays"})
 _FORMER_COLUMNS = {"generation": "iteration", "update": "iteration", "seconds_per_generation": "seconds_per_iteration"}
 _FORMER_SETTINGS = {"num_generations": "num_iterations"}
 _TAIL_BYTES = 1 << 16
@@ -316,6 +318,8 @@ def run_config(
 def _differences(saved: Any, given: Any, free: Collection[str], where: str = "") -> Iterator[tuple[str, Any, Any]]:
     for name, new in given.items():
         if name not in saved or name in free or saved[name] == new:
+            continue
+        if name in _MAY_BE_UNKNOWN and None in (saved[name], new):
             continue
         if isinstance(new, dict) and isinstance(saved[name], dict) and name not in _WHOLE:
             yield from _differences(saved[name], new, free, f"{where}{name}.")

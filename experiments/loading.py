@@ -1,4 +1,4 @@
-"""Loading of what a command is given by path: a dataset file, a run directory, a policy file, or offline data."""
+"""Loading of what a command is given by path: a dataset, policy or teacher file, a run directory, or offline data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK = 1 << 20
 
 
 def outcome_file(path: Path) -> Path:
-    """The file that a path stands for: of a run directory the best dataset or policy, or the last where no best is yet.
+    """The file that a path stands for: of a run directory the best outcome, or the last where no best is yet.
 
     Raises:
         RunDirectoryError: The folder is no run directory.
@@ -28,7 +28,14 @@ def outcome_file(path: Path) -> Path:
         return path
     directory = RunDirectory(path)
     directory.read_config()
-    files = (directory.best_dataset, directory.dataset, directory.best_policy, directory.policy)
+    files = (
+        directory.best_dataset,
+        directory.dataset,
+        directory.best_policy,
+        directory.policy,
+        directory.best_teacher,
+        directory.teacher,
+    )
     return next((file for file in files if file.exists()), directory.dataset)
 
 

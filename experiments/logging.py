@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from experiments.cli import BadArgumentsError
@@ -14,6 +16,7 @@ from hades._history import Row
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
 from hades.callbacks import Callback
+from hades.run import Run, RunState
 from hades.training import Result
 
 
@@ -34,63 +37,116 @@ def check_extras(settings: RunSettings) -> None:
 
 @contextlib.contextmanager
 def loggers(settings: RunSettings, directory: RunDirectory) -> Iterator[list[Callback]]:
-    """The callbacks that the settings ask for, once `check_extras` has passed."""
+    """The callbacks that the settings ask for, once `check_extras` has passed.
+
+    They open what they write to when the run starts: a process that is refused the run directory writes nothing.
+    """
     with contextlib.ExitStack() as stack:
         callbacks: list[Callback] = []
         if settings.tensorboard:
-            callbacks.append(stack.enter_context(_tensorboard(directory)))
+            callbacks.append(TensorBoard(directory.path / "tensorboard", stack))
         if settings.wandb:
-            callbacks.append(stack.enter_context(_wandb(settings, directory)))
+            callbacks.append(WeightsAndBiases(settings, directory, stack))
         yield callbacks
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
+def _numbers(row: Row) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "iteration" and isinstance(value, (int, float))}
 
 
-class _TensorBoard(Callback):
-    """Writes rows as they come: a process that is killed has written each that it will not compute again."""
+class TensorBoard(Callback):
+    """Writes each number of each row once: what a killed process had already written is not written again."""
 
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        """Opens nothing.
+
+        Args:
+            folder: Of the event files.
+            stack: Closes the file.
+        """
+        self._folder, self._stack = folder, stack
+
+    def start(self, run: Run[Any], state: RunState) -> None:
+        """Begins a new event file."""
+        from tensorboardX import SummaryWriter
+
+        self._written = last_steps(self._folder)
+        self._writer = self._stack.enter_context(SummaryWriter(str(self._folder)))
 
     def row(self, row: Row) -> None:
+        """Writes a row into the buffer."""
+        step = row["iteration"]
         for name, value in _numbers(row).items():
-            self._writer.add_scalar(name, value, row["iteration"])
+            if step > self._written.get(name, 0):
+                self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Writes the buffer to disk."""
         self._writer.flush()
 
 
-@contextlib.contextmanager
-def _tensorboard(directory: RunDirectory) -> Iterator[Callback]:
-    from tensorboardX import SummaryWriter
+def last_steps(folder: Path) -> dict[str, int]:
+    """Last step of each scalar in the newest event file that has any; rows that a run gives again stand in that one."""
+    from tensorboardX.proto.event_pb2 import Event
 
-    with SummaryWriter(str(directory.path / "tensorboard")) as writer:
-        yield _TensorBoard(writer)
+    for path in sorted(folder.glob("events.out.tfevents.*"), reverse=True):
+        found: dict[str, int] = {}
+        for record in _records(path.read_bytes()):
+            event = Event.FromString(record)
+            found |= {value.tag: event.step for value in event.summary.value}
+        if found:
+            return found
+    return {}
 
 
-class _WeightsAndBiases(Callback):
-    """Logs rows, and the outcome's evaluation at the end as a summary."""
+def _records(content: bytes) -> Iterator[bytes]:
+    """Records of a TFRecord file: a length of 8 bytes, its checksum of 4, the record, its checksum of 4.
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    The last one is passed over where a killed process has left a part of it.
+    """
+    start = 0
+    while start + 12 <= len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 8], "little")
+        if end + 4 <= len(content):
+            yield content[start + 12 : end]
+        start = end + 4
+
+
+class WeightsAndBiases(Callback):
+    """Logs rows, and at the end the iteration of the best outcome; a run that goes on is the same run there."""
+
+    def __init__(self, settings: RunSettings, directory: RunDirectory, stack: contextlib.ExitStack) -> None:
+        """Opens nothing.
+
+        Args:
+            settings: Name the project, and are kept beside the run.
+            directory: Run directory, which keeps the run's id.
+            stack: Ends the session.
+        """
+        self._settings, self._directory, self._stack = settings, directory, stack
+
+    def start(self, run: Run[Any], state: RunState) -> None:
+        """Begins the session, or goes on with it."""
+        import wandb
+
+        file = self._directory.path / "wandb_id"
+        if not file.exists():
+            write_atomically(file, secrets.token_hex(4) + "\n")
+        self._session = self._stack.enter_context(
+            wandb.init(
+                project=self._settings.wandb,
+                dir=str(self._directory.path),
+                config=to_dict(self._settings),
+                id=file.read_text().strip(),
+                resume="allow",
+            )
+        )
 
     def row(self, row: Row) -> None:
+        """Logs a row."""
         self._session.log(_numbers(row), step=row["iteration"])
 
     def end(self, result: Result[Any]) -> None:
+        """Adds the summary."""
         self._session.summary["best_iteration"] = result.best_iteration
         self._session.summary["finished"] = result.finished
-
-
-@contextlib.contextmanager
-def _wandb(settings: RunSettings, directory: RunDirectory) -> Iterator[Callback]:
-    import wandb
-
-    file = directory.path / "wandb_id"
-    # A run that goes on is the same run there.
-    run_id = file.read_text().strip() if file.exists() else wandb.util.generate_id()
-    directory.path.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, run_id + "\n")
-    arguments = {"project": settings.wandb, "dir": str(directory.path), "config": to_dict(settings)}
-    with wandb.init(**arguments, id=run_id, resume="allow") as session:
-        yield _WeightsAndBiases(session)

@@ -93,7 +93,8 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
             settings.num_iterations,
             out=directory.path,
             loop=settings.loop,
-            config={"command": command.name, **to_dict(resolved)},
+            # Data are known by the checksums of their files; what is computed of them differs between machines.
+            config={"command": command.name, **to_dict(resolved), "arrays": None},
             callbacks=callbacks,
             should_stop=signals.should_stop,
         )
@@ -164,8 +165,8 @@ def _label(settings: Any, default: RunSettings) -> str:
     method = settings.settings.method
     # Presets are of HaDES-R, or have the method in their names.
     named = settings.preset and (method == "hades-r" or settings.preset.endswith(method.removeprefix("hades")))
-    label = label if named else f"{label}-{method}"
-    return re.sub(r"[^\w.-]+", "-", f"{label}-seed{settings.seed}")
+    parts = (label, None if named else method, f"seed{settings.seed}")
+    return re.sub(r"[^\w.-]+", "-", "-".join(filter(None, parts)))
 
 
 def _from_preset(command: Command, name: str) -> RunSettings:
@@ -183,12 +184,14 @@ def _from_preset(command: Command, name: str) -> RunSettings:
 def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunDirectory) -> RunSettings:
     config = directory.read_config()
     found = config.get("command")
+    if found is None:
+        raise BadArgumentsError(
+            f"--out: {directory.path} holds a run that the library began; go on with it by hades.distill(..., out=...)"
+        )
     if found != command.name:
         raise BadArgumentsError(
             f"--out: {directory.path} holds a run of `hades {found}`, expected one of {command.name}"
         )
-    if "num_generations" in config:  # Its name in runs of version 0.1.
-        config["num_iterations"] = config.pop("num_generations")
     try:
         saved = from_dict(command.settings, {name: value for name, value in config.items() if name not in _OF_THE_RUN})
     except ValueError as error:
@@ -244,7 +247,7 @@ def _report(
 
 
 def _evaluate(settings: Any, result: Result[Any]) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
-    """Evaluations on keys that nothing was selected on, and the references among them; none where none were asked for."""
+    """Evaluations on keys that selected nothing, and the references among them; none where none are asked for."""
     if result.evaluator is None or settings.loop.evaluate_every is None:
         return {}, {}
     key = stream(jax.random.key(settings.seed), Stream.REPORT)

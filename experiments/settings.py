@@ -166,7 +166,7 @@ class OfflineDistillSettings(RunSettings):
     data: Path | None = None
     """HDF5 file in D4RL's layout."""
     teacher: Path | None = None
-    """Teacher file, for all objectives but dbc."""
+    """Teacher file, or run directory of a teacher, for all objectives but dbc."""
     num_iterations: int = 3000
     """Iterations of the whole run."""
     data_checksum: Annotated[str | None, tyro.conf.Suppress] = None

@@ -40,7 +40,6 @@ _PACKAGES = (
 FREE_TO_CHANGE = frozenset(
     {
         "num_iterations",
-        "num_generations",
         "resume",
         "json",
         "out",
@@ -56,7 +55,10 @@ FREE_TO_CHANGE = frozenset(
 
 # Mappings without a fixed set of keys: an option that only one of two environments has makes them different.
 _WHOLE = frozenset({"env_options"})
+# The checksum of a run's arrays is of one machine: the command knows data by the checksums of their files, and leaves it.
+_MAY_BE_UNKNOWN = frozenset({"arrays"})
 _FORMER_COLUMNS = {"generation": "iteration", "update": "iteration", "seconds_per_generation": "seconds_per_iteration"}
+_FORMER_SETTINGS = {"num_generations": "num_iterations"}
 _TAIL_BYTES = 1 << 16
 
 
@@ -208,7 +210,7 @@ class RunDirectory:
         write_atomically(self.summary, to_json(summary, indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
-        """The settings of the run.
+        """The settings of the run; the names of version 0.1 come back as the present ones.
 
         Raises:
             RunDirectoryError: There are none, or they are not JSON.
@@ -221,7 +223,7 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.config}: expected JSON, got: {error}") from None
         if not isinstance(config, dict):
             raise RunDirectoryError(f"{self.config}: expected a JSON object, got a {type(config).__name__}")
-        return config
+        return {_FORMER_SETTINGS.get(name, name): value for name, value in config.items()}
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows to the metrics; numbers that are not finite become null.
@@ -316,6 +318,8 @@ def run_config(
 def _differences(saved: Any, given: Any, free: Collection[str], where: str = "") -> Iterator[tuple[str, Any, Any]]:
     for name, new in given.items():
         if name not in saved or name in free or saved[name] == new:
+            continue
+        if name in _MAY_BE_UNKNOWN and None in (saved[name], new):
             continue
         if isinstance(new, dict) and isinstance(saved[name], dict) and name not in _WHOLE:
             yield from _differences(saved[name], new, free, f"{where}{name}.")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Callback:
     """Hooks that do nothing; subclasses override some. A plain function of a row is one, too.
 
-    Each row comes once, also where a run was killed and goes on.
+    Each row comes once, also where a run is stopped and goes on; only the rows of the very call in which a process was
+    killed may come again.
 
     Example:
         >>> class Best(Callback):
@@ -32,6 +33,9 @@ class Callback:
 
     def row(self, row: Row) -> None:
         """Called with every row of metrics."""
+
+    def flush(self) -> None:
+        """Called when all rows of a compiled call have come: loggers that buffer write them now, or may lose them."""
 
     def evaluation(self, iteration: int, outcome: Any, evaluation: Evaluation) -> None:
         """Called with every evaluation on fresh keys, and what it scored, without metadata."""

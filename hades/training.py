@@ -204,7 +204,8 @@ def distill(
     with directory.lock():
         if directory.holds_run:
             directory.check_same(config)
-            directory.write_config(config)
+            # What the command or a notebook that began the run keeps beside it stays.
+            directory.write_config(directory.read_config() | config)
         else:
             directory.create(config)
         return _Driver(key, run, loop, directory, hooks).drive(num_iterations, progress, should_stop)
@@ -307,6 +308,8 @@ class _Driver:
         """State of the newest checkpoint, None where there is none."""
         if self._checkpoints is None or self._directory is None:
             return None
+        last = self._directory.last_row()
+        self._seen = last["iteration"] if last else 0
         if self._checkpoints.latest is None:
             self._directory.truncate_metrics(0)
             return None
@@ -314,8 +317,6 @@ class _Driver:
         iteration, state, saved = self._checkpoints.restore(
             template, formerly=self._run.former_names, dropped=self._run.dropped_names
         )
-        last = self._directory.last_row()
-        self._seen = last["iteration"] if last else 0
         history = self._directory.truncate_metrics(iteration)
         score = -np.inf if saved.get("best_score") is None else saved["best_score"]
         best_iteration = saved.get("best_iteration", saved.get("best_generation", -1))
@@ -456,13 +457,16 @@ class _Driver:
         return {"evaluation_mean": evaluation.mean, "evaluation_ci_low": low, "evaluation_ci_high": high}
 
     def _write(self, rows: list[Row], evaluated: bool) -> None:
+        # Callbacks go first: a process that is killed in between gives them these rows again, and none is lost.
+        new = [row for row in rows if row["iteration"] > self._seen]
+        for row in new:
+            self._tell("row", row)
+        if new:
+            self._tell("flush")
         if self._directory:
             self._directory.append_metrics(rows)
             if evaluated:
                 self._save_outcome()
-        for row in rows:
-            if row["iteration"] > self._seen:
-                self._tell("row", row)
         if self._directory and time.monotonic() - self._saved >= self._loop.checkpoint_seconds:
             self.save_checkpoint()
 

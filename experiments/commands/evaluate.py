@@ -15,9 +15,10 @@ import tyro
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.environments import make_environment, make_named, make_task_environments
+from experiments.environments import EnvironmentOptions, make_environment, make_named, make_task_environments
 from experiments.loading import check_dataset_fits, load_dataset, outcome_file
 from experiments.settings import EvaluationSettings
+from hades._run_directory import RunDirectory
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection
@@ -28,11 +29,12 @@ from hades.multitask.merging import is_merged
 from hades.normalization import PolicyParams
 from hades.offline.teacher import Teacher, TeacherError, is_teacher_file, teacher_policy
 from hades.policy_file import PolicyFileError, TrainedPolicy, is_policy_file
+from hades.types import AnyEnvironment
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(EvaluationSettings):
-    """Scores a dataset file, the best dataset of a run directory, a policy file or a teacher file, on fresh keys.
+    """Scores a dataset, policy or teacher file, or the best one of a run directory, on fresh keys.
 
     A dataset trains freshly initialised policies, the way that it says itself, and each of them plays. A merged file is
     scored task by task, beside policies that are trained on the pairs of the task alone, and its mean is the fraction
@@ -42,7 +44,7 @@ class EvaluateSettings(EvaluationSettings):
     source: Annotated[Path, tyro.conf.Positional]
     """Dataset file, run directory, policy file, or teacher file."""
     env: str | None = None
-    """Environment to play in; default: the one that the file names. Teacher files name none."""
+    """Environment to play in; default: the one that the file names, or of a teacher the one of its run directory."""
     num_inits: int = 16
     """Fresh policies that a dataset trains."""
     action_selection: ActionSelection | None = None
@@ -64,11 +66,11 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
     settings = parse(EvaluateSettings, "evaluate", arguments)
     started = time.monotonic()
-    settings = replace(settings, source=outcome_file(settings.source))
+    folder, settings = settings.source, replace(settings, source=outcome_file(settings.source))
     if is_policy_file(settings.source):
         report = _evaluate_policy(settings)
     elif is_teacher_file(settings.source):
-        report = _evaluate_teacher(settings)
+        report = _evaluate_teacher(settings, _environment_of_teacher(settings, folder))
     else:
         source, dataset, metadata = load_dataset(settings.source)
         evaluate_dataset = _evaluate_merged if is_merged(metadata) else _evaluate_dataset
@@ -119,12 +121,19 @@ def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     return _Report(settings.source, text, {**tasks.summary(evaluations), "baselines": {}})
 
 
-def _evaluate_teacher(settings: EvaluateSettings) -> _Report:
+def _environment_of_teacher(settings: EvaluateSettings, folder: Path) -> AnyEnvironment:
+    """The environment of the flags, or that of the teacher's run directory."""
+    if settings.env is not None:
+        return make_named(settings.env)
+    config = RunDirectory(folder).read_config() if folder.is_dir() else {}
+    if config.get("env") is None:
+        raise BadArgumentsError(f"--env: expected an environment, as {settings.source} is a teacher and names none")
+    return make_named(config["env"], EnvironmentOptions(env_options=config.get("env_options") or {}))
+
+
+def _evaluate_teacher(settings: EvaluateSettings, env: AnyEnvironment) -> _Report:
     _require_dataset(settings, "a teacher")
     teacher = Teacher.load(settings.source)
-    if settings.env is None:
-        raise BadArgumentsError(f"--env: expected an environment, as {settings.source} is a teacher and names none")
-    env = make_named(settings.env)
     try:
         teacher.check_fits(env)
     except TeacherError as error:

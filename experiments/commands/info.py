@@ -1,4 +1,4 @@
-"""`hades info`: what a dataset file, a policy file or a run directory holds."""
+"""`hades info`: the content of a dataset, policy or teacher file, or of a run directory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
 from hades.metadata import FileMetadata
 from hades.multitask.merging import is_merged, spaces
+from hades.offline.teacher import Teacher, is_teacher_file
 from hades.policy_file import TrainedPolicy, is_policy_file
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfoSettings(OutputSettings):
-    """Tells what a dataset file, a policy file or a run directory holds."""
+    """Tells the content of a dataset, policy or teacher file, or of a run directory."""
 
     source: Annotated[Path, tyro.conf.Positional]
-    """Dataset file, policy file, or run directory."""
+    """Dataset file, policy file, teacher file, or run directory."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,18 +45,18 @@ def _describe(source: Path) -> dict[str, Any]:
         config = directory.read_config()
         rows = directory.read_metrics()
         last = rows[-1] if rows else {}
-        # Version 0.1 called them generations.
-        iterations = config.get("num_iterations", config.get("num_generations", "unknown"))
         run = {
             "run": str(source),
             "command": config.get("command"),
-            "iterations": f"{last.get('iteration', 0)} of {iterations}",
+            "iterations": f"{last.get('iteration', 0)} of {config.get('num_iterations', 'unknown')}",
             "seconds": last.get("seconds"),
             "fitness_mean": last.get("fitness_mean"),
         }
         if not outcome_file(source).exists():
-            return {"kind": "run without a dataset or policy yet", **run}
+            return {"kind": "run without an outcome yet", **run}
     file = outcome_file(source)
+    if is_teacher_file(file):
+        return {"kind": "run" if run else "teacher", **run, "file": str(file), **_teacher(Teacher.load(file))}
     if is_policy_file(file):
         policy = TrainedPolicy.load(file)
         assert policy.metadata is not None  # a loaded policy has it
@@ -72,6 +73,16 @@ def _describe(source: Path) -> dict[str, Any]:
     }
     kind = "run" if run else "merged dataset" if is_merged(metadata) else "dataset"
     return {"kind": kind, **run, "file": str(path), "pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
+
+
+def _teacher(teacher: Teacher) -> dict[str, Any]:
+    return {
+        "observation_shape": list(teacher.observation_shape),
+        "action_low": list(teacher.action_space.low),
+        "action_high": list(teacher.action_space.high),
+        "actor_hidden_sizes": [len(bias) for _, bias in teacher.actor[:-1]],
+        "critic_hidden_sizes": [len(bias) for _, bias in teacher.critics[0][:-1]],
+    }
 
 
 def _metadata(metadata: FileMetadata) -> dict[str, Any]:

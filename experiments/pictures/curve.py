@@ -1,4 +1,4 @@
-"""The curve of a run: returns against generations and against wall-clock time."""
+"""The curve of a run: returns against iterations and against wall-clock time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ POPULATION_SERIES = (
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The generations whose mean dataset was evaluated on fresh keys; all arrays are `[num_evaluations]`."""
+    """The iterations whose mean dataset was evaluated on fresh keys; all arrays are `[num_evaluations]`."""
 
     rows: np.ndarray
     mean: np.ndarray
@@ -97,7 +97,7 @@ def summarize(values: np.ndarray, stretches: Sequence[np.ndarray]) -> tuple[np.n
 
 
 def evaluations(history: Sequence[Mapping[str, float]]) -> Evaluations:
-    """The evaluated generations; an interval that is missing shrinks onto its mean."""
+    """The evaluated iterations; an interval that is missing shrinks onto its mean."""
     mean = column(history, "evaluation_mean")
     rows = np.flatnonzero(np.isfinite(mean))
     low, high = column(history, "evaluation_ci_low")[rows], column(history, "evaluation_ci_high")[rows]
@@ -203,27 +203,27 @@ def _limits(values: np.ndarray, references: Mapping[str, float]) -> tuple[float,
     return low - margin, high + margin
 
 
-def _describe(
-    history: Sequence[Mapping[str, float]], evaluated: Evaluations, outside: int, step: str = "generation"
-) -> list[str]:
+def _describe(history: Sequence[Mapping[str, float]], evaluated: Evaluations, outside: int) -> list[str]:
     notes = []
     if len(evaluated.rows):
-        generation = column(history, "iteration")[evaluated.rows]
+        iteration = column(history, "iteration")[evaluated.rows]
 
         def one(index: int) -> str:
             interval = f"[{evaluated.low[index]:,.5g}, {evaluated.high[index]:,.5g}]"
-            return f"{evaluated.mean[index]:,.5g} {interval} at {step} {generation[index]:,.0f}"
+            return f"{evaluated.mean[index]:,.5g} {interval} at iteration {iteration[index]:,.0f}"
 
         highest = int(np.argmax(evaluated.mean))
         last = f"Fresh-key return, last: {one(-1)}"
         is_last = evaluated.mean[highest] == evaluated.mean[-1]
         notes.append(f"{last}, the highest" if is_last else f"{last}; highest: {one(highest)}")
     if len(history) > MAX_POINTS:
-        notes.append(f"Population: median and range of each {len(history) / MAX_STRETCHES:,.0f} logged {step}s")
+        notes.append(f"Population: median and range of each {len(history) / MAX_STRETCHES:,.0f} logged iterations")
     non_finite = column(history, "non_finite")
     if np.nansum(non_finite):
         rows = int(np.sum(non_finite > 0))
-        notes.append(f"{np.nansum(non_finite):,.0f} non-finite returns, in {rows:,} of {len(history):,} logged {step}s")
+        notes.append(
+            f"{np.nansum(non_finite):,.0f} non-finite returns, in {rows:,} of {len(history):,} logged iterations"
+        )
     if outside:
         notes.append(f"{outside:,} values lie outside the picture")
     return notes
@@ -247,7 +247,7 @@ def curve_figure(
     population: str = POPULATION,
     outcome: str = "mean dataset",
 ) -> Figure:
-    """Draws a run's returns against generations (left) and against wall-clock time (right), on one y axis.
+    """Draws a run's returns against iterations (left) and against wall-clock time (right), on one y axis.
 
     Args:
         history: The objects of `metrics.jsonl`: `iteration`, `seconds`, and any of `fitness_mean`, `fitness_best`,
@@ -276,7 +276,7 @@ def curve_figure(
     seconds = column(history, "seconds")
     scale, unit = time_unit(float(np.nanmax(seconds, initial=0.0)))
     panels = (
-        (column(history, "iteration"), "generation", True),
+        (column(history, "iteration"), "iteration", True),
         (seconds / scale, f"wall-clock time, compilation included [{unit}]", False),
     )
     panel_width = (WIDTH - 0.85 - 0.2 - 0.3) / 2
@@ -305,7 +305,7 @@ def offline_curve_figure(
     population: str = POPULATION,
     outcome: str = "mean dataset",
 ) -> Figure:
-    """Draws the objective of an offline distillation (left) and the returns of its datasets (right) by outer steps.
+    """Draws the objective of an offline distillation (left) and the returns of its datasets (right) by iterations.
 
     Arguments and errors of `curve_figure`; `fitness_mean` and `fitness_best` are values of the objective here, and the
     best is left out where there is but one candidate, as gradients move.
@@ -325,7 +325,7 @@ def offline_curve_figure(
     outside = sum(
         int(np.sum((row[1] < low) | (row[1] > high))) for row, (low, high) in zip(panels, limits, strict=True)
     )
-    notes = wrap_notes(_describe(history, evaluated, outside, "outer step"), WIDTH - 0.4)
+    notes = wrap_notes(_describe(history, evaluated, outside), WIDTH - 0.4)
     legend_rows = -(-(len(series) + 1 + len(references)) // LEGEND_COLUMNS)
     top = header_height(notes) + 0.15
     figure = new_figure(WIDTH, top + PANEL_HEIGHT + 0.62 + 0.2 * legend_rows)
@@ -339,7 +339,7 @@ def offline_curve_figure(
         else:
             _draw_evaluations(axes, x, evaluated, outcome)
         _draw_references(axes, lines)
-        _style_panel(axes, x, "outer step", True)
+        _style_panel(axes, x, "iteration", True)
         axes.set_ylim(*limit)
         axes.set_ylabel(label, color=INK)
     _add_legend(figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ TINY = (
 """A run of two compiled calls on `diagnostic/match`, each of them evaluated."""
 CONTRACT_FILES = {
     "config.json", "versions.json", "metrics.jsonl", "checkpoints", "dataset.npz", "best_dataset.npz", "curve.png",
-    "dataset.png", "summary.json",
+    "dataset.png", "summary.json", "lock",
 }  # fmt: skip
 
 
@@ -63,3 +64,20 @@ def make_run(out: Path, *flags: str) -> Path:
     """Distils into `out`."""
     assert exit_code("distill", *TINY, "--out", out, *flags) == 0
     return out
+
+
+BEFORE = Path(__file__).parents[1] / "data" / "before"
+"""Run directories of version 0.1.0, see the README there."""
+
+
+def unpack(name: str, folder: Path) -> Path:
+    """Unpacks a run directory of version 0.1.0 into a folder, and returns its path."""
+    with zipfile.ZipFile(BEFORE / f"{name}.zip") as archive:
+        archive.extractall(folder)
+    return folder / name
+
+
+def rows_without_seconds(run: Path) -> list[dict[str, Any]]:
+    """Metrics of a run but for the seconds in them."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in rows]

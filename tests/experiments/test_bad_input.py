@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hades import distillation
+from hades import training
 from hades._checkpointing import Checkpoints
 from hades.dataset import SyntheticDataset
 from tests.experiments.command import TINY, Outcome
@@ -209,8 +209,8 @@ def test_disk_that_fills_up_during_a_run_ends_in_one_sentence(
 ) -> None:
     """Full from the second call on, at the first write of each kind."""
     owner, flags = {
-        "append_metrics": (distillation.RunDirectory, ()),
-        "save_checkpoint": (distillation._Distillation, ("--checkpoint-seconds", "0")),
+        "append_metrics": (training.RunDirectory, ()),
+        "save_checkpoint": (training._Driver, ("--checkpoint-seconds", "0")),
         "save": (SyntheticDataset, ()),
     }[place]
     original = getattr(owner, place)
@@ -235,4 +235,4 @@ def test_disk_that_fills_up_during_a_run_ends_in_one_sentence(
     SyntheticDataset.load(out / "best_dataset.npz")
     (small_disk / "filler").unlink()
     assert hades("distill", "--out", out, "--resume").code == 0
-    assert json.loads((out / "summary.json").read_text())["generations"] == 4
+    assert json.loads((out / "summary.json").read_text())["iterations"] == 4

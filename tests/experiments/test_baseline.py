@@ -49,7 +49,7 @@ def test_resuming_gives_the_same_policy(
     out = tmp_path / "run"
     assert hades("baseline", method, *TINY[method], "--out", out, "--num-generations", "2").code == 0
     resumed = hades("baseline", method, "--out", out, "--resume", "--num-generations", "4", "--json")
-    assert resumed.json["generations"] == 4
+    assert resumed.json["iterations"] == 4
     assert set(resumed.json["evaluations"]) == {"best policy", "last policy", "untrained policy"}
     assert (out / "policy.npz").read_bytes() == (baseline_run / "policy.npz").read_bytes()
 

@@ -86,9 +86,9 @@ def test_json_is_all_of_stdout_and_the_rest_goes_to_stderr(hades: Callable[..., 
     assert outcome.code == 0
     summary = outcome.json
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["env"], summary["generations"]) == ("diagnostic/match", 4)
+    assert (summary["env"], summary["iterations"]) == ("diagnostic/match", 4)
     assert set(summary["evaluations"]) == {"best dataset", "last dataset", "zero dataset", "untrained policy"}
-    for words in ("4 generations", "best_dataset.npz (of generation", "mean return"):
+    for words in ("4 iterations", "best_dataset.npz (of iteration", "mean return"):
         assert words in outcome.err
     metadata = SyntheticDataset.load(tmp_path / "run" / "dataset.npz").metadata
     assert metadata is not None
@@ -116,7 +116,7 @@ def test_run_whose_returns_are_never_finite_still_ends(hades: Callable[..., Outc
     outcome = hades("distill", *TINY, "--env", "diagnostic/nan", "--out", out)
     assert outcome.code == 0, outcome.err
     assert all(np.isfinite(SyntheticDataset.load(out / "dataset.npz").observations).ravel())
-    assert json.loads((out / "summary.json").read_text())["generations"] == 4
+    assert json.loads((out / "summary.json").read_text())["iterations"] == 4
     assert hades("info", out).code == 0
 
 

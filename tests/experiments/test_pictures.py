@@ -27,13 +27,13 @@ from hades.metadata import EvaluationSummary, FileMetadata
 MEAN, BEST, FRESH = "mean of the population", "best of the population", "mean dataset, fresh keys"
 
 
-def history(num_generations: int, every: int = 10) -> list[dict[str, float]]:
+def history(num_iterations: int, every: int = 10) -> list[dict[str, float]]:
     rows = []
-    for generation in range(1, num_generations + 1):
-        row = {"iteration": generation, "seconds": 20.0 + 0.5 * generation, "fitness_worst": 1.0}
-        row |= {"fitness_mean": 10.0 * generation, "fitness_best": 12.0 * generation}
-        if generation % every == 0:
-            value = 11.0 * generation
+    for iteration in range(1, num_iterations + 1):
+        row = {"iteration": iteration, "seconds": 20.0 + 0.5 * iteration, "fitness_worst": 1.0}
+        row |= {"fitness_mean": 10.0 * iteration, "fitness_best": 12.0 * iteration}
+        if iteration % every == 0:
+            value = 11.0 * iteration
             row |= {"evaluation_mean": value, "evaluation_ci_low": value - 5, "evaluation_ci_high": value + 9}
         rows.append(row)
     return rows
@@ -106,10 +106,10 @@ def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
     return clashes + [(text, "the border") for text in outside]
 
 
-def test_curve_shows_each_series_against_generations_and_against_seconds() -> None:
+def test_curve_shows_each_series_against_iterations_and_against_seconds() -> None:
     figure = curve_figure(history(30), "A run", {"zero dataset": 90.0, "untrained policy": 20.0})
     left, right = figure.axes
-    assert left.get_xlabel() == "generation"
+    assert left.get_xlabel() == "iteration"
     assert right.get_xlabel() == "wall-clock time, compilation included [s]"
     assert left.get_ylabel().startswith("return of an episode")
     assert left.get_ylim() == right.get_ylim()
@@ -122,7 +122,7 @@ def test_curve_shows_each_series_against_generations_and_against_seconds() -> No
     assert len(entries) == 5
     assert {"zero dataset: 90", "untrained policy: 20"} < set(entries)
     assert set(values(left, "zero dataset")[1]) == {90.0}
-    assert "last: 330 [325, 339] at generation 30, the highest" in header(figure)
+    assert "last: 330 [325, 339] at iteration 30, the highest" in header(figure)
     assert not overlapping_texts(figure)
 
 
@@ -133,7 +133,7 @@ def test_offline_curve_shows_the_objective_beside_the_returns() -> None:
     references = {"random real pairs": 60.0, "zero dataset": 20.0, "untrained policy": 10.0}
     figure = offline_curve_figure(rows, "A run", references, "inits", "dataset")
     left, right = figure.axes
-    assert left.get_xlabel() == right.get_xlabel() == "outer step"
+    assert left.get_xlabel() == right.get_xlabel() == "iteration"
     assert left.get_ylabel() == "objective on offline states"
     assert right.get_ylabel().startswith("return of an episode")
     np.testing.assert_allclose(values(left, "mean of the inits"), [np.arange(1, 31), -1000 / np.arange(1, 31)])
@@ -146,7 +146,7 @@ def test_offline_curve_shows_the_objective_beside_the_returns() -> None:
     (legend,) = figure.legends
     # The best of one candidate is its mean.
     assert len(legend.get_texts()) == 5
-    assert "last: 330 [325, 339] at outer step 30, the highest" in header(figure)
+    assert "last: 330 [325, 339] at iteration 30, the highest" in header(figure)
     assert not overlapping_texts(figure)
 
 
@@ -179,7 +179,7 @@ def test_curve_chooses_the_unit_of_time(seconds: float, unit: str, place: float)
     assert values(right, MEAN)[0] == pytest.approx(place)
 
 
-def test_curve_of_one_generation_is_marked_and_has_no_repeated_ticks() -> None:
+def test_curve_of_one_iteration_is_marked_and_has_no_repeated_ticks() -> None:
     figure = curve_figure(history(1, every=1), "A run")
     figure.draw_without_rendering()
     left = figure.axes[0]
@@ -199,7 +199,7 @@ def test_curve_leaves_gaps_and_does_not_let_blow_ups_flatten_the_rest() -> None:
     figure = curve_figure(rows, "A run")
     assert np.flatnonzero(np.isnan(values(figure.axes[0], MEAN)[1])).tolist() == [50, 51, 52]
     assert figure.axes[0].get_ylim()[1] < 6000
-    assert "3 non-finite returns, in 1 of 200 logged generations" in header(figure)
+    assert "3 non-finite returns, in 1 of 200 logged iterations" in header(figure)
     assert "1 values lie outside the picture" in header(figure)
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import envs
+from hades._run_directory import RunDirectory
 from hades.offline import d4rl
 from hades.offline.teacher import Teacher
 from hades.offline.transitions import Transitions
+from tests.experiments.command import BEFORE, unpack
 
 TINY = (
     "--actor-hidden-sizes", "4", "--critic-hidden-sizes", "4", "--batch-size", "8", "--num-actions", "2",
     "--updates-per-call", "2",
 )  # fmt: skip
+FILES = {"config.json", "versions.json", "metrics.jsonl", "checkpoints", "teacher.npz", "best_teacher.npz", "summary.json",
+         "lock"}  # fmt: skip
 
 
 def make_file(path, env="diagnostic/target", **changes):
@@ -43,27 +49,110 @@ def teach(hades, data, out, *flags):
     return hades("offline", "teach", "--data", data, "--out", out, *TINY, *flags)
 
 
-def test_teacher_file_json_and_resuming(hades, data, tmp_path):
-    out = tmp_path / "teacher.npz"
-    flags = ("--evaluate-every", "2", "--evaluation-episodes", "3", "--json", "--num-updates")
-    outcome = teach(hades, data, out, *flags, "2")
+def test_teacher_is_a_run_that_other_verbs_take(hades, data, tmp_path):
+    out = tmp_path / "teacher"
+    flags = ("--evaluate-every", "2", "--evaluation-episodes", "3", "--json", "--num-updates", "4")
+    outcome = teach(hades, data, out, *flags)
     assert outcome.code == 0, outcome.err
-    assert "returns on fresh keys, diagnostic/target" in outcome.err and "update 2/2" in outcome.err
-    result = outcome.json
-    assert result["out"] == str(out) and result["env"] == "diagnostic/target" and result["updates"] == 2
-    assert result["num_transitions"] == 32 and result["evaluation"]["num_episodes"] == 3
-    first = Teacher.load(out)
-    first.check_fits(envs.make("diagnostic/target"))
+    assert "returns on fresh keys, diagnostic/target" in outcome.err and "iteration 4/4" in outcome.err
+    summary = outcome.json
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert (summary["out"], summary["env"], summary["iterations"]) == (str(out), "diagnostic/target", 4)
+    assert set(summary["evaluations"]) == {"best teacher", "last teacher", "random actions"}
+    assert summary["evaluations"]["last teacher"]["num_episodes"] == 3
+    assert {path.name for path in out.iterdir()} == FILES
+    rows = RunDirectory(out).read_metrics()
+    assert [row["iteration"] for row in rows if "evaluation_mean" in row] == [2, 4]
+    Teacher.load(out / "teacher.npz").check_fits(envs.make("diagnostic/target"))
+    info = hades("info", out, "--json").json
+    assert (info["kind"], info["command"], info["iterations"]) == ("run", "offline teach", "4 of 4")
+    assert (info["file"], info["actor_hidden_sizes"]) == (str(out / "best_teacher.npz"), [4])
+    assert hades("info", out / "teacher.npz", "--json").json["kind"] == "teacher"
+    # Its run directory names the environment, its file does not.
+    evaluated = hades("evaluate", out, "--num-episodes", "2", "--json").json
+    assert (evaluated["source"], evaluated["env"]) == (str(out / "best_teacher.npz"), "diagnostic/target")
+    assert hades("evaluate", out / "teacher.npz").code == 2
+    distilled = hades(
+        "offline", "distill", "--data", data, "--teacher", out, "--objective", "pbc", "--dataset-size", "2",
+        "--num-states", "4", "--cloning.hidden-sizes", "4", "--cloning.num-steps", "2", "--num-iterations", "1",
+        "--out", tmp_path / "distilled",
+    )  # fmt: skip
+    assert distilled.code == 0, distilled.err
+    assert RunDirectory(tmp_path / "distilled").read_config()["teacher"] == str(out / "best_teacher.npz")
+    collect = ("offline", "collect", "--env", "diagnostic/target", "--teacher", out, "--num-transitions", "8")
+    assert hades(*collect, "--num-envs", "2", "--out", tmp_path / "more.hdf5").code == 0
 
-    refused = teach(hades, data, out, *flags, "4")
-    assert refused.code == 2 and "teacher.checkpoints holds a training; go on with it by --resume" in refused.complaint
-    resumed = teach(hades, data, out, *flags, "4", "--resume")
-    assert resumed.code == 0 and "update 4/4" in resumed.err
-    rows = resumed.json["evaluations"]
-    assert rows[0] == result["evaluations"][0] and [row["update"] for row in rows] == [2, 4]
+
+def test_default_folder_is_named_after_data_and_method(hades, data):
+    outcome = hades("offline", "teach", "--data", data, *TINY, "--num-updates", "2")
+    assert outcome.code == 0, outcome.err
+    assert Path("runs/diagnostic-target-cal-ql-seed0/teacher.npz").is_file()
+    nameless = hades("offline", "teach", "--data", make_file(Path("nameless.hdf5"), env=None), *TINY,
+                     "--num-updates", "2")  # fmt: skip
+    assert nameless.code == 0, nameless.err
+    assert Path("runs/cal-ql-seed0/teacher.npz").is_file()
+
+
+def test_file_beside_its_run_directory(hades, data, tmp_path):
+    out = tmp_path / "teacher.npz"
+    assert teach(hades, data, out, "--num-updates", "2").code == 0
+    first = Teacher.load(out)
+    assert out.read_bytes() == (tmp_path / "teacher" / "teacher.npz").read_bytes()
+    assert {path.name for path in (tmp_path / "teacher").iterdir()} == FILES - {"best_teacher.npz"}
+
+    refused = teach(hades, data, out, "--num-updates", "4")
+    assert refused.code == 2 and f"--out: {out} exists, expected a new file, or --resume" in refused.complaint
+    shorter = teach(hades, data, out, "--num-updates", "1", "--resume")
+    assert shorter.code == 2 and "--num-iterations: the run" in shorter.complaint
+    resumed = teach(hades, data, out, "--num-updates", "4", "--resume")
+    assert resumed.code == 0 and "iteration 4/4" in resumed.err
     assert not np.array_equal(Teacher.load(out).actor[0][0], first.actor[0][0])
-    shorter = teach(hades, data, out, *flags, "2", "--resume")
-    assert shorter.code == 1 and "num_updates: expected at least 4" in shorter.err
+    assert teach(hades, data, tmp_path / "whole", "--num-updates", "4").code == 0
+    assert out.read_bytes() == (tmp_path / "whole" / "teacher.npz").read_bytes()
+
+    out.unlink()
+    again = teach(hades, data, out, "--num-updates", "4")
+    assert again.code == 2 and f"--out: {tmp_path / 'teacher'} holds a run; go on with it by --resume" in again.complaint
+
+
+@pytest.fixture
+def former(tmp_path):
+    """A training that version 0.1 was stopped in, and its data as tests/data/before/README.md makes them."""
+    unpack("teacher.checkpoints", tmp_path)
+    observations, ends = jax.random.normal(jax.random.key(5), (16, 2)), jnp.arange(16) % 8 == 7
+    actions, after = jnp.tanh(observations[:, :1]), observations + 0.1
+    data = Transitions(observations, actions, observations[:, 0], after, ends, ends & ~ends)
+    d4rl.save(data, tmp_path / "data.hdf5")
+    return tmp_path
+
+
+FORMER = ("--actor-hidden-sizes", "4", "--critic-hidden-sizes", "4", "--batch-size", "8", "--updates-per-call", "2",
+          "--num-updates", "8", "--resume")  # fmt: skip
+
+
+def test_training_of_the_version_before_is_taken_over(hades, former):
+    arguments = ("offline", "teach", "--data", former / "data.hdf5", "--out", former / "teacher.npz", *FORMER)
+    outcome = hades(*arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    assert "iteration 8/8" in outcome.err and outcome.json["iterations"] == 8
+    assert not (former / "teacher.checkpoints").exists()
+    assert [row["iteration"] for row in RunDirectory(former / "teacher").read_metrics()] == [2, 4, 6, 8]
+    with np.load(former / "teacher.npz") as found, np.load(BEFORE / "teacher_full.npz") as expected:
+        assert set(found) == set(expected)
+        for name in found:
+            np.testing.assert_allclose(found[name], expected[name], 1e-4, 1e-5, err_msg=name)
+    assert hades(*arguments).code == 0
+
+
+def test_training_of_the_version_before_goes_on_with_its_own_data_and_settings_alone(hades, former):
+    arguments = ("offline", "teach", "--out", former / "teacher.npz", *FORMER)
+    other = hades(*arguments, "--data", make_file(former / "other.hdf5", env=None, actions=np.zeros((32, 1), "f4")))
+    assert other.code == 2
+    assert f"--data: {former}/teacher.checkpoints holds training on 16 transitions of checksum" in other.complaint
+    assert (former / "teacher.checkpoints").is_dir() and not (former / "teacher").exists()
+    outcome = hades(*arguments, "--data", former / "data.hdf5", "--batch-size", "4")
+    assert outcome.code == 2 and "--batch-size: the run in" in outcome.err
+    assert not (former / "teacher.npz").exists()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +176,7 @@ def test_data_that_cannot_be_learned_from(hades, tmp_path):
     assert "far.hdf5: actions: expected numbers from -1 to 1, got 5 at [0, 0]" in outcome.complaint
     nobody = make_file(tmp_path / "nobody.hdf5", env=None)
     outcome = teach(hades, nobody, tmp_path / "teacher.npz", "--evaluate-every", "2")
-    assert outcome.code == 2 and "--evaluate-every: expected an --env to play in" in outcome.complaint
+    assert outcome.code == 2 and "--evaluate-every: expected an environment to evaluate the teacher in" in outcome.complaint
     assert not (tmp_path / "teacher.npz").exists()
 
 

@@ -167,12 +167,12 @@ def test_info_of_a_dataset_a_policy_and_a_run(hades: Callable[..., Outcome], fin
     assert hades("info", policy, "--json").json["kind"] == "policy"
     outcome = hades("info", finished_run, "--json")
     run = outcome.json
-    assert (run["kind"], run["command"], run["generations"]) == ("run", "distill", "4 of 4")
+    assert (run["kind"], run["command"], run["iterations"]) == ("run", "distill", "4 of 4")
     assert run["file"] == str(finished_run / "best_dataset.npz")
     assert run["evaluation"]["num_inits"] == 2
     plain = hades("info", finished_run)
     assert (plain.code, plain.err) == (0, "")
-    assert "generations: 4 of 4" in plain.out.splitlines()
+    assert "iterations: 4 of 4" in plain.out.splitlines()
 
 
 def test_info_of_a_run_that_has_no_dataset_yet(hades: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_info_of_a_run_that_has_no_dataset_yet(hades: Callable[..., Outcome], tm
     outcome = hades("info", tmp_path, "--json")
     assert outcome.code == 0
     assert outcome.json["kind"] == "run without a dataset or policy yet"
-    assert outcome.json["generations"] == "0 of 9"
+    assert outcome.json["iterations"] == "0 of 9"
 
 
 @pytest.mark.parametrize("verb", ["info", "evaluate", "train"])

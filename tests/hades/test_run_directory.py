@@ -247,7 +247,7 @@ def test_a_run_directory_of_the_version_before_is_read(tmp_path):
     with zipfile.ZipFile(Path(__file__).parents[1] / "data" / "before" / "evolution_half.zip") as archive:
         archive.extractall(tmp_path)
     directory = RunDirectory(tmp_path / "evolution_half")
-    assert directory.read_config()["num_generations"] == 2
+    assert directory.read_config()["num_iterations"] == 2
     assert [row["iteration"] for row in directory.read_metrics()] == [1, 2]
     assert directory.last_row() == directory.read_metrics()[-1]
     saved = directory.read_config()

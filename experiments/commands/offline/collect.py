@@ -15,6 +15,7 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, make_environment, make_named
+from experiments.loading import outcome_file
 from experiments.settings import Flat, SeededSettings
 from hades._progress import Progress
 from hades._run_directory import RunDirectory
@@ -48,9 +49,11 @@ class CollectSettings(SeededSettings):
     options: Annotated[EnvironmentOptions, Flat] = EnvironmentOptions()
     """Options of the environment."""
     teacher: tuple[Path, ...] = ()
-    """Teacher files that play, by their modes unless --action-selection says otherwise."""
+    """Teacher files, or run directories of teachers, that play, by their modes unless --action-selection says
+    otherwise."""
     policy: tuple[Path, ...] = ()
-    """Policy files that play, with actions as the files say unless --action-selection says otherwise."""
+    """Policy files, or run directories of baselines, that play, with actions as the files say unless --action-selection
+    says otherwise."""
     run: Path | None = None
     """Directory of a baseline that was run with --keep-snapshots, whose stages play."""
     quality: Quality = "medium-replay"
@@ -142,11 +145,11 @@ class _BehaviourFiles:
             ValueError: A file is not what it should be.
         """
         self._settings = settings
-        files = list(settings.policy)
+        files = [outcome_file(path) for path in settings.policy]
         if settings.run is not None:
             files += _stages(settings.run, settings.quality)
         self._policies = {path: TrainedPolicy.load(path) for path in files}
-        self._teachers = {path: Teacher.load(path) for path in settings.teacher}
+        self._teachers = {path: Teacher.load(path) for path in map(outcome_file, settings.teacher)}
         alone = settings.random_fraction == 1
         if bool(self._policies or self._teachers) == alone:
             expected = (

@@ -11,7 +11,7 @@ import jax
 from experiments import running
 from experiments.cli import BadArgumentsError
 from experiments.environments import environment_name, environment_of
-from experiments.loading import checksum
+from experiments.loading import checksum, outcome_file
 from experiments.pictures import draw_offline_curve
 from experiments.registry import OBJECTIVES, OUTER_LOOPS
 from experiments.settings import OfflineDistillSettings
@@ -26,7 +26,7 @@ def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
     """Fills in the environment of the data, which files they are, and whole paths, so that any folder can resume."""
     if settings.data is None:
         raise BadArgumentsError("--data: expected an HDF5 file, such as hades offline collect writes")
-    teacher = None if settings.teacher is None else settings.teacher.absolute()
+    teacher = None if settings.teacher is None else outcome_file(settings.teacher).absolute()
     return dataclasses.replace(
         settings,
         env=environment_name(settings.data, settings.env),

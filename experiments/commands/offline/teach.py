@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from experiments import running
-from experiments.arguments import expand, flag_value
+from experiments.arguments import expand, flag_value, parse
 from experiments.cli import BadArgumentsError
 from experiments.environments import environment_of
 from experiments.loading import checksum
 from experiments.settings import TeachSettings
 from hades._run_directory import RunDirectory
+from hades._serialization import to_dict
 from hades.offline import Teacher, d4rl
 from hades.offline.transitions import OfflineDataError, Transitions
 from hades.recipes.cal_ql import cal_ql_run
 from hades.run import Run
+from hades.run import checksum as checksum_of_arrays
 from hades.types import AnyEnvironment, Continuous
 
 
@@ -104,16 +109,29 @@ def _take_over(former: Path, directory: RunDirectory, arguments: Sequence[str]) 
     steps = sorted((path for path in former.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     if not steps:
         return
+    # The old loop kept none of its settings, so that those of the flags are as good as any.
+    settings = _complete(parse(TeachSettings, COMMAND.name, arguments))
     progress = json.loads((steps[-1] / "progress" / "metadata").read_text())
-    data = flag_value(arguments, "--data")
-    config = {
-        "command": COMMAND.name,
-        "settings": progress["origin"]["settings"],
-        "key": progress["origin"]["key"],
-        "seed": progress["origin"]["key"][-1],
-        "data": data and str(expand(data).absolute()),
-        "data_checksum": data and checksum(expand(data)),
-    }
-    directory.create(config)
+    origin, key = progress["origin"], progress["origin"]["key"]
+    _check_data(former, origin["data"], _make_run(settings))
+    saved = {"settings": origin["settings"], "seed": key[-1], "key": key}
+    directory.create({"command": COMMAND.name, **to_dict(settings), "out": None, "resume": False, **saved})
     directory.append_metrics([{**row, "iteration": row["update"]} for row in progress["history"]])
     former.rename(directory.checkpoints)
+
+
+def _check_data(former: Path, data: str, run: Run[Teacher]) -> None:
+    """Refuses data of another length than a former training had, and says where their checksum differs.
+
+    Args:
+        former: Folder of checkpoints.
+        data: Its description of the data, such as "400 transitions of checksum 1f2e3d4c".
+        run: Run on the data that the flags name.
+    """
+    experience = jax.tree.leaves(run)
+    given = f"{len(experience[0])} transitions of checksum {checksum_of_arrays(experience)}"
+    if data.partition(" ")[0] != given.partition(" ")[0]:
+        raise BadArgumentsError(f"--data: {former} holds training on {data}, got {given}")
+    if data != given:
+        # Statistics of the data are in the checksum, and they are rounded differently on other machines.
+        print(f"{former} holds training on {data}, going on with {given}", file=sys.stderr)

@@ -64,6 +64,11 @@ class CalQLSettings:
     std_offset: float = 1e-3
     """Constant added to that standard deviation, so that constant components stay finite."""
 
+    @property
+    def method(self) -> str:
+        """Name of the method in files."""
+        return "cal-ql"
+
     def __post_init__(self) -> None:
         """Refuses sizes and rates out of range."""
         positive = ("actor_learning_rate", "critic_learning_rate", "batch_size", "conservative_temperature")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def _numbers(row: Row) -> dict[str, float]:
 
 
 class TensorBoard(Callback):
-    """Writes each number of each row once: what a killed process had already written is not written again."""
+    """Writes each row once, as one event: a row that a killed process had already written is not written again."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         """Opens nothing.
@@ -68,35 +69,40 @@ class TensorBoard(Callback):
 
     def start(self, run: Run[Any], state: RunState) -> None:
         """Begins a new event file."""
-        from tensorboardX import SummaryWriter
+        # Not `SummaryWriter`, whose queue loses what a killed process had just flushed.
+        from tensorboardX.event_file_writer import EventsWriter
 
-        self._written = last_steps(self._folder)
-        self._writer = self._stack.enter_context(SummaryWriter(str(self._folder)))
+        self._folder.mkdir(exist_ok=True)
+        self._written = last_step(self._folder)
+        # Files that are begun in the same second have the same name but for the suffix.
+        suffix = f".{len(list(self._folder.iterdir())):04d}"
+        self._writer = EventsWriter(str(self._folder / "events"), suffix)
+        self._stack.callback(self._writer.close)
 
     def row(self, row: Row) -> None:
         """Writes a row into the buffer."""
-        step = row["iteration"]
-        for name, value in _numbers(row).items():
-            if step > self._written.get(name, 0):
-                self._writer.add_scalar(name, value, step)
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        if row["iteration"] > self._written:
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in _numbers(row).items()]
+            event = Event(wall_time=time.time(), step=row["iteration"], summary=Summary(value=values))
+            self._writer.write_event(event)
 
     def flush(self) -> None:
         """Writes the buffer to disk."""
         self._writer.flush()
 
 
-def last_steps(folder: Path) -> dict[str, int]:
-    """Last step of each scalar in the newest event file that has any; rows that a run gives again stand in that one."""
+def last_step(folder: Path) -> int:
+    """Last step in the event files of a folder, 0 where there is none."""
     from tensorboardX.proto.event_pb2 import Event
 
     for path in sorted(folder.glob("events.out.tfevents.*"), reverse=True):
-        found: dict[str, int] = {}
-        for record in _records(path.read_bytes()):
-            event = Event.FromString(record)
-            found |= {value.tag: event.step for value in event.summary.value}
-        if found:
-            return found
-    return {}
+        steps = [Event.FromString(record).step for record in _records(path.read_bytes())]
+        if any(steps):
+            return max(steps)
+    return 0
 
 
 def _records(content: bytes) -> Iterator[bytes]:

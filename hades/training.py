@@ -433,6 +433,8 @@ class _Driver:
         good = f"the last good one, of iteration {self.iteration}, is in the state"
         if self._directory:
             good = f"the last good one, of iteration {self.iteration}, is in {self._file('')}"
+        if not self.iteration:
+            good = "no call before it ended, so that there is no good one"
         return DivergedError(
             f"the run diverged: its {self._run.kind} is not finite since iteration {int(state.iteration)}; {good}"
         )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 import hades as library
 from experiments import running
 from experiments.checks import resume
 from experiments.commands.distill import COMMAND
+from experiments.processes import command
 from hades import recipes, training
 from hades._checkpointing import Checkpoints
-from hades._run_directory import RunDirectory
+from hades._run_directory import OtherRunError, RunDirectory
+from hades.dataset import SyntheticDataset
 from tests.experiments.command import TINY, Outcome, rows_without_seconds
 
 BOTH = ("dataset.npz", "best_dataset.npz")
@@ -228,6 +234,81 @@ def test_missing_best_dataset_is_one_sentence(hades: Callable[..., Outcome], cop
     outcome = hades("distill", "--out", copy, "--resume")
     assert outcome.code == 1
     assert f"{copy}/best_dataset.npz: expected an .npz file, found nothing there" in outcome.complaint
+
+
+def test_second_process_in_one_run_directory_is_refused(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ("--num-iterations", "100000", "--evaluate-every", "100000")
+    arguments = command("distill", *TINY, *flags, "--out", str(out))
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while not RunDirectory(out).last_row():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        outcome = hades("distill", "--out", out, "--resume")
+        expected = f"{out}: expected a run that no other process works on, but process {process.pid} does"
+        assert (outcome.code, outcome.complaint) == (1, f"hades distill: {expected}")
+        assert hades("info", out).code == 0
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    # The lock dies with its holder, and what it wrote was not disturbed.
+    directory = RunDirectory(out)
+    iterations = [row["iteration"] for row in directory.read_metrics()]
+    assert iterations == list(range(1, len(iterations) + 1))
+    with directory.lock():
+        pass
+
+
+def test_command_and_notebook_go_on_with_the_same_run(hades: Callable[..., Outcome], copy: Path) -> None:
+    before = RunDirectory(copy).read_config()
+    settings = running.resolve(COMMAND, ["--out", str(copy), "--resume"])
+    run = recipes.from_settings(settings.options.make("diagnostic/match"), settings.settings)
+    arguments: dict[str, Any] = {"out": copy, "loop": settings.loop, "progress": False}
+    with pytest.raises(OtherRunError, match="has key"):
+        library.distill(jax.random.key(1), run, 6, **arguments)
+    larger = dataclasses.replace(settings.settings, population_size=16)
+    with pytest.raises(OtherRunError, match="has population_size 8, got 16"):
+        library.distill(jax.random.key(0), recipes.from_settings(run.env, larger), 6, **arguments)
+    assert RunDirectory(copy).read_config() == before
+    assert library.distill(jax.random.key(0), run, 6, **arguments).finished
+    assert RunDirectory(copy).read_config() == before | {"num_iterations": 6}
+    assert hades("distill", "--out", copy, "--resume", "--num-iterations", "8", "--json").json["iterations"] == 8
+
+
+def test_run_that_a_notebook_began_is_left_to_it(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    outcome = hades("distill", "--out", tmp_path / "run", "--resume")
+    assert outcome.code == 2
+    expected = f"--out: {tmp_path}/run holds a run that the library began; go on with it by hades.distill(..., out=...)"
+    assert outcome.complaint == f"hades distill: {expected}"
+    assert hades("info", tmp_path / "run", "--json").json["iterations"] == "4 of 4"
+
+
+@pytest.mark.parametrize(("rate", "good"), [("1e38", 6), ("3e38", 0)])
+def test_search_that_diverges_names_iteration_and_last_good_file(
+    hades: Callable[..., Outcome], tmp_path: Path, rate: str, good: int
+) -> None:
+    out = tmp_path / "run"
+    outcome = hades("distill", *TINY, "--num-iterations", "20", "--evolution.learning-rate", rate, "--out", out)
+    where = (
+        f"the last good one, of iteration {good}, is in {out}/dataset.npz"
+        if good
+        else "no call before it ended, so that there is no good one"
+    )
+    diverged = "hades distill: the run diverged: its dataset is not finite since iteration"
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] in {f"{diverged} {good + more}; {where}" for more in (1, 2)}
+    assert "Traceback" not in outcome.err
+    assert (out / "dataset.npz").exists() == bool(good)
+    if good:
+        assert np.isfinite(SyntheticDataset.load(out / "dataset.npz").observations).all()
+        assert RunDirectory(out).read_metrics()[-1]["iteration"] == good
+    again = hades("distill", "--out", out, "--resume")
+    assert (again.code, again.err.splitlines()[-1]) == (1, outcome.err.splitlines()[-1])
 
 
 @pytest.mark.slow

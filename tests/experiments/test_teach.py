@@ -21,8 +21,10 @@ TINY = (
     "--actor-hidden-sizes", "4", "--critic-hidden-sizes", "4", "--batch-size", "8", "--num-actions", "2",
     "--updates-per-call", "2",
 )  # fmt: skip
-FILES = {"config.json", "versions.json", "metrics.jsonl", "checkpoints", "teacher.npz", "best_teacher.npz", "summary.json",
-         "lock"}  # fmt: skip
+FILES = {
+    "config.json", "versions.json", "metrics.jsonl", "checkpoints", "teacher.npz", "best_teacher.npz", "summary.json",
+    "lock",
+}  # fmt: skip
 
 
 def make_file(path, env="diagnostic/target", **changes):
@@ -112,7 +114,8 @@ def test_file_beside_its_run_directory(hades, data, tmp_path):
 
     out.unlink()
     again = teach(hades, data, out, "--num-updates", "4")
-    assert again.code == 2 and f"--out: {tmp_path / 'teacher'} holds a run; go on with it by --resume" in again.complaint
+    assert again.code == 2
+    assert f"--out: {tmp_path / 'teacher'} holds a run; go on with it by --resume" in again.complaint
 
 
 @pytest.fixture
@@ -176,7 +179,8 @@ def test_data_that_cannot_be_learned_from(hades, tmp_path):
     assert "far.hdf5: actions: expected numbers from -1 to 1, got 5 at [0, 0]" in outcome.complaint
     nobody = make_file(tmp_path / "nobody.hdf5", env=None)
     outcome = teach(hades, nobody, tmp_path / "teacher.npz", "--evaluate-every", "2")
-    assert outcome.code == 2 and "--evaluate-every: expected an environment to evaluate the teacher in" in outcome.complaint
+    assert outcome.code == 2
+    assert "--evaluate-every: expected an environment to evaluate the teacher in" in outcome.complaint
     assert not (tmp_path / "teacher.npz").exists()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import tables
 from experiments.arguments import parse
@@ -24,7 +24,7 @@ from hades.objectives.states import av_pbc
 from hades.offline import Teacher, Transitions
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.recipes.published import paper_offline
-from hades.types import Continuous
+from hades.types import Continuous, HostSimulator
 
 _OBSERVATION_DIM, _ACTION_DIM, _TRANSITIONS = 11, 3, 20_000
 _ACTION_VALUE = 300.0
@@ -68,7 +68,7 @@ def measure_seeds(count: str, *arguments: str) -> dict[str, Any]:
         compiler set aside), and the peaks of `experiments.bench._lib.memory.peaks`.
     """
     settings = parse(MetaGradientBenchSettings, "bench meta-gradient", list(arguments))
-    run = offline_run(spaces(), random_transitions(), av_pbc, settings.settings, random_teacher())
+    run = offline_run(HopperShapes(), random_transitions(), av_pbc, settings.settings, random_teacher())
     imports = peak_bytes()
     keys = jax.random.split(jax.random.key(2), int(count))
     init = jax.jit(jax.vmap(lambda run, key: run.init(key), in_axes=(None, 0)))
@@ -84,16 +84,19 @@ def measure_seeds(count: str, *arguments: str) -> dict[str, Any]:
     }
 
 
-def spaces() -> Any:
-    """Names and spaces with Hopper's shapes, in place of an environment that the run never plays in."""
-    bounds = (-1.0,) * _ACTION_DIM, (1.0,) * _ACTION_DIM
-    return SimpleNamespace(
-        name="shapes/hopper",
-        options={},
-        observation_shape=(_OBSERVATION_DIM,),
-        action_space=Continuous(*bounds),
-        max_steps=1000,
-    )
+@dataclass(frozen=True)
+class HopperShapes:
+    """Spaces of Hopper, of an environment that runs ask for and nothing plays in."""
+
+    name: str = "shapes/hopper"
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    observation_shape: tuple[int, ...] = (_OBSERVATION_DIM,)
+    action_space: Continuous = Continuous((-1.0,) * _ACTION_DIM, (1.0,) * _ACTION_DIM)
+    max_steps: int = 1000
+
+    def simulate(self, seeds: np.ndarray) -> HostSimulator:
+        """Refuses to play."""
+        raise RuntimeError(f"{self.name}: expected nobody to play, got {len(seeds)} episodes")
 
 
 def random_transitions() -> Transitions:

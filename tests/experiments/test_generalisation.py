@@ -146,15 +146,13 @@ def test_result_tables_and_picture(dataset_file: Path, tmp_path: Path, hades: Ru
     assert matplotlib.image.imread(out.with_suffix(".png")).shape[1] > 800
 
 
-def test_policies_that_diverge_are_found_before_they_play(dataset_file: Path) -> None:
+def test_policies_that_diverge_are_counted(dataset_file: Path) -> None:
     dataset = SyntheticDataset.load(dataset_file)
     env, key = envs.make("diagnostic/match"), jax.random.key(0)
     wild = dataclasses.replace(OWN_LOOP, optimizer="sgd", learning_rate=1e38, momentum=0.9)
     evaluator = dataset_evaluator(env, dataset, 2, 3, cloning.from_settings(env, wild))
     found = evaluate_variant(key, evaluator, dataset)
     assert found == VariantEvaluation(None, 2)
-    # The returns of such policies alone do not tell.
-    assert np.isfinite(evaluator(key, dataset).returns).all()
     sound = evaluate_variant(key, evaluator.with_inner_loop(cloning.from_settings(env, OWN_LOOP)), dataset)
     expected = dataset_evaluator(env, dataset, 2, 3)(key, dataset)
     assert sound.evaluation is not None

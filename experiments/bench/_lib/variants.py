@@ -25,8 +25,8 @@ class VariantEvaluation:
     """Evaluation of a variant.
 
     Attributes:
-        evaluation: Returns of its policies; None where a policy or a return is not finite.
-        num_diverged: Policies that are not finite, or whose returns are not.
+        evaluation: Returns of its policies; None where one is not finite.
+        num_diverged: Policies with returns that are not finite.
     """
 
     evaluation: Evaluation | None
@@ -46,16 +46,10 @@ def references(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDa
 
 
 def evaluate_variant(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDataset) -> VariantEvaluation:
-    """Trains and plays, unless a policy is no longer finite."""
-    networks = evaluator.train(key, dataset)
-    # The mode of a discrete policy that is not finite is its first action: its returns would look sound.
-    leaves = [np.asarray(leaf[0]).reshape(leaf.shape[1], -1) for leaf in jax.tree.leaves(networks)]
-    finite = np.isfinite(np.concatenate(leaves, axis=1)).all(axis=1)
-    if not finite.all():
-        return VariantEvaluation(None, int((~finite).sum()))
-    evaluation = evaluator.play(key, networks, dataset.normalizer())
-    finite = np.isfinite(evaluation.returns).all(axis=1)
-    return VariantEvaluation(evaluation) if finite.all() else VariantEvaluation(None, int((~finite).sum()))
+    """Trains and plays; episodes of policies that have diverged have no finite return."""
+    evaluation = evaluator(key, dataset)
+    diverged = ~np.isfinite(evaluation.returns).all(axis=1)
+    return VariantEvaluation(None if diverged.any() else evaluation, int(diverged.sum()))
 
 
 def threshold_return(own: float, threshold: float) -> float:

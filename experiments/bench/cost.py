@@ -17,6 +17,7 @@ from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import mebibytes, peak_bytes, peaks
 from experiments.bench._lib.runs import METHODS, Method, method_flags, split_flags
+from experiments.bench._lib.seeds import table_key
 from experiments.bench._lib.timing import compile_step, time_steps
 from hades.dataset import SyntheticDataset
 from hades.inner import cloning
@@ -89,11 +90,12 @@ def _policy_seconds(run: Run[SyntheticDataset], state: RunState) -> float:
     """Median time to train one policy on the dataset, compiled."""
     clone = jax.jit(cloning.from_settings(run.env, run.settings.cloning))
     dataset = jax.jit(run.outcome)(state)
-    jax.block_until_ready(clone(jax.random.key(0), dataset))
+    jax.block_until_ready(clone(table_key(0, 0), dataset))
     seconds = []
     for index in range(_REPEATS):
+        key = table_key(0, index)
         started = time.perf_counter()
-        jax.block_until_ready(clone(jax.random.key(index), dataset))
+        jax.block_until_ready(clone(key, dataset))
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
 

@@ -39,7 +39,7 @@ class PPOBenchSettings(SeedsBenchSettings):
     env_steps: int = 409_600
     """Environment steps of training of each seed."""
     evaluations: int = 20
-    """How often each policy is scored on the way."""
+    """Evaluations of each policy, evenly spread over its training."""
     num_episodes: int = 64
     """Episodes of each of these evaluations."""
 
@@ -95,7 +95,7 @@ def train(
         run: Run of PPO.
         seeds: Seeds of the runs.
         updates: Updates of each, a multiple of `evaluations`.
-        evaluations: How often each policy is scored.
+        evaluations: Evaluations of each policy, evenly spread.
         num_episodes: Episodes of each score.
 
     Returns:

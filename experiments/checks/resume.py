@@ -38,7 +38,7 @@ class ResumeCheckSettings:
     kills: int = 10
     """Trials, each killed once and then resumed; the last one up to four times."""
     preset: str | None = "cartpole"
-    """Preset of the run; None takes the defaults of hades distill."""
+    """Preset of the run; none takes the defaults of hades distill."""
     env: str | None = None
     """Environment in place of the preset's."""
     num_iterations: int | None = None
@@ -63,8 +63,8 @@ class Trial:
 
     Attributes:
         moments: Seconds after each start at which it was killed.
-        generations: Rows of metrics that it had left at each kill.
-        checkpoints: Generation of the newest checkpoint at each kill, -1 where there was none.
+        iterations: Iterations in the metrics that it had left at each kill.
+        checkpoints: Iteration of the newest checkpoint at each kill, -1 where there was none.
         whole: Whether every dataset file could be read after each kill.
         dataset_equal: Whether `dataset.npz` has the bytes of the uninterrupted run's.
         best_dataset_equal: The same of `best_dataset.npz`.
@@ -72,7 +72,7 @@ class Trial:
     """
 
     moments: list[float]
-    generations: list[int]
+    iterations: list[int]
     checkpoints: list[int]
     whole: bool
     dataset_equal: bool
@@ -96,14 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (
             str(index + 1),
             " ".join(f"{moment:.2f}" for moment in trial.moments),
-            " ".join(map(str, trial.generations)),
+            " ".join(map(str, trial.iterations)),
             " ".join(map(str, trial.checkpoints)),
             *("yes" if equal else "NO" for equal in (trial.whole, trial.dataset_equal, trial.best_dataset_equal)),
             "yes" if trial.metrics_equal else "NO",
         )
         for index, trial in enumerate(trials)
     ]
-    header = ("trial", "killed after (s)", "generation", "checkpoint", "files whole", "dataset", "best dataset")
+    header = ("trial", "killed after (s)", "iterations", "checkpoint", "files whole", "dataset", "best dataset")
     title = f"kill -9 and --resume against an uninterrupted run of {duration:.1f} s"
     passed = sum(trial.passed for trial in trials)
     stream = sys.stderr if settings.json else sys.stdout
@@ -144,7 +144,7 @@ def _trial(
 ) -> Trial:
     run = RunDirectory(out)
     killed: list[float] = []
-    generations: list[int] = []
+    iterations: list[int] = []
     checkpoints: list[int] = []
     whole = True
     while len(killed) < kills:
@@ -160,14 +160,15 @@ def _trial(
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
         killed.append(moment)
-        generations.append(len(run.read_metrics()))
+        rows = run.read_metrics()
+        iterations.append(rows[-1]["iteration"] if rows else 0)
         steps = [int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()]
         checkpoints.append(max(steps, default=-1))
         whole = whole and all(_readable(path) for path in (run.dataset, run.best_dataset) if path.exists())
     _finish(settings, out, out.with_name(f"{out.name}-cache"))
     return Trial(
         killed,
-        generations,
+        iterations,
         checkpoints,
         whole,
         run.dataset.read_bytes() == reference.dataset.read_bytes(),

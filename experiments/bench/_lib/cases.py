@@ -14,6 +14,7 @@ import envs
 from hades import recipes
 from hades.distillation import DatasetRun
 from hades.inner.cloning import CloningSettings
+from hades.keys import Stream, stream
 from hades.outer.evolution import EvolutionSettings
 from hades.recipes.hades import HadesSettings
 from hades.run import RunState
@@ -115,5 +116,5 @@ def prepare(case: Case, seed: int) -> PreparedCase:
     states = {FIRST: state}
     if case.trained is not None:
         solution = {**run.outer.solution(state.outer), "observations": jnp.array(case.trained)}
-        states[TRAINED] = dataclasses.replace(state, outer=run.outer.init(jax.random.key(seed), solution))
+        states[TRAINED] = dataclasses.replace(state, outer=run.outer.init(stream(state.key, Stream.TABLE), solution))
     return PreparedCase(run, states)

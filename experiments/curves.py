@@ -19,9 +19,9 @@ class Curve:
     Attributes:
         env_steps: Environment steps of training up to each evaluation, `[evaluations]`.
         seconds: Seconds of training up to each evaluation, compilation and evaluation left out, `[evaluations]`.
-        returns: Mean return on fresh keys of what the run has made so far, `[evaluations]`.
+        returns: Mean return on fresh keys of the run's outcome so far, `[evaluations]`.
         summary: Contents of `summary.json`.
-        git_commit: Of the source that ran, None where it is not known.
+        git_commit: Git commit of the source that ran, None where it is not known.
     """
 
     env_steps: np.ndarray
@@ -31,7 +31,7 @@ class Curve:
     git_commit: str | None = None
 
     def at(self, axis: Literal["env_steps", "seconds"], where: np.ndarray) -> np.ndarray:
-        """The newest return at each place of an axis, that of untrained policies in front of the first evaluation."""
+        """Newest return at each place of an axis, that of untrained policies before the first evaluation."""
         index = np.searchsorted(getattr(self, axis), where, side="right") - 1
         return np.where(index >= 0, self.returns[np.maximum(index, 0)], self.untrained)
 
@@ -42,7 +42,7 @@ class Curve:
 
 
 def read_curve(directory: RunDirectory) -> Curve:
-    """The evaluations of a finished run."""
+    """Learning curve of a finished run."""
     rows = directory.read_metrics()
     seconds = np.cumsum([row["seconds_per_iteration"] for row in rows])
     evaluated = [index for index, row in enumerate(rows) if row.get("evaluation_mean") is not None]

@@ -66,7 +66,7 @@ class Command:
 
 
 def launch(command: Command, arguments: Sequence[str]) -> int:
-    """Begins a run or goes on with it, to its end or to a signal, and returns the exit code.
+    """Starts or resumes a run, plays it to its end or to a signal, and returns the exit code.
 
     Raises:
         BadArgumentsError: A flag is wrong, or contradicts the run that is to be resumed.

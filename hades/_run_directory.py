@@ -55,7 +55,7 @@ FREE_TO_CHANGE = frozenset(
 
 # Mappings without a fixed set of keys: an option that only one of two environments has makes them different.
 _WHOLE = frozenset({"env_options"})
-# The checksum of a run's arrays is of one machine: the command knows data by the checksums of their files, and leaves it.
+# The checksum of a run's arrays is of one machine: the command knows data by the checksums of their files.
 _MAY_BE_UNKNOWN = frozenset({"arrays"})
 _FORMER_COLUMNS = {"generation": "iteration", "update": "iteration", "seconds_per_generation": "seconds_per_iteration"}
 _FORMER_SETTINGS = {"num_generations": "num_iterations"}
@@ -223,7 +223,7 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.config}: expected JSON, got: {error}") from None
         if not isinstance(config, dict):
             raise RunDirectoryError(f"{self.config}: expected a JSON object, got a {type(config).__name__}")
-        return {_FORMER_SETTINGS.get(name, name): value for name, value in config.items()}
+        return {_FORMER_SETTINGS.get(str(name), name): value for name, value in config.items()}
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows to the metrics; numbers that are not finite become null.

@@ -1,4 +1,4 @@
-"""What a file says of itself: where it comes from, how policies are trained on it, and what they return."""
+"""Metadata of files: their origin, the training of policies on them, and the returns of these."""
 
 from __future__ import annotations
 

@@ -224,7 +224,10 @@ def _is_array(leaf: Any) -> bool:
 _PLACE = object()
 
 
-def _flatten(run: Any) -> tuple[list[Any], _Static]:
+def _flatten(run: Any) -> tuple[Any, _Static]:
+    if "_flattened" in vars(run):
+        # JAX puts anything in the place of arrays, such as descriptions of arguments: they stay leaves.
+        return vars(run)["_flattened"]
     fields = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
     leaves, tree = jax.tree.flatten(fields)
     arrays = [leaf for leaf in leaves if _is_array(leaf)]
@@ -232,9 +235,11 @@ def _flatten(run: Any) -> tuple[list[Any], _Static]:
 
 
 def _unflatten(cls: type, static: _Static, leaves: Any) -> Any:
+    leaves = tuple(leaves)
     arrays = iter(leaves)
     fields = jax.tree.unflatten(static.tree, [next(arrays) if leaf is _PLACE else leaf for leaf in static.leaves])
     run: Any = object.__new__(cls)
     for name, value in fields.items():
         object.__setattr__(run, name, value)
+    object.__setattr__(run, "_flattened", (leaves, static))
     return run

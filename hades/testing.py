@@ -46,7 +46,7 @@ def check_environment(env: AnyEnvironment, num_steps: int = 10) -> None:
 
 
 def _play(env: Environment, num_steps: int, num_episodes: int = 4) -> dict[str, np.ndarray]:
-    """What a few episodes show, by name; after their ends as well."""
+    """Arrays of a few episodes by name, after their ends as well."""
 
     def advance(carry: Any, key: jax.Array) -> Any:
         action_key, step_key = jax.random.split(key)
@@ -73,7 +73,7 @@ def _play(env: Environment, num_steps: int, num_episodes: int = 4) -> dict[str, 
 
 
 def _play_host(env: HostEnvironment, num_steps: int, num_episodes: int = 3) -> dict[str, np.ndarray]:
-    """What a few episodes in a host simulator show, by name.
+    """Arrays of a few episodes in a host simulator, by name.
 
     Raises:
         ValueError: An array has the wrong shape, or an episode outlives `close`.

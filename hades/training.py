@@ -40,7 +40,7 @@ class DivergedError(ValueError):
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How often the host loop looks at a run, and how long it may take; not what an iteration computes."""
+    """Intervals and limits of the host loop; none of them changes an iteration."""
 
     iterations_per_call: int = field(default=10, metadata={"formerly": ("generations_per_call",)})
     """Iterations of one compiled call; progress, logs and interrupts come between calls."""

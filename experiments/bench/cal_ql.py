@@ -3,47 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
-from hades.offline.teaching import TeachingLoop, teach
 
 import envs
 from experiments import tables
-from experiments.arguments import parse
-from experiments.bench._lib.results import deliver, provenance
-from experiments.bench._lib.runs import parse_seeds
+from experiments.bench._lib.base import Bench, Report, SeedsBenchSettings, cells, tell
 from experiments.cli import BadArgumentsError
+from experiments.settings import Flat
 from hades import policies, recipes
 from hades._serialization import to_dict
-from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.distributions import Distribution
 from hades.evaluation import Evaluation, evaluate
 from hades.inner.cloning import behaviour_cloning
+from hades.keys import Stream, stream
 from hades.normalization import Normalizer, PolicyParams
-from hades.offline.cal_ql import CalQL, CalQLSettings, make_cal_ql
+from hades.offline.cal_ql import CalQLSettings, make_cal_ql
+from hades.offline.collect import Behaviour, collect, uniform_behaviour
 from hades.offline.teacher import Layers, teacher_policy
 from hades.offline.transitions import Transitions
 from hades.policies import Policy
-from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout
 from hades.statistics import mean_interval
+from hades.training import LoopSettings, train
 from hades.types import Continuous, Environment, PyTree, require_pure
 
 _UNIFORM = "uniform actions"
-_UPDATES_PER_CALL = 500
-# Far from what training draws, and the same for all methods: all of a seed play the same episodes.
-_EVALUATION_STREAM = 2**32 - 4
+_CAL_QL, _CLONING = "cal-ql", "behaviour cloning"
+_HEADER = ("", "mean return", "95 % t interval", "inits x episodes", "std")
+_LOOP = LoopSettings(iterations_per_call=500, log_every=500, evaluate_every=None)
 
 SETTINGS = CalQLSettings(
     actor_hidden_sizes=(64, 64),
@@ -54,14 +48,14 @@ SETTINGS = CalQLSettings(
     num_actions=4,
     reward_scale=0.1,
 )
-"""Small and quick enough for minutes of one core; what is not named is as published."""
+"""Settings small and quick enough for minutes of one core; all others are as published."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalQLBenchSettings:
+class CalQLBenchSettings(SeedsBenchSettings):
     """Trains Cal-QL and behaviour cloning on the same offline data of mixed quality, and scores both on fresh keys.
 
-    The data are from PPO at several stages of its training and from uniform actions. Cloning minimises the mean squared
+    The data are from PPO after several numbers of updates and from uniform actions. Cloning minimises the mean squared
     error, with the same network and as many updates.
     """
 
@@ -73,69 +67,59 @@ class CalQLBenchSettings:
     """Episodes of each part, that of uniform actions included."""
     collection_seed: int = 0
     """Seed of the collection."""
-    seeds: str = "0-4"
-    """Seeds of training, such as 0-4 or 0,2,5."""
     num_updates: int = 6000
     """Updates of Cal-QL, and steps of behaviour cloning."""
     cloning_learning_rate: float = 1e-3
     """Step size of Adam in behaviour cloning."""
     num_episodes: int = 64
     """Fresh episodes that each policy is scored on, with its most probable actions."""
-    cal_ql: Annotated[CalQLSettings, tyro.conf.arg(name="")] = SETTINGS
+    cal_ql: Annotated[CalQLSettings, Flat] = SETTINGS
     """Cal-QL."""
-    out: Path | None = None
-    """JSON file to write."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
 
     def __post_init__(self) -> None:
-        """Refuses seeds that are none, and counts and rates that are not positive."""
-        parse_seeds(self.seeds)
-        for name in ("stage_episodes", "num_updates", "cloning_learning_rate", "num_episodes"):
-            require_positive(name, getattr(self, name))
+        """Refuses also counts and rates that are not positive."""
+        super().__post_init__()
+        self.require_positive("stage_episodes", "num_updates", "cloning_learning_rate", "num_episodes")
         if any(stage < 0 for stage in self.stages):
             raise ValueError(f"stages: expected numbers of at least 0, got {self.stages}")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and returns its exit code."""
-    settings = parse(CalQLBenchSettings, "bench cal-ql", arguments)
+def measure(settings: CalQLBenchSettings, report: Report) -> None:
+    """Collects the data, and trains both methods on them with every seed."""
+    env = _make_environment(settings.env)
+    parts = collect_parts(settings, env)
+    data = Transitions.concatenate(list(parts.values()))
+    returns = {name: np.asarray(part.trajectory_returns()) for name, part in parts.items()}
+    evaluations, seconds = _compare(settings, env, data)
+    methods = {
+        name: {**tables.summary(evaluation), "per_seed": _per_seed(evaluation), "seconds": seconds[name]}
+        for name, evaluation in evaluations.items()
+    }
+    report.add(
+        env=env.name,
+        settings=to_dict(settings) | {"out": None},
+        num_transitions=data.num_transitions,
+        data=[
+            {"policy": name, "episodes": len(values), **tables.summary(Evaluation(values[None], 0 * values[None]))}
+            for name, values in returns.items()
+        ],
+        methods=methods,
+        intervals_apart=methods[_CAL_QL]["ci95"][0] > methods[_CLONING]["ci95"][1],
+    )
+
+
+def _make_environment(name: str) -> Environment:
     try:
-        env = require_pure(envs.make(settings.env))
+        env = require_pure(envs.make(name))
     except ValueError as error:
         raise BadArgumentsError(f"--env: {error}") from None
     if not isinstance(env.action_space, Continuous):
         raise BadArgumentsError(f"--env: expected continuous actions, got {env.action_space}")
-    parts = collect(settings, env)
-    data = Transitions.concatenate(list(parts.values()))
-    returns = {name: np.asarray(part.trajectory_returns()) for name, part in parts.items()}
-    cal_ql = make_cal_ql(env.action_space, settings.cal_ql)
-    evaluations, seconds = _compare(settings, env, cal_ql, data)
-    result = provenance("cal-ql", arguments) | {
-        "env": env.name,
-        "settings": to_dict(settings) | {"out": None},
-        "num_transitions": data.num_transitions,
-        "data": [
-            {"policy": name, "episodes": len(values), "mean": float(values.mean()), "std": float(values.std())}
-            for name, values in returns.items()
-        ],
-        "methods": {
-            name: {**tables.summary(evaluation), "per_seed": _per_seed(evaluation), "seconds": seconds[name]}
-            for name, evaluation in evaluations.items()
-        },
-    }
-    ours, theirs = (evaluations[name].ci95 for name in ("cal-ql", "behaviour cloning"))
-    result["intervals_apart"] = bool(ours[0] > theirs[1])
-    rows = {f"data, {name}": Evaluation(values[None], 0 * values[None]) for name, values in returns.items()}
-    print(tables.render(f"{env.name}, {data.num_transitions} transitions of mixed quality", rows | evaluations))
-    apart = "apart" if result["intervals_apart"] else "not apart"
-    print(f"intervals {apart}; Cal-QL took {seconds['cal-ql']:.0f} s; {shlex.join(result['command'])}")
-    deliver(result, settings.out, settings.json)
-    return 0
+    return env
 
 
-def collect(settings: CalQLBenchSettings, env: Environment) -> dict[str, Transitions]:
-    """The parts of the data by the policy that collected them, uniform actions first."""
+def collect_parts(settings: CalQLBenchSettings, env: Environment) -> dict[str, Transitions]:
+    """Parts of the data by the policy that collected them, uniform actions first."""
     key = jax.random.key(settings.collection_seed)
     run = recipes.ppo(
         env,
@@ -147,106 +131,94 @@ def collect(settings: CalQLBenchSettings, env: Environment) -> dict[str, Transit
         entropy_coefficient=0.0,
         normalize_rewards=True,
     )
+    policy = policies.from_settings(env, run.settings.network)
     state, step = jax.jit(run.init)(key), jax.jit(run.step)
-    play = _player(env, policies.from_settings(env, run.settings.network), settings.stage_episodes)
-    play_uniform = _player(env, policies.uniform(env), settings.stage_episodes)
-    # A stream of keys that training does not use.
-    part_key = jax.random.fold_in(key, 2**32 - 6)
-    parts = {_UNIFORM: play_uniform(part_key, PolicyParams((), Normalizer()))}
+    behaviours = {_UNIFORM: uniform_behaviour(env)}
     for stage in sorted(set(settings.stages)):
-        while int(state.generation) < stage:
+        while int(state.iteration) < stage:
             state, _ = step(state)
-        params = run.policy(state).params
-        parts[f"PPO after {stage} updates"] = play(jax.random.fold_in(part_key, stage), params)
-    return parts
-
-
-def _player(env: Environment, policy: Policy, episodes: int) -> Callable[[jax.Array, PolicyParams], Transitions]:
-    """Plays in parallel environments for the steps of a whole episode; shorter ones are begun again meanwhile."""
-    assert isinstance(env.action_space, Continuous)
-    low, high = jnp.array(env.action_space.low), jnp.array(env.action_space.high)
-    collect_steps = make_auto_reset_rollout(env, policy, episodes, env.max_steps)
-
-    @jax.jit
-    def play(key: jax.Array, params: PolicyParams) -> Any:
-        begin_key, collect_key = jax.random.split(key)
-        first = begin_episodes(begin_key, env, episodes)
-        _, steps = collect_steps(collect_key, params.network, params.normalizer, first)
-        # One episode behind the other; where the steps end one is cut.
-        last = jnp.arange(env.max_steps)[:, None] == env.max_steps - 1
-        steps = dataclasses.replace(steps, truncated=(steps.truncated | last) & ~steps.terminated)
-        return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), steps)
-
-    def transitions(key: jax.Array, params: PolicyParams) -> Transitions:
-        steps = play(key, params)
-        # What the environment made of the actions.
-        actions = jnp.clip(steps.actions, low, high)
-        return Transitions(
-            steps.observations,
-            actions,
-            steps.rewards,
-            steps.next_observations,
-            steps.terminated,
-            steps.truncated,
-            env.name,
+        behaviours[f"PPO after {stage} updates"] = Behaviour(
+            policy, run.policy(state).params, action_selection="sample"
         )
-
-    return transitions
+    count = settings.stage_episodes * env.max_steps
+    return {
+        name: collect(stream(key, Stream.TABLE, index), env, [behaviour], count, settings.stage_episodes)
+        for index, (name, behaviour) in enumerate(behaviours.items())
+    }
 
 
 def _compare(
-    settings: CalQLBenchSettings, env: Environment, cal_ql: CalQL, data: Transitions
+    settings: CalQLBenchSettings, env: Environment, data: Transitions
 ) -> tuple[dict[str, Evaluation], dict[str, float]]:
-    """Trains both methods with each seed, and plays with what they learned; evaluations `[seeds, episodes]`."""
-    clone = make_clone(settings, cal_ql, data)
-    seconds = {"cal-ql": 0.0, "behaviour cloning": 0.0}
+    """Evaluations `[seeds, episodes]` of policies that both methods trained with each seed, and seconds of training."""
+    assert isinstance(env.action_space, Continuous)  # _make_environment has refused it otherwise
+    run = recipes.cal_ql_run(data, env.action_space, settings.cal_ql)
+    clone = make_clone(settings, env.action_space, data)
+    seconds = {_CAL_QL: 0.0, _CLONING: 0.0}
     found: dict[str, list[Evaluation]] = {name: [] for name in seconds}
-    for seed in parse_seeds(settings.seeds):
+    for seed in settings.seed_numbers:
         key = jax.random.key(seed)
         started = time.monotonic()
-        lesson = teach(key, cal_ql, data, settings.num_updates, loop=TeachingLoop(_UPDATES_PER_CALL))
-        seconds["cal-ql"] += time.monotonic() - started
+        teacher = train(key, run, settings.num_updates, loop=_LOOP, progress=False).outcome
+        seconds[_CAL_QL] += time.monotonic() - started
         started = time.monotonic()
         policy, params = clone(key)
-        seconds["behaviour cloning"] += time.monotonic() - started
-        fresh = jax.random.fold_in(key, _EVALUATION_STREAM)
-        played = {"cal-ql": (teacher_policy, lesson.teacher), "behaviour cloning": (policy, params)}
-        for name, (policy, params) in played.items():
-            score = evaluate(fresh, env, policy, PolicyParams(params, Normalizer()), settings.num_episodes, "mode")
-            found[name].append(score)
+        seconds[_CLONING] += time.monotonic() - started
+        # One key for both methods: they play the same episodes.
+        report_key = stream(key, Stream.REPORT)
+        for name, played in ((_CAL_QL, (teacher_policy, teacher)), (_CLONING, (policy, params))):
+            acting, network = played
+            trained = PolicyParams(network, Normalizer())
+            found[name].append(evaluate(report_key, env, acting, trained, settings.num_episodes, "mode"))
         scores = ", ".join(f"{name} {evaluations[-1].mean:.4g}" for name, evaluations in found.items())
-        print(f"seed {seed}: {scores}", file=sys.stderr, flush=True)
+        tell(f"seed {seed}: {scores}")
     return {name: _together(evaluations) for name, evaluations in found.items()}, seconds
 
 
 def _together(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Evaluations of single policies as one, `[seeds, episodes]`."""
     returns = np.concatenate([evaluation.returns for evaluation in evaluations])
     return Evaluation(returns, np.concatenate([evaluation.lengths for evaluation in evaluations]))
 
 
 def make_clone(
-    settings: CalQLBenchSettings, cal_ql: CalQL, data: Transitions
+    settings: CalQLBenchSettings, action_space: Continuous, data: Transitions
 ) -> Callable[[jax.Array], tuple[Policy, PyTree]]:
     """Behaviour cloning of all data with Cal-QL's own actor: its first parameters, normalisation and squashing."""
-    experience = cal_ql.prepare(data)
-    frame = cal_ql.teacher(jax.jit(cal_ql.init)(jax.random.key(0), experience))
+    algorithm = make_cal_ql(action_space, settings.cal_ql)
+    experience = algorithm.prepare(data)
+    frame = algorithm.teacher(jax.jit(algorithm.init)(jax.random.key(0), experience))
 
     def init(key: jax.Array) -> Layers:
-        return cal_ql.init(key, experience).networks.actor.layers
+        return algorithm.init(key, experience).networks.actor.layers
 
     def apply(layers: Layers, observations: jax.Array) -> Distribution:
         return dataclasses.replace(frame, actor=layers).policy(observations)
 
     policy = Policy(init, apply)
     optimizer = optax.adam(settings.cloning_learning_rate)
-    train = jax.jit(behaviour_cloning(policy, optimizer, settings.num_updates, "mse", settings.cal_ql.batch_size))
+    fit = jax.jit(behaviour_cloning(policy, optimizer, settings.num_updates, "mse", settings.cal_ql.batch_size))
     pairs = SyntheticDataset(experience.observations, actions=experience.actions)
 
     def clone(key: jax.Array) -> tuple[Policy, PyTree]:
-        return policy, jax.block_until_ready(train(key, pairs).network)
+        # `key` itself is folded, by the run and for the report.
+        return policy, jax.block_until_ready(fit(stream(key, Stream.INIT), pairs).network)
 
     return clone
 
 
 def _per_seed(evaluation: Evaluation) -> list[dict[str, Any]]:
     return [{"mean": float(row.mean()), "ci95": tables.ends(mean_interval(row))} for row in evaluation.returns]
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """Table of the data and of both methods."""
+    named = {f"data, {part['policy']}": part for part in result["data"]} | result["methods"]
+    rows = [(name, *cells(entry), f"{entry['std']:.3g}") for name, entry in named.items()]
+    title = f"{result['env']}, {result['num_transitions']} transitions of mixed quality"
+    apart = "apart" if result["intervals_apart"] else "not apart"
+    seconds = result["methods"][_CAL_QL]["seconds"]
+    return f"{tables.table(title, _HEADER, rows)}\nintervals {apart}; Cal-QL took {seconds:.0f} s"
+
+
+BENCH = Bench(CalQLBenchSettings, measure, render)

@@ -1,12 +1,10 @@
-"""`hades bench generalisation`: what policies learn from dataset files under settings that they were not made for."""
+"""`hades bench generalisation`: returns of policies trained on dataset files under other settings than their own."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,31 +12,30 @@ import jax
 import numpy as np
 import tyro
 
-from experiments.arguments import parse
-from experiments.bench._lib import generalisation_report as report
+from experiments.bench._lib import generalisation_report
+from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
+from experiments.bench._lib.files import DatasetFile, TrainingSettings, read_file
 from experiments.bench._lib.grid import Grid, Panel, architecture, distinct, make_panels
-from experiments.bench._lib.results import deliver, provenance, write
-from experiments.bench._lib.variants import OWN, Score, describe, references, score, threshold_return
-from experiments.cli import BadArgumentsError
-from experiments.environments import make_environment
-from experiments.loading import check_dataset_fits, load_dataset
+from experiments.bench._lib.variants import (
+    OWN,
+    VariantEvaluation,
+    describe,
+    evaluate_variant,
+    references,
+    threshold_return,
+)
 from experiments.pictures.canvas import write_figure
 from experiments.pictures.generalisation import generalisation_figure
-from experiments.settings import EvaluationSettings
+from experiments.settings import Flat
 from hades._files import write_atomically
-from hades._validation import require_positive
-from hades.dataset import SyntheticDataset
-from hades.evaluation import DatasetEvaluator, dataset_evaluator
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
-from hades.metadata import FileMetadata
-from hades.types import AnyEnvironment
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneralisationSettings(EvaluationSettings):
+class GeneralisationSettings(BenchSettings, TrainingSettings):
     """Trains policies on dataset files under settings around those of the file, and scores each on fresh keys.
 
     Up to four panels: hidden layers x width, activation x initialiser, optimiser x learning rate, and cloning steps x
@@ -50,27 +47,19 @@ class GeneralisationSettings(EvaluationSettings):
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Dataset files, or run directories."""
-    num_inits: int = 8
-    """Fresh policies of each cell."""
     threshold: float = 0.9
     """Fraction of the file's own return that a cell is to reach."""
-    grid: Annotated[Grid, tyro.conf.arg(name="")] = Grid()
-    """How far the grid reaches."""
+    grid: Annotated[Grid, Flat] = Grid()
+    """Panels and axes of the grid."""
     picture: Path | None = None
-    """Where to draw the heat maps (.png, .pdf or .svg); none is beside --out."""
+    """File of the heat maps (.png, .pdf or .svg); default: beside --out."""
     out: Path | None = None
-    """Where to write the JSON object (.json); a table goes beside it as .md, the picture as .png. None writes none."""
+    """JSON file to write (.json), beside a table as .md and the picture as .png; default: none."""
 
     def __post_init__(self) -> None:
-        """Refuses empty axes, numbers that are not positive, and suffixes that stand for another kind of file."""
+        """Refuses also numbers that are not positive, no file, and suffixes that stand for another kind of file."""
         super().__post_init__()
-        for name in ("num_inits", "threshold"):
-            require_positive(name, getattr(self, name))
-        for name, values in vars(self.grid).items():
-            if not values:
-                raise ValueError(f"{name}: expected at least one value, got none")
-            for value in values if name != "panels" else ():
-                require_positive(name, value)
+        self.require_positive("num_inits", "threshold")
         if not self.files:
             raise ValueError("files: expected at least one dataset file or run directory, got none")
         if self.out is not None and self.out.suffix != ".json":
@@ -79,118 +68,86 @@ class GeneralisationSettings(EvaluationSettings):
             raise ValueError(f"picture: expected a name that ends in {', '.join(_SUFFIXES)}, got {self.picture}")
 
 
-@dataclass(frozen=True)
-class Case:
-    """A dataset file made ready: where it is from, its environment and its panels."""
-
-    source: Path
-    dataset: SyntheticDataset
-    metadata: FileMetadata
-    env: AnyEnvironment
-    panels: list[Panel]
-
-    def evaluator(
-        self, settings: GeneralisationSettings, fresh: bool = True, cloned: CloningSettings | None = None
-    ) -> DatasetEvaluator:
-        """Of an inner loop, or of the file's own; `fresh` draws initialisations also where the file keeps one."""
-        metadata = replace(self.metadata, init_seed=None) if fresh else self.metadata
-        dataset = replace(self.dataset, metadata=metadata)
-        clone = cloning.from_settings(self.env, cloned or self.metadata.require_cloning())
-        return dataset_evaluator(self.env, dataset, settings.num_inits, settings.num_episodes, clone)
+def measure(settings: GeneralisationSettings, report: Report) -> None:
+    """Trains policies on every file, for every cell of its panels."""
+    # All of them first: before hours of work on one file, the next is known to be readable.
+    files = [_read(settings, path) for path in settings.files]
+    progress = _Progress(files)
+    entries: list[dict[str, Any]] = []
+    report.content.update(seed=settings.seed, num_inits=settings.num_inits, num_episodes=settings.num_episodes)
+    report.content.update(threshold=settings.threshold, grid=asdict(settings.grid), note=generalisation_report.NOTE)
+    for index, (file, panels) in enumerate(files):
+        entries.append(_measure(settings, file, panels, progress))
+        report.add(files=entries, unfinished=[str(other.source) for other, _ in files[index + 1 :]])
+        _draw(settings, report)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and returns its exit code."""
-    settings = parse(GeneralisationSettings, "bench generalisation", arguments)
-    cases = [_load(settings, path) for path in settings.files]
-    progress = _Progress(cases)
-    result = provenance("generalisation", arguments)
-    result |= {"seed": settings.seed, "num_inits": settings.num_inits, "num_episodes": settings.num_episodes}
-    result |= {"threshold": settings.threshold, "grid": asdict(settings.grid), "note": report.NOTE, "files": []}
-    for index, case in enumerate(cases):
-        result["files"].append(_measure(settings, case, progress))
-        result["unfinished"] = [str(other.source) for other in cases[index + 1 :]]
-        # After each file: the next one may take an hour, and be stopped.
-        _write(settings, result)
-    print(report.as_text(result))
-    print(shlex.join(result["command"]))
-    deliver(result, settings.out, settings.json)
-    return 0
-
-
-def _write(settings: GeneralisationSettings, result: dict[str, Any]) -> None:
+def _draw(settings: GeneralisationSettings, report: Report) -> None:
     picture = settings.picture or (settings.out and settings.out.with_suffix(".png"))
     if picture is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
-        write_figure(generalisation_figure(result), picture)
+        write_figure(generalisation_figure(report.content), picture)
     if settings.out is not None:
-        write(result, settings.out)
-        write_atomically(settings.out.with_suffix(".md"), report.as_markdown(result))
+        write_atomically(settings.out.with_suffix(".md"), generalisation_report.as_markdown(report.content))
 
 
-def _load(settings: GeneralisationSettings, path: Path) -> Case:
-    source, dataset, metadata = load_dataset(path)
-    env = make_environment(metadata, source=source)
-    check_dataset_fits(env, dataset, source, None)
-    case = Case(source, dataset, metadata, env, make_panels(metadata.require_cloning(), settings.grid))
-    try:
-        # Before hours of work on the files in front of it.
-        case.evaluator(settings)
-    except ValueError as error:
-        raise BadArgumentsError(f"{source}: {error}") from None
-    return case
+def _read(settings: GeneralisationSettings, path: Path) -> tuple[DatasetFile, list[Panel]]:
+    file = read_file(path)
+    file.evaluator(settings)
+    return file, make_panels(file.own, settings.grid)
 
 
-def _measure(settings: GeneralisationSettings, case: Case, progress: _Progress) -> dict[str, Any]:
-    key, own = jax.random.key(settings.seed), case.metadata.require_cloning()
-    progress.begin(case)
-    evaluator = case.evaluator(settings)
+def _measure(
+    settings: GeneralisationSettings, file: DatasetFile, panels: Sequence[Panel], progress: _Progress
+) -> dict[str, Any]:
+    key = jax.random.key(settings.seed)
+    progress.begin(file)
+    evaluator = file.evaluator(settings)
     # A HaDES-F file's own return is that of its one initialisation.
-    is_fixed = case.metadata.init_seed is not None
-    anchors = references(key, case.evaluator(settings, fresh=False) if is_fixed else evaluator, case.dataset)
-    if not all(np.isfinite(anchor.mean) for anchor in anchors.values()):
-        raise ValueError(f"{case.source}: expected finite returns under its own settings, got some that are not")
-    threshold = threshold_return(anchors[OWN].mean, settings.threshold)
+    is_fixed = file.metadata.init_seed is not None
+    returns = references(key, file.evaluator(settings, fresh=False) if is_fixed else evaluator, file.dataset)
+    if not all(np.isfinite(value.mean) for value in returns.values()):
+        raise ValueError(f"{file.source}: expected finite returns under its own settings, got some that are not")
+    threshold = threshold_return(returns[OWN].mean, settings.threshold)
     progress.begin_cells()
-    scores: dict[CloningSettings, Score] = {}
-    compiled = architecture(own)
-    for cloned in distinct(own, case.panels):
+    found: dict[CloningSettings, VariantEvaluation] = {}
+    compiled = architecture(file.own)
+    for cloned in distinct(file.own, panels):
         if architecture(cloned) == compiled:
-            evaluator = evaluator.with_inner_loop(cloning.from_settings(case.env, cloned))
+            evaluator = evaluator.with_inner_loop(cloning.from_settings(file.env, cloned))
         else:
-            evaluator, compiled = case.evaluator(settings, cloned=cloned), architecture(cloned)
-        scores[cloned] = score(key, evaluator, case.dataset)
-        progress.tell(cloned, scores[cloned])
-    return report.entry(case.source, case.dataset, anchors, threshold, case.panels, scores)
+            evaluator, compiled = file.evaluator(settings, cloned), architecture(cloned)
+        found[cloned] = evaluate_variant(key, evaluator, file.dataset)
+        progress.tell(cloned, found[cloned])
+    return generalisation_report.entry(file.source, file.dataset, returns, threshold, panels, found)
 
 
 class _Progress:
-    """Tells of every cell on stderr, and how long the others will take."""
+    """Progress on stderr: every cell, and an estimate of the time that is left."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
+    def __init__(self, files: Sequence[tuple[DatasetFile, list[Panel]]]) -> None:
         """Counts the cells, apart by whether they have to compile a rollout."""
-        self._compiles = [first for case in cases for first in _compiles(case)]
+        self._compiles = [first for file, panels in files for first in _compiles(file.own, panels)]
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
         self._done = 0
         self._started = time.monotonic()
 
-    def begin(self, case: Case) -> None:
+    def begin(self, file: DatasetFile) -> None:
         """A file begins."""
         self._started = time.monotonic()
-        print(f"{case.source}: its own settings, zeros and untrained policies ...", file=sys.stderr, flush=True)
+        tell(f"{file.source}: its own settings, zeros and untrained policies ...")
 
     def begin_cells(self) -> None:
-        """The first cell of a file begins; what went before compiled a rollout too."""
+        """The first cell of a file begins; its references compiled a rollout too."""
         self._take(compiles=True)
 
-    def tell(self, cloned: CloningSettings, cell: Score) -> None:
+    def tell(self, cloned: CloningSettings, cell: VariantEvaluation) -> None:
         """A cell is done, and the next one begins."""
         self._take(self._compiles[self._done])
         self._done += 1
         value = f"{cell.evaluation.mean:.4g}" if cell.evaluation else f"{cell.num_diverged} diverged"
         name = f"{describe(cloned)}, {cloned.kernel_init}, rate {cloned.learning_rate:.3g}, {cloned.num_steps} steps"
-        place = f"{self._done}/{len(self._compiles)}"
-        print(f"{place} {name}: {value}, about {self._left()} left", file=sys.stderr, flush=True)
+        tell(f"{self._done}/{len(self._compiles)} {name}: {value}, about {self._left()} left")
 
     def _take(self, compiles: bool) -> None:
         now = time.monotonic()
@@ -203,9 +160,12 @@ class _Progress:
         return f"{left:.0f} s" if left < 180 else f"{left / 60:.0f} min"
 
 
-def _compiles(case: Case) -> Iterator[bool]:
-    """For each cell in turn whether it is the first of its architecture; that of the file is compiled before."""
-    known = architecture(case.metadata.require_cloning())
-    for cloned in distinct(case.metadata.require_cloning(), case.panels):
+def _compiles(own: CloningSettings, panels: Sequence[Panel]) -> Iterator[bool]:
+    """Whether each cell in turn is the first of its architecture; that of the file is compiled before."""
+    known = architecture(own)
+    for cloned in distinct(own, panels):
         yield architecture(cloned) != known
         known = architecture(cloned)
+
+
+BENCH = Bench(GeneralisationSettings, measure, generalisation_report.as_text)

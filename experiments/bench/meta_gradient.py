@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import tyro
+import numpy as np
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench._lib.measuring import compile_step, compiled_bytes
-from experiments.bench._lib.memory import measure_apart, peak_bytes
-from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.apart import measure_apart
+from experiments.bench._lib.base import Bench, BenchSettings, Report
+from experiments.bench._lib.memory import compiled_bytes, peak_bytes, peaks
+from experiments.bench._lib.timing import compile_step, time_steps
+from experiments.settings import Flat
 from hades._serialization import to_dict
-from hades._validation import require_positive
+from hades.objectives.states import av_pbc
 from hades.offline import Teacher, Transitions
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.recipes.published import paper_offline
-from hades.types import Continuous
+from hades.types import Continuous, HostSimulator
 
 _OBSERVATION_DIM, _ACTION_DIM, _TRANSITIONS = 11, 3, 20_000
 _ACTION_VALUE = 300.0
+_HEADER = ("seeds", "s per outer step", "steps/s", "compilation [s]", "temporaries [MiB]", "peak above imports [MiB]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetaGradientBenchSettings:
+class MetaGradientBenchSettings(BenchSettings):
     """Times outer steps of Av-PBC at the published size: N=256, 100 inner steps, MLP 3x256, 10 x 256 states.
 
     Data and teacher are random numbers of Hopper's shapes: nothing is learned, and the arithmetic is the same.
@@ -44,94 +42,61 @@ class MetaGradientBenchSettings:
     """Seeds at once, one measurement each, in a process of its own."""
     repeats: int = 5
     """Outer steps that are timed, after one that is not."""
-    settings: Annotated[OfflineSettings, tyro.conf.arg(name="")] = paper_offline()
-    """What is timed."""
-    out: Path | None = None
-    """JSON file to write."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
+    settings: Annotated[OfflineSettings, Flat] = paper_offline()
+    """The method."""
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive."""
-        for count in self.num_seeds:
-            require_positive("num_seeds", count)
-        require_positive("repeats", self.repeats)
+        self.require_positive("num_seeds", "repeats")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and returns its exit code."""
-    settings = parse(MetaGradientBenchSettings, "bench meta-gradient", arguments)
-    results = {}
+def measure(settings: MetaGradientBenchSettings, report: Report) -> None:
+    """Measures every number of seeds in a process of its own."""
+    arguments = report.content["command"][3:]
+    results: dict[str, Any] = {}
+    report.content["settings"] = to_dict(settings.settings)
     for count in settings.num_seeds:
-        apart = [str(count), *arguments]
-        results[str(count)] = measure_apart("experiments.bench.meta_gradient", apart, f"{count} seeds at once")
-    rows = [
-        (
-            count,
-            f"{result['seconds']:.3f}",
-            f"{1 / result['seconds']:.2f}",
-            f"{result['compile_seconds']:.1f}",
-            f"{result['memory']['temporary_bytes'] / 2**20:.0f}",
-            f"{(result['peak_bytes'] - result['imports_bytes']) / 2**20:.0f}",
-        )
-        for count, result in results.items()
-    ]
-    header = (
-        "seeds",
-        "s per outer step",
-        "steps/s",
-        "compilation [s]",
-        "temporaries [MiB]",
-        "peak above imports [MiB]",
-    )
-    print(tables.table("meta-gradient at the published size", header, rows))
-    report = provenance("meta-gradient", arguments) | {"settings": to_dict(settings.settings), "results": results}
-    deliver(report, settings.out, settings.json)
-    return 0
+        results[str(count)] = measure_apart(measure_seeds, [str(count), *arguments], f"{count} seeds at once")
+        report.add(results=results)
 
 
-def measure(count: str, *arguments: str) -> dict[str, Any]:
+def measure_seeds(count: str, *arguments: str) -> dict[str, Any]:
     """Measures so many seeds at once in this process.
 
     Returns:
-        `seconds` per outer step of all seeds (median), `all_seconds`, `compile_seconds`, `memory` (what the compiler
-        set aside), `imports_bytes` and `peak_bytes` (largest resident memory before compilation and in all), and
-        `device_peak_bytes` (None where the device does not say).
+        `seconds` per outer step of all seeds (median), `all_seconds`, `compile_seconds`, `memory` (bytes that the
+        compiler set aside), and the peaks of `experiments.bench._lib.memory.peaks`.
     """
     settings = parse(MetaGradientBenchSettings, "bench meta-gradient", list(arguments))
-    run = offline_run(spaces(), random_transitions(), settings.settings, random_teacher())
+    run = offline_run(HopperShapes(), random_transitions(), av_pbc, settings.settings, random_teacher())
     imports = peak_bytes()
-    data, init, advance = run.with_data
-    keys = jax.random.split(jax.random.key(0), int(count))
-    states = jax.block_until_ready(jax.jit(jax.vmap(init, in_axes=(None, 0)))(data, keys))
-    step, compile_seconds = compile_step(jax.vmap(advance, in_axes=(None, 0)), data, states)
-    states, _ = jax.block_until_ready(step(data, states))
-    times = []
-    for _ in range(settings.repeats):
-        started = time.perf_counter()
-        states, _ = jax.block_until_ready(step(data, states))
-        times.append(time.perf_counter() - started)
+    keys = jax.random.split(jax.random.key(2), int(count))
+    init = jax.jit(jax.vmap(lambda run, key: run.init(key), in_axes=(None, 0)))
+    states = jax.block_until_ready(init(run, keys))
+    step, compile_seconds = compile_step(jax.vmap(lambda run, state: run.step(state), in_axes=(None, 0)), run, states)
+    _, seconds, _ = time_steps(lambda states: step(run, states), states, settings.repeats)
     return {
-        "seconds": statistics.median(times),
-        "all_seconds": times,
+        "seconds": statistics.median(seconds),
+        "all_seconds": seconds,
         "compile_seconds": compile_seconds,
         "memory": compiled_bytes(step),
-        "imports_bytes": imports,
-        "peak_bytes": peak_bytes(),
-        "device_peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
+        **peaks(imports),
     }
 
 
-def spaces() -> Any:
-    """What a run asks of an environment that it never plays in, with Hopper's shapes."""
-    bounds = (-1.0,) * _ACTION_DIM, (1.0,) * _ACTION_DIM
-    return SimpleNamespace(
-        name="shapes/hopper",
-        options={},
-        observation_shape=(_OBSERVATION_DIM,),
-        action_space=Continuous(*bounds),
-        max_steps=1000,
-    )
+@dataclass(frozen=True)
+class HopperShapes:
+    """Spaces of Hopper, of an environment that runs ask for and nothing plays in."""
+
+    name: str = "shapes/hopper"
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    observation_shape: tuple[int, ...] = (_OBSERVATION_DIM,)
+    action_space: Continuous = Continuous((-1.0,) * _ACTION_DIM, (1.0,) * _ACTION_DIM)
+    max_steps: int = 1000
+
+    def simulate(self, seeds: np.ndarray) -> HostSimulator:
+        """Refuses to play."""
+        raise RuntimeError(f"{self.name}: expected nobody to play, got {len(seeds)} episodes")
 
 
 def random_transitions() -> Transitions:
@@ -164,5 +129,20 @@ def random_teacher() -> Teacher:
     return Teacher(actor, (first, second), 0 * ones, ones, jnp.ones(()), jnp.zeros(()), -bounds, bounds)
 
 
-if __name__ == "__main__":
-    print(json.dumps(measure(*sys.argv[1:])))
+def render(result: Mapping[str, Any]) -> str:
+    """Table of seconds and memory by the number of seeds."""
+    rows = [
+        (
+            count,
+            f"{measured['seconds']:.3f}",
+            f"{1 / measured['seconds']:.2f}",
+            f"{measured['compile_seconds']:.1f}",
+            f"{measured['memory']['temporary_bytes'] / 2**20:.0f}",
+            f"{(measured['peak_bytes'] - measured['imports_bytes']) / 2**20:.0f}",
+        )
+        for count, measured in result["results"].items()
+    ]
+    return tables.table("meta-gradient at the published size", _HEADER, rows)
+
+
+BENCH = Bench(MetaGradientBenchSettings, measure, render)

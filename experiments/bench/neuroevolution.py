@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,37 +12,28 @@ import numpy as np
 
 import envs
 from experiments import tables
-from experiments.arguments import parse
-from experiments.bench._lib.results import deliver, provenance
-from experiments.bench._lib.runs import METHODS, Job, Method, parse_seeds, run_all
+from experiments.bench._lib.base import Bench, Report, provenance, write
+from experiments.bench._lib.runs import METHODS, Method, RunsSettings, file_stem, run_all
 from experiments.cli import BadArgumentsError
 from experiments.curves import Curve
 from experiments.pictures.comparison import draw_comparison
 from hades._files import write_atomically
-from hades._validation import require_positive
 from hades.statistics import interquartile_interval, interquartile_mean, probability_of_improvement
 
-_HEADER = (
-    "method",
-    "at equal steps",
-    "95 % trimmed t interval",
-    "at equal time",
-    "95 % trimmed t interval",
-    "seconds",
-    "steps/s",
-)
-_TOGETHER = ("method", "interquartile mean", "95 % trimmed t interval")
-TOGETHER_NOTE = (
+_INTERVAL = "95 % trimmed t interval"
+_HEADER = ("method", "at equal steps", _INTERVAL, "at equal time", _INTERVAL, "seconds", "steps/s")
+_TOGETHER = ("method", "interquartile mean", _INTERVAL)
+_TOGETHER_NOTE = (
     "Over all seeds and environments at equal environment steps; the spread is that of seeds within environments."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeuroevolutionBenchSettings:
+class NeuroevolutionBenchSettings(RunsSettings):
     """Compares methods at equal environment steps and at equal training time, over several seeds.
 
     Every method has its small preset for the environment, or its defaults where there is none: the same network, and
-    for ES the same population and episodes as HaDES. What is scored is the mean of the search distribution (of PPO the
+    for ES the same population and episodes as HaDES. Scored is the mean of the search distribution (of PPO the
     policy, of HaDES fresh policies trained on the mean dataset) on keys that neither training nor selection has seen,
     the last score up to that place. Actions are as each preset says: PPO samples them.
     Numbers are interquartile means over seeds with trimmed t intervals. Runs that are there are not run again.
@@ -53,54 +43,31 @@ class NeuroevolutionBenchSettings:
     """Environments, each compared on its own."""
     methods: tuple[Method, ...] = METHODS
     """Methods to compare."""
-    seeds: str = "0-4"
-    """Seeds, such as 0-4 or 0,2,5."""
-    env_steps: int = 2_000_000
-    """Environment steps of training that each run takes."""
-    jobs: int = 1
-    """Processes at the same time. More than one makes seconds depend on each other."""
     runs: Path = Path("runs/neuroevolution")
-    """Folder of the run directories."""
     out: Path = Path("runs/neuroevolution")
-    """Folder of the results: for each environment a JSON file, a Markdown table and a picture."""
-    flags: str = ""
-    """More flags of hades distill and hades baseline in one string, such as --flags="--evaluate-every 10"."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
 
-    def __post_init__(self) -> None:
-        """Refuses seeds that are none, and counts that are not positive."""
-        parse_seeds(self.seeds)
-        require_positive("env_steps", self.env_steps)
-        require_positive("jobs", self.jobs)
+    @property
+    def result_file(self) -> None:
+        """No file of the whole result: each environment has one, and `together.json` leaves them out."""
+        return None
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and returns its exit code."""
-    settings = parse(NeuroevolutionBenchSettings, "bench neuroevolution", arguments)
+def measure(settings: NeuroevolutionBenchSettings, report: Report) -> None:
+    """Compares the methods on every environment."""
     for env in settings.env:
         try:
             envs.make(env)
         except ValueError as error:
             raise BadArgumentsError(f"--env: {error}") from None
-    settings.out.mkdir(parents=True, exist_ok=True)
-    result = provenance("neuroevolution", arguments) | {"env_steps": settings.env_steps, "environments": {}}
-    for env in settings.env:
-        result["environments"][env] = _compare(settings, env, arguments)
-    if len(settings.env) > 1:
-        result["together"] = together(result["environments"])
-        title = _together_title(len(settings.env))
-        print(tables.table(title, _TOGETHER, _together_rows(result["together"])))
-        command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
-        text = together_markdown(len(settings.env), result["together"], command)
-        write_atomically(settings.out / "together.md", text)
-        deliver(
-            {name: value for name, value in result.items() if name != "environments"},
-            settings.out / "together.json",
-            False,
-        )
-    deliver(result, None, settings.json)
-    return 0
+    environments = {env: _measure(settings, env, report) for env in settings.env}
+    report.content.update(env_steps=settings.env_steps, environments=environments)
+    if len(environments) > 1:
+        report.content.update(together=together(environments))
+        small = {name: part for name, part in report.content.items() if name != "environments"}
+        write(small, settings.out / "together.json")
+        title, rows = _together_table(report.content)
+        lines = [f"# {title}", "", _TOGETHER_NOTE, "", *tables.markdown(_TOGETHER, rows), "", f"`{report.command}`", ""]
+        write_atomically(settings.out / "together.md", "\n".join(lines))
 
 
 def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, tuple[float, float]]]:
@@ -124,57 +91,28 @@ def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[f
     }
 
 
-def together_markdown(num_envs: int, scores: Mapping[str, tuple[float, tuple[float, float]]], command: str) -> str:
-    """The table of `together`, with the command that made it."""
-    rows = tables.markdown(_TOGETHER, _together_rows(scores))
-    return "\n".join([f"# {_together_title(num_envs)}", "", TOGETHER_NOTE, "", *rows, "", f"`{command}`", ""])
-
-
-def _together_title(num_envs: int) -> str:
-    return f"{num_envs} environments together: 0 an untrained policy, 1 the best method on each"
-
-
-def _together_rows(scores: Mapping[str, tuple[float, tuple[float, float]]]) -> list[tuple[str, ...]]:
-    return [(method, f"{iqm:.3f}", f"[{low:.3f}, {high:.3f}]") for method, (iqm, (low, high)) in scores.items()]
-
-
-def picture_note(num_seeds: int, git_commit: str | None) -> str:
-    """The line below the headline of a picture."""
-    return f"{num_seeds} seeds; interquartile mean and 95 % trimmed t interval; git {git_commit or 'unknown'}"
-
-
-def _compare(settings: NeuroevolutionBenchSettings, env: str, arguments: Sequence[str]) -> dict[str, Any]:
-    seeds, name = parse_seeds(settings.seeds), env.replace("/", "-")
-    jobs = [
-        Job(method, env, seed, settings.runs / name / f"{method}-seed{seed}", settings.env_steps,
-            tuple(shlex.split(settings.flags)))
-        for method, seed in product(settings.methods, seeds)
-    ]  # fmt: skip
+def _measure(settings: NeuroevolutionBenchSettings, env: str, report: Report) -> dict[str, Any]:
+    """Runs the methods on one environment; leaves a JSON file, a table and a picture of it."""
+    jobs = [settings.job(method, env, seed) for method, seed in product(settings.methods, settings.seed_numbers)]
     found = run_all(jobs, settings.jobs)
     curves = {
         method: [curve for job, curve in zip(jobs, found, strict=True) if job.method == method]
         for method in settings.methods
     }
     compared = compare(curves, settings.env_steps)
-    report = provenance("neuroevolution", arguments) | {"env": env, **compared}
     untrained = float(np.mean([curve.untrained for curve in found]))
-    report["untrained"] = untrained
-    report["runs"] = [
+    runs = [
         {"method": job.method, "seed": job.seed, "command": ["hades", *job.command], **_entry(curve)}
         for job, curve in zip(jobs, found, strict=True)
     ]
-    deliver(report, settings.out / f"{name}.json", False)
-    command = shlex.join(["hades", "bench", "neuroevolution", *arguments])
-    write_atomically(settings.out / f"{name}.md", markdown(env, compared, len(seeds), command))
-    draw_comparison(
-        curves,
-        settings.out / f"{name}.png",
-        env,
-        {"untrained policy": untrained},
-        picture_note(len(seeds), report["git_commit"]),
-    )
-    print(tables.table(f"{env}, {settings.env_steps:,} environment steps", _HEADER, _rows(compared)))
-    return report
+    result = provenance("neuroevolution", report.content["command"][3:])
+    result |= {"env": env, **compared, "untrained": untrained, "runs": runs}
+    file, seeds = settings.out / f"{file_stem(env)}.json", len(settings.seed_numbers)
+    write(result, file)
+    write_atomically(file.with_suffix(".md"), _markdown(env, compared, seeds, report.command))
+    note = f"{seeds} seeds; interquartile mean and 95 % trimmed t interval; git {result['git_commit'] or 'unknown'}"
+    draw_comparison(curves, file.with_suffix(".png"), env, {"untrained policy": untrained}, note)
+    return result
 
 
 def compare(curves: Mapping[Method, Sequence[Curve]], env_steps: int) -> dict[str, Any]:
@@ -182,10 +120,10 @@ def compare(curves: Mapping[Method, Sequence[Curve]], env_steps: int) -> dict[st
 
     Args:
         curves: Runs of each method.
-        env_steps: Where the axis of environment steps ends.
+        env_steps: End of the axis of environment steps.
 
     Returns:
-        `methods`: of each method the scores of its runs `at_equal_steps` and `at_equal_seconds`, their interquartile
+        `methods`: for each method the scores of its runs `at_equal_steps` and `at_equal_seconds`, their interquartile
         mean and interval; `equal_seconds`, the training time of the quickest run; `probability_of_improvement` of
         each method over each other one at equal steps.
     """
@@ -242,6 +180,27 @@ def _entry(curve: Curve) -> dict[str, Any]:
     }
 
 
+def render(result: Mapping[str, Any]) -> str:
+    """Tables of the environments, and of all together."""
+    texts = [
+        tables.table(f"{env}, {result['env_steps']:,} environment steps", _HEADER, _rows(compared))
+        for env, compared in result["environments"].items()
+    ]
+    if "together" in result:
+        title, rows = _together_table(result)
+        texts.append(tables.table(title, _TOGETHER, rows))
+    return "\n".join(texts)
+
+
+def _together_table(result: Mapping[str, Any]) -> tuple[str, list[tuple[str, ...]]]:
+    """Title and rows of the table of all environments."""
+    rows: list[tuple[str, ...]] = [
+        (method, f"{iqm:.3f}", f"[{low:.3f}, {high:.3f}]") for method, (iqm, (low, high)) in result["together"].items()
+    ]
+    count = len(result["environments"])
+    return f"{count} environments together: 0 an untrained policy, 1 the best method on each", rows
+
+
 def _rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for method, scores in compared["methods"].items():
@@ -252,13 +211,7 @@ def _rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _win(win: Mapping[str, Any]) -> str:
-    low, high = win["ci95"]
-    return f"{win['probability']:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: str) -> str:
-    """The tables of what `compare` returns, with the command that made it."""
+def _markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: str) -> str:
     wins = compared["probability_of_improvement"]
     methods = list(wins)
     lines = [
@@ -283,3 +236,11 @@ def markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: str
         "",
     ]
     return "\n".join(lines)
+
+
+def _win(win: Mapping[str, Any]) -> str:
+    low, high = win["ci95"]
+    return f"{win['probability']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+BENCH = Bench(NeuroevolutionBenchSettings, measure, render)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,39 +13,42 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from experiments import tables
-from experiments.arguments import parse
+from experiments.bench._lib.base import Bench, Report, SeededBenchSettings, tell
 from experiments.bench._lib.memory import peak_bytes
-from experiments.bench._lib.results import deliver, provenance
-from experiments.bench._lib.seeds import fresh_key, normalize, scale, score_seeds
+from experiments.bench._lib.seeds import normalize, scale, score_seeds, table_key
+from experiments.bench._lib.timing import compile_step
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, environment_of
+from experiments.registry import OBJECTIVES
+from experiments.settings import Flat, choice
 from hades._serialization import to_dict
-from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, evaluate, zero_dataset
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
+from hades.keys import Stream, stream
 from hades.normalization import PolicyParams
-from hades.objectives.states import ObjectiveName
+from hades.objectives.states import av_pbc, dbc
 from hades.offline import Teacher, Transitions, d4rl
 from hades.offline.density import estimate_log_density
 from hades.offline.scores import score_reference
 from hades.offline.teacher import teacher_policy
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.run import Run, RunState
-from hades.types import AnyEnvironment, Metrics, PyTree
+from hades.types import AnyEnvironment, Metrics
 
-METHODS: tuple[ObjectiveName, ...] = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
+METHODS = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
+_HEADER = ("", "IQM", "95 % trimmed t interval", "mean", "outer steps", "seconds")
+_CALL_STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineBenchSettings:
-    """Distils one offline dataset by several objectives, and scores fresh policies beside what knows nothing.
+class OfflineBenchSettings(SeededBenchSettings):
+    """Distils one offline dataset by several objectives, and scores fresh policies beside references.
 
-    All seeds of an objective run at once, by vmap. What is scored is the last iterate. In the same table: random real
+    All seeds of an objective run at once, by vmap. Scored is the last iterate. In the same table: random real
     pairs, an all-zero dataset, untrained policies, behaviour cloning on all of the data, and the teacher.
     """
 
@@ -54,17 +57,17 @@ class OfflineBenchSettings:
     teacher: Path
     """Teacher file."""
     env: str | None = None
-    """Environment to play in; none is the one that the data file names."""
-    options: Annotated[EnvironmentOptions, tyro.conf.arg(name="")] = EnvironmentOptions()
-    """What besides its name makes the environment."""
-    methods: tuple[ObjectiveName, ...] = METHODS
+    """Environment to play in; default: the one that the data file names."""
+    options: Annotated[EnvironmentOptions, Flat] = EnvironmentOptions()
+    """Options of the environment."""
+    methods: tuple[Annotated[str, choice(OBJECTIVES)], ...] = METHODS
     """Objectives."""
     num_seeds: int = 5
     """Seeds of each."""
     num_steps: int = 2000
     """Outer steps of each."""
     seconds: float | None = None
-    """Seconds after which an objective ends with the steps that it has done; none is no such limit."""
+    """Seconds after which an objective ends with the steps that it has done; default: no such limit."""
     evaluation_inits: int = 4
     """Fresh policies of each seed's dataset."""
     evaluation_episodes: int = 5
@@ -73,56 +76,33 @@ class OfflineBenchSettings:
     """Policies of the ensembles that are trained on the pairs of av-pbc; 1 leaves that row out."""
     all_data_steps: int = 5000
     """Steps of behaviour cloning on all of the data, with minibatches of 256 and adam; 0 leaves that row out."""
-    settings: Annotated[OfflineSettings, tyro.conf.arg(name="")] = OfflineSettings()
+    settings: Annotated[OfflineSettings, Flat] = OfflineSettings()
     """All else of the methods."""
-    seed: int = 0
-    """Seed of all random numbers."""
     datasets: Path | None = None
-    """Folder for the dataset of every objective and seed, OBJECTIVE-seedN.npz; none keeps none."""
-    out: Path | None = None
-    """JSON file to write."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
+    """Folder for the dataset of every objective and seed, OBJECTIVE-seedN.npz; default: none."""
 
     def __post_init__(self) -> None:
-        """Refuses counts that are not positive."""
-        for name in ("num_seeds", "num_steps", "evaluation_inits", "evaluation_episodes", "ensemble"):
-            require_positive(name, getattr(self, name))
+        """Refuses also counts that are not positive, and unknown objectives."""
+        super().__post_init__()
+        self.require_positive("num_seeds", "num_steps", "evaluation_inits", "evaluation_episodes", "ensemble")
+        for name in self.methods:
+            if name not in OBJECTIVES:
+                raise ValueError(f"methods: expected some of {', '.join(OBJECTIVES)}, got {name!r}")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and returns its exit code."""
-    settings = parse(OfflineBenchSettings, "bench offline", arguments)
-    bench = _Bench(settings)
-    rows = {}
-    for name, measure in bench.rows().items():
+def measure(settings: OfflineBenchSettings, report: Report) -> None:
+    """Measures every row."""
+    table = _Table(settings)
+    rows: dict[str, Any] = {}
+    report.content.update(table.describe())
+    for name, measure_row in table.rows().items():
         started = time.monotonic()
-        rows[name] = measure() | {"total_seconds": time.monotonic() - started}
-        print(f"{name}: {rows[name]['iqm']:.1f} {tables.interval(rows[name]['ci95'])}", flush=True)
-        report = provenance("offline", arguments) | bench.describe() | {"rows": rows, "peak_bytes": peak_bytes()}
-        if settings.out is not None:
-            # After every row, so that what is stopped leaves what it has measured.
-            deliver(report, settings.out, as_json=False)
-    header = ("", "IQM", "95 % trimmed t interval", "mean", "outer steps", "seconds")
-    title = f"{bench.scale} in {bench.env.name}, N = {settings.settings.dataset_size}, {settings.num_seeds} seeds"
-    print(tables.table(title, header, [_cells(name, row) for name, row in rows.items()]))
-    deliver(report, None, settings.json)
-    return 0
+        rows[name] = measure_row() | {"total_seconds": time.monotonic() - started}
+        tell(f"{name}: {rows[name]['iqm']:.1f} {tables.interval(rows[name]['ci95'])}")
+        report.add(rows=rows, peak_bytes=peak_bytes())
 
 
-def _cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
-    steps, seconds = row.get("outer_steps"), row.get("seconds")
-    return (
-        name,
-        f"{row['iqm']:.1f}",
-        tables.interval(row["ci95"]),
-        f"{np.mean(row['scores']):.1f}",
-        "-" if steps is None else str(steps),
-        "-" if seconds is None else f"{seconds:.0f}",
-    )
-
-
-class _Bench:
+class _Table:
     """Data, teacher and evaluation that all rows of the table share."""
 
     def __init__(self, settings: OfflineBenchSettings) -> None:
@@ -140,19 +120,14 @@ class _Bench:
         self._keys = jnp.stack([jax.random.key(settings.seed + index) for index in range(settings.num_seeds)])
         self._evaluator = self._make_evaluator(1)
         self._log_density: jax.Array | None = None
-        self._ours: dict[str, list[SyntheticDataset]] = {}
-
-    @property
-    def scale(self) -> str:
-        """What the numbers are."""
-        return scale(self._reference)
+        self._distilled: dict[str, list[SyntheticDataset]] = {}
 
     def describe(self) -> dict[str, Any]:
-        """What the file says beside its rows."""
+        """Parts of the result beside its rows."""
         returns = normalize(np.asarray(self._transitions.trajectory_returns()), self._reference)
         return {
             "env": self.env.name,
-            "scale": self.scale,
+            "scale": scale(self._reference),
             "num_transitions": self._transitions.num_transitions,
             "data": d4rl.load_attributes(self._settings.data),
             "data_trajectories": len(returns),
@@ -163,7 +138,7 @@ class _Bench:
         }
 
     def rows(self) -> dict[str, Callable[[], dict[str, Any]]]:
-        """What measures each row, by its name, in the order of the table."""
+        """Functions that measure the rows, by name, in the order of the table."""
         settings = self._settings
         rows: dict[str, Callable[[], dict[str, Any]]] = {
             "untrained policy": self._untrained,
@@ -172,8 +147,8 @@ class _Bench:
         }
         for method in settings.methods:
             rows[method] = lambda method=method: self._distil(method)  # type: ignore[misc]
-        if "av-pbc" in settings.methods and settings.ensemble > 1:
-            rows[f"av-pbc, ensemble of {settings.ensemble}"] = self._ensemble
+        if av_pbc.name in settings.methods and settings.ensemble > 1:
+            rows[f"{av_pbc.name}, ensemble of {settings.ensemble}"] = self._ensemble
         if settings.all_data_steps:
             rows["behaviour cloning on all data"] = self._all_data
         rows["teacher"] = self._play_teacher
@@ -195,28 +170,38 @@ class _Bench:
         return score_seeds(returns, self._reference)
 
     def _evaluate(self, datasets: Sequence[SyntheticDataset], evaluator: DatasetEvaluator) -> dict[str, Any]:
-        return self._summary([evaluator(self._fresh(index), dataset).returns for index, dataset in enumerate(datasets)])
+        return self._summary([evaluator(self._key(index), dataset).returns for index, dataset in enumerate(datasets)])
 
-    def _fresh(self, index: int) -> jax.Array:
-        """Keys that no run has, the same for all methods."""
-        return fresh_key(self._settings.seed, index)
+    def _key(self, index: int) -> jax.Array:
+        """Key of an evaluation, the same for all methods."""
+        return table_key(self._settings.seed, index)
 
-    def _make_run(self, method: ObjectiveName) -> Run[SyntheticDataset]:
-        settings = dataclasses.replace(self._settings.settings, objective=method)
-        if settings.needs_density and self._log_density is None:
+    def _make_run(self, method: str) -> Run[SyntheticDataset]:
+        settings, objective = self._settings.settings, OBJECTIVES[method]
+        key = stream(jax.random.key(self._settings.seed), Stream.DENSITY)
+        if objective.needs_density and settings.density_exponent > 0 and self._log_density is None:
+            # Once for all objectives; a run of `hades offline distill` estimates the same.
             normalized = self._transitions.statistics(settings.min_std).apply(self._transitions.observations)
-            key = jax.random.fold_in(jax.random.key(self._settings.seed), np.uint32(2**32 - 7))
-            self._log_density = estimate_log_density(key, normalized, settings.density, settings.flow)
+            density_key = stream(key, Stream.DENSITY)
+            self._log_density = estimate_log_density(density_key, normalized, settings.density, settings.flow)
         try:
-            return offline_run(self.env, self._transitions, settings, self._teacher, log_density=self._log_density)
+            return offline_run(
+                self.env,
+                self._transitions,
+                objective,
+                settings,
+                self._teacher,
+                log_density=self._log_density,
+                key=key,
+            )
         except ValueError as error:
             raise BadArgumentsError(str(error)) from None
 
-    def _distil(self, method: ObjectiveName) -> dict[str, Any]:
+    def _distil(self, method: str) -> dict[str, Any]:
         run = self._make_run(method)
         states, row = run_seeds(run, self._keys, self._settings.num_steps, self._settings.seconds)
         datasets = _datasets(run, states)
-        self._ours[method] = datasets
+        self._distilled[method] = datasets
         if self._settings.datasets is not None:
             self._settings.datasets.mkdir(parents=True, exist_ok=True)
             for index, dataset in enumerate(datasets):
@@ -228,10 +213,9 @@ class _Bench:
     @cached_property
     def _random_pairs(self) -> list[SyntheticDataset]:
         # Pairs of any objective; this one labels no states.
-        settings = dataclasses.replace(self._settings.settings, objective="dbc", initialization="random")
-        run = offline_run(self.env, self._transitions, settings)
-        data, init, _ = run.with_data
-        return _datasets(run, jax.jit(jax.vmap(init, in_axes=(None, 0)))(data, self._keys))
+        settings = dataclasses.replace(self._settings.settings, initialization="random")
+        run = offline_run(self.env, self._transitions, dbc, settings)
+        return _datasets(run, init_seeds(run, self._keys))
 
     def _random(self) -> dict[str, Any]:
         return self._evaluate(self._random_pairs, self._evaluator)
@@ -242,10 +226,10 @@ class _Bench:
     def _untrained(self) -> dict[str, Any]:
         normalizer = self._transitions.statistics(self._settings.settings.min_std)
         count = range(len(self._keys))
-        return self._summary([self._evaluator.untrained(self._fresh(index), normalizer).returns for index in count])
+        return self._summary([self._evaluator.untrained(self._key(index), normalizer).returns for index in count])
 
     def _ensemble(self) -> dict[str, Any]:
-        return self._evaluate(self._ours["av-pbc"], self._make_evaluator(self._settings.ensemble))
+        return self._evaluate(self._distilled[av_pbc.name], self._make_evaluator(self._settings.ensemble))
 
     def _all_data(self) -> dict[str, Any]:
         inner = self._settings.settings.cloning
@@ -270,57 +254,85 @@ class _Bench:
     def _play_teacher(self) -> dict[str, Any]:
         episodes = self._settings.evaluation_inits * self._settings.evaluation_episodes
         params = PolicyParams(self._teacher)
-        played = evaluate(self._fresh(0), self.env, teacher_policy, params, episodes * len(self._keys), "mode")
+        played = evaluate(self._key(0), self.env, teacher_policy, params, episodes * len(self._keys), "mode")
         return self._summary(np.split(played.returns, len(self._keys), axis=1))
 
 
 def _datasets(run: Run[SyntheticDataset], states: RunState) -> list[SyntheticDataset]:
-    """The dataset of each seed of states `[seeds]`."""
-    return [run.dataset(jax.tree.map(lambda leaf: leaf[index], states)) for index in range(len(states.generation))]  # noqa: B023
+    """Datasets of states `[seeds, ...]`."""
+
+    def dataset(index: int) -> SyntheticDataset:
+        return run.outcome(jax.tree.map(lambda leaf: leaf[index], states))
+
+    return [dataset(index) for index in range(len(states.iteration))]
+
+
+def init_seeds(run: Run[SyntheticDataset], keys: jax.Array) -> RunState:
+    """First states of several seeds, `[seeds, ...]`, of their keys `[seeds]`."""
+    init = jax.jit(jax.vmap(lambda run, key: run.init(key), in_axes=(None, 0)))
+    states: RunState = jax.block_until_ready(init(run, keys))
+    return states
 
 
 def run_seeds(
-    run: Run[SyntheticDataset], keys: jax.Array, num_steps: int, seconds: float | None = None, chunk: int = 20
+    run: Run[SyntheticDataset], keys: jax.Array, num_steps: int, seconds: float | None = None
 ) -> tuple[RunState, dict[str, Any]]:
     """Runs several seeds at once, compilation apart.
 
     Args:
-        run: The run.
+        run: Run.
         keys: Keys of the runs, `[seeds]`.
-        num_steps: Outer steps, rounded up to whole chunks.
-        seconds: After which no further chunk begins.
-        chunk: Outer steps of a compiled call.
+        num_steps: Outer steps, rounded up to whole calls.
+        seconds: Seconds after which no further call begins.
 
     Returns:
         States with a leading axis `[seeds]`; and `outer_steps`, `seconds`, `compile_seconds`,
-        `seconds_per_step` (median over chunks) and `objective`, means over chunks `[chunks, seeds]`.
+        `seconds_per_step` (median over calls) and `objective`, means over calls `[calls, seeds]`.
     """
-    data, init, step = run.with_data
 
-    @jax.jit
-    def advance(data: PyTree, states: RunState) -> tuple[RunState, Metrics]:
+    def several(run: Run[SyntheticDataset], states: RunState) -> tuple[RunState, Metrics]:
         def body(states: RunState, _: None) -> tuple[RunState, Metrics]:
-            return jax.vmap(step, in_axes=(None, 0))(data, states)
+            return jax.vmap(run.step)(states)
 
-        return jax.lax.scan(body, states, None, length=chunk)
+        return jax.lax.scan(body, states, None, length=_CALL_STEPS)
 
-    states = jax.block_until_ready(jax.jit(jax.vmap(init, in_axes=(None, 0)))(data, keys))
-    started = time.perf_counter()
-    compiled = advance.lower(data, states).compile()
-    compile_seconds = time.perf_counter() - started
+    states = init_seeds(run, keys)
+    compiled, compile_seconds = compile_step(several, run, states)
     times: list[float] = []
     objective, non_finite = [], 0
-    while len(times) * chunk < num_steps and (seconds is None or sum(times) < seconds):
+    while len(times) * _CALL_STEPS < num_steps and (seconds is None or sum(times) < seconds):
         started = time.perf_counter()
-        states, metrics = jax.block_until_ready(compiled(data, states))
+        states, metrics = jax.block_until_ready(compiled(run, states))
         times.append(time.perf_counter() - started)
         objective.append(np.asarray(jnp.mean(metrics["fitness_mean"], axis=0)).tolist())
         non_finite += int(jnp.sum(metrics["non_finite"]))
     return states, {
-        "outer_steps": len(times) * chunk,
+        "outer_steps": len(times) * _CALL_STEPS,
         "seconds": sum(times),
         "compile_seconds": compile_seconds,
-        "seconds_per_step": float(np.median(times)) / chunk,
+        "seconds_per_step": float(np.median(times)) / _CALL_STEPS,
         "non_finite": non_finite,
         "objective": objective,
     }
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """Table of the rows."""
+    size, seeds = result["settings"]["dataset_size"], result["num_seeds"]
+    title = f"{result['scale']} in {result['env']}, N = {size}, {seeds} seeds"
+    return tables.table(title, _HEADER, [_cells(name, row) for name, row in result["rows"].items()])
+
+
+def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    steps, seconds = row.get("outer_steps"), row.get("seconds")
+    return (
+        name,
+        f"{row['iqm']:.1f}",
+        tables.interval(row["ci95"]),
+        f"{np.mean(row['scores']):.1f}",
+        "-" if steps is None else str(steps),
+        "-" if seconds is None else f"{seconds:.0f}",
+    )
+
+
+BENCH = Bench(OfflineBenchSettings, measure, render)

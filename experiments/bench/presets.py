@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments import tables
-from experiments.arguments import parse
-from experiments.bench._lib.results import deliver, provenance
-from experiments.cli import BadArgumentsError
-from experiments.presets import get_preset
+from experiments.bench._lib.base import Bench, BenchSettings, Report, find_preset
 from experiments.processes import command
-from hades._validation import require_positive
+
+_HEADER = ("preset", "seed", "return", "95 % t interval", "zero dataset", "untrained", "distil [s]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PresetsSettings:
+class PresetsSettings(BenchSettings):
     """Distils presets with several seeds and scores each best dataset on fresh keys. A run that is there is kept."""
 
     presets: tuple[str, ...] = ("acrobot", "mountaincar", "pendulum")
@@ -35,31 +33,21 @@ class PresetsSettings:
     """Episodes of each of them."""
     evaluation_seed: int = 1000
     """Seed of the evaluation, apart from those of the runs."""
-    out: Path | None = None
-    """JSON file to write."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive."""
-        require_positive("num_inits", self.num_inits)
-        require_positive("num_episodes", self.num_episodes)
+        self.require_positive("num_inits", "num_episodes")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and returns its exit code."""
-    settings = parse(PresetsSettings, "bench presets", arguments)
+def measure(settings: PresetsSettings, report: Report) -> None:
+    """Distils and evaluates every preset with every seed."""
     for name in settings.presets:
-        try:
-            get_preset("distill", name)
-        except ValueError as error:
-            raise BadArgumentsError(f"--presets: {error}") from None
-    results = [_measure(settings, name, seed) for name in settings.presets for seed in settings.seeds]
-    report = provenance("presets", arguments) | {"results": results}
-    header = ("preset", "seed", "return", "95 % t interval", "zero dataset", "untrained", "distil [s]")
-    print(tables.table("presets, best dataset on fresh keys", header, [_row(result) for result in results]))
-    deliver(report, settings.out, settings.json)
-    return 0
+        find_preset("presets", "distill", name)
+    results: list[dict[str, Any]] = []
+    for name in settings.presets:
+        for seed in settings.seeds:
+            results.append(_measure(settings, name, seed))
+            report.add(results=results)
 
 
 def _measure(settings: PresetsSettings, name: str, seed: int) -> dict[str, Any]:
@@ -75,7 +63,7 @@ def _measure(settings: PresetsSettings, name: str, seed: int) -> dict[str, Any]:
         "preset": name,
         "seed": seed,
         "commands": ["hades " + " ".join(command) for command in (distill, evaluate)],
-        "generations": run["generations"],
+        "iterations": run["iterations"],
         "best_iteration": run["best_iteration"],
         "run_seconds": run["seconds"],
         "command_seconds": command_seconds,
@@ -93,13 +81,21 @@ def _hades(arguments: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _row(result: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        result["preset"],
-        str(result["seed"]),
-        f"{result['best_dataset']['mean']:.4g}",
-        tables.interval(result["best_dataset"]["ci95"]),
-        f"{result['baselines']['zero dataset']['mean']:.4g}",
-        f"{result['baselines']['untrained policy']['mean']:.4g}",
-        f"{result['run_seconds']:.0f}",
-    )
+def render(result: Mapping[str, Any]) -> str:
+    """Table of the runs."""
+    rows = [
+        (
+            run["preset"],
+            str(run["seed"]),
+            f"{run['best_dataset']['mean']:.4g}",
+            tables.interval(run["best_dataset"]["ci95"]),
+            f"{run['baselines']['zero dataset']['mean']:.4g}",
+            f"{run['baselines']['untrained policy']['mean']:.4g}",
+            f"{run['run_seconds']:.0f}",
+        )
+        for run in result["results"]
+    ]
+    return tables.table("presets, best dataset on fresh keys", _HEADER, rows)
+
+
+BENCH = Bench(PresetsSettings, measure, render)

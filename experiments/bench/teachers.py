@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,65 +13,54 @@ from typing import Any, Literal
 import jax
 
 from experiments import tables
-from experiments.arguments import parse
-from experiments.bench._lib.results import deliver, provenance
+from experiments.bench._lib.base import Bench, Report, SeededBenchSettings, tell
 from experiments.cli import BadArgumentsError
 from experiments.environments import make_named
-from hades._validation import require_positive
 from hades.evaluation import evaluate
 from hades.normalization import PolicyParams
 from hades.offline.scores import score_reference
 from hades.offline.teacher import Teacher, teacher_policy
 
 _ENVIRONMENTS = {"halfcheetah": "HalfCheetah", "hopper": "Hopper", "walker2d": "Walker2d"}
+_HEADER = ("teacher", "score", "95 % t interval", "manifest", "difference", "allowed", "steps/s")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachersSettings:
+class TeachersSettings(SeededBenchSettings):
     """Plays the published teachers by their modes in real MuJoCo: normalised scores beside those of the manifest.
 
     A score agrees when it is within 10 points of the manifest's, 15 for teachers whose episodes vary.
     """
 
     teachers: Path | None = None
-    """Folder with teacher files and their manifest.json; none is teachers/ in the folder that HADES_REFERENCE names, or
-    in ../shared/reference."""
+    """Folder with teacher files and their manifest.json; default: teachers/ in the folder that HADES_REFERENCE names,
+    or in ../shared/reference."""
     names: tuple[str, ...] = ()
-    """Teachers to play, such as hopper-medium; none is all of the manifest."""
+    """Teachers to play, such as hopper-medium; default: all of the manifest."""
     version: Literal["v4", "v5"] = "v4"
     """Version of the environments."""
     num_episodes: int = 20
     """Episodes of each teacher."""
-    seed: int = 0
-    """Seed of all random numbers."""
-    out: Path | None = None
-    """JSON file to write."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
 
     def __post_init__(self) -> None:
-        """Refuses counts that are not positive."""
-        require_positive("num_episodes", self.num_episodes)
+        """Refuses also counts that are not positive."""
+        super().__post_init__()
+        self.require_positive("num_episodes")
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and returns its exit code: 1 where a score does not agree."""
-    settings = parse(TeachersSettings, "bench teachers", arguments)
+def measure(settings: TeachersSettings, report: Report) -> None:
+    """Plays every teacher."""
     folder = settings.teachers or _reference_folder() / "teachers"
     expected = _read_manifest(folder)
     unknown = [name for name in settings.names if name not in expected]
     if unknown:
         raise BadArgumentsError(f"--names: expected some of {', '.join(expected)}, got {unknown[0]}")
-    results = {}
+    results: dict[str, Any] = {}
+    report.content.update(num_episodes=settings.num_episodes, environments=settings.version)
     for name in settings.names or tuple(expected):
         results[name] = _measure(settings, folder / f"{name}.npz", expected[name])
-        print(f"{name}: {results[name]['score']:.1f}, in the manifest {expected[name]:.1f}", flush=True)
-    report = provenance("teachers", arguments) | {"num_episodes": settings.num_episodes, "results": results}
-    header = ("teacher", "score", "95 % t interval", "manifest", "difference", "allowed", "steps/s")
-    print(tables.table(f"normalised scores in real MuJoCo, -{settings.version}, {settings.num_episodes} episodes",
-                       header, [_row(name, result) for name, result in results.items()]))  # fmt: skip
-    deliver(report, settings.out, settings.json)
-    return 0 if all(result["agrees"] for result in results.values()) else 1
+        tell(f"{name}: {results[name]['score']:.1f}, in the manifest {expected[name]:.1f}")
+        report.add(results=results)
 
 
 def _reference_folder() -> Path:
@@ -80,7 +69,7 @@ def _reference_folder() -> Path:
 
 
 def _read_manifest(folder: Path) -> dict[str, float]:
-    """Scores by the name of the teacher.
+    """Expected scores, by the name of the teacher.
 
     Raises:
         BadArgumentsError: There is no such manifest.
@@ -116,7 +105,6 @@ def _measure(settings: TeachersSettings, path: Path, expected: float) -> dict[st
         "env": env.name,
         "score": score,
         "ci95": tables.ends([reference.normalize(end) for end in evaluation.ci95]),
-        "interval": f"Student's t over {settings.num_episodes} episodes",
         "scores": reference.normalize(evaluation.returns[0]).tolist(),
         "lengths": evaluation.lengths[0].tolist(),
         "manifest_score": expected,
@@ -127,13 +115,27 @@ def _measure(settings: TeachersSettings, path: Path, expected: float) -> dict[st
     }
 
 
-def _row(name: str, result: dict[str, Any]) -> tuple[str, ...]:
+def render(result: Mapping[str, Any]) -> str:
+    """Table of the teachers."""
+    title = f"normalised scores in real MuJoCo, -{result['environments']}, {result['num_episodes']} episodes"
+    return tables.table(title, _HEADER, [_row(*item) for item in result["results"].items()])
+
+
+def all_agree(result: Mapping[str, Any]) -> bool:
+    """Whether every score agrees with the manifest."""
+    return all(entry["agrees"] for entry in result["results"].values())
+
+
+def _row(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         name,
-        f"{result['score']:.1f}",
-        tables.interval(result["ci95"]),
-        f"{result['manifest_score']:.1f}",
-        f"{result['score'] - result['manifest_score']:+.1f}",
-        f"{result['allowed_difference']:.0f}",
-        f"{result['env_steps'] / result['seconds']:.0f}",
+        f"{entry['score']:.1f}",
+        tables.interval(entry["ci95"]),
+        f"{entry['manifest_score']:.1f}",
+        f"{entry['score'] - entry['manifest_score']:+.1f}",
+        f"{entry['allowed_difference']:.0f}",
+        f"{entry['env_steps'] / entry['seconds']:.0f}",
     )
+
+
+BENCH = Bench(TeachersSettings, measure, render, all_agree)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
@@ -15,22 +13,17 @@ import jax
 import tyro
 
 from experiments import tables
-from experiments.arguments import parse
+from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
+from experiments.bench._lib.files import DatasetFile, TrainingSettings, read_file
 from experiments.bench._lib.grid import architecture, optimisers
-from experiments.bench._lib.results import deliver, provenance, write
-from experiments.bench._lib.seeds import fresh_key, scale, score_seeds
-from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, Score, describe, score
+from experiments.bench._lib.seeds import scale, score_seeds, table_key
+from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, VariantEvaluation, describe, evaluate_variant
 from experiments.cli import BadArgumentsError
-from experiments.environments import make_environment
-from experiments.loading import check_dataset_fits, load_dataset
-from experiments.settings import EvaluationSettings
 from hades._serialization import to_dict
-from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
-from hades.evaluation import DatasetEvaluator, dataset_evaluator, zero_dataset
+from hades.evaluation import DatasetEvaluator, zero_dataset
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
-from hades.multitask.merging import is_merged
 from hades.offline.scores import score_reference
 from hades.policies import PolicyName
 
@@ -50,57 +43,51 @@ _SHARED = ("env", "env_options", "max_episode_steps", "method", "observation_nor
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferSettings(EvaluationSettings):
+class TransferSettings(BenchSettings, TrainingSettings):
     """Trains policies of other architectures, optimisers and ensembles on the dataset files of several seeds.
 
     Each file counts as one run: its score is the mean over fresh policies and episodes, normalised where D4RL has
-    reference returns of the environment, and a row gives the interquartile mean over files with a 95 % interval.
+    reference returns of the environment, and a row gives the interquartile mean over files, with a 95 % trimmed t
+    interval.
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Dataset files, or run directories: one a seed, of one method and one environment."""
     env: str | None = None
-    """Environment to play in; none is the one that the files name."""
+    """Environment to play in; default: the one that the files name."""
     num_inits: int = 4
     """Fresh policies, or ensembles of them, of each file and row."""
     num_episodes: int = 5
     """Episodes of each of them."""
     tables: tuple[TableName, ...] = TABLES
-    """Which tables there are."""
+    """Tables to make."""
     depths: tuple[int, ...] = (2, 3, 4, 5, 6)
     """Hidden layers of the mlp policies."""
     width: int | None = None
-    """Units of each hidden layer of the other architectures; none is as in the files."""
+    """Units of each hidden layer of the other architectures; default: as in the files."""
     residual_depth: int | None = None
-    """Hidden layers of the residual_mlp; none is as many as in the files, two at the least."""
+    """Hidden layers of the residual_mlp; default: as many as in the files, two at the least."""
     adam_learning_rate: float | None = None
-    """Step size of adam and adamw; none is that of the files where they are for one of them, or 0.005."""
+    """Step size of adam and adamw; default: that of the files where they are for one of them, or 0.005."""
     adamw_weight_decay: float = 0.01
     """Weight decay of adamw; the files' own where they are for adamw."""
     sgd_learning_rate: float | None = None
-    """Step size of sgd without momentum; none is that of the files where they are for sgd, or 0.1."""
+    """Step size of sgd without momentum; default: that of the files where they are for sgd, or 0.1."""
     momentum_learning_rate: float | None = None
-    """Step size of sgd with momentum; none is that of sgd."""
+    """Step size of sgd with momentum; default: that of sgd."""
     sgd_momentum: float | None = None
-    """Momentum of sgd with momentum; none is that of the files, or 0.9 where they have none."""
+    """Momentum of sgd with momentum; default: that of the files, or 0.9 where they have none."""
     ensembles: tuple[int, ...] = (1, 10)
     """Sizes of the ensembles, whose policies act together by the mean of their actions."""
-    out: Path | None = None
-    """Where to write the JSON object, after every row; none writes nothing."""
 
     def __post_init__(self) -> None:
-        """Refuses empty axes, and numbers that are not positive."""
+        """Refuses also empty axes, and numbers that are not positive."""
         super().__post_init__()
         for name in ("files", "tables", "depths", "ensembles"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: expected at least one, got none")
-        for name in ("num_inits", "width", "residual_depth", "adam_learning_rate", "sgd_learning_rate",
-                     "momentum_learning_rate"):  # fmt: skip
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
-        for name in ("depths", "ensembles"):
-            for value in getattr(self, name):
-                require_positive(name, value)
+        self.require_positive("num_inits", "width", "residual_depth", "adam_learning_rate", "sgd_learning_rate",
+                              "momentum_learning_rate", "depths", "ensembles")  # fmt: skip
         if self.sgd_momentum is not None and not 0 < self.sgd_momentum < 1:
             raise ValueError(f"sgd_momentum: expected a number between 0 and 1, got {self.sgd_momentum}")
 
@@ -109,9 +96,9 @@ class Variant(NamedTuple):
     """A row of a table.
 
     Attributes:
-        table: Which one.
-        name: Of the row.
-        cloned: The inner loop.
+        table: Name of the table.
+        name: Name of the row.
+        cloned: Inner loop.
         ensemble: Policies that act together.
     """
 
@@ -121,23 +108,30 @@ class Variant(NamedTuple):
     ensemble: int = 1
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and returns its exit code."""
-    settings = parse(TransferSettings, "bench transfer", arguments)
-    bench = _Bench(settings)
-    report = provenance("transfer", arguments) | bench.describe()
-    for _ in bench.measure(report):
-        if settings.out is not None:
-            # After every row, so that what is stopped leaves what it has measured.
-            write(report, settings.out)
-    print(bench.render(report))
-    print(f"{report['scale']}; {shlex.join(report['command'])}")
-    deliver(report, settings.out, settings.json)
-    return 0
+def measure(settings: TransferSettings, report: Report) -> None:
+    """Measures the references, and every row of every table."""
+    files = _Files(settings)
+    report.content.update(files.describe())
+    evaluator = files.evaluator(files.own, 1)
+    own = files.row(OWN, evaluator)
+    zero = files.row(ZERO, evaluator, zero_dataset)
+    untrained = files.measure_row(
+        UNTRAINED, lambda key, dataset: VariantEvaluation(evaluator.untrained(key, dataset.normalizer()))
+    )
+    found: dict[TableName, list[dict[str, Any]]] = {name: [] for name in settings.tables}
+    report.content.update(references={OWN: own, ZERO: zero, UNTRAINED: untrained}, tables=found)
+    measured = {(files.own, 1): own}
+    for variant in variants(files.own, settings):
+        loop = (variant.cloned, variant.ensemble)
+        if loop not in measured:
+            measured[loop] = files.row(variant.name, files.variant_evaluator(variant, evaluator))
+        entry = {"name": variant.name, "own": measured[loop] is own, "ensemble": variant.ensemble}
+        found[variant.table].append(entry | {"cloning": to_dict(variant.cloned)} | measured[loop])
+        report.add(tables=found)
 
 
 def variants(own: CloningSettings, settings: TransferSettings) -> list[Variant]:
-    """The rows of the tables; what they do not name is as in the file.
+    """Rows of the tables; all that they do not name is as in the file.
 
     Raises:
         BadArgumentsError: Other architectures are to have the width of the file, whose layers have several.
@@ -175,117 +169,107 @@ def _residual_depth(own: CloningSettings, settings: TransferSettings) -> int:
     return settings.residual_depth or max(2, len(own.hidden_sizes))
 
 
-class _Bench:
+class _Files:
     """Files, environment and evaluation that all rows share."""
 
     def __init__(self, settings: TransferSettings) -> None:
         self._settings = settings
-        self._sources, self._datasets = _load(settings.files)
-        metadata = self._datasets[0].metadata
-        assert metadata is not None  # a loaded dataset has it
-        self._env = make_environment(metadata, settings.env, self._sources[0])
-        for source, dataset in zip(self._sources, self._datasets, strict=True):
-            check_dataset_fits(self._env, dataset, source, settings.env)
-        self._metadata = dataclasses.replace(metadata, init_seed=None)
-        self._own = metadata.require_cloning()
-        self._variants = variants(self._own, settings)
-        self._reference = score_reference(self._env.name)
-        self._keys = [fresh_key(settings.seed, index) for index in range(len(self._datasets))]
+        self._files = _read(settings)
+        self.own = self._files[0].own
+        # Flags that do not suit the files are refused before the first row.
+        variants(self.own, settings)
+        self._reference = score_reference(self._files[0].env.name)
 
     def describe(self) -> dict[str, Any]:
-        """What the file says beside its rows."""
-        seeds = [dataset.metadata.seed for dataset in self._datasets if dataset.metadata is not None]
+        """Parts of the result beside its rows."""
+        first, settings = self._files[0], self._settings
         return {
-            "env": self._env.name,
+            "env": first.env.name,
             "scale": scale(self._reference),
-            "method": self._metadata.method,
-            "files": [str(source) for source in self._sources],
-            "file_seeds": seeds,
-            "num_pairs": [dataset.num_pairs for dataset in self._datasets],
-            "own": to_dict(self._own),
-            "seed": self._settings.seed,
-            "num_inits": self._settings.num_inits,
-            "num_episodes": self._settings.num_episodes,
+            "method": first.metadata.method,
+            "files": [str(file.source) for file in self._files],
+            "file_seeds": [file.metadata.seed for file in self._files],
+            "num_pairs": [file.dataset.num_pairs for file in self._files],
+            "own": to_dict(self.own),
+            "seed": settings.seed,
+            "num_inits": settings.num_inits,
+            "num_episodes": settings.num_episodes,
             "note": _NOTE,
         }
 
-    def measure(self, report: dict[str, Any]) -> Iterator[None]:
-        """Adds `references` and `tables` to a report, and yields after every row."""
-        evaluator = self._evaluator(self._own, 1)
-        own = self._row(OWN, lambda *case: score(case[0], evaluator, case[1]))
-        zero = self._row(ZERO, lambda *case: score(case[0], evaluator, zero_dataset(case[1])))
-        untrained = self._row(UNTRAINED, lambda *case: Score(evaluator.untrained(case[0], case[1].normalizer())))
-        report["references"] = {OWN: own, ZERO: zero, UNTRAINED: untrained}
-        report["tables"] = {name: [] for name in self._settings.tables}
-        measured = {(self._own, 1): own}
-        for variant in self._variants:
-            what = (variant.cloned, variant.ensemble)
-            if what not in measured:
-                measured[what] = self._measure(variant, evaluator)
-            entry = {"name": variant.name, "own": measured[what] is own, "ensemble": variant.ensemble}
-            report["tables"][variant.table].append(entry | {"cloning": to_dict(variant.cloned)} | measured[what])
-            yield
+    def evaluator(self, cloned: CloningSettings, ensemble: int) -> DatasetEvaluator:
+        """Evaluation of fresh policies, or ensembles of them, on any of the files."""
+        return self._files[0].evaluator(self._settings, cloned, ensemble=ensemble)
 
-    def _measure(self, variant: Variant, own: DatasetEvaluator) -> dict[str, Any]:
-        if variant.ensemble == 1 and architecture(variant.cloned) == architecture(self._own):
-            evaluator = own.with_inner_loop(cloning.from_settings(self._env, variant.cloned))
-        else:
-            evaluator = self._evaluator(variant.cloned, variant.ensemble)
-        return self._row(variant.name, lambda *case: score(case[0], evaluator, case[1]))
+    def variant_evaluator(self, variant: Variant, own: DatasetEvaluator) -> DatasetEvaluator:
+        """Evaluation of a variant, which shares the compiled rollout with the files' own where it can."""
+        if variant.ensemble == 1 and architecture(variant.cloned) == architecture(self.own):
+            return own.with_inner_loop(cloning.from_settings(self._files[0].env, variant.cloned))
+        return self.evaluator(variant.cloned, variant.ensemble)
 
-    def _row(self, name: str, measure: Callable[[jax.Array, SyntheticDataset], Score]) -> dict[str, Any]:
+    def row(
+        self,
+        name: str,
+        evaluator: DatasetEvaluator,
+        change: Callable[[SyntheticDataset], SyntheticDataset] = lambda dataset: dataset,
+    ) -> dict[str, Any]:
+        """Scores of policies that are trained on the files' datasets, changed by a function."""
+        return self.measure_row(name, lambda key, dataset: evaluate_variant(key, evaluator, change(dataset)))
+
+    def measure_row(
+        self, name: str, evaluate: Callable[[jax.Array, SyntheticDataset], VariantEvaluation]
+    ) -> dict[str, Any]:
+        """Scores over files: each file is evaluated on the key of its place."""
         started = time.monotonic()
-        scores = [measure(key, dataset) for key, dataset in zip(self._keys, self._datasets, strict=True)]
-        returns = [None if it.evaluation is None else it.evaluation.returns for it in scores]
-        row = score_seeds(returns, self._reference) | {"num_diverged": [it.num_diverged for it in scores]}
+        found = [
+            evaluate(table_key(self._settings.seed, index), file.dataset) for index, file in enumerate(self._files)
+        ]
+        returns = [None if variant.evaluation is None else variant.evaluation.returns for variant in found]
+        row = score_seeds(returns, self._reference) | {"num_diverged": [variant.num_diverged for variant in found]}
         row["seconds"] = time.monotonic() - started
-        print(f"{name}: {_iqm(row)}, {row['seconds']:.1f} s", file=sys.stderr, flush=True)
+        tell(f"{name}: {_iqm(row)}, {row['seconds']:.1f} s")
         return row
 
-    def _evaluator(self, cloned: CloningSettings, ensemble: int) -> DatasetEvaluator:
-        settings = self._settings
-        dataset = dataclasses.replace(self._datasets[0], metadata=self._metadata)
-        try:
-            clone = cloning.from_settings(self._env, cloned)
-            return dataset_evaluator(
-                self._env, dataset, settings.num_inits, settings.num_episodes, clone, ensemble=ensemble
-            )
-        except ValueError as error:
-            raise BadArgumentsError(str(error)) from None
 
-    def render(self, report: dict[str, Any]) -> str:
-        """The tables as text, one behind the other."""
-        anchors = [self._cells(name, row) for name, row in report["references"].items()]
-        texts = []
-        for name, rows in report["tables"].items():
-            title = f"{name}, {report['method']} in {report['env']}, {len(self._sources)} files"
-            named = [self._cells(row["name"] + (" (own)" if row["own"] else ""), row) for row in rows]
-            texts.append(tables.table(title, _HEADER, [*anchors, *named]))
-        return "\n".join(texts)
+def _read(settings: TransferSettings) -> list[DatasetFile]:
+    """Files, which have to be different seeds of one method.
 
-    def _cells(self, name: str, row: dict[str, Any]) -> tuple[str, ...]:
-        ends = "-" if row["ci95"] is None else tables.interval(row["ci95"])
-        counts = f"{self._settings.num_inits} x {self._settings.num_episodes}"
-        return name, _iqm(row), ends, str(len(self._sources)), counts, str(sum(row["num_diverged"]))
+    Raises:
+        BadArgumentsError: They are not.
+    """
+    files = [read_file(path, settings.env) for path in settings.files]
+    first = files[0]
+    known: set[Path] = set()
+    for file in files:
+        if file.source.resolve() in known:
+            raise BadArgumentsError(f"files: expected each file once, got {file.source} twice")
+        known.add(file.source.resolve())
+        for name in _SHARED:
+            ours, theirs = getattr(file.metadata, name), getattr(first.metadata, name)
+            if ours != theirs:
+                raise BadArgumentsError(f"{file.source}: expected the {name} of {first.source}, {theirs}, got {ours}")
+    return files
 
 
-def _iqm(row: dict[str, Any]) -> str:
+def render(result: Mapping[str, Any]) -> str:
+    """Tables as text, one behind the other."""
+    references = [_cells(result, name, row) for name, row in result["references"].items()]
+    texts = []
+    for name, rows in result["tables"].items():
+        title = f"{name}, {result['method']} in {result['env']}, {len(result['files'])} files"
+        named = [_cells(result, row["name"] + (" (own)" if row["own"] else ""), row) for row in rows]
+        texts.append(tables.table(title, _HEADER, [*references, *named]))
+    return "\n".join([*texts, result["scale"]])
+
+
+def _cells(result: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    ends = "-" if row["ci95"] is None else tables.interval(row["ci95"])
+    counts = f"{result['num_inits']} x {result['num_episodes']}"
+    return name, _iqm(row), ends, str(len(result["files"])), counts, str(sum(row["num_diverged"]))
+
+
+def _iqm(row: Mapping[str, Any]) -> str:
     return "-" if row["iqm"] is None else f"{row['iqm']:.4g}"
 
 
-def _load(paths: Sequence[Path]) -> tuple[list[Path], list[SyntheticDataset]]:
-    """Files and datasets, which have to be different seeds of one thing."""
-    loaded = [load_dataset(path) for path in paths]
-    first, _, expected = loaded[0]
-    known: set[Path] = set()
-    for source, _, metadata in loaded:
-        if is_merged(metadata):
-            raise BadArgumentsError(f"{source}: expected a file of a single task, got a merged one")
-        if source.resolve() in known:
-            raise BadArgumentsError(f"files: expected each file once, got {source} twice")
-        known.add(source.resolve())
-        for name in _SHARED:
-            ours, theirs = getattr(metadata, name), getattr(expected, name)
-            if ours != theirs:
-                raise BadArgumentsError(f"{source}: expected the {name} of {first}, {theirs}, got {ours}")
-    return [source for source, *_ in loaded], [dataset for _, dataset, _ in loaded]
+BENCH = Bench(TransferSettings, measure, render)

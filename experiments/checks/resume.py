@@ -38,7 +38,7 @@ class ResumeCheckSettings:
     kills: int = 10
     """Trials, each killed once and then resumed; the last one up to four times."""
     preset: str | None = "cartpole"
-    """Preset of the run; None takes the defaults of hades distill."""
+    """Preset of the run; default: the settings of hades distill."""
     env: str | None = None
     """Environment in place of the preset's."""
     num_iterations: int | None = None
@@ -63,7 +63,7 @@ class Trial:
 
     Attributes:
         moments: Seconds after each start at which it was killed.
-        iterations: Rows of metrics that it had left at each kill.
+        iterations: Iterations in the metrics that it had left at each kill.
         checkpoints: Iteration of the newest checkpoint at each kill, -1 where there was none.
         whole: Whether every dataset file could be read after each kill.
         dataset_equal: Whether `dataset.npz` has the bytes of the uninterrupted run's.
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for index, trial in enumerate(trials)
     ]
-    header = ("trial", "killed after (s)", "iteration", "checkpoint", "files whole", "dataset", "best dataset")
+    header = ("trial", "killed after (s)", "iterations", "checkpoint", "files whole", "dataset", "best dataset")
     title = f"kill -9 and --resume against an uninterrupted run of {duration:.1f} s"
     passed = sum(trial.passed for trial in trials)
     stream = sys.stderr if settings.json else sys.stdout
@@ -160,7 +160,8 @@ def _trial(
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
         killed.append(moment)
-        iterations.append(len(run.read_metrics()))
+        rows = run.read_metrics()
+        iterations.append(rows[-1]["iteration"] if rows else 0)
         steps = [int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()]
         checkpoints.append(max(steps, default=-1))
         whole = whole and all(_readable(path) for path in (run.dataset, run.best_dataset) if path.exists())
@@ -183,7 +184,8 @@ def _finish(settings: ResumeCheckSettings, out: Path, cache: Path) -> None:
 
 def _check(process: subprocess.Popen[str], error: str) -> None:
     if process.returncode:
-        raise SystemExit(f"{shlex.join(map(str, process.args))} ended with code {process.returncode}:\n{error}")  # type: ignore[arg-type]
+        command = shlex.join(map(str, process.args))  # type: ignore[arg-type]
+        raise SystemExit(f"{command} ended with code {process.returncode}:\n{error}")
 
 
 def _start(settings: ResumeCheckSettings, out: Path, cache: Path) -> subprocess.Popen[str]:

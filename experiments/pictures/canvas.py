@@ -1,4 +1,4 @@
-"""What every picture shares: colours that colour-blind readers can tell apart, layout in inches, atomic writing."""
+"""Common parts of all pictures: colours that colour-blind readers can tell apart, layout in inches, atomic writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the picture of a dataset shows: arrays in readable units, and the words that say which units they are."""
+"""Content of a dataset's picture: arrays in readable units, and the words for these units."""
 
 from __future__ import annotations
 

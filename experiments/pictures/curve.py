@@ -38,7 +38,7 @@ REFERENCE_STYLES = ((6, 3), (2, 2), (8, 2, 2, 2), (4, 2, 1, 2, 1, 2))
 
 
 class SeriesStyle(NamedTuple):
-    """How a line of the population is drawn."""
+    """Style of a line of the population."""
 
     key: str
     label: str
@@ -69,7 +69,7 @@ def column(history: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
 
 
 def thin(values: np.ndarray, limit: int = MAX_POINTS) -> np.ndarray:
-    """Chooses points that look like all of them: in each stretch the first, the lowest and the highest one.
+    """Chooses points that preserve the shape of a line: in each stretch the first, the lowest and the highest one.
 
     Args:
         values: `[num_points]`, may hold NaN.
@@ -192,7 +192,7 @@ def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
 
 
 def _limits(values: np.ndarray, references: Mapping[str, float]) -> tuple[float, float]:
-    """Limits of the y axis; an absurd blow-up is cut off, a steep start or a collapse is not."""
+    """Limits of the y axis; extreme outliers are cut off, a steep start or a collapse is not."""
     low, high = float(values.min()), float(values.max())
     inner_low, inner_high = (float(value) for value in np.percentile(values, (2, 98)))
     inner = max(inner_high - inner_low, 1e-3 * max(abs(inner_low), abs(inner_high)))

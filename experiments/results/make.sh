@@ -37,7 +37,7 @@ $hades bench generalisation "$reference/walker2d_hades-r_N4_fixed_seed0.npz" $co
 $hades bench budget --dataset-sizes 2 4 16 64 --runs "$runs/budget" --out $out/budget
 $hades bench cost --out $out/cost_cartpole.json
 # ES at width 512 and population 2048, where the published code ran out of memory.
-$hades bench cost --env gymnax/Breakout-MinAtar --methods es --generations 1 --out $out/cost_es_width512.json \
+$hades bench cost --env gymnax/Breakout-MinAtar --methods es --num-iterations 1 --out $out/cost_es_width512.json \
   --flags="--population-size 2048 --num-episodes 8 --network.hidden-sizes 512 512 --evolution.strategy SNES
   --evolution.sigma 0.03 --evolution.learning-rate 1.0 --evolution.optimizer sgd --evolution.fitness-shaping None
   --evolution.temperature 20 --evolution.perturbations regenerated --rollout-chunk-size 16"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +17,15 @@ import pytest
 import envs
 from experiments import bench, cli
 from experiments.bench import architectures, generation
-from experiments.bench._lib import measuring, memory, straightforward, variants
-from experiments.bench._lib.cases import CASES, Case
+from experiments.bench._lib import apart, straightforward, variants
+from experiments.bench._lib.cases import CASES, FIRST, TRAINED, Case, prepare
 from experiments.cli import BadArgumentsError
 from hades import recipes
 from hades.dataset import SyntheticDataset
+from hades.distillation import DatasetRun
 from hades.inner.cloning import CloningSettings
 from hades.outer.evolution import EvolutionSettings
-from hades.recipes.hades import HadesSettings
+from hades.recipes.hades import HadesSettings, resolve
 from hades.run import RunState
 
 SETTINGS = HadesSettings(
@@ -60,40 +63,40 @@ def dataset_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["target", "cartpole"])
 def test_straightforward_generation_is_that_of_hades(name: str) -> None:
-    prepared = measuring.prepare(TINY[name], seed=0)
-    step = measuring.make_step("straightforward", prepared)
+    prepared = prepare(TINY[name], seed=0)
+    step = generation.make_step("straightforward", prepared)
 
     @jax.jit
     def both(state: RunState) -> Any:
-        after, metrics, everything = step(state)
-        values = measuring.hades_values(prepared.run, state, everything.datasets)
-        return (after.outer, metrics), prepared.run.step(state), everything, values
+        after, metrics, intermediates = step(state)
+        values = generation.hades_values(prepared.run, state, intermediates.solutions)
+        return (after, metrics), prepared.run.step(state), intermediates, values
 
-    (after, metrics), (expected, expected_metrics), everything, values = both(prepared.states[measuring.FIRST])
-    np.testing.assert_allclose(everything.values, values, atol=1e-4)
+    (after, metrics), (expected, expected_metrics), intermediates, values = both(prepared.states[FIRST])
+    np.testing.assert_allclose(intermediates.values, values, atol=1e-4)
     assert len(set(values.tolist())) == 4
     np.testing.assert_allclose(metrics["fitness_best"], expected_metrics["fitness_best"], atol=1e-4)
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), after, expected.outer)
-    reports = everything.reports
-    assert reports.reward.shape == (4, 2, prepared.run.env.max_steps, 2)
-    assert everything.losses.shape == (4, 2, 3)
-    np.testing.assert_allclose(reports.episode_return[:, :, -1], reports.reward.sum(axis=2), atol=1e-5)
-    assert reports.done[:, :, -1].all()
+    close = functools.partial(np.testing.assert_allclose, atol=1e-4)
+    jax.tree.map(close, (after.outer, after.iteration), (expected.outer, expected.iteration))
+    records = intermediates.records
+    assert records.reward.shape == (4, 2, prepared.run.env.max_steps, 2)
+    assert intermediates.losses.shape == (4, 2, 3)
+    np.testing.assert_allclose(records.episode_return[:, :, -1], records.reward.sum(axis=2), atol=1e-5)
+    assert records.done[:, :, -1].all()
 
 
 def test_straightforward_refuses_running_statistics() -> None:
     settings = dataclasses.replace(SETTINGS, observation_normalization="running")
+    run = recipes.from_settings(envs.make("diagnostic/match"), settings)
     with pytest.raises(ValueError, match="normalisation"):
-        straightforward.make_fitness(envs.make("diagnostic/match"), settings)
+        straightforward.make_fitness(cast(DatasetRun, run))
 
 
-def test_solution_stands_for_its_dataset() -> None:
-    run = recipes.from_settings(envs.make("diagnostic/match"), SETTINGS)
-    dataset = run.dataset(run.init(jax.random.key(0)))
-    population = jax.tree.map(lambda leaf: leaf[None], straightforward.solution_of(dataset, SETTINGS))
-    again = straightforward.datasets_of(population, run.env)
-    np.testing.assert_allclose(again.observations[0], dataset.observations)
-    np.testing.assert_allclose(again.action_probabilities[0], dataset.action_probabilities, rtol=1e-6)  # type: ignore[index]
+def test_trained_state_stands_for_the_dataset_of_its_case() -> None:
+    prepared = prepare(TINY["match"], seed=0)
+    trained, first = (prepared.run.outcome(prepared.states[name]) for name in (TRAINED, FIRST))
+    np.testing.assert_allclose(trained.observations, TINY["match"].trained)
+    np.testing.assert_array_equal(trained.action_probabilities, first.action_probabilities)
 
 
 def test_generation_writes_and_prints_its_result(
@@ -114,11 +117,11 @@ def test_generation_writes_and_prints_its_result(
 
 
 def _check_case(case: dict[str, Any]) -> None:
-    assert set(case["populations"]) == {measuring.FIRST, measuring.TRAINED}
+    assert set(case["populations"]) == {FIRST, TRAINED}
     for population in case["populations"].values():
         assert population["fitness_max_abs_difference"] < 1e-4
         assert population["fitness_mean"]["hades"] == pytest.approx(population["fitness_mean"]["straightforward"])
-        for formulation in measuring.FORMULATIONS:
+        for formulation in generation.FORMULATIONS:
             seconds = population["seconds"][formulation]
             assert len(seconds["all"]) == 2
             assert 0 < seconds["min"] <= seconds["median"]
@@ -133,21 +136,21 @@ def test_memory_is_measured_before_and_after(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(CASES, "cartpole", lambda: TINY["match"])
-    memory.main(["cartpole", "hades", "0"])
+    apart.main("experiments.bench.generation", "one_generation", "cartpole", "hades", "0")
     measured = json.loads(capsys.readouterr().out)
     assert 0 < measured["baseline_bytes"] <= measured["compiled_bytes"]
     assert measured["peak_bytes"] > 0
 
 
-def test_memory_says_why_its_process_failed() -> None:
+def test_a_measurement_says_why_its_process_failed() -> None:
     with pytest.raises(ValueError, match="memory of nothing, hades: KeyError"):
-        memory.peak_memory("nothing", "hades", 0)
+        generation.peak_memory("nothing", "hades", 0)
 
 
 def test_real_cases_suit_their_environments() -> None:
     for name, build in CASES.items():
         case = build()
-        assert recipes.resolve(envs.make(case.env, **case.env_options), case.settings), name
+        assert resolve(envs.make(case.env, **case.env_options), case.settings), name
 
 
 def test_architectures_compares_policies_with_the_file(
@@ -186,10 +189,29 @@ def test_help_names_the_benchmarks(capsys: pytest.CaptureFixture[str]) -> None:
     assert "architectures" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", bench.BENCHES)
+def test_registered_benchmarks_have_help_for_every_flag(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"experiments.bench.{name.replace('-', '_')}")
+    with pytest.raises(SystemExit, match="0"):
+        bench.main([name, "--help"])
+    printed = capsys.readouterr().out
+    assert f"hades bench {name}" in printed
+    fields = {field.name.replace("_", "-") for field in dataclasses.fields(module.BENCH.settings)}
+    nested = {"cal-ql", "grid", "options", "settings"}
+    positional = {"file", "files"}
+    assert all(f"--{name}" in printed for name in fields - nested - positional)
+
+
+def test_every_benchmark_is_registered() -> None:
+    folder = Path(bench.__file__).parent
+    modules = {path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem != "__init__"}
+    assert modules == set(bench.BENCHES)
+
+
 @pytest.mark.parametrize("arguments", [[], ["speed"]])
 def test_unknown_benchmark_is_a_bad_argument_that_names_the_known(arguments: list[str]) -> None:
     assert cli.main(["bench", *arguments]) == 2
-    with pytest.raises(BadArgumentsError, match="generation, architectures"):
+    with pytest.raises(BadArgumentsError, match="one of architectures, budget"):
         bench.main(arguments)
 
 

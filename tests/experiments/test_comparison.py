@@ -13,11 +13,10 @@ import pytest
 from experiments import running
 from experiments.bench import ppo
 from experiments.bench._lib import runs
-from experiments.bench._lib.runs import METHODS, Job, method_flags, parse_seeds, small_preset
+from experiments.bench._lib.runs import METHODS, Job, method_flags, small_preset, split_flags
+from experiments.bench._lib.seeds import parse_seeds
 from experiments.bench.budget import summarize
 from experiments.bench.neuroevolution import compare, together
-from experiments.commands.baseline import COMMANDS
-from experiments.commands.distill import COMMAND
 from experiments.curves import Curve
 from experiments.settings import PPOCommandSettings
 from hades.policies import NetworkSettings
@@ -25,7 +24,7 @@ from hades.rl import PPOSettings
 from tests.experiments.command import Outcome, exit_code
 
 TINY = (
-    "--flags=--generations-per-call 1 --evaluate-every 1 --evaluation-inits 2 --evaluation-episodes 2"
+    "--flags=--iterations-per-call 1 --evaluate-every 1 --evaluation-inits 2 --evaluation-episodes 2"
     " --statistics-episodes 4"
 )
 
@@ -121,12 +120,11 @@ def test_scores_of_sizes_by_hand() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_share_the_network_of_the_preset(method: str) -> None:
     assert small_preset(method, "gymnax/Breakout-MinAtar") == "breakout"  # type: ignore[arg-type]
-    first, *flags = method_flags(method, "gymnax/Breakout-MinAtar", 81920)  # type: ignore[arg-type]
-    command = COMMAND if first == "distill" else COMMANDS[flags.pop(0)]
+    command, flags = split_flags(method_flags(method, "gymnax/Breakout-MinAtar", 81920))  # type: ignore[arg-type]
     settings: Any = running.resolve(command, flags)
     assert settings.env == "gymnax/Breakout-MinAtar"
     assert settings.settings.method == method
-    network = settings.settings.cloning if first == "distill" else settings.settings.network
+    network = settings.settings.cloning if command.name == "distill" else settings.settings.network
     assert (network.hidden_sizes, network.activation) == ((64, 64), "relu")
     if method == "ppo":
         assert settings.settings.anneal_updates == 10
@@ -163,7 +161,7 @@ def test_budget(hades: Callable[..., Outcome], tmp_path: Path) -> None:
 
 
 def test_cost_of_a_dataset_and_of_a_policy(hades: Callable[..., Outcome]) -> None:
-    flags = ("--env", "diagnostic/match", "--methods", "hades-r", "es", "--generations", "2")
+    flags = ("--env", "diagnostic/match", "--methods", "hades-r", "es", "--num-iterations", "2")
     methods = hades("bench", "cost", *flags, "--flags=--population-size 4", "--json").json["methods"]
     for entry in methods.values():
         assert entry["compile_seconds"] > 0
@@ -180,7 +178,7 @@ def test_cost_of_a_dataset_and_of_a_policy(hades: Callable[..., Outcome]) -> Non
         (("neuroevolution", "--seeds", "x"), "seeds: expected numbers and ranges such as 0-4, got 'x'"),
         (("ppo", "--preset", "cartpoles"), "--preset: there is no 'cartpoles', the nearest are cartpole"),
         (("budget", "--dataset-sizes", "0"), "dataset_sizes: expected a number above 0, got 0"),
-        (("cost", "--generations", "0"), "generations: expected a number above 0, got 0"),
+        (("cost", "--num-iterations", "0"), "num_iterations: expected a number above 0, got 0"),
     ],
 )
 def test_bad_arguments_are_one_sentence(
@@ -206,7 +204,7 @@ def test_seeds_of_ppo_side_by_side(
         env="diagnostic/match",
         settings=PPOSettings(network=NetworkSettings(hidden_sizes=(4,)), num_envs=4, num_steps=8),
     )
-    monkeypatch.setattr(ppo, "get_preset", lambda command, name: small)
+    monkeypatch.setattr(ppo, "find_preset", lambda flag, command, name: small)
     flags = ("--seeds", "0,3", "--env-steps", "128", "--evaluations", "2", "--num-episodes", "4")
     outcome = hades("bench", "ppo", *flags, "--out", tmp_path / "ppo.json", "--json")
     assert outcome.code == 0, outcome.err

@@ -18,7 +18,7 @@ import pytest
 import envs
 from experiments.bench._lib import generalisation_report as report
 from experiments.bench._lib.grid import Grid, architecture, distinct, make_panels, optimisers
-from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, Score, score, threshold_return
+from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, VariantEvaluation, evaluate_variant, threshold_return
 from experiments.pictures.generalisation import generalisation_figure
 from hades import recipes
 from hades.dataset import SyntheticDataset
@@ -146,16 +146,14 @@ def test_result_tables_and_picture(dataset_file: Path, tmp_path: Path, hades: Ru
     assert matplotlib.image.imread(out.with_suffix(".png")).shape[1] > 800
 
 
-def test_policies_that_diverge_are_found_before_they_play(dataset_file: Path) -> None:
+def test_policies_that_diverge_are_counted(dataset_file: Path) -> None:
     dataset = SyntheticDataset.load(dataset_file)
     env, key = envs.make("diagnostic/match"), jax.random.key(0)
     wild = dataclasses.replace(OWN_LOOP, optimizer="sgd", learning_rate=1e38, momentum=0.9)
     evaluator = dataset_evaluator(env, dataset, 2, 3, cloning.from_settings(env, wild))
-    found = score(key, evaluator, dataset)
-    assert found == Score(None, 2)
-    # The returns of such policies alone do not tell.
-    assert np.isfinite(evaluator(key, dataset).returns).all()
-    sound = score(key, evaluator.with_inner_loop(cloning.from_settings(env, OWN_LOOP)), dataset)
+    found = evaluate_variant(key, evaluator, dataset)
+    assert found == VariantEvaluation(None, 2)
+    sound = evaluate_variant(key, evaluator.with_inner_loop(cloning.from_settings(env, OWN_LOOP)), dataset)
     expected = dataset_evaluator(env, dataset, 2, 3)(key, dataset)
     assert sound.evaluation is not None
     np.testing.assert_array_equal(sound.evaluation.returns, expected.returns)
@@ -169,7 +167,7 @@ def test_diverged_cells_are_misses_and_drawn_as_such(dataset_file: Path) -> None
     cells = distinct(own, panels)
     assert len(cells) == 7 and cells[0] == own
     evaluations = [Evaluation(np.full((2, 2), value), np.ones((2, 2), int)) for value in (10.0, 9.0, 8.9, 12.0)]
-    found = [Score(evaluation) for evaluation in evaluations] + [Score(None, 1)] * 3
+    found = [VariantEvaluation(evaluation) for evaluation in evaluations] + [VariantEvaluation(None, 1)] * 3
     anchors = dict(zip((OWN, ZERO, UNTRAINED), evaluations, strict=False))
     file = report.entry(dataset_file, dataset, anchors, 9.0, panels, dict(zip(cells, found, strict=True)))
     assert (file["num_reaching"], file["num_diverged"], file["fraction"]) == (3, 3, 3 / 7)

@@ -283,10 +283,9 @@ def test_offline_benchmark_scores_objectives_beside_their_references(
 def test_meta_gradient_benchmark_times_each_number_of_seeds(
     hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def here(module: str, arguments: list[str], what: str) -> dict[str, Any]:
-        assert module == "experiments.bench.meta_gradient"
-        assert what.endswith("seeds at once")
-        return meta_gradient.measure(*arguments)
+    def here(function: Callable[..., dict[str, Any]], arguments: list[str], label: str) -> dict[str, Any]:
+        assert label.endswith("seeds at once")
+        return function(*arguments)
 
     monkeypatch.setattr(meta_gradient, "measure_apart", here)
     monkeypatch.setattr(meta_gradient, "_TRANSITIONS", 100)

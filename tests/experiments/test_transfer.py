@@ -15,13 +15,13 @@ import optax
 import pytest
 
 import envs
-from experiments.bench._lib.seeds import fresh_key, score_seeds
+from experiments.bench._lib.seeds import score_seeds, table_key
 from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO
 from experiments.bench.transfer import TransferSettings, Variant, variants
 from experiments.cli import BadArgumentsError
 from hades.dataset import SyntheticDataset
 from hades.evaluation import dataset_evaluator, zero_dataset
-from hades.fitness import FitnessKeys, init_networks
+from hades.fitness import draw_inits
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata
@@ -106,8 +106,8 @@ def test_scores_are_over_files(files: list[Path], tmp_path: Path, hades: Run) ->
     env = envs.make("diagnostic/target", max_steps=4)
     evaluator = dataset_evaluator(env, make_dataset(0), 2, 3)
     datasets = [make_dataset(seed) for seed in range(3)]
-    own = [evaluator(fresh_key(3, index), dataset).returns for index, dataset in enumerate(datasets)]
-    zero = [evaluator(fresh_key(3, index), zero_dataset(dataset)).returns for index, dataset in enumerate(datasets)]
+    own = [evaluator(table_key(3, index), dataset).returns for index, dataset in enumerate(datasets)]
+    zero = [evaluator(table_key(3, index), zero_dataset(dataset)).returns for index, dataset in enumerate(datasets)]
     found = result["references"]
     assert set(found) == {OWN, ZERO, UNTRAINED}
     np.testing.assert_allclose(found[OWN]["scores"], [values.mean() for values in own], rtol=1e-6)
@@ -121,10 +121,10 @@ def test_scores_are_over_files(files: list[Path], tmp_path: Path, hades: Run) ->
     for name, place in (("optimisers", 2), ("ensembles", 0)):
         assert [row["own"] for row in tables[name]].index(True) == place
         assert tables[name][place]["scores"] == found[OWN]["scores"]
-    pair = dataset_evaluator(env, datasets[1], 2, 3, ensemble=2)(fresh_key(3, 1), datasets[1])
+    pair = dataset_evaluator(env, datasets[1], 2, 3, ensemble=2)(table_key(3, 1), datasets[1])
     assert tables["ensembles"][1]["scores"][1] == pytest.approx(float(pair.returns.mean()))
     deep = cloning.from_settings(env, dataclasses.replace(OWN_LOOP, hidden_sizes=(4, 4, 4)))
-    deeper = dataset_evaluator(env, datasets[2], 2, 3, deep)(fresh_key(3, 2), datasets[2])
+    deeper = dataset_evaluator(env, datasets[2], 2, 3, deep)(table_key(3, 2), datasets[2])
     assert tables["architectures"][0]["scores"][2] == pytest.approx(float(deeper.returns.mean()))
     wild = tables["optimisers"][3]
     assert (wild["iqm"], wild["ci95"], wild["scores"]) == (None, None, [None] * 3)
@@ -156,7 +156,9 @@ def test_state_of_optimisers_accumulates(index: int, reference: optax.GradientTr
     variant = default_variants(dataclasses.replace(OWN_LOOP, num_steps=3), tables=("optimisers",))[index]
     clone = cloning.from_settings(env, variant.cloned)
     trained = dataset_evaluator(env, dataset, 1, 1, clone).train(key, dataset)
-    start = jax.tree.map(lambda leaf: leaf[0], init_networks(clone, FitnessKeys.draw(key, 1)))
+    # The evaluation parts its key into those of inits, episodes and references.
+    init_key = jax.random.split(key, 3)[0]
+    start = jax.tree.map(lambda leaf: leaf[0], draw_inits(clone, init_key, 1).initial)
 
     def loss(params: Any) -> jax.Array:
         hidden = dataset.observations
@@ -190,7 +192,7 @@ def test_hades_f_files_are_scored_with_fresh_initialisations(tmp_path: Path, had
                    "--json").json  # fmt: skip
     expected = dataset_evaluator(envs.make("diagnostic/target", max_steps=4), make_dataset(0), 2, 3)
     assert result["references"][OWN]["scores"][0] == pytest.approx(
-        float(expected(fresh_key(3, 0), make_dataset(0)).returns.mean())
+        float(expected(table_key(3, 0), make_dataset(0)).returns.mean())
     )
 
 

@@ -1,1 +1,1 @@
-"""What the benches share."""
+"""Helpers that benchmarks share."""

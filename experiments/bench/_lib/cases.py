@@ -1,15 +1,26 @@
-"""The cases of `hades bench generation`."""
+"""Cases of `hades bench generation`, and their runs and states."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
+
+import envs
+from hades import recipes
+from hades.distillation import DatasetRun
 from hades.inner.cloning import CloningSettings
+from hades.keys import Stream, stream
 from hades.outer.evolution import EvolutionSettings
 from hades.recipes.hades import HadesSettings
+from hades.run import RunState
+from hades.types import require_pure
+
+FIRST, TRAINED = "first generation", "trained dataset"
 
 
 @dataclass(frozen=True)
@@ -18,8 +29,8 @@ class Case:
 
     Attributes:
         env: Name of the environment.
-        settings: The method, with the chunk sizes that were fastest on a CPU.
-        env_options: What besides its name makes the environment.
+        settings: Settings of HaDES, with the chunk sizes that were fastest on a CPU.
+        env_options: Options of the environment.
         trained: Observations of a dataset whose policies play long episodes, `[pairs][*observation]` in the space
             that the policy sees; None for a case that is measured on the first generation only.
         target_speed: Least ratio of seconds, straightforward over hades, that the project asks for.
@@ -81,4 +92,29 @@ def hopper() -> Case:
 
 
 CASES: dict[str, Callable[[], Case]] = {"breakout": breakout, "cartpole": cartpole, "hopper": hopper}
-"""By the name that the command takes."""
+"""Cases by the name that the command takes."""
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case ready to be measured.
+
+    Attributes:
+        run: Run.
+        states: State before the generation, by the kind of population.
+    """
+
+    run: DatasetRun
+    states: Mapping[str, RunState]
+
+
+def prepare(case: Case, seed: int) -> PreparedCase:
+    """Makes environment, run and first states; compiles nothing of the generation."""
+    env = require_pure(envs.make(case.env, **case.env_options))
+    run = cast(DatasetRun, recipes.from_settings(env, case.settings))
+    state = run.init(jax.random.key(seed))
+    states = {FIRST: state}
+    if case.trained is not None:
+        solution = {**run.outer.solution(state.outer), "observations": jnp.array(case.trained)}
+        states[TRAINED] = dataclasses.replace(state, outer=run.outer.init(stream(state.key, Stream.TABLE), solution))
+    return PreparedCase(run, states)

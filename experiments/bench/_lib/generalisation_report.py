@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments import tables
 from experiments.bench._lib.grid import Panel, distinct
-from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, Score
+from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, VariantEvaluation
 from hades._serialization import to_dict
 from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
@@ -26,24 +26,24 @@ _HEADER = ("dataset", "own", "zeros", "untrained", "threshold", "cells reaching 
 def entry(
     source: Path,
     dataset: SyntheticDataset,
-    anchors: Mapping[str, Evaluation],
+    returns: Mapping[str, Evaluation],
     threshold: float,
     panels: Sequence[Panel],
-    scores: Mapping[CloningSettings, Score],
+    found: Mapping[CloningSettings, VariantEvaluation],
 ) -> dict[str, Any]:
-    """What the result says of a file.
+    """Part of the result for one file.
 
     Args:
-        source: The file.
-        dataset: With metadata.
-        anchors: Its own return and those that it is to be compared with.
-        threshold: The return that a cell is to reach.
-        panels: The grid.
-        scores: Of every inner loop of the grid.
+        source: Path of the file.
+        dataset: Its dataset, with metadata.
+        returns: Its own return, and those of zeros and untrained policies.
+        threshold: Return that a cell is to reach.
+        panels: Panels of the grid.
+        found: Evaluation of every inner loop of the grid.
     """
     metadata = dataset.metadata
     assert metadata is not None  # a loaded dataset has it
-    cells = {cloned: _cell(metadata.require_cloning(), cloned, score, threshold) for cloned, score in scores.items()}
+    cells = {cloned: _cell(metadata.require_cloning(), cloned, variant, threshold) for cloned, variant in found.items()}
     return {
         "file": str(source),
         "name": f"{metadata.env}, {dataset.num_pairs} pairs by {metadata.method}",
@@ -52,7 +52,7 @@ def entry(
         "num_pairs": dataset.num_pairs,
         "init_seed": metadata.init_seed,
         "cloning": to_dict(metadata.require_cloning()),
-        "references": {name: tables.summary(value) for name, value in anchors.items()},
+        "references": {name: tables.summary(value) for name, value in returns.items()},
         "threshold_return": threshold,
         **_counts([cells[cloned] for cloned in distinct(metadata.require_cloning(), panels)]),
         "panels": [_panel(panel, metadata.require_cloning(), cells) for panel in panels],
@@ -71,13 +71,15 @@ def _panel(panel: Panel, own: CloningSettings, cells: Mapping[CloningSettings, d
     }
 
 
-def _cell(own: CloningSettings, cloned: CloningSettings, score: Score, threshold: float) -> dict[str, Any]:
+def _cell(
+    own: CloningSettings, cloned: CloningSettings, variant: VariantEvaluation, threshold: float
+) -> dict[str, Any]:
     settings, base = to_dict(cloned), to_dict(own)
-    evaluation = score.evaluation
+    evaluation = variant.evaluation
     return {
         "own": cloned == own,
         "changes": {name: value for name, value in settings.items() if value != base[name]},
-        "num_diverged": score.num_diverged,
+        "num_diverged": variant.num_diverged,
         "reaches": evaluation is not None and evaluation.mean >= threshold,
         "mean": None,
         **({} if evaluation is None else tables.summary(evaluation)),
@@ -96,7 +98,7 @@ def _counts(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_text(result: Mapping[str, Any]) -> str:
-    """The tables of a result as plain text: one of each panel of each file, and one of the files."""
+    """Tables of a result as plain text: one for each panel of each file, and one of the files."""
     parts = []
     for number, file in enumerate(result["files"]):
         # A title inside of a table is broken at the table's width.
@@ -107,7 +109,7 @@ def as_text(result: Mapping[str, Any]) -> str:
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """The same in Markdown, the files first."""
+    """Tables of a result in Markdown, that of the files first."""
     summary = [_summary_row(file, number) for number, file in enumerate(result["files"])]
     parts = ["# Generalisation of dataset files", f"`{shlex.join(result['command'])}`", "\n".join(_legend(result))]
     parts.append("\n".join(tables.markdown(_HEADER, summary)))
@@ -133,10 +135,10 @@ def _name(file: Mapping[str, Any], number: int) -> str:
 
 
 def _summary_row(file: Mapping[str, Any], number: int) -> tuple[str, ...]:
-    anchors = (f"{file['references'][name]['mean']:.4g}" for name in (OWN, ZERO, UNTRAINED))
+    returns = (f"{file['references'][name]['mean']:.4g}" for name in (OWN, ZERO, UNTRAINED))
     reaching = f"{file['num_reaching']} of {file['num_cells']}"
     threshold = f"{file['threshold_return']:.4g}"
-    return (_name(file, number), *anchors, threshold, reaching, f"{file['fraction']:.2f}", str(file["num_diverged"]))
+    return (_name(file, number), *returns, threshold, reaching, f"{file['fraction']:.2f}", str(file["num_diverged"]))
 
 
 def _panel_tables(file: Mapping[str, Any], number: int) -> Iterator[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:

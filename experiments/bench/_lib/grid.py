@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from experiments.bench._lib.variants import ADAM_LEARNING_RATE, SGD_LEARNING_RATE, SGD_MOMENTUM
+from hades._validation import require_positive
 from hades.inner.cloning import CloningSettings
 from hades.policies import Activation, KernelInit
 
@@ -17,10 +18,10 @@ PANELS: tuple[PanelName, ...] = get_args(PanelName)
 
 @dataclass(frozen=True)
 class Grid:
-    """How far a grid reaches; the file's own value joins each axis that does not have it.
+    """Axes of a grid; the file's own value joins each axis that does not have it.
 
     Attributes:
-        panels: Which panels there are.
+        panels: Panels of the grid.
         widths: Units of each hidden layer.
         depths: Hidden layers.
         learning_rate_factors: Step sizes, as multiples of the base one of the optimiser's family.
@@ -32,6 +33,14 @@ class Grid:
     depths: tuple[int, ...] = (1, 2, 3, 4)
     learning_rate_factors: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     step_factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+    def __post_init__(self) -> None:
+        """Refuses empty axes, and numbers that are not positive."""
+        for name, values in vars(self).items():
+            if not values:
+                raise ValueError(f"{name}: expected at least one value, got none")
+            for value in values if name != "panels" else ():
+                require_positive(name, value)
 
 
 class Optimiser(NamedTuple):
@@ -47,9 +56,9 @@ class Panel:
     """A two-dimensional panel of a grid.
 
     Attributes:
-        name: Which one it is.
-        row_label: What the rows are.
-        column_label: What the columns are.
+        name: Name of the panel.
+        row_label: Setting that the rows vary.
+        column_label: Setting that the columns vary.
         rows: Name of each row.
         columns: Name of each column.
         cells: The inner loops, `[rows][columns]`.
@@ -64,7 +73,7 @@ class Panel:
 
 
 def make_panels(own: CloningSettings, grid: Grid) -> list[Panel]:
-    """The panels around an inner loop; what a panel does not vary is as in the file.
+    """Panels around an inner loop; all that a panel does not vary is as in the file.
 
     The file's own settings stand in every panel, unless its hidden layers differ in width: then not in `size`.
     """
@@ -78,14 +87,14 @@ def make_panels(own: CloningSettings, grid: Grid) -> list[Panel]:
 
 
 def distinct(own: CloningSettings, panels: Iterable[Panel]) -> list[CloningSettings]:
-    """Every inner loop once, those of one architecture together, the architecture of the file's own in front."""
+    """All inner loops once, those of one architecture together, the architecture of the file's own in front."""
     cells = dict.fromkeys(cell for panel in panels for row in panel.cells for cell in row)
     order = list(dict.fromkeys(map(architecture, (own, *cells))))
     return sorted(cells, key=lambda cell: order.index(architecture(cell)))
 
 
 def architecture(cloned: CloningSettings) -> tuple[str, tuple[int, ...], Activation]:
-    """What inner loops have in common whose policies are one function of their parameters."""
+    """Settings that inner loops share whose policies are one function of their parameters."""
     return cloned.policy, cloned.hidden_sizes, cloned.activation
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from experiments.bench._lib.base import SeedsBenchSettings, tell
+from experiments.commands.baseline import COMMANDS
+from experiments.commands.distill import COMMAND
 from experiments.curves import Curve, read_curve
 from experiments.presets import PRESETS, get_preset
 from experiments.processes import command
+from experiments.running import Command
 from hades._files import write_atomically
 from hades._run_directory import RunDirectory
 from hades.rl.settings import PPOSettings
@@ -22,8 +26,47 @@ Method = Literal["hades-r", "hades-f", "es", "ppo"]
 METHODS: tuple[Method, ...] = get_args(Method)
 _ENDLESS = 10**6
 _COMMAND_FILE = "bench_command.json"
-# A generation takes as many environment steps as its episodes last, an update of PPO always the same number.
-_GENERATIONS, _EVALUATIONS = 5, 40
+# An iteration of an evolution takes as many environment steps as its episodes last, one of PPO always the same number.
+_ITERATIONS, _EVALUATIONS = 5, 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsSettings(SeedsBenchSettings):
+    """Settings of benchmarks of whole runs at equal environment steps. Runs that are there are not run again."""
+
+    env_steps: int = 2_000_000
+    """Environment steps of training that each run takes."""
+    jobs: int = 1
+    """Processes at the same time. More than one makes seconds depend on each other."""
+    runs: Path = Path("runs/bench")
+    """Folder of the run directories."""
+    out: Path = Path("runs/bench")
+    """Folder of the results: for each environment a JSON file, a Markdown table and a picture."""
+    flags: str = ""
+    """More flags of hades distill and hades baseline in one string, such as --flags="--evaluate-every 10"."""
+
+    def __post_init__(self) -> None:
+        """Refuses also counts that are not positive."""
+        super().__post_init__()
+        self.require_positive("env_steps", "jobs")
+
+    def job(self, method: Method, env: str, seed: int, label: str | None = None, flags: Sequence[str] = ()) -> Job:
+        """A run of these settings.
+
+        Args:
+            method: Method.
+            env: Environment.
+            seed: Seed of the run.
+            label: Part of the run directory's name that tells it from others; the method if None.
+            flags: Flags of this run, which those of the settings follow.
+        """
+        out = self.runs / file_stem(env) / f"{label or method}-seed{seed}"
+        return Job(method, env, seed, out, self.env_steps, (*flags, *shlex.split(self.flags)))
+
+
+def file_stem(env: str) -> str:
+    """Name of the files and folders of an environment."""
+    return env.replace("/", "-")
 
 
 @dataclass(frozen=True)
@@ -31,10 +74,10 @@ class Job:
     """One run: a method on an environment with a seed.
 
     Attributes:
-        method: Which one.
+        method: Method.
         env: Environment.
-        seed: Of the run.
-        out: Its run directory.
+        seed: Seed of the run.
+        out: Run directory.
         budget: Environment steps after which it ends.
         flags: More flags of the command.
     """
@@ -48,31 +91,31 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        """The arguments of `hades` that begin or resume the run."""
+        """Arguments of `hades` that begin or resume the run."""
         flags = [*method_flags(self.method, self.env, self.budget), "--seed", str(self.seed)]
         return [*flags, "--out", str(self.out), "--resume", *self.flags]
 
 
 def method_flags(method: Method, env: str, budget: int) -> list[str]:
-    """The verb and the flags that make a method comparable with the others on an environment, up to a budget.
+    """Verb and flags that make a method comparable with the others on an environment, up to a budget.
 
     All have the network of the small preset of HaDES for the environment, where there is one; the learning rate of PPO
     falls to zero at the end of the budget.
 
     Args:
-        method: Which one.
+        method: Method.
         env: Environment.
         budget: Environment steps.
     """
     name = small_preset(method, env)
     begin = ["--env", env] if name is None else ["--preset", name]
-    begin += ["--num-generations", str(_ENDLESS), "--max-env-steps", str(budget)]
+    begin += ["--num-iterations", str(_ENDLESS), "--max-env-steps", str(budget)]
     if method == "hades-r":
-        return ["distill", *begin, *_evaluated_every(_GENERATIONS)]
+        return ["distill", *begin, *_evaluated_every(_ITERATIONS)]
     if method == "hades-f":
-        return ["distill", *begin, "--method", "hades-f", "--num-inits", "1", *_evaluated_every(_GENERATIONS)]
+        return ["distill", *begin, "--method", "hades-f", "--num-inits", "1", *_evaluated_every(_ITERATIONS)]
     if method == "es":
-        return ["baseline", "es", *begin, *_evaluated_every(_GENERATIONS)]
+        return ["baseline", "es", *begin, *_evaluated_every(_ITERATIONS)]
     settings = PPOSettings() if name is None else get_preset("baseline ppo", name).settings
     updates = max(1, budget // settings.env_steps)
     flags = ["--anneal-updates", str(updates), *_evaluated_every(max(1, updates // _EVALUATIONS))]
@@ -83,8 +126,14 @@ def method_flags(method: Method, env: str, budget: int) -> list[str]:
     return ["baseline", "ppo", *begin, *flags]
 
 
-def _evaluated_every(generations: int) -> list[str]:
-    return ["--generations-per-call", str(generations), "--evaluate-every", str(generations)]
+def split_flags(arguments: Sequence[str]) -> tuple[Command, list[str]]:
+    """The command that the words of `method_flags` begin with, and the flags behind them."""
+    first, *rest = arguments
+    return (COMMAND, rest) if first == "distill" else (COMMANDS[rest[0]], rest[1:])
+
+
+def _evaluated_every(iterations: int) -> list[str]:
+    return ["--iterations-per-call", str(iterations), "--evaluate-every", str(iterations)]
 
 
 def small_preset(method: Method, env: str) -> str | None:
@@ -94,7 +143,7 @@ def small_preset(method: Method, env: str) -> str | None:
 
 
 def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
-    """Runs every job in a process of its own, and reads what they left.
+    """Runs every job in a process of its own, and reads their results.
 
     Args:
         jobs: Runs that were done before are read only.
@@ -112,7 +161,7 @@ def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
 def _run(job: Job) -> Curve:
     directory = RunDirectory(job.out)
     if not _is_done(directory, job):
-        print(f"{job.env} {job.method} seed {job.seed} ...", file=sys.stderr, flush=True)
+        tell(f"{job.env} {job.method} seed {job.seed} ...")
         start_process(job.command)
         write_atomically(directory.path / _COMMAND_FILE, json.dumps(job.command) + "\n")
     return read_curve(directory)
@@ -134,25 +183,3 @@ def _is_done(directory: RunDirectory, job: Job) -> bool:
     """Whether this very command has come to its end there; another one is resumed, or refused by the command itself."""
     file = directory.path / _COMMAND_FILE
     return file.exists() and json.loads(file.read_text()) == job.command
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds as people write them.
-
-    Raises:
-        ValueError: It is not a list of integers and ranges.
-
-    Example:
-        >>> parse_seeds("0-2,7")
-        (0, 1, 2, 7)
-    """
-    seeds: list[int] = []
-    try:
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            seeds += range(int(first), int(last or first) + 1)
-    except ValueError:
-        seeds = []
-    if not seeds:
-        raise ValueError(f"seeds: expected numbers and ranges such as 0-4, got {text!r}")
-    return tuple(seeds)

@@ -1,4 +1,4 @@
-"""Scores of the seeds of a method: fresh keys that rows of a table share, and what a row says of its seeds."""
+"""Seeds of a benchmark: their numbers, keys of their evaluations, and scores over them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,39 @@ import jax
 import numpy as np
 
 from experiments import tables
+from hades.keys import Stream, stream
 from hades.offline.scores import ScoreReference
 
 
-def fresh_key(seed: int, index: int) -> jax.Array:
-    """The key that the file of seed number `index` is evaluated on: no run has it, and all rows of a table share it."""
-    return jax.random.fold_in(jax.random.key(seed), np.uint32(2**32 - 10 - index))
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds as people write them.
+
+    Raises:
+        ValueError: It is not a list of integers and ranges.
+
+    Example:
+        >>> parse_seeds("0-2,7")
+        (0, 1, 2, 7)
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            seeds += range(int(first), int(last or first) + 1)
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise ValueError(f"seeds: expected numbers and ranges such as 0-4, got {text!r}")
+    return tuple(seeds)
+
+
+def table_key(seed: int, index: int) -> jax.Array:
+    """Key of evaluation number `index` of a table: no run has it, and all rows of the table share it."""
+    return stream(jax.random.key(seed), Stream.TABLE, index)
 
 
 def scale(reference: ScoreReference | None) -> str:
-    """What the numbers of `score_seeds` are."""
+    """Name of the scale that the numbers of `score_seeds` are on."""
     return "D4RL-normalised scores" if reference else "returns"
 
 
@@ -28,16 +51,15 @@ def normalize(returns: np.ndarray, reference: ScoreReference | None) -> np.ndarr
 
 
 def score_seeds(returns: Sequence[np.ndarray | None], reference: ScoreReference | None) -> dict[str, Any]:
-    """What a row says of its seeds.
+    """Scores of a row of a table over its seeds.
 
     Args:
-        returns: Of each seed `[inits, episodes]`; None where its policies are not finite.
-        reference: Of D4RL.
+        returns: Returns of each seed, `[inits, episodes]`; None where its policies are not finite.
+        reference: Reference returns of D4RL.
 
     Returns:
-        `scores` (of each seed the mean over inits and episodes), `iqm`, `ci95`, `interval` (its kind) and `per_init`
-        `[seeds][inits]`. With a seed of None its score is None, and so are `iqm` and `ci95`: a mean over the others
-        alone would flatter.
+        `scores` (mean over inits and episodes of each seed), `iqm`, `ci95` and `per_init` `[seeds][inits]`. With a
+        seed of None its score is None, and so are `iqm` and `ci95`: a mean over the others alone would flatter.
 
     Example:
         >>> score_seeds([np.array([[1.0, 3.0]]), np.array([[4.0, 4.0]])], None)["iqm"]

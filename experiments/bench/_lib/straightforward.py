@@ -1,7 +1,7 @@
-"""One generation written the straightforward way, as published code does it: the yardstick of `hades bench generation`.
+"""One generation in the straightforward formulation of published code, the reference of `hades bench generation`.
 
 The whole population is vmapped at once, every rollout goes on for the environment's full horizon, what each step
-reports is stacked over time, and parameters, optimiser states and reports of all policies leave the compiled function.
+records is stacked over time, and parameters, optimiser states and records of all policies leave the compiled function.
 Keys, policies, simulators and settings are those of hades, so that the fitness is the same.
 
 Source: https://github.com/FLAIROx/behaviour-distillation, policy_distillation/distill_minatar.py. Kinder than that
@@ -21,24 +21,25 @@ import optax
 from flax import struct
 
 from hades.dataset import SyntheticDataset
-from hades.fitness import FitnessKeys, init_networks
+from hades.distillation import DatasetRun
+from hades.fitness import Draw, draw_inits
 from hades.inner import cloning
+from hades.keys import iteration_key
 from hades.normalization import Normalizer
-from hades.outer.evolution import Evolution
 from hades.recipes.hades import HadesSettings
-from hades.run import Run, RunState
-from hades.types import Continuous, Environment, Metrics, PyTree, require_pure
+from hades.run import RunState
+from hades.types import Environment, Metrics, PyTree, require_pure
 
 
 @struct.dataclass
-class Reports:
-    """What each step reports, stacked over time in front of the axes of the policies.
+class StepRecords:
+    """Records of every step, stacked over time behind the axes of the policies.
 
     Attributes:
         reward: Reward of the step, zero once the first episode has ended.
         done: Whether the first episode has ended.
         episode_return: Return of the first episode so far.
-        episode_length: Its steps so far.
+        episode_length: Steps of the first episode so far.
         timestep: Steps of the environment so far.
     """
 
@@ -50,68 +51,72 @@ class Reports:
 
 
 @struct.dataclass
-class Everything:
-    """What leaves the compiled function. Leading axes of all other leaves than `datasets`: `[population, inits]`.
+class Intermediates:
+    """Results of a generation that leave the compiled function, `[population, inits]` in front where not said.
 
     Attributes:
-        datasets: The candidates, `[population, ...]`.
-        params: Of the trained policies.
-        optimizer_state: At the end of cloning.
-        losses: Of each cloning step, `[population, inits, steps]`.
-        env_state: At the horizon.
-        reports: `[population, inits, max_steps, episodes]`.
+        solutions: Candidates, `[population, ...]`.
+        params: Parameters of the trained policies.
+        optimizer_state: State of the optimiser at the end of cloning.
+        losses: Loss of each cloning step, `[population, inits, steps]`.
+        env_state: State of the environments at the horizon.
+        records: Records of every step, `[population, inits, max_steps, episodes]`.
     """
 
-    datasets: SyntheticDataset
+    solutions: PyTree
     params: PyTree
     optimizer_state: optax.OptState
     losses: jax.Array
     env_state: PyTree
-    reports: Reports
+    records: StepRecords
 
     @property
     def values(self) -> jax.Array:
         """Fitness, `[population]`."""
-        return jnp.mean(jnp.sum(self.reports.reward, axis=2), axis=(1, 2))
+        return jnp.mean(jnp.sum(self.records.reward, axis=2), axis=(1, 2))
 
 
-StraightforwardFitness: TypeAlias = Callable[[FitnessKeys, SyntheticDataset, Normalizer], Everything]
-"""`fitness(keys, datasets [population], normalizer)`."""
+StraightforwardFitness: TypeAlias = Callable[[Draw, PyTree], Intermediates]
+"""`fitness(draw, solutions [population, ...])`."""
 
 
-def make_fitness(env: Environment, settings: HadesSettings) -> StraightforwardFitness:
+def make_fitness(run: DatasetRun) -> StraightforwardFitness:
     """Makes the fitness of a population.
 
     Args:
-        env: Environment.
-        settings: Resolved settings; chunk sizes are ignored.
+        run: Run of HaDES; chunk sizes are ignored.
 
     Raises:
         ValueError: Normalisation is running, or cloning takes minibatches, which the yardstick does without.
     """
+    env, settings = require_pure(run.env), run.settings
     if settings.observation_normalization == "running" or settings.cloning.batch_size is not None:
         raise ValueError("straightforward: expected full batches, and no or fixed normalisation")
     clone = cloning.from_settings(env, settings.cloning)
     train = _make_training(clone)
     play = _make_play(env, clone, settings)
 
-    def train_and_play(key: jax.Array, fresh: PyTree, dataset: SyntheticDataset, normalizer: Normalizer) -> Everything:
-        params, optimizer_state, losses = train(fresh, dataset)
-        env_state, reports = play(key, params, normalizer)
-        return Everything(dataset, params, optimizer_state, losses, env_state, reports)
+    def train_and_play(
+        key: jax.Array, initial: PyTree, dataset: SyntheticDataset, normalizer: Normalizer
+    ) -> tuple[Any, ...]:
+        params, optimizer_state, losses = train(initial, dataset)
+        env_state, records = play(key, params, normalizer)
+        return params, optimizer_state, losses, env_state, records
 
-    out_axes = Everything(None, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
-    over_inits = jax.vmap(train_and_play, in_axes=(0, 0, None, None), out_axes=out_axes)
+    over_inits = jax.vmap(train_and_play, in_axes=(0, 0, None, None))
     over_population = jax.vmap(over_inits, in_axes=(None, None, 0, None))
 
-    def fitness(keys: FitnessKeys, datasets: SyntheticDataset, normalizer: Normalizer) -> Everything:
-        return over_population(keys.episodes, init_networks(clone, keys), datasets.pairs(), normalizer)
+    def fitness(draw: Draw, solutions: PyTree) -> Intermediates:
+        key, normalizer = draw.problem
+        keys = jax.random.split(key, settings.num_inits)
+        datasets = jax.vmap(run.parametrization.decode)(solutions)
+        return Intermediates(solutions, *over_population(keys, draw.initial, datasets, normalizer))
 
     return fitness
 
 
 def _make_training(clone: cloning.BehaviourCloning) -> Callable[[PyTree, SyntheticDataset], tuple[Any, Any, Any]]:
-    def train(fresh: PyTree, dataset: SyntheticDataset) -> tuple[PyTree, optax.OptState, jax.Array]:
+    def train(initial: PyTree, dataset: SyntheticDataset) -> tuple[PyTree, optax.OptState, jax.Array]:
         loss_function = clone.loss or cloning.default_loss(dataset)
         assert not isinstance(loss_function, cloning.SampledLoss)  # no case of the benchmark has one
 
@@ -124,7 +129,7 @@ def _make_training(clone: cloning.BehaviourCloning) -> Callable[[PyTree, Synthet
             updates, optimizer_state = clone.optimizer.update(gradient, optimizer_state, params)
             return (optax.apply_updates(params, updates), optimizer_state), value
 
-        carry = (fresh, clone.optimizer.init(fresh))
+        carry = (initial, clone.optimizer.init(initial))
         (params, optimizer_state), losses = jax.lax.scan(step, carry, None, clone.num_steps)
         return params, optimizer_state, losses
 
@@ -133,16 +138,16 @@ def _make_training(clone: cloning.BehaviourCloning) -> Callable[[PyTree, Synthet
 
 def _make_play(
     env: Environment, clone: cloning.BehaviourCloning, settings: HadesSettings
-) -> Callable[[jax.Array, PyTree, Normalizer], tuple[PyTree, Reports]]:
+) -> Callable[[jax.Array, PyTree, Normalizer], tuple[PyTree, StepRecords]]:
     episodes = settings.num_episodes
 
-    def play(key: jax.Array, params: PyTree, normalizer: Normalizer) -> tuple[PyTree, Reports]:
+    def play(key: jax.Array, params: PyTree, normalizer: Normalizer) -> tuple[PyTree, StepRecords]:
         # The derivation of keys is that of hades.rollout, or the fitness would be another.
         (key,) = jax.random.split(key, 1)
         state, observations = jax.vmap(env.reset)(jax.random.split(jax.random.fold_in(key, 0), episodes))
         zeros = jnp.zeros(episodes)
 
-        def step(carry: tuple[PyTree, jax.Array, Reports], time: jax.Array) -> tuple[Any, Reports]:
+        def step(carry: tuple[PyTree, jax.Array, StepRecords], time: jax.Array) -> tuple[Any, StepRecords]:
             state, observations, last = carry
             keys = jax.random.split(jax.random.fold_in(key, time + 1), episodes + 1)
             distribution = clone.policy.apply(params, normalizer.apply(observations))
@@ -150,74 +155,49 @@ def _make_play(
             actions = distribution.sample(keys[0]) if sampled else distribution.mode()
             result = jax.vmap(env.step)(keys[1:], state, actions)
             reward = jnp.where(last.done, 0.0, result.reward)
-            reports = Reports(
+            records = StepRecords(
                 reward=reward,
                 done=last.done | result.terminated | result.truncated,
                 episode_return=last.episode_return + reward,
                 episode_length=last.episode_length + ~last.done,
                 timestep=last.timestep + 1,
             )
-            return (result.state, result.observation, reports), reports
+            return (result.state, result.observation, records), records
 
         counts = jnp.zeros(episodes, jnp.int32)
-        first = Reports(zeros, jnp.zeros(episodes, bool), zeros, counts, counts)
-        (state, _, _), reports = jax.lax.scan(step, (state, observations, first), jnp.arange(env.max_steps))
-        return state, reports
+        first = StepRecords(zeros, jnp.zeros(episodes, bool), zeros, counts, counts)
+        (state, _, _), records = jax.lax.scan(step, (state, observations, first), jnp.arange(env.max_steps))
+        return state, records
 
     return play
 
 
-StraightforwardStep: TypeAlias = Callable[[RunState], tuple[RunState, Metrics, Everything]]
-"""`step(state)`, one generation: what `Run.step` returns, and everything else."""
+StraightforwardStep: TypeAlias = Callable[[RunState], tuple[RunState, Metrics, Intermediates]]
+"""`step(state)`, one generation: the results of `Run.step`, and all others."""
 
 
-def make_step(run: Run, state: RunState) -> StraightforwardStep:
-    """Makes the generation that corresponds to `run.step`; `state` is any state of the run."""
-    settings = run.settings
-    env = require_pure(run.env)
-    fitness = make_fitness(env, settings)
-    evolution = Evolution(solution_of(run.dataset(state), settings), settings.population_size, settings.evolution)
+def make_step(run: DatasetRun) -> StraightforwardStep:
+    """Makes the generation that corresponds to `run.step`."""
+    fitness = make_fitness(run)
 
-    def step(state: RunState) -> tuple[RunState, Metrics, Everything]:
-        search_key, keys = generation_keys(state, settings)
+    def step(state: RunState) -> tuple[RunState, Metrics, Intermediates]:
+        search_key, draw = draw_generation(run, state)
+        found: list[Intermediates] = []
 
-        seen: list[Everything] = []
+        def value(population: PyTree) -> tuple[jax.Array, Metrics]:
+            found.append(fitness(draw, population))
+            return found[0].values, {}
 
-        def objective(population: PyTree) -> tuple[jax.Array, Metrics]:
-            seen.append(fitness(keys, datasets_of(population, env), state.normalizer))
-            return seen[0].values, {}
-
-        outer, metrics = evolution.step(search_key, state.outer, objective)
-        return dataclasses.replace(state, generation=state.generation + 1, outer=outer), metrics, seen[0]
+        outer, metrics = run.outer.step(search_key, state.outer, value)
+        return dataclasses.replace(state, iteration=state.iteration + 1, outer=outer), metrics, found[0]
 
     return step
 
 
-def generation_keys(state: RunState, settings: HadesSettings) -> tuple[jax.Array, FitnessKeys]:
-    """The keys that `Run.step` uses in the generation of `state`: of the search, and of the fitness."""
-    search_key, fitness_key = jax.random.split(jax.random.fold_in(state.key, state.generation))
-    return search_key, FitnessKeys.draw(fitness_key, settings.num_inits, settings.init_seed)
-
-
-def solution_of(dataset: SyntheticDataset, settings: HadesSettings) -> PyTree:
-    """The solution that stands for a dataset; what `datasets_of` undoes."""
-    solution = {"observations": dataset.observations}
-    if dataset.actions is not None:
-        solution["actions"] = dataset.actions
-    elif settings.learn_labels:
-        solution["action_logits"] = jnp.log(dataset.action_probabilities)  # type: ignore[arg-type]
-    return solution
-
-
-def datasets_of(population: PyTree, env: Environment) -> SyntheticDataset:
-    """The datasets of a population of solutions, `[population, pairs, ...]`."""
-    observations = population["observations"]
-    if isinstance(env.action_space, Continuous):
-        return SyntheticDataset(observations, actions=population["actions"])
-    if "action_logits" in population:
-        return SyntheticDataset(observations, action_probabilities=jax.nn.softmax(population["action_logits"]))
-    labels = jnp.arange(observations.shape[1]) % env.action_space.num_actions
-    one_hot = jax.nn.one_hot(labels, env.action_space.num_actions)
-    return SyntheticDataset(
-        observations, action_probabilities=jnp.broadcast_to(one_hot, (observations.shape[0], *one_hot.shape))
-    )
+def draw_generation(run: DatasetRun, state: RunState) -> tuple[jax.Array, Draw]:
+    """Random numbers of `run.step` in the generation of a state: key of the search, and draw of the fitness."""
+    search_key, value_key = jax.random.split(iteration_key(state.key, state.iteration))
+    init_key, objective_key = jax.random.split(value_key)
+    draw = draw_inits(run.inner, init_key, run.num_inits, run.init_seed)
+    problem, _ = run.objective.draw(objective_key, state.objective, lambda: None)
+    return search_key, dataclasses.replace(draw, problem=problem)

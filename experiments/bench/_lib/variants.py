@@ -1,4 +1,4 @@
-"""Variants of the inner loop of a dataset file: what they are called, and what their returns are held against."""
+"""Variants of the inner loop of a dataset file: names, evaluations, and the returns that they are compared with."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ SGD_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
-class Score:
-    """What became of a variant: its evaluation, or how many of its policies or of their returns are not finite."""
+class VariantEvaluation:
+    """Evaluation of a variant.
+
+    Attributes:
+        evaluation: Returns of its policies; None where one is not finite.
+        num_diverged: Policies with returns that are not finite.
+    """
 
     evaluation: Evaluation | None
     num_diverged: int = 0
 
 
 def describe(cloned: CloningSettings) -> str:
-    """Such as `mlp 2x64 relu, sgd`."""
+    """Name of an inner loop, such as `mlp 2x64 relu, sgd`."""
     sizes = cloned.hidden_sizes
     widths = f"{len(sizes)}x{sizes[0]}" if len(set(sizes)) == 1 else "-".join(map(str, sizes))
     return f"{cloned.policy} {widths} {cloned.activation}, {cloned.optimizer}"
@@ -40,21 +45,15 @@ def references(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDa
     return {OWN: evaluator(key, dataset), **evaluator.references(key, dataset)}
 
 
-def score(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDataset) -> Score:
-    """Trains and plays, unless a policy is no longer finite."""
-    networks = evaluator.train(key, dataset)
-    # The mode of a discrete policy that is not finite is its first action: its returns would look sound.
-    leaves = [np.asarray(leaf[0]).reshape(leaf.shape[1], -1) for leaf in jax.tree.leaves(networks)]
-    finite = np.isfinite(np.concatenate(leaves, axis=1)).all(axis=1)
-    if not finite.all():
-        return Score(None, int((~finite).sum()))
-    evaluation = evaluator.play(key, networks, dataset.normalizer())
-    finite = np.isfinite(evaluation.returns).all(axis=1)
-    return Score(evaluation) if finite.all() else Score(None, int((~finite).sum()))
+def evaluate_variant(key: jax.Array, evaluator: DatasetEvaluator, dataset: SyntheticDataset) -> VariantEvaluation:
+    """Trains and plays; episodes of policies that have diverged have no finite return."""
+    evaluation = evaluator(key, dataset)
+    diverged = ~np.isfinite(evaluation.returns).all(axis=1)
+    return VariantEvaluation(None if diverged.any() else evaluation, int(diverged.sum()))
 
 
 def threshold_return(own: float, threshold: float) -> float:
-    """The return that a variant is to reach: a fraction of the file's own; where that is negative, as far below.
+    """Return that a variant is to reach: a fraction of the file's own; where that is negative, as far below.
 
     Example:
         >>> threshold_return(500.0, 0.75), threshold_return(-100.0, 0.75)

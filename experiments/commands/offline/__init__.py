@@ -1,4 +1,4 @@
-"""`hades offline`: collecting data, teachers that are trained on them, and distilling from both."""
+"""`hades offline`: collecting data, training teachers on them, and distilling from both."""
 
 from __future__ import annotations
 

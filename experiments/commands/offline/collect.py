@@ -1,4 +1,4 @@
-"""`hades offline collect`: an offline dataset in the layout of D4RL, of teachers, policies and stages of a run."""
+"""`hades offline collect`: an offline dataset in the layout of D4RL, from teachers, policies and snapshots of a run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CollectSettings(SeededSettings):
     """Policy files, or run directories of baselines, that play, with actions as the files say unless --action-selection
     says otherwise."""
     run: Path | None = None
-    """Directory of a baseline that was run with --keep-snapshots, whose stages play."""
+    """Directory of a baseline that was run with --keep-snapshots, whose snapshots play."""
     quality: Quality = "medium-replay"
     """Stages of --run: the first, half way to the best, all up to half way, half way and best, or the best."""
     minari: str | None = None
@@ -63,9 +63,9 @@ class CollectSettings(SeededSettings):
     noise: tuple[float, ...] = (0.0,)
     """Standard deviations of the Gaussian noise on actions, in halves of the action range."""
     epsilon: float = 0.0
-    """Probability of a uniform action, at each step of whoever plays."""
+    """Probability of a uniform action at each step of teachers and policies."""
     random_fraction: float = 0.0
-    """Fraction of the transitions that is collected with uniform actions alone; 1 where nobody else plays."""
+    """Fraction of the transitions that is collected with uniform actions alone; 1 without a teacher, policy or run."""
     action_selection: ActionSelection | None = None
     """Whether to act by a sample of the distribution or by its mode; default: as said above."""
     num_transitions: int = 100_000

@@ -51,7 +51,7 @@ def _make_run(settings: Any) -> Run[Teacher]:
 
 
 def _environment(settings: TeachSettings, data: Transitions) -> AnyEnvironment | None:
-    """The environment of the data, None where nobody says which it is."""
+    """Environment of the data, None where neither flags nor file name it."""
     if settings.env is None:
         return None
     assert settings.data is not None  # `_complete` has refused it otherwise

@@ -28,7 +28,7 @@ Flat = tyro.conf.arg(name="")
 def preset_flag(command: str) -> Any:
     """The help of `--preset`, with the names of a command's presets."""
     names = ", ".join(PRESETS[command])
-    return tyro.conf.arg(help=f"Settings to begin with, by name: {names}. Flags beside it override.")
+    return tyro.conf.arg(help=f"Settings to begin with, default: none. Flags beside it override. Names: {names}.")
 
 
 def choice(names: Iterable[str]) -> Any:
@@ -67,7 +67,7 @@ class RunSettings(SeededSettings):
     out: Path | None = None
     """Run directory; default: runs/ and the name of the preset or environment, the method and the seed."""
     preset: str | None = None
-    """Settings to begin with, by name. Flags beside it override."""
+    """Settings to begin with, by name; default: none. Flags beside it override."""
     num_iterations: int = 100
     """Iterations of the whole run."""
     resume: bool = False
@@ -136,7 +136,7 @@ class OfflineMethodSettings(OfflineSettings):
     """dbc imitates the data; pbc the teacher; av-pbc weighs states by the teacher's action value; sdw- also by inverse
     state density; pbc-mean-weight is pbc times the mean weight of av-pbc, the control."""
     outer: Annotated[str, choice(OUTER_LOOPS)] = "meta-gradient"
-    """Outer loop."""
+    """Outer loop, which moves the pairs."""
     evolution: EvolutionSettings = EvolutionSettings()
     """The outer loop by evolution."""
     population_size: int = 64
@@ -164,9 +164,9 @@ class OfflineDistillSettings(RunSettings):
     env: str | None = None
     """Environment to evaluate in, such as gymnasium/Hopper-v4; default: the one that the data file names."""
     data: Path | None = None
-    """HDF5 file in D4RL's layout."""
+    """HDF5 file in D4RL's layout; default: that of the run that is resumed."""
     teacher: Path | None = None
-    """Teacher file, or run directory of a teacher, for all objectives but dbc."""
+    """Teacher file, or run directory of a teacher, for all objectives but dbc; default: none."""
     num_iterations: int = 3000
     """Iterations of the whole run."""
     data_checksum: Annotated[str | None, tyro.conf.Suppress] = None
@@ -199,7 +199,7 @@ class TeachSettings(RunSettings):
     """Environment of the data, for the bounds of actions and to play in; default: the one that the file names. Where
     neither does, actions are within -1 and 1."""
     data: Path | None = None
-    """HDF5 file of transitions, in D4RL's layout."""
+    """HDF5 file of transitions, in D4RL's layout; default: that of the run that is resumed."""
     num_iterations: int = 100_000
     """Updates of the whole training; published teachers took a million."""
     data_checksum: Annotated[str | None, tyro.conf.Suppress] = None

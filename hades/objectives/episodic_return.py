@@ -13,7 +13,7 @@ from hades._environment_contract import conform
 from hades.distributions import ActionSelection
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.rollouts.first_episode import make_rollout
+from hades.rollouts.first_episode import group_size_of, make_rollout
 from hades.rollouts.settings import PlaySettings
 from hades.rollouts.statistics import initial_normalizer
 from hades.types import Environment, Metrics, Params
@@ -47,6 +47,10 @@ class EpisodicReturn:
     settings: PlaySettings = struct.field(pytree_node=False, default=PlaySettings())
     normalization_envs: int | None = struct.field(pytree_node=False, default=None)
     statistics: Normalizer | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses episodes that do not make whole groups of shared statistics."""
+        group_size_of(self.num_episodes, self.normalization_envs)
 
     @property
     def action_selection(self) -> ActionSelection:

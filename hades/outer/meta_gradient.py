@@ -21,7 +21,7 @@ class MetaGradientSettings:
     """Optimiser of the outer loop that follows gradients through the inner loop."""
 
     optimizer: OptimizerName = "adam"
-    """Outer optimiser."""
+    """Optimiser of the outer loop."""
     learning_rate: float = 0.01
     """Step size of the outer optimiser."""
     momentum: float = 0.9

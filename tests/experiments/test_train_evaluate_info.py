@@ -175,11 +175,11 @@ def test_info_of_a_dataset_a_policy_and_a_run(hades: Callable[..., Outcome], fin
     assert "iterations: 4 of 4" in plain.out.splitlines()
 
 
-def test_info_of_a_run_that_has_no_dataset_yet(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_info_of_a_run_that_has_no_outcome_yet(hades: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"command": "distill", "num_generations": 9}))
     outcome = hades("info", tmp_path, "--json")
     assert outcome.code == 0
-    assert outcome.json["kind"] == "run without a dataset or policy yet"
+    assert outcome.json["kind"] == "run without an outcome yet"
     assert outcome.json["iterations"] == "0 of 9"
 
 

@@ -55,11 +55,12 @@ class CollectSettings(SeededSettings):
     """Policy files, or run directories of baselines, that play, with actions as the files say unless --action-selection
     says otherwise."""
     run: Path | None = None
-    """Directory of a baseline that was run with --keep-snapshots, whose snapshots play."""
+    """Directory of a baseline that was run with --keep-snapshots, whose stages play; default: none."""
     quality: Quality = "medium-replay"
     """Stages of --run: the first, half way to the best, all up to half way, half way and best, or the best."""
     minari: str | None = None
-    """Minari dataset on this machine, such as mujoco/hopper/medium-v0, in place of playing (extra minari)."""
+    """Minari dataset on this machine, such as mujoco/hopper/medium-v0, in place of playing (extra minari);
+    default: none."""
     noise: tuple[float, ...] = (0.0,)
     """Standard deviations of the Gaussian noise on actions, in halves of the action range."""
     epsilon: float = 0.0

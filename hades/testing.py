@@ -317,7 +317,7 @@ def check_outer_loop(outer: OuterLoop, num_steps: int = 100) -> None:
     with _contract(f"{name}: step: expected the same state from equal keys"):
         chex.assert_trees_all_equal(state, again)
     for label in ("fitness_mean", "fitness_best", "fitness_worst", "non_finite"):
-        if jnp.shape(metrics.get(label, ())) or label not in metrics:
+        if label not in metrics or jnp.shape(metrics[label]):
             raise ValueError(f"{name}: step: expected the scalar metric {label}, got {', '.join(sorted(metrics))}")
     if "env_steps" not in metrics:
         raise ValueError(f"{name}: step: expected the counts of value, env_steps, among the metrics")

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+import tempfile
 
 import jax
 import numpy as np
 
 import envs
 import hades
-from hades.dataset import SyntheticDataset
-from hades.fitness import FitnessKeys, make_fitness
+from hades.fitness import Chunks, draw_inits, in_chunks, make_fitness
 from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer
+from hades.objectives import EpisodicReturn
 from hades.outer.evolution import EvolutionSettings
+from hades.parametrizations import free_pairs
 from hades.policies import NetworkSettings
 from hades.recipes.hades import HadesSettings
 from hades.recipes.neuroevolution import NeuroevolutionSettings
-from hades.rollouts.first_episode import make_rollout
 from hades.sharding import population_mesh, shard_fitness
 from hades.types import Discrete
 
@@ -29,21 +31,22 @@ def fitness_on_devices(
     env = envs.make(name, max_steps=max_steps)
     generator = np.random.default_rng(0)
     observations = generator.normal(size=(population, 2, *env.observation_shape)).astype(np.float32)
+    solutions = {"observations": observations}
     if isinstance(env.action_space, Discrete):
-        labels = np.tile(np.eye(env.action_space.num_actions, dtype=np.float32)[:2], (population, 1, 1))
-        datasets = SyntheticDataset(observations, action_probabilities=labels)
+        labels = np.tile(3 * np.eye(env.action_space.num_actions, dtype=np.float32)[:2], (population, 1, 1))
+        solutions["action_logits"] = labels
     else:
-        actions = generator.normal(size=(population, 2, env.action_space.action_dim)).astype(np.float32)
-        datasets = SyntheticDataset(observations, actions=actions)
+        solutions["actions"] = generator.normal(size=(population, 2, env.action_space.action_dim)).astype(np.float32)
     policy = hades.policies.mlp(env, hidden_sizes=(8,), kernel_init="lecun_normal")
     clone = behaviour_cloning(policy, num_steps=8)
-    fitness = make_fitness(clone, make_rollout(env, policy, 2), rollout_chunk_size=3)
-    keys = FitnessKeys.draw(jax.random.key(0), 2)
+    objective = EpisodicReturn(env, policy, 2, statistics=Normalizer())
+    fitness = in_chunks(make_fitness(free_pairs(env, 2), clone, objective), Chunks(rollout=3))
+    draw = draw_inits(clone, jax.random.key(0), 2).replace(problem=(jax.random.key(1), Normalizer()))
     results = {}
     for count in counts:
         over_devices = fitness if count == 1 else shard_fitness(fitness, population_mesh(jax.devices()[:count]))
-        found = jax.jit(over_devices)(keys, datasets, Normalizer())
-        results[str(count)] = {"returns": found.returns.tolist(), "lengths": found.lengths.tolist()}
+        values, counted = jax.jit(over_devices)(draw, solutions)
+        results[str(count)] = {"values": values.tolist(), "env_steps": counted["env_steps"].tolist()}
     return results
 
 
@@ -80,6 +83,43 @@ def generation_on_devices(method: str) -> dict[str, object]:
     return results
 
 
+def compilations_of_a_run() -> dict[str, object]:
+    """Programs that the host loop compiles on four devices: in a first call, a second one, and in a resumed run."""
+    mesh = population_mesh(jax.devices()[:4])
+    loop = hades.LoopSettings(iterations_per_call=2, evaluate_every=None)
+    counts, compiled = [], Compilations()
+    with tempfile.TemporaryDirectory() as folder:
+        for iterations in (2, 4, 6):
+            run = hades.recipes.from_settings(envs.make("diagnostic/target", max_steps=2), SETTINGS["hades"], mesh=mesh)
+            before = len(compiled.names)
+            result = hades.distill(jax.random.key(0), run, iterations, out=folder, loop=loop, progress=False)
+            counts.append(compiled.names[before:])
+    first = hades.distill(jax.random.key(1), run, 8, loop=loop, progress=False)
+    booked = [row["seconds_per_iteration"] for row in first.history]
+    devices = len(jax.tree.leaves(result.state.outer)[0].devices())
+    return {"advance": [names.count("advance") for names in counts], "devices": devices, "seconds": booked}
+
+
+class Compilations(logging.Handler):
+    """Names of the programs that JAX compiles, as its log tells them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        jax.config.update("jax_log_compiles", True)
+        logger = logging.getLogger("jax._src.interpreters.pxla")
+        logger.addHandler(self)
+        logger.propagate = False
+        for name in ("jax._src.dispatch", "jax._src.compiler", "jax._src.compilation_cache"):
+            logging.getLogger(name).propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Notes the name in 'Compiling NAME with global shapes and types ...'."""
+        words = record.getMessage().split()
+        if words[0] == "Compiling":
+            self.names.append(words[1].removeprefix("jit(").removesuffix(")"))
+
+
 if __name__ == "__main__":
     assert len(jax.devices()) == 8
     json.dump(
@@ -87,6 +127,7 @@ if __name__ == "__main__":
             "cartpole": fitness_on_devices("gymnax/CartPole-v1", 60, 16),
             "pendulum": fitness_on_devices("gymnax/Pendulum-v1", 20, 16),
             "pendulum-uneven": fitness_on_devices("gymnax/Pendulum-v1", 20, 11, (1, 8)),
+            "run": compilations_of_a_run(),
             **{method: generation_on_devices(method) for method in SETTINGS},
         },
         sys.stdout,

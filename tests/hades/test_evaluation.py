@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,9 @@ from hades.evaluation import (
 )
 from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.metadata import EvaluationSummary, FileMetadata
-from hades.normalization import Normalizer
+from hades.normalization import Normalizer, PolicyParams
 from hades.rollouts.host import compiled_rollout
+from tests.helpers import Watched
 
 ENV = Target(action_dim=1, max_steps=3)
 CLONING = CloningSettings(hidden_sizes=(4,), kernel_init="lecun_normal", loss="gaussian_nll", num_steps=5)
@@ -95,26 +97,22 @@ def test_a_dataset_of_one_initialisation_is_scored_with_exactly_that_one(monkeyp
     assert len(set(found.returns.ravel().tolist())) == 6
 
 
-def test_inner_loops_of_one_architecture_share_a_rollout(monkeypatch):
-    made = []
-
-    def counting(*arguments, **named):
-        made.append(arguments)
-        return compiled_rollout(*arguments, **named)
-
-    monkeypatch.setattr("hades.evaluation.compiled_rollout", counting)
+def test_inner_loops_of_one_architecture_share_a_rollout():
+    env = Watched(ENV)
     other = behaviour_cloning(policies.mlp(ENV, (4,), kernel_init="he_normal"), num_steps=9)
-    evaluator = dataset_evaluator(ENV, PAIRS, 2, 3)
+    evaluator = dataset_evaluator(env, PAIRS, 2, 3)
     first = evaluator(jax.random.key(5), PAIRS)
+    traces = env.traces
+    assert traces > 0
     shared = evaluator.with_inner_loop(other)
     found = shared(jax.random.key(5), PAIRS)
-    assert len(made) == 1
+    assert env.traces == traces
     expected = evaluate_dataset(jax.random.key(5), ENV, PAIRS, 2, 3, other)
     np.testing.assert_array_equal(found.returns, expected.returns)
     assert (found.returns != first.returns).all()
     # The evaluator that it comes from stays as it was.
     np.testing.assert_array_equal(evaluator(jax.random.key(5), PAIRS).returns, first.returns)
-    with pytest.raises(ValueError, match="clone: expected a policy of the same architecture"):
+    with pytest.raises(ValueError, match="inner: expected a policy of the same architecture"):
         evaluator.with_inner_loop(behaviour_cloning(policies.mlp(ENV, (5,))))
 
 
@@ -194,3 +192,94 @@ def test_datasets_that_fit_or_lack_metadata():
     check_fits(Nan(), SyntheticDataset(jnp.ones((2, 1)), action_probabilities=jnp.eye(2)))
     with pytest.raises(ValueError, match="dataset: expected metadata"):
         evaluate_dataset(jax.random.key(0), ENV, PAIRS.without_metadata())
+
+
+class Trained:
+    """An inner loop that counts how often its training is traced."""
+
+    def __init__(self, inner):
+        self.policy, self._inner, self.traces = inner.policy, inner, 0
+
+    def init(self, key):
+        return self._inner.init(key)
+
+    def fit(self, key, params, dataset):
+        self.traces += 1
+        return self._inner.fit(key, params, dataset)
+
+
+def test_a_second_evaluation_traces_nothing():
+    env = Watched(ENV)
+    policy = policies.mlp(ENV, (3,), kernel_init="lecun_normal")
+    params = PolicyParams(policy.init(jax.random.key(0)))
+    traces = []
+    for seed in range(3):
+        # Made anew each time, as in a notebook cell that is run again.
+        evaluate(jax.random.key(seed), env, policies.mlp(ENV, (3,), kernel_init="lecun_normal"), params, 5)
+        traces.append(env.traces)
+    assert traces[0] > 0
+    assert traces == traces[:1] * 3
+    began = time.perf_counter()
+    evaluate(jax.random.key(9), env, policy, params, 5)
+    assert time.perf_counter() - began < 0.1
+
+
+def test_a_second_evaluation_of_a_dataset_traces_nothing():
+    env, inner = (
+        Watched(ENV),
+        Trained(behaviour_cloning(policies.mlp(ENV, (3,), kernel_init="lecun_normal"), num_steps=2)),
+    )
+    traces = []
+    for seed in range(3):
+        other = dataclasses.replace(PAIRS, observations=PAIRS.observations + seed)
+        evaluate_dataset(jax.random.key(seed), env, other, 2, 3, inner)
+        traces.append((env.traces, inner.traces))
+    assert min(traces[0]) > 0
+    assert traces == traces[:1] * 3
+    # Inner loops that metadata describe are made again for every call.
+    described = Watched(ENV)
+    for seed in range(2):
+        evaluate_dataset(jax.random.key(seed), described, PAIRS, 2, 3)
+        traces.append(described.traces)
+    assert traces[-1] == traces[-2] > 0
+
+
+def test_a_dataset_of_one_initialisation_trains_one_policy():
+    shapes = []
+
+    class Seen(Trained):
+        def fit(self, key, params, dataset):
+            jax.debug.callback(lambda _: shapes.append(1), jax.random.key_data(key))
+            return super().fit(key, params, dataset)
+
+    inner = Seen(behaviour_cloning(policies.mlp(ENV, (4,), kernel_init="lecun_normal"), num_steps=2))
+    dataset = dataclasses.replace(PAIRS, metadata=dataclasses.replace(METADATA, init_seed=11))
+    found = evaluate_dataset(jax.random.key(0), ENV, dataset, 5, 3, inner)
+    jax.effects_barrier()
+    assert found.returns.shape == (5, 3)
+    assert len(shapes) == 1
+    evaluate_dataset(jax.random.key(0), ENV, PAIRS, 5, 3, inner)
+    jax.effects_barrier()
+    assert len(shapes) == 1 + 5
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap], ids=["jit", "vmap"])
+def test_compiling_an_evaluation_is_refused_in_a_sentence(transform):
+    policy = policies.mlp(ENV, (3,))
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def played(key):
+        return evaluate(key, ENV, policy, PolicyParams(policy.init(jax.random.key(0)))).returns
+
+    with pytest.raises(TypeError, match="hades.evaluate runs on the host.*; hades.rollouts.make_rollout can be jitted"):
+        transform(played)(keys if transform is jax.vmap else keys[0])
+    with pytest.raises(TypeError, match="hades.evaluate_dataset runs on the host.*; hades.behaviour_cloning can be"):
+        transform(lambda key: evaluate_dataset(key, ENV, PAIRS).returns)(keys if transform is jax.vmap else keys[0])
+
+
+def test_a_dataset_without_a_described_inner_loop_asks_for_one():
+    by_hand = dataclasses.replace(PAIRS, metadata=dataclasses.replace(METADATA, cloning=None))
+    with pytest.raises(ValueError, match="cloning"):
+        evaluate_dataset(jax.random.key(0), ENV, by_hand, 2, 3)
+    inner = behaviour_cloning(policies.mlp(ENV, (4,), kernel_init="lecun_normal"), num_steps=2)
+    assert evaluate_dataset(jax.random.key(0), ENV, by_hand, 2, 3, inner).returns.shape == (2, 3)

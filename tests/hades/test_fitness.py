@@ -1,101 +1,150 @@
-"""Fitness: chunks, padding, keys, and candidates that come to nothing."""
+"""F(D): against plain loops over candidates, inits and keys; chunks, padding, and candidates that come to nothing."""
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import hades
-from envs.diagnostic import Nan, Target
+from envs.diagnostic import Match, Nan, Target
 from hades import policies
 from hades.dataset import SyntheticDataset
-from hades.fitness import FitnessKeys, make_fitness, map_chunks, pad_rows
+from hades.fitness import Chunks, draw_inits, fit_all, in_chunks, make_fitness, map_chunks, pad_rows
+from hades.inner import Identity
 from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer
+from hades.objectives import EpisodicReturn
 from hades.outer.evolution import EvolutionSettings
+from hades.parametrizations import FreePairs, PolicyParameters
 from hades.rollouts.first_episode import make_rollout
+from hades.rollouts.settings import PlaySettings
 from tests.helpers import GoOn, Watched, lifetime_policy
 
 ENV = Target(action_dim=2, max_steps=3)
-POPULATION = 7
-
-
-def make_clone(batch_size=None):
-    policy = policies.mlp(ENV, hidden_sizes=(6,), kernel_init="lecun_normal")
-    return behaviour_cloning(policy, num_steps=4, batch_size=batch_size)
+POPULATION, INITS, EPISODES = 7, 2, 2
+CLONE = behaviour_cloning(policies.mlp(ENV, hidden_sizes=(6,), kernel_init="lecun_normal"), num_steps=4, batch_size=2)
+OBJECTIVE = EpisodicReturn(ENV, CLONE.policy, EPISODES, statistics=Normalizer())
+FITNESS = make_fitness(FreePairs((2,), ENV.action_space, 3), CLONE, OBJECTIVE)
 
 
 @pytest.fixture(scope="module")
-def datasets():
+def solutions():
     generator = np.random.default_rng(0)
     observations, actions = generator.normal(size=(2, POPULATION, 3, 2)).astype(np.float32)
-    return SyntheticDataset(jnp.asarray(observations), actions=jnp.asarray(actions))
+    return {"observations": jnp.asarray(observations), "actions": jnp.asarray(actions)}
 
 
 @pytest.fixture(scope="module")
-def keys():
-    return FitnessKeys.draw(jax.random.key(3), num_inits=2)
+def draw():
+    problem, _ = OBJECTIVE.draw(jax.random.key(4), Normalizer(), lambda: None)
+    return draw_inits(CLONE, jax.random.key(3), INITS).replace(problem=problem)
 
 
 @pytest.fixture(scope="module")
-def whole(datasets, keys):
-    clone = make_clone(batch_size=2)
-    return jax.jit(make_fitness(clone, make_rollout(ENV, clone.policy, 2)))(keys, datasets, Normalizer("none"))
+def whole(draw, solutions):
+    return jax.jit(FITNESS)(draw, solutions)
 
 
 @pytest.mark.parametrize(("cloning_chunk", "rollout_chunk"), [(2, 3), (3, 1), (4, None), (None, 10)])
-def test_chunks_of_any_size_give_the_returns_of_the_whole_population(
-    datasets, keys, whole, cloning_chunk, rollout_chunk
+def test_chunks_of_any_size_give_the_values_of_the_whole_population(
+    draw, solutions, whole, cloning_chunk, rollout_chunk
 ):
-    clone = make_clone(batch_size=2)
-    fitness = make_fitness(clone, make_rollout(ENV, clone.policy, 2), cloning_chunk, rollout_chunk)
-    found = jax.jit(fitness)(keys, datasets, Normalizer("none"))
-    assert found.returns.shape == (POPULATION, 2, 2)
-    np.testing.assert_allclose(found.returns, whole.returns, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(found.lengths, whole.lengths)
-    assert len(set(np.asarray(whole.values).tolist())) == POPULATION
+    values, counts = jax.jit(in_chunks(FITNESS, Chunks(cloning_chunk, rollout_chunk)))(draw, solutions)
+    chex.assert_shape((values, counts["env_steps"]), (POPULATION,))
+    np.testing.assert_allclose(values, whole[0], rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_equal(counts, whole[1])
+    assert len(set(np.asarray(whole[0]).tolist())) == POPULATION
 
 
-def test_fitness_is_the_mean_return_of_policies_that_the_kernel_clones(datasets, keys, whole):
-    clone = make_clone(batch_size=2)
-    train = jax.jit(clone)
-    evaluated = 4
-    dataset = jax.tree.map(lambda leaf: leaf[evaluated], datasets)
-    networks = [train(key, dataset).network for key in keys.inits]
-    rollout = jax.jit(make_rollout(ENV, clone.policy, 2))
-    returns = rollout(keys.episodes, jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *networks), Normalizer())
-    np.testing.assert_allclose(whole.returns[evaluated], returns.returns[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(whole.values[evaluated], np.mean(returns.returns), rtol=1e-4)
+@pytest.mark.parametrize("name", ["cloning", "rollout"])
+def test_chunks_of_no_candidates_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}_chunk_size: expected a number above 0, got 0"):
+        Chunks(**{name: 0})
+
+
+def test_fitness_is_the_mean_return_of_policies_that_the_kernel_clones(solutions, draw, whole):
+    """Every candidate, init and episode by itself, in plain loops over the same keys."""
+    fit = jax.jit(CLONE.fit)
+    rollout = jax.jit(make_rollout(ENV, CLONE.policy, EPISODES))
+    episode_keys = jax.random.split(draw.problem[0], INITS)
+    for candidate in (0, 4):
+        dataset = SyntheticDataset(**{name: leaf[candidate] for name, leaf in solutions.items()})
+        returns = []
+        for init in range(INITS):
+            initial = jax.tree.map(lambda leaf: leaf[init], draw.initial)  # noqa: B023
+            network = fit(draw.fit_keys[init], initial, dataset)
+            played = rollout(
+                episode_keys[init : init + 1], jax.tree.map(lambda leaf: leaf[None, None], network), Normalizer()
+            )
+            chex.assert_shape(played.returns, (1, 1, EPISODES))
+            returns.append(np.mean(played.returns))
+        np.testing.assert_allclose(whole[0][candidate], np.mean(returns), rtol=1e-4)
+    assert int(whole[1]["env_steps"][0]) == INITS * EPISODES * 3
 
 
 def test_a_chunk_ends_with_its_own_last_living_episode():
-    # Cloning that returns the dataset's number as the policy's one parameter, its lifetime.
-    class Identity:
-        policy = lifetime_policy()
+    class Lifetimes:
+        """Solutions are the policy's one parameter, its lifetime."""
 
-        def fit(self, key, params, dataset):
-            return jnp.sum(dataset.observations)
+        def decode(self, solution):
+            return solution
 
+    policy = lifetime_policy()
     env = Watched(GoOn(max_steps=47), count_steps=True)
     lifetimes = jnp.array([3.0, 9.0, 2.0, 2.0])
-    datasets = SyntheticDataset(lifetimes[:, None, None], actions=jnp.zeros((4, 1, 1)))
-    fitness = make_fitness(Identity(), make_rollout(env, Identity.policy, 1, "mode"), None, 2)  # type: ignore[arg-type]
-    found = jax.jit(fitness)(FitnessKeys.draw(jax.random.key(0), 1), datasets, Normalizer())
-    np.testing.assert_array_equal(found.values, lifetimes)
+    objective = EpisodicReturn(env, policy, 1, PlaySettings("none", action_selection="mode"), statistics=Normalizer())
+    fitness = in_chunks(make_fitness(Lifetimes(), Identity(policy), objective), Chunks(rollout=2))
+    draw = draw_inits(Identity(policy), jax.random.key(0), 1).replace(problem=(jax.random.key(1), Normalizer()))
+    values, counts = jax.jit(fitness)(draw, lifetimes)
+    np.testing.assert_array_equal(values, lifetimes)
+    np.testing.assert_array_equal(counts["env_steps"], lifetimes)
     jax.effects_barrier()
     assert env.steps == 2 * 9 + 2 * 2
 
 
 def test_fixed_initialisation_is_that_of_its_seed_for_any_key():
-    first, second = (FitnessKeys.draw(jax.random.key(seed), 2, init_seed=5) for seed in (0, 1))
-    expected = jax.random.key_data(jnp.stack([jax.random.key(5)] * 2))
-    np.testing.assert_array_equal(jax.random.key_data(first.inits), expected)
-    np.testing.assert_array_equal(jax.random.key_data(second.inits), expected)
-    assert (jax.random.key_data(first.episodes) != jax.random.key_data(second.episodes)).any()
-    fresh = [FitnessKeys.draw(jax.random.key(seed), 2).inits for seed in (0, 1)]
-    assert len(set(map(tuple, np.concatenate([jax.random.key_data(keys) for keys in fresh]).tolist()))) == 4
+    first, second = (draw_inits(CLONE, jax.random.key(seed), 2, init_seed=5) for seed in (0, 1))
+    chex.assert_trees_all_equal(first.initial, second.initial)
+    chex.assert_trees_all_equal(jax.random.key_data(first.fit_keys), jax.random.key_data(second.fit_keys))
+    # That of the inner loop called with the seed's key, as files of HaDES-F are trained.
+    init_key, fit_key = jax.random.split(jax.random.key(5))
+    expected = CLONE.init(init_key)
+    for index in range(2):
+        chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[index], first.initial), expected, rtol=1e-6)  # noqa: B023
+        np.testing.assert_array_equal(jax.random.key_data(first.fit_keys[index]), jax.random.key_data(fit_key))
+    fresh = [draw_inits(CLONE, jax.random.key(seed), 2) for seed in (0, 1)]
+    assert len({tuple(words) for each in fresh for words in jax.random.key_data(each.fit_keys).tolist()}) == 4
+    kernels = [np.asarray(each.initial["head"]["kernel"][index]).tobytes() for each in fresh for index in range(2)]
+    assert len(set(kernels)) == 4
+
+
+def test_candidates_share_initialisations(draw, solutions):
+    same = jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * 2), solutions)
+    datasets = SyntheticDataset(same["observations"], actions=same["actions"])
+    trained = jax.jit(lambda data: fit_all(CLONE, draw, data))(datasets)
+    chex.assert_trees_all_equal(*(jax.tree.map(lambda leaf: leaf[index], trained) for index in range(2)))  # noqa: B023
+    chex.assert_tree_shape_prefix(trained, (2, INITS))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_fitness_of_parameters_is_the_return_of_each_candidate(chunk_size):
+    env = Match(num_actions=3, max_steps=8)
+    policy = policies.mlp(env, hidden_sizes=(), kernel_init="lecun_normal")
+    objective = EpisodicReturn(env, policy, 4, PlaySettings("none", action_selection="mode"), statistics=Normalizer())
+    # A head that copies the one-hot observation always matches, one with a constant logit does in a third of the steps.
+    kernels = jnp.stack([10 * jnp.eye(3), jnp.zeros((3, 3)), -10 * jnp.eye(3)])
+    networks = {"head": {"kernel": kernels, "bias": jnp.zeros((3, 3))}}
+    inner = Identity(policy)
+    fitness = in_chunks(make_fitness(PolicyParameters(policy), inner, objective), Chunks(rollout=chunk_size))
+    draw = draw_inits(inner, jax.random.key(1), 1).replace(problem=(jax.random.key(2), Normalizer()))
+    values, counts = jax.jit(fitness)(draw, networks)
+    assert values[0] == 8
+    assert 0 < values[1] < 8
+    assert values[2] == 0
+    np.testing.assert_array_equal(counts["env_steps"], [4 * 8] * 3)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 2, 3, 5, 8])
@@ -139,8 +188,7 @@ def test_a_return_that_is_not_a_number_is_counted_and_never_reaches_the_update(f
     for _ in range(6):
         state, metrics = step(state)
         seen.append(int(metrics["non_finite"]))
-        for leaf in jax.tree.leaves((state.outer, metrics)):
-            assert np.isfinite(np.asarray(leaf, np.float64)).all() if leaf.dtype.kind == "f" else True
+        chex.assert_tree_all_finite((state.outer, metrics))
         # Whoever came to nothing counts as the worst of the others, whose return is 3.
         assert float(metrics["fitness_mean"]) == (3.0 if metrics["non_finite"] < 16 else 0.0)
     assert 0 < sum(seen) < 6 * 16

@@ -55,7 +55,7 @@ class CollectSettings(SeededSettings):
     """Policy files, or run directories of baselines, that play, with actions as the files say unless --action-selection
     says otherwise."""
     run: Path | None = None
-    """Directory of a baseline that was run with --keep-snapshots, whose stages play; default: none."""
+    """Directory of a baseline that was run with --keep-snapshots, whose snapshots play; default: none."""
     quality: Quality = "medium-replay"
     """Stages of --run: the first, half way to the best, all up to half way, half way and best, or the best."""
     minari: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -14,6 +15,10 @@ from hades import policies
 from hades.dataset import SyntheticDataset
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings, behaviour_cloning, gaussian_nll
+from hades.inner.described import settings_of
+from hades.inner.identity import Identity
+from hades.optimizers import make_optimizer
+from hades.policies import NetworkSettings
 from hades.types import Continuous, Discrete
 
 CONTINUOUS = SimpleNamespace(observation_shape=(3,), action_space=Continuous((-1.0, -1.0), (1.0, 1.0)))
@@ -27,6 +32,11 @@ OPTIMIZERS = {
     ),
     "sgd-momentum": (CloningSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9), optax.sgd(0.1, momentum=0.9)),
 }
+
+
+def optimizer_of(settings):
+    """The optimiser that an inner loop of these settings has."""
+    return cloning.from_settings(CONTINUOUS, settings).optimizer
 
 
 def make_policy(env, param_dtype=jnp.float32):
@@ -61,7 +71,7 @@ def test_the_kernel_is_a_plain_loop_of_optax(loss, optimizer, batch_size):
     settings, reference_optimizer = OPTIMIZERS[optimizer]
     env, num_steps = LOSSES[loss], 7
     policy, dataset = make_policy(env), make_dataset(env)
-    clone = behaviour_cloning(policy, cloning.make_optimizer(settings), num_steps, loss, batch_size)
+    clone = behaviour_cloning(policy, optimizer_of(settings), num_steps, loss, batch_size)
     key = jax.random.key(3)
 
     @jax.jit
@@ -131,7 +141,7 @@ def test_a_sampled_loss_draws_anew_at_every_step_and_clones_the_spread():
 def meta_objective(env, loss, rematerialize=False, dtype=jnp.float64, num_steps=20):
     """A scalar of cloned parameters, as a function of the dataset."""
     policy = make_policy(env, dtype)
-    optimizer = cloning.make_optimizer(OPTIMIZERS["adam-clip"][0])
+    optimizer = optimizer_of(OPTIMIZERS["adam-clip"][0])
     clone = behaviour_cloning(policy, optimizer, num_steps, loss, rematerialize=rematerialize)
 
     def objective(dataset):
@@ -181,7 +191,7 @@ def test_rematerialisation_changes_nothing_but_memory():
 def test_meta_gradient_is_finite_where_a_parameter_has_no_gradient(optimizer):
     # The derivative of the square root in Adam's denominator is infinite there: log_std under mse, weights of silent
     # units, and the first layer on observations that are zero, as datasets begin.
-    settings = None if optimizer == "default" else cloning.make_optimizer(CloningSettings(optimizer=optimizer))
+    settings = None if optimizer == "default" else optimizer_of(CloningSettings(optimizer=optimizer))
     policy = make_policy(CONTINUOUS)
     clone = behaviour_cloning(policy, settings, num_steps=3, loss="mse")
     zeros = SyntheticDataset(jnp.zeros((2, 3)), actions=jnp.ones((2, 2)))
@@ -240,7 +250,7 @@ def test_settings_describe_the_optimizer(optimizer):
     @jax.jit
     def two_updates():
         results = []
-        for build in (cloning.make_optimizer(settings), expected[optimizer]):
+        for build in (optimizer_of(settings), expected[optimizer]):
             state = build.init(params)
             for gradient in ({"x": jnp.array([0.3, 2.0])}, {"x": jnp.array([-0.1, 5.0])}):
                 updates, state = build.update(gradient, state, params)
@@ -251,7 +261,7 @@ def test_settings_describe_the_optimizer(optimizer):
 
 
 def test_settings_clip_the_global_norm():
-    optimizer = cloning.make_optimizer(CloningSettings(optimizer="sgd", learning_rate=1.0, max_grad_norm=0.5))
+    optimizer = optimizer_of(CloningSettings(optimizer="sgd", learning_rate=1.0, max_grad_norm=0.5))
     updates, _ = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(jnp.zeros(2)), jnp.zeros(2))
     np.testing.assert_allclose(updates, [-0.3, -0.4], rtol=1e-6)
 
@@ -266,3 +276,38 @@ def test_an_unknown_loss_is_refused():
         ValueError, match="loss: expected one of gaussian_nll, mse, sampled_mse, cross_entropy, got 'huber'"
     ):
         behaviour_cloning(make_policy(CONTINUOUS), loss="huber")
+
+
+def test_equal_settings_give_equal_inner_loops_and_an_unknown_optimiser_is_refused():
+    settings = CloningSettings(loss="mse", max_grad_norm=0.5)
+    assert cloning.from_settings(CONTINUOUS, settings) == cloning.from_settings(CONTINUOUS, settings)
+    assert hash(cloning.from_settings(CONTINUOUS, settings)) == hash(cloning.from_settings(CONTINUOUS, settings))
+    assert cloning.from_settings(CONTINUOUS, settings) != cloning.from_settings(DISCRETE, CloningSettings())
+    with pytest.raises(ValueError, match="optimizer: expected adam, adamw or sgd, got 'lion'"):
+        make_optimizer("lion", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "described"),
+    [
+        ({}, True),
+        ({"rematerialize": True}, True),
+        ({"window": 3}, True),
+        ({"num_steps": 7}, False),
+        ({"optimizer": optax.sgd(0.1)}, False),
+        ({"loss": gaussian_nll, "batch_size": 2}, False),
+    ],
+)
+def test_files_describe_an_inner_loop_only_by_settings_that_are_true(changes, described):
+    settings = CloningSettings(hidden_sizes=(4,), loss="mse", num_steps=5)
+    loop = dataclasses.replace(cloning.from_settings(CONTINUOUS, settings), **changes)
+    assert settings_of(loop, CONTINUOUS) == (settings if described else None)
+
+
+def test_inner_loops_by_hand_and_policies_of_ones_own_are_not_described():
+    assert settings_of(behaviour_cloning(make_policy(CONTINUOUS)), CONTINUOUS) is None
+    network = NetworkSettings(hidden_sizes=(4,))
+    policy = policies.from_settings(CONTINUOUS, network)
+    assert settings_of(Identity(policy, network), CONTINUOUS).hidden_sizes == (4,)
+    assert settings_of(Identity(policy), CONTINUOUS) is None
+    assert settings_of(Identity(make_policy(CONTINUOUS), network), CONTINUOUS) is None

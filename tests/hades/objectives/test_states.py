@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hades.objectives.states import OBJECTIVES, LabelledStates, av_pbc, dbc, pbc, pbc_mean_weight, sdw
+from hades import policies
+from hades.distributions import DiagonalGaussian
+from hades.normalization import Normalizer
+from hades.objectives.states import (
+    LabelledStates,
+    OfflineStates,
+    StateObjective,
+    av_pbc,
+    dbc,
+    pbc,
+    pbc_mean_weight,
+    sdw,
+    sdw_av_pbc,
+    sdw_pbc,
+)
+from tests.helpers import make_teacher
 
 ACTIONS = np.array([[0.5, -0.5], [1.0, 0.0]], np.float32)
 STATES = LabelledStates(
@@ -27,9 +44,28 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_values_are_those_of_the_formulas(name):
-    np.testing.assert_allclose(OBJECTIVES[name](ACTIONS, STATES), EXPECTED[name], rtol=1e-6)
+@pytest.mark.parametrize(
+    "objective", [dbc, pbc, av_pbc, sdw_pbc, sdw_av_pbc, pbc_mean_weight], ids=lambda part: part.name
+)
+def test_values_are_those_of_the_formulas(objective):
+    np.testing.assert_allclose(objective(ACTIONS, STATES), EXPECTED[objective.name], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("objective", "teacher", "density", "value"),
+    [
+        (dbc, False, False, False),
+        (pbc, True, False, False),
+        (av_pbc, True, False, True),
+        (sdw_pbc, True, True, False),
+        (sdw(dbc), False, True, False),
+        (pbc_mean_weight, True, False, True),
+    ],
+    ids=lambda part: getattr(part, "name", None),
+)
+def test_objectives_say_which_labels_they_need(objective, teacher, density, value):
+    assert (objective.needs_teacher, objective.needs_density, objective.weighs_by_value) == (teacher, density, value)
+    assert objective.name == ("sdw-dbc" if density and not teacher else objective.name)
 
 
 def test_weights_of_states_compose_with_any_objective():
@@ -48,7 +84,7 @@ def test_weights_of_states_compose_with_any_objective():
     ],
 )
 def test_a_missing_label_is_named(objective, missing):
-    with pytest.raises(ValueError, match=f"^{missing}: this objective needs it"):
+    with pytest.raises(ValueError, match=f"^{missing}: {objective.name} needs it, expected labelled states"):
         objective(ACTIONS, STATES.replace(**{missing: None}))
 
 
@@ -58,3 +94,63 @@ def test_taking_states_keeps_rows_together_and_the_mean_of_all():
     np.testing.assert_array_equal(taken.teacher_actions[2], [-0.5, -0.5])
     assert float(taken.mean_action_value) == 25.0
     assert LabelledStates(STATES.observations).take(np.array([0])).actions is None
+
+
+def constant_policy():
+    """Acts by its parameters, with a standard deviation of 1, whatever it sees."""
+
+    def apply(params, observations):
+        return DiagonalGaussian(jnp.broadcast_to(params, (*observations.shape[:-1], 2)), jnp.zeros(2))
+
+    return policies.Policy(lambda key: jax.random.normal(key, (2,)), apply)
+
+
+def test_values_of_policies_are_means_over_the_drawn_states():
+    # A copy of the action in the observation tells which states were drawn.
+    count, drawn = 50, 7
+    actions = np.random.default_rng(0).normal(size=(count, 2)).astype(np.float32)
+    states = LabelledStates(jnp.asarray(actions), actions=jnp.asarray(actions))
+    objective = OfflineStates(states, Normalizer(), None, constant_policy(), dbc, num_states=drawn)
+    params = jnp.arange(12.0).reshape(3, 2, 2)
+    problem, state = objective.draw(jax.random.key(0), objective.init(jax.random.key(1)), lambda: None)
+    values, counts = jax.jit(objective.value)(problem, params)
+    batch = np.asarray(problem[1].observations)
+    assert batch.shape == (drawn, 2) and state == ()
+    assert {tuple(row) for row in batch} <= {tuple(row) for row in actions}
+    expected = [[-np.mean((params[c, i] - batch) ** 2) for i in range(2)] for c in range(3)]
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    np.testing.assert_array_equal(counts["env_steps"], np.zeros(3))
+    again, _ = objective.draw(jax.random.key(2), state, lambda: None)
+    assert (np.asarray(again[1].observations) != batch).any()
+
+
+def test_sampled_actions_are_noise_that_candidates_share():
+    states = LabelledStates(jnp.zeros((4, 2)), actions=jnp.zeros((4, 2)))
+    objective = OfflineStates(states, Normalizer(), None, constant_policy(), dbc, 400, "sample")
+    problem, _ = objective.draw(jax.random.key(0), (), lambda: None)
+    values, _ = jax.jit(objective.value)(problem, jnp.zeros((2, 3, 2)))
+    # E z^2 is 1; a standard error of the mean of 800 squares is 0.05.
+    np.testing.assert_allclose(values, -1.0, atol=0.25)
+    np.testing.assert_array_equal(values[0], values[1])
+    assert len(set(np.asarray(values[0]).tolist())) == 3
+
+
+def test_sampled_labels_are_drawn_anew_from_the_raw_observations():
+    teacher, statistics = make_teacher(), Normalizer("fixed", jnp.array([1.0, 2.0]), jnp.array([2.0, 4.0]))
+    states = LabelledStates(jnp.zeros((3, 2)), teacher_actions=jnp.zeros((3, 2)), action_values=jnp.zeros(3))
+    objective = OfflineStates(states, statistics, teacher, constant_policy(), pbc, num_states=500)
+    (_, first), _ = objective.draw(jax.random.key(0), (), lambda: None)
+    (_, second), _ = objective.draw(jax.random.key(1), (), lambda: None)
+    assert (np.asarray(first.teacher_actions) != np.asarray(second.teacher_actions)).all()
+    np.testing.assert_allclose(first.action_values, 100.0)
+    # tanh(observation / 2) of the teacher at the raw mean (1, 2), where normalised observations are 0.
+    expected = teacher.policy(jnp.array([[1.0, 2.0]])).mode()[0]
+    np.testing.assert_allclose(np.median(first.teacher_actions, axis=0), expected, atol=0.03)
+    assert objective.normalizer(()) is statistics
+
+
+def test_an_objective_of_ones_own_is_a_function_with_its_needs():
+    closest = StateObjective("l1", lambda actions, states: -jnp.abs(actions - states.actions).sum(-1), ("actions",))
+    np.testing.assert_allclose(closest(ACTIONS, STATES), [-1.0, -1.0])
+    assert sdw(closest).name == "sdw-l1"
+    np.testing.assert_allclose(sdw(closest)(ACTIONS, STATES), [-0.25, -1.75])

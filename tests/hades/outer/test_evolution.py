@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from evosax.algorithms import distribution_based_algorithms
 
-from hades.outer.evolution import Evolution, EvolutionSettings, replace_non_finite, strategy_names
+from hades.outer import Evolution, EvolutionSettings, replace_non_finite, strategy_names
 
 TARGET = np.array([0.5, -0.5, 0.3, 0.2, -0.1, 0.4], np.float32)
 START = {"matrix": jnp.zeros((2, 2)), "vector": jnp.zeros(2)}
@@ -50,7 +52,7 @@ CLIMBERS = {
 
 @pytest.mark.parametrize("name", CLIMBERS)
 def test_strategies_maximise(name):
-    solution, metrics = climb(Evolution(START, 32, CLIMBERS[name]), 100)
+    solution, metrics = climb(Evolution(32, CLIMBERS[name]), 100)
     assert jax.tree.map(jnp.shape, solution) == jax.tree.map(jnp.shape, START)
     distance = np.linalg.norm(flatten(solution) - TARGET)
     assert distance < 0.35 * np.linalg.norm(TARGET)
@@ -65,7 +67,7 @@ def kind(leaf):
 
 @pytest.mark.parametrize("name", strategy_names())
 def test_every_strategy_on_offer_can_be_built_and_scanned(name):
-    evolution = Evolution(START, 8, EvolutionSettings(name, sigma=0.2))
+    evolution = Evolution(8, EvolutionSettings(name, sigma=0.2))
     state = jax.eval_shape(evolution.init, jax.random.key(0), START)
     after, metrics = jax.eval_shape(lambda key, state: evolution.step(key, state, quadratic), jax.random.key(1), state)
     # Weak types count: a state that loses them on its way is traced and compiled twice.
@@ -80,12 +82,12 @@ def test_strategies_that_need_more_than_a_solution_are_not_on_offer():
     assert missing == {"RandomSearch", "SV_CMA_ES", "SV_Open_ES"}
     for name in missing:
         with pytest.raises(ValueError, match=f"strategy: expected one of ARS, .*, got '{name}'"):
-            Evolution(START, 8, EvolutionSettings(name))
+            Evolution(8, EvolutionSettings(name)).init(jax.random.key(0), START)
 
 
 def first_generation(settings, values, size=8):
     """The mean after one generation, where it began, and the candidates, whatever they are worth said by `values`."""
-    evolution = Evolution(START, size, settings)
+    evolution = Evolution(size, settings)
 
     @jax.jit
     def run(key):
@@ -154,7 +156,7 @@ def test_non_finite_values_stand_as_the_worst_and_do_not_move_the_rest():
         return values.at[0].set(jnp.nan).at[3].set(jnp.inf).at[5].set(-jnp.inf), {}
 
     settings = EvolutionSettings("Open_ES", sigma=0.1, learning_rate=0.3, optimizer="sgd", fitness_shaping="raw")
-    solution, metrics = climb(Evolution(START, 32, settings), 30, spoiled)
+    solution, metrics = climb(Evolution(32, settings), 30, spoiled)
     assert np.isfinite(flatten(solution)).all()
     np.testing.assert_array_equal(metrics["non_finite"], 3)
     assert np.isfinite(metrics["fitness_mean"]).all()
@@ -168,6 +170,11 @@ def test_non_finite_values_stand_as_the_worst_and_do_not_move_the_rest():
     ("settings", "size", "message"),
     [
         (EvolutionSettings("OpenES"), 8, "strategy: expected one of ARS, .* got 'OpenES'"),
+        (
+            EvolutionSettings("SNES", fitness_shaping="raw"),
+            8,
+            "fitness_shaping: SNES weighs candidates by its own",
+        ),
         (EvolutionSettings(), 7, "population_size: expected an even number above 1, got 7"),
         (EvolutionSettings(), 0, "population_size: expected an even number above 1, got 0"),
         (EvolutionSettings("Open_ES", temperature=20.0), 8, "temperature: Open_ES has no recombination weights"),
@@ -175,10 +182,51 @@ def test_non_finite_values_stand_as_the_worst_and_do_not_move_the_rest():
 )
 def test_what_cannot_be_built_is_refused(settings, size, message):
     with pytest.raises(ValueError, match=message):
-        Evolution(START, size, settings)
+        Evolution(size, settings).init(jax.random.key(0), START)
 
 
 @pytest.mark.parametrize("field", ["sigma", "learning_rate", "temperature", "adam_b1"])
 def test_settings_out_of_range_are_refused(field):
     with pytest.raises(ValueError, match=field):
         EvolutionSettings(**{field: -0.1})
+
+
+@pytest.mark.parametrize(
+    ("given", "optimizer", "rate"),
+    [
+        ({"strategy": "SNES"}, "sgd", 1.0),
+        ({"strategy": "xNES"}, "sgd", 1.0),
+        ({"strategy": "SNES", "optimizer": "adam"}, "adam", 0.05),
+        ({"strategy": "SNES", "learning_rate": 0.3}, "sgd", 0.3),
+        ({"strategy": "Open_ES"}, "adam", 0.05),
+        ({"strategy": "Open_ES", "optimizer": "sgd", "learning_rate": 0.2}, "sgd", 0.2),
+    ],
+)
+def test_recombination_weights_come_with_plain_descent_unless_another_is_named(given, optimizer, rate):
+    resolved = EvolutionSettings(**given).resolved()
+    assert (resolved.optimizer, resolved.learning_rate) == (optimizer, rate)
+    assert resolved.resolved() == resolved
+
+
+def test_snes_without_an_optimiser_moves_to_the_weighted_mean():
+    mean, population = first_generation(EvolutionSettings("SNES", 0.5), jnp.asarray(VALUES))
+    named, _ = first_generation(EvolutionSettings("SNES", 0.5, 1.0, optimizer="sgd"), jnp.asarray(VALUES))
+    np.testing.assert_array_equal(mean, named)
+    # An evolution by hand is the one from settings: weights that sum to 1 move the mean by a fraction of sigma.
+    assert 0.01 < np.abs(mean).max() < np.abs(population).max()
+
+
+def test_equal_evolutions_are_traced_once():
+    traces = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(evolution, key, state):
+        traces.append(1)
+        return evolution.step(key, state, quadratic)
+
+    for seed in range(3):
+        evolution = Evolution(8, EvolutionSettings("SNES", sigma=0.3))
+        state = evolution.init(jax.random.key(seed), START)
+        for index in range(2):
+            state, _ = step(evolution, jax.random.key(index), state)
+    assert len(traces) == 1

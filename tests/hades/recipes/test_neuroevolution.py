@@ -1,23 +1,20 @@
-"""Neuroevolution: fitness is the candidates' own return, it learns, resumes bit for bit, and leaves a policy file."""
+"""Neuroevolution: it learns, resumes bit for bit, and leaves a policy file."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import hades
 from envs.diagnostic import Match, Target
-from hades import policies, recipes
-from hades.fitness import FitnessKeys, make_policy_fitness
-from hades.normalization import Normalizer
+from hades import recipes
 from hades.outer.evolution import EvolutionSettings
 from hades.policies import NetworkSettings
 from hades.policy_file import PolicyFileError, TrainedPolicy
-from hades.rollouts.first_episode import make_rollout
 from hades.training import LoopSettings
 
 LOOP = LoopSettings(iterations_per_call=2, evaluate_every=2, evaluation_inits=2, evaluation_episodes=2)
@@ -38,29 +35,13 @@ def run():
     return match_run()
 
 
-@pytest.mark.parametrize("chunk_size", [None, 2])
-def test_fitness_is_the_return_of_each_candidate(chunk_size):
-    env = Match(num_actions=3, max_steps=8)
-    policy = policies.mlp(env, hidden_sizes=(), kernel_init="lecun_normal")
-    rollout = make_rollout(env, policy, num_episodes=4, action_selection="mode")
-    # A head that copies the one-hot observation always matches, one with a constant logit does in a third of the steps.
-    kernels = jnp.stack([10 * jnp.eye(3), jnp.zeros((3, 3)), -10 * jnp.eye(3)])
-    networks = {"head": {"kernel": kernels, "bias": jnp.zeros((3, 3))}}
-    keys = FitnessKeys.draw(jax.random.key(1), num_inits=1)
-    result = jax.jit(make_policy_fitness(rollout, chunk_size))(keys, networks, Normalizer())
-    assert result.returns.shape == (3, 1, 4)
-    assert result.values[0] == 8
-    assert 0 < result.values[1] < 8
-    assert result.values[2] == 0
-
-
 @pytest.mark.parametrize("evolution", [
     EvolutionSettings(sigma=0.3, learning_rate=0.2),
     EvolutionSettings(sigma=0.3, learning_rate=0.2, perturbations="regenerated"),
 ], ids=["stored", "regenerated"])  # fmt: skip
 def test_it_learns_far_above_chance(evolution):
     run = match_run(evolution=evolution, rollout_chunk_size=4)
-    result = hades.train(jax.random.key(0), run, num_generations=60, loop=LOOP, progress=False)
+    result = hades.train(jax.random.key(0), run, num_iterations=60, loop=LOOP, progress=False)
     returns = result.evaluator(jax.random.key(1), result.policy)
     # A policy that knows nothing matches in 8 / 3 of the steps.
     assert result.evaluator.references(jax.random.key(1), result.policy)["untrained policy"].mean < 5
@@ -76,8 +57,7 @@ def test_a_run_that_is_resumed_is_the_run_that_never_stopped(run, tmp_path):
     whole = hades.train(jax.random.key(3), run, 6, out=tmp_path / "whole", loop=LOOP, progress=False)
     hades.train(jax.random.key(3), run, 2, out=tmp_path / "halves", loop=LOOP, progress=False)
     halves = hades.train(jax.random.key(3), run, 6, out=tmp_path / "halves", loop=LOOP, progress=False)
-    for ours, theirs in zip(jax.tree.leaves(whole.policy), jax.tree.leaves(halves.policy), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    chex.assert_trees_all_equal(whole.policy.params, halves.policy.params)
     for name in ("policy.npz", "best_policy.npz"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
     assert not (tmp_path / "whole" / "dataset.npz").exists()
@@ -112,7 +92,7 @@ def test_weights_begin_as_the_network_draws_them_or_at_zero():
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(zeros.params.network))
 
 
-def test_budgets_end_a_run_and_its_last_generation_is_evaluated(run):
+def test_budgets_end_a_run_and_its_last_iteration_is_evaluated(run):
     limited = dataclasses.replace(LOOP, evaluate_every=100, max_env_steps=600)
     result = hades.train(jax.random.key(0), run, 100, loop=limited, progress=False)
     # 16 candidates play 2 episodes of 8 steps: 256 in a generation, 512 in a call.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +13,10 @@ import pytest
 import envs
 import hades
 from hades.inner.cloning import CloningSettings
+from hades.objectives import av_pbc, dbc, pbc, sdw_pbc
 from hades.offline import TeacherError
 from hades.offline.labels import label_states
-from hades.outer.evolution import EvolutionSettings
-from hades.outer.meta_gradient import MetaGradientSettings
+from hades.outer import Evolution, EvolutionSettings, MetaGradientSettings
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.recipes.published import paper_offline
 from hades.training import LoopSettings
@@ -42,7 +43,7 @@ def negative(teacher):
     return teacher.replace(critics=(flipped, flipped))
 
 
-def make_run(objective="av-pbc", **settings):
+def make_run(objective=av_pbc, outer=None, **settings):
     defaults = {
         "dataset_size": 6,
         "num_states": 64,
@@ -50,7 +51,7 @@ def make_run(objective="av-pbc", **settings):
         "density": "knn",
         "meta_gradient": MetaGradientSettings(learning_rate=0.05),
     }
-    return offline_run(ENV, DATA, OfflineSettings(objective=objective, **(defaults | settings)), TEACHER)
+    return offline_run(ENV, DATA, objective, OfflineSettings(**(defaults | settings)), TEACHER, outer=outer)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +59,13 @@ def make_run(objective="av-pbc", **settings):
     [
         {},
         {
-            "objective": "sdw-pbc",
+            "objective": sdw_pbc,
             "objective_actions": "sample",
             "cloning": dataclasses.replace(
                 INNER, loss="sampled_mse", optimizer="adam", learning_rate=0.1, num_steps=40
             ),
         },
-        {"objective": "pbc", "outer": "evolution", "evolution": EvolutionSettings(sigma=0.1, learning_rate=0.1)},
+        {"objective": pbc, "outer": Evolution(64, EvolutionSettings(sigma=0.1, learning_rate=0.1))},
     ],
     ids=["av-pbc", "sdw-pbc, sampled", "evolution"],
 )
@@ -94,8 +95,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     whole = hades.distill(jax.random.key(0), make_run(), 6, loop=loop, progress=False)
     hades.distill(jax.random.key(0), make_run(), 4, out=tmp_path / "run", loop=loop, progress=False)
     resumed = hades.distill(jax.random.key(0), make_run(), 6, out=tmp_path / "run", loop=loop, progress=False)
-    for mine, theirs in zip(*map(jax.tree.leaves, (whole.dataset, resumed.dataset)), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    chex.assert_trees_all_equal(whole.dataset.without_metadata(), resumed.dataset.without_metadata())
+    chex.assert_trees_all_equal(whole.state.outer, resumed.state.outer)
     loaded = hades.SyntheticDataset.load(tmp_path / "run" / "dataset.npz")
     assert loaded.metadata.method == "av-pbc"
     assert loaded.metadata.cloning.action_distribution == "tanh_gaussian"
@@ -131,7 +132,7 @@ def test_labels_are_those_of_teacher_and_density():
     ("settings", "teacher", "message"),
     [
         ({}, None, "teacher: av-pbc needs one, got none"),
-        ({"objective": "dbc", "initialization": "highest_q"}, None, "teacher: initialization highest_q needs one"),
+        ({"objective": dbc, "initialization": "highest_q"}, None, "teacher: initialization highest_q needs one"),
         ({}, negative(TEACHER), "teacher: av-pbc weighs states by action values, expected a mean above 0, got -100"),
         ({"dataset_size": COUNT + 1}, TEACHER, f"dataset_size: expected at most {COUNT}"),
         ({}, make_teacher(3, 2), r"teacher: expected observations of shape \(2,\) as of diagnostic/target"),
@@ -144,13 +145,14 @@ def test_labels_are_those_of_teacher_and_density():
 )
 def test_what_does_not_fit_is_refused(settings, teacher, message):
     with pytest.raises((ValueError, TeacherError), match=message):
-        offline_run(ENV, DATA, OfflineSettings(**settings), teacher)
+        fields = {name: value for name, value in settings.items() if name != "objective"}
+        offline_run(ENV, DATA, settings.get("objective", av_pbc), OfflineSettings(**fields), teacher)
 
 
 def test_data_of_another_environment_are_refused():
     other = envs.make("diagnostic/target", action_dim=3)
     with pytest.raises(ValueError, match=r"observations: expected shape \(3,\) as of diagnostic/target, got \(2,\)"):
-        offline_run(other, DATA, OfflineSettings(), TEACHER)
+        offline_run(other, DATA, av_pbc, OfflineSettings(), TEACHER)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +13,10 @@ import hades
 from envs.diagnostic import Match, Target
 from hades import policies, recipes
 from hades.evaluation import zero_dataset
-from hades.fitness import Fitness
 from hades.inner.cloning import CloningSettings
 from hades.normalization import Normalizer, PolicyParams
 from hades.outer.evolution import EvolutionSettings
-from hades.recipes.hades import HadesSettings
+from hades.recipes.hades import HadesSettings, resolve
 from tests.helpers import Watched
 
 SMALL = {
@@ -27,41 +28,44 @@ SMALL = {
 }
 
 
-def drawn_inits(monkeypatch, build, **settings):
-    """Key data of the initialisations of three generations, with fitness that costs nothing."""
-    keys = []
+class Initialisations:
+    """An inner loop that notes theta_0 of every init, seen by the host."""
 
-    def watching(*arguments):
-        del arguments
+    def __init__(self, inner):
+        self.policy, self._inner, self.seen = inner.policy, inner, []
 
-        def fitness(fitness_keys, datasets, normalizer):
-            del normalizer
-            jax.debug.callback(lambda data: keys.append(np.asarray(data)), jax.random.key_data(fitness_keys.inits))
-            returns = datasets.observations.sum(axis=(1, 2))[:, None, None]
-            return Fitness(returns, returns.astype(jnp.int32))
+    def init(self, key):
+        return self._inner.init(key)
 
-        return fitness
+    def fit(self, key, params, dataset):
+        jax.debug.callback(lambda kernel: self.seen.append(np.asarray(kernel).tobytes()), params["head"]["kernel"])
+        return self._inner.fit(key, params, dataset)
 
-    monkeypatch.setattr(recipes.dataset_evolution, "make_fitness", watching)
+
+def initialisations(build, **settings):
+    """Kernels of theta_0 in three iterations, of all candidates and inits."""
     run = build(Match(max_steps=1), **SMALL, **settings)
+    run = dataclasses.replace(run, inner=Initialisations(run.inner))
     state, step = jax.jit(run.init)(jax.random.key(0)), jax.jit(run.step)
+    kernels = []
     for _ in range(3):
-        state, _ = step(state)
-    jax.block_until_ready(state.generation)
-    jax.effects_barrier()
-    return [tuple(map(tuple, data.tolist())) for data in keys]
+        state, _ = jax.block_until_ready(step(state))
+        jax.effects_barrier()
+        kernels.append(set(run.inner.seen))
+        run.inner.seen.clear()
+    return kernels, run
 
 
-def test_hades_r_draws_fresh_initialisations_every_generation(monkeypatch):
-    generations = drawn_inits(monkeypatch, recipes.hades_r, num_inits=2)
-    assert len(generations) == 3
-    assert len({key for generation in generations for key in generation}) == 6
+def test_hades_r_draws_fresh_initialisations_every_iteration_that_candidates_share():
+    kernels, _ = initialisations(recipes.hades_r, num_inits=2)
+    assert [len(found) for found in kernels] == [2, 2, 2]
+    assert len(set.union(*kernels)) == 6
 
 
-def test_hades_f_keeps_one_initialisation(monkeypatch):
-    generations = drawn_inits(monkeypatch, recipes.hades_f, init_seed=7)
-    expected = tuple(map(tuple, np.asarray(jax.random.key_data(jax.random.key(7)))[None].tolist()))
-    assert generations == [expected] * 3
+def test_hades_f_keeps_one_initialisation_which_is_that_of_its_seed():
+    kernels, run = initialisations(recipes.hades_f, init_seed=7)
+    expected = run.inner.init(jax.random.split(jax.random.key(7))[0])["head"]["kernel"]
+    assert kernels == [{np.asarray(expected).tobytes()}] * 3
 
 
 @pytest.mark.parametrize("learn_labels", [True, False])
@@ -133,12 +137,12 @@ def test_a_run_measures_its_statistics_and_its_dataset_carries_them():
     run = recipes.hades_r(Target(max_steps=2), **settings, statistics_episodes=16)
     state = jax.jit(run.init)(jax.random.key(0))
     dataset = run.dataset(state)
-    np.testing.assert_array_equal(dataset.observation_mean, state.normalizer.mean)
-    np.testing.assert_array_equal(dataset.observation_std, state.normalizer.std)
+    np.testing.assert_array_equal(dataset.observation_mean, state.objective.mean)
+    np.testing.assert_array_equal(dataset.observation_std, state.objective.std)
     assert 0.4 < float(dataset.observation_std.min()) < float(dataset.observation_std.max()) < 0.75
     given = Normalizer("fixed", jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))
     other = recipes.hades_r(Target(max_steps=2), normalizer=given, **settings)
-    np.testing.assert_array_equal(jax.jit(other.init)(jax.random.key(0)).normalizer.std, [3.0, 4.0])
+    np.testing.assert_array_equal(jax.jit(other.init)(jax.random.key(0)).objective.std, [3.0, 4.0])
 
 
 def test_the_step_is_traced_once():
@@ -146,13 +150,13 @@ def test_the_step_is_traced_once():
     run = recipes.hades_r(env, **SMALL)
     state, step = jax.jit(run.init)(jax.random.key(0)), jax.jit(run.step)
     state, metrics = step(state)
-    assert int(metrics["env_steps"]) == 4 * 1 * 2 * 1  # candidates, inits, steps, episodes
+    np.testing.assert_array_equal(metrics["env_steps"], [1 * 2 * 1] * 4)  # inits, steps, episodes of each candidate
     traces = env.traces
     assert traces > 0
     for _ in range(2):
         state, _ = step(state)
     assert env.traces == traces
-    assert int(state.generation) == 3
+    assert int(state.iteration) == 3
 
 
 def test_runs_are_vmapped_over_seeds():
@@ -208,7 +212,7 @@ def test_fresh_policies_learn_from_the_dataset_what_the_zero_dataset_does_not_te
 )
 def test_settings_that_do_not_suit_are_refused(env, settings, message):
     with pytest.raises(ValueError, match=message):
-        recipes.resolve(env, HadesSettings(**settings))
+        resolve(env, HadesSettings(**settings))
 
 
 def test_episodes_must_fill_the_groups_of_running_statistics():
@@ -217,13 +221,13 @@ def test_episodes_must_fill_the_groups_of_running_statistics():
 
 
 def test_resolving_fills_in_what_depends_on_the_environment():
-    resolved = recipes.resolve(Target(), HadesSettings(method="hades-f", observation_normalization="running"))
+    resolved = resolve(Target(), HadesSettings(method="hades-f", observation_normalization="running"))
     assert resolved.cloning.loss == "gaussian_nll"
     assert (resolved.init_seed, resolved.normalization_envs) == (0, 2)
-    resolved = recipes.resolve(Match(), HadesSettings())
+    resolved = resolve(Match(), HadesSettings())
     assert resolved.cloning.loss == "cross_entropy"
     assert (resolved.init_seed, resolved.normalization_envs) == (None, None)
-    assert recipes.resolve(Match(), resolved) == resolved
+    assert resolve(Match(), resolved) == resolved
 
 
 @pytest.mark.parametrize("fixed_init", [False, True])

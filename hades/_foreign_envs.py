@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
 from pathlib import Path
 
@@ -12,8 +13,10 @@ _ENVS = Path(__file__).resolve().parents[1] / "envs"
 def warn_of_foreign_envs() -> None:
     """Warns where a folder of the user's has the name of the package of environments, and is found in its place.
 
-    Nothing is imported: only the place is looked up.
+    Nothing is imported: only the place is looked up. Says nothing under `python -m hades`, which imports its own.
     """
+    if sys.argv[:1] == ["-m"]:  # Of a package whose module is yet to be found.
+        return
     try:
         spec = importlib.util.find_spec("envs")
     except ValueError:

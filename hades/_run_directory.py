@@ -223,7 +223,10 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.config}: expected JSON, got: {error}") from None
         if not isinstance(config, dict):
             raise RunDirectoryError(f"{self.config}: expected a JSON object, got a {type(config).__name__}")
-        return {_FORMER_SETTINGS.get(str(name), str(name)): value for name, value in config.items()}
+        for former, present in _FORMER_SETTINGS.items():
+            if former in config:
+                config[present] = config.pop(former)
+        return config
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows to the metrics; numbers that are not finite become null.

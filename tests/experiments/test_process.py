@@ -120,6 +120,18 @@ def test_signal_while_modules_are_imported_ends_the_process_in_one_line(
     assert process.returncode == code
 
 
+@pytest.mark.parametrize(
+    "verb", [("evaluate", "RUN"), ("train", "RUN"), ("baseline", "ppo", "--preset", "cartpole"), ("bench", "cal-ql")]
+)
+def test_every_verb_is_ended_by_a_signal(tmp_path: Path, finished_run: Path, verb: tuple[str, ...]) -> None:
+    arguments = command(*(str(finished_run) if word == "RUN" else word for word in verb))
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=5) == ("", f"hades {verb[0]}: stopped\n")
+    assert process.returncode == 130
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_a_process_at_once_that_runs_no_python(number: signal.Signals) -> None:
     arguments = [sys.executable, "-c", DEAF_PROGRAM]
@@ -167,10 +179,11 @@ def test_without_a_home_directory_there_is_no_cache_and_a_warning(tmp_path: Path
     assert "~/run: expected a path without ~" in " ".join(done.stderr.split())
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("info", "--help")])
-def test_reader_that_has_had_enough_is_no_error(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("--version",), ("info", "--help"), ("info", "RUN")])
+def test_reader_that_has_had_enough_is_no_error(arguments: tuple[str, ...], finished_run: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
+    arguments = tuple(str(finished_run) if argument == "RUN" else argument for argument in arguments)
     done = subprocess.run(
         command(*arguments), stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=240
     )

@@ -21,10 +21,9 @@ LONG = ("--num-generations", str(2 * NUM_CALLS), "--evaluate-every", "100")
 # A call into C that lets other threads run but, as one of XLA may, neither ends nor lets a signal handler run.
 DEAF_PROGRAM = """
 import ctypes
-from experiments.processes import command
 from experiments.stopping import StopSignals
 with StopSignals() as signals:
-    signals.should_stop()
+    signals.should_stop(), signals.should_stop()  # The second time the first call has been compiled.
     print("ready", flush=True)
     mutex = ctypes.create_string_buffer(64)
     ctypes.CDLL(None).pthread_mutex_lock(mutex)

@@ -47,6 +47,10 @@ class EpisodicReturn:
     normalization_envs: int | None = struct.field(pytree_node=False, default=None)
     statistics: Normalizer | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses episodes that do not divide into groups."""
+        self._make_rollout()
+
     @property
     def action_selection(self) -> ActionSelection:
         """Whether policies act by a sample of their distribution or by its mode."""
@@ -65,11 +69,13 @@ class EpisodicReturn:
         """Plays; candidates share first states and noise."""
         key, normalizer = problem
         inits = jax.tree.leaves(params)[0].shape[1]
-        rollout = make_rollout(self.env, self.policy, self.num_episodes, self.action_selection, self.normalization_envs)
-        episodes = rollout(jax.random.split(key, inits), params, normalizer)
+        episodes = self._make_rollout()(jax.random.split(key, inits), params, normalizer)
         values = jnp.mean(episodes.returns, axis=-1)
         return values, {"env_steps": jnp.sum(episodes.lengths, axis=(1, 2))}
 
     def normalizer(self, state: Normalizer) -> Normalizer:
         """Normalisation that policies see observations by."""
         return state
+
+    def _make_rollout(self) -> Callable[..., Any]:
+        return make_rollout(self.env, self.policy, self.num_episodes, self.action_selection, self.normalization_envs)

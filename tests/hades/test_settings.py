@@ -13,7 +13,6 @@ import pytest
 
 from hades._serialization import from_dict, to_dict
 from hades._validation import require_positive
-from hades.training import LoopSettings
 from hades.inner.cloning import CloningSettings
 from hades.offline.cal_ql import CalQLSettings
 from hades.offline.density import FlowSettings
@@ -24,6 +23,7 @@ from hades.recipes.hades import HadesSettings
 from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.offline import OfflineSettings
 from hades.rl.settings import PPOSettings
+from hades.training import LoopSettings
 
 SETTINGS = [
     CloningSettings,

@@ -28,7 +28,7 @@ from tests.helpers import Watched
 
 ENV = Match(num_actions=3, max_steps=8)
 POLICY = hades.policies.mlp(ENV, (), kernel_init="lecun_normal")
-INNER = hades.behaviour_cloning(POLICY, optax.rmsprop(0.05), num_steps=10)
+INNER = hades.behaviour_cloning(POLICY, optax.rmsprop(0.2), num_steps=10)
 LOOP = LoopSettings(iterations_per_call=5, evaluate_every=10, evaluation_inits=2, evaluation_episodes=2)
 
 
@@ -38,14 +38,14 @@ def make_run(inner=INNER, env=ENV, **named):
         free_pairs(env, 3),
         inner,
         EpisodicReturn(env, inner.policy, 2, statistics=Normalizer()),
-        Evolution(8, EvolutionSettings(sigma=0.5, learning_rate=0.2, fitness_shaping="centered_rank")),
+        Evolution(16, EvolutionSettings(sigma=0.5, learning_rate=0.2, fitness_shaping="centered_rank")),
         **named,
     )
 
 
 @pytest.fixture(scope="module")
 def result():
-    return hades.distill(jax.random.key(0), make_run(), 40, loop=LOOP, progress=False)
+    return hades.distill(jax.random.key(0), make_run(), 200, loop=LOOP, progress=False)
 
 
 def test_a_run_by_hand_learns_far_above_chance(result):
@@ -73,7 +73,7 @@ def test_a_run_by_hand_resumes_and_refuses_other_parts(tmp_path):
     whole = hades.distill(jax.random.key(0), make_run(), 10, loop=LOOP, progress=False)
     resumed = hades.distill(jax.random.key(0), make_run(), 10, **arguments)
     chex.assert_trees_all_equal(resumed.state.outer, whole.state.outer)
-    longer = hades.behaviour_cloning(POLICY, optax.rmsprop(0.05), num_steps=11)
+    longer = hades.behaviour_cloning(POLICY, optax.rmsprop(0.2), num_steps=11)
     with pytest.raises(ValueError, match="inner.num_steps 10, got 11"):
         hades.distill(jax.random.key(0), make_run(longer), 15, **arguments)
     with pytest.raises(ValueError, match="num_inits 1, got 2"):
@@ -118,19 +118,17 @@ class Answers:
 
     def draw(self, key, state, policies):
         del key
-        present = jnp.mean(self._probabilities(policies()))
+        present = jnp.mean(jax.vmap(self._probability)(policies()))
         return (), {"drawn": state["drawn"] + 1, "before": present}
 
     def value(self, problem, params):
-        values = jax.vmap(jax.vmap(self._probabilities))(params)
+        values = jax.vmap(jax.vmap(self._probability))(params)
         return values, {"env_steps": jnp.zeros(values.shape[0], jnp.int32)}
 
     def normalizer(self, state):
         return Normalizer()
 
-    def _probabilities(self, params):
-        if jax.tree.leaves(params)[0].ndim > 2:
-            return jax.vmap(self._probabilities)(params)
+    def _probability(self, params):
         return jnp.exp(self.policy.apply(params, jnp.ones((1, 3))).log_probs()[0, 0])
 
 

@@ -84,9 +84,7 @@ def test_weights_of_states_compose_with_any_objective():
     ],
 )
 def test_a_missing_label_is_named(objective, missing):
-    with pytest.raises(
-        ValueError, match=f"^{missing}: {objective.name} needs it, expected labelled states"
-    ):
+    with pytest.raises(ValueError, match=f"^{missing}: {objective.name} needs it, expected labelled states"):
         objective(ACTIONS, STATES.replace(**{missing: None}))
 
 

@@ -91,6 +91,8 @@ class Run(Generic[Outcome]):
     """Names of a state's fields in checkpoints of version 0.1, by prefixes of their paths."""
     dropped_names: ClassVar[tuple[str, ...]] = ("normalizer",)
     """Prefixes of paths in those checkpoints that states no longer hold."""
+    finite_metrics: ClassVar[tuple[str, ...]] = ()
+    """Metrics that are finite as long as the run has not diverged, besides the outcome itself."""
     method: str
     env: Any
     settings: Any

@@ -227,8 +227,8 @@ def check_objective(objective: Objective, policy: Policy, differentiable: bool =
 
     Raises:
         ValueError: It breaks the contract: values are not `[candidates, inits]`, counts are not `[candidates]` or lack
-            `env_steps`, equal keys give different problems or values, a candidate's values depend on its place or on the
-            others, or the state changes its structure.
+            `env_steps`, equal keys give different problems or values, a candidate's values depend on its place or on
+            the others, or the state changes its structure.
 
     Example:
         >>> import envs, hades
@@ -301,8 +301,9 @@ def check_outer_loop(outer: OuterLoop, num_steps: int = 100) -> None:
         chex.assert_trees_all_equal_structs(solutions, start)
         candidates = solutions["vector"].shape[0]
         chex.assert_shape((solutions["matrix"], solutions["vector"]), ((candidates, 2, 3), (candidates, 2)))
-        squares = [jnp.sum(jnp.square(leaf.reshape(candidates, -1) - 1), axis=1) for leaf in solutions.values()]
-        return -(squares[0] + squares[1]).at[0].add(-spoiled), {"env_steps": jnp.ones(candidates, jnp.int32)}
+        flat = jnp.concatenate([leaf.reshape(candidates, -1) for leaf in solutions.values()], axis=1)
+        values = -jnp.sum(jnp.square(flat - 1), axis=1)
+        return values.at[0].add(spoiled), {"env_steps": jnp.ones(candidates, jnp.int32)}
 
     @_traced_once
     def step(key: jax.Array, state: Any, spoiled: jax.Array) -> Any:
@@ -344,7 +345,7 @@ def _check_pairs(name: str, dataset: SyntheticDataset) -> None:
     with _contract(f"{name}: decode: expected a target [pairs, width] for each observation, and no statistics"):
         chex.assert_rank(targets, 2)
         chex.assert_equal_shape_prefix((dataset.observations, targets), 1)
-        assert dataset.observation_mean is None and dataset.observation_std is None, "observation statistics"
+        assert dataset.normalizer().mean is None, "observation statistics"
     if probabilities is not None:
         with _contract(f"{name}: decode: expected probabilities that sum to 1"):
             np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)

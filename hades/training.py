@@ -386,7 +386,7 @@ class _Driver:
         state, metrics = jax.block_until_ready(compiled(self._run, self.state, np.int32(count)))
         after = time.monotonic() - self._started
         outcome = _outcome(self._run, state)
-        if not _is_finite(outcome):
+        if not self._is_finite(outcome, metrics):
             raise self._diverged(compiled, count)
         self.state = state
         rows = self._rows(first, count, jax.device_get(metrics), before, after)
@@ -399,6 +399,9 @@ class _Driver:
         self._course.seconds = time.monotonic() - self._started
         self._write(rows, bool(evaluated))
         return rows
+
+    def _is_finite(self, outcome: Any, metrics: Metrics) -> bool:
+        return bool(_is_finite((outcome, [metrics[name] for name in self._run.finite_metrics])))
 
     def _rows(self, first: int, count: int, sums: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
         """Rows of a call; one clock reading for each call, spread evenly over its iterations."""
@@ -427,8 +430,8 @@ class _Driver:
         """The error of a call whose outcome is not finite, which is made again step by step to find the first."""
         state = self.state
         for _ in range(count):
-            state, _ = compiled(self._run, state, np.int32(1))
-            if not _is_finite(_outcome(self._run, state)):
+            state, metrics = compiled(self._run, state, np.int32(1))
+            if not self._is_finite(_outcome(self._run, state), metrics):
                 break
         good = f"the last good one, of iteration {self.iteration}, is in the state"
         if self._directory:

@@ -74,6 +74,8 @@ class CalQLRun(Run[Teacher]):
 
     kind: ClassVar[str] = "teacher"
     former_names: ClassVar[Mapping[str, str]] = {"iteration": "update", "outer": ""}
+    # An error that overflows leaves Adam's moments infinite and the networks where they are.
+    finite_metrics: ClassVar[tuple[str, ...]] = ("critic_error", "data_value")
 
     @override
     def init(self, key: jax.Array) -> RunState:

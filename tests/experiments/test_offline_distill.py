@@ -282,6 +282,8 @@ def test_offline_benchmark_scores_objectives_beside_their_references(
 def test_meta_gradient_benchmark_times_each_number_of_seeds(
     hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from experiments.bench import meta_gradient
+
     def here(function: Callable[..., dict[str, Any]], arguments: list[str], label: str) -> dict[str, Any]:
         assert label.endswith("seeds at once")
         return function(*arguments)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +80,56 @@ def test_public_names_exist_and_have_docstrings():
             # A dataclass without one gets its signature.
             assert public.__doc__, name
             assert not public.__doc__.startswith(f"{name}("), name
+
+
+def run_time_imports(file: Path) -> set[str]:
+    """Modules of hades that a module imports when it is imported itself, not within functions or for types alone."""
+    module = file.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+    found = set()
+
+    def visit(statements: list[ast.stmt]) -> None:
+        for node in statements:
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.update({node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)})
+            elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                visit(node.orelse)
+            elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for name in ("body", "orelse", "finalbody"):
+                    visit(getattr(node, name, []))
+
+    visit(ast.parse(file.read_text()).body)
+    return {name for name in found if name.startswith("hades.")} - {module}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = sorted((ROOT / "hades").rglob("*.py"))
+    names = {
+        file.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): file
+        for file in files
+    }
+    graph = {name: run_time_imports(file) & set(names) for name, file in names.items() if name != "hades"}
+    assert sum(map(len, graph.values())) > 100
+    order = graphlib.TopologicalSorter(graph)
+    try:
+        order.prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_the_search_for_circles_sees_run_time_imports_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    file = tmp_path / "hades" / "a.py"
+    file.parent.mkdir()
+    file.write_text(
+        "from hades import b\nif TYPE_CHECKING:\n    import hades.c\nelse:\n    import hades.d\n"
+        "class A:\n    from hades.e import x\ndef f():\n    import hades.g\n"
+    )
+    assert run_time_imports(file) == {"hades.b", "hades.d", "hades.e", "hades.e.x"}
+
+
+def test_streams_of_keys_are_numbered_in_one_module():
+    files = [file for package in ("hades", "envs") for file in sorted((ROOT / package).rglob("*.py"))]
+    found = {str(file.relative_to(ROOT)) for file in files if re.search(r"2 ?\*\* ?32 ?- ?\d", file.read_text())}
+    assert found == {"hades/keys.py"}

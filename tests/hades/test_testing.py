@@ -110,7 +110,11 @@ def altered(part, **methods):
             r"decode: expected a target \[pairs, width\] for each observation",
         ),
         (
-            {"decode": lambda part, x: part.decode(x).replace(observation_mean=jnp.zeros(3))},
+            {
+                "decode": lambda part, x: part.decode(x).replace(
+                    observation_mean=jnp.zeros(3), observation_std=jnp.ones(3)
+                )
+            },
             "and no statistics, got: observation statistics",
         ),
         (
@@ -132,11 +136,11 @@ def test_broken_parametrisations_are_named(methods, sentence):
             "fit: expected the same finite parameters",
         ),
         (
-            {"fit": lambda part, key, params, data: jax.tree.map(lambda leaf: leaf + jnp.sqrt(0 * data.observations).sum(), params)},
+            {"fit": lambda part, key, params, data: _moved(params, jnp.sqrt(0 * data.observations).sum())},
             "fit: expected finite gradients with respect to the dataset",
         ),
         (
-            {"policy": property(lambda self: policies.Policy(POLICY.init, lambda params, seen: POLICY.apply(params, seen[:1])))},
+            {"policy": property(lambda self: policies.Policy(POLICY.init, lambda params, x: POLICY.apply(params, x[0])))},
             "policy: expected a finite action for each of 3 observations",
         ),
     ],
@@ -192,7 +196,7 @@ CLIMBER = outer.MetaGradient(optax.sgd(0.1))
             "step: expected it to climb in 100 iterations, got",
         ),
         (
-            {"step": lambda part, key, state, value: (part.step(key, state, value)[0], {"fitness_mean": jnp.float32(0)})},
+            {"step": lambda part, *arguments: (part.step(*arguments)[0], {"fitness_mean": jnp.float32(0)})},
             "step: expected the scalar metric fitness_best, got fitness_mean",
         ),
         (
@@ -200,7 +204,7 @@ CLIMBER = outer.MetaGradient(optax.sgd(0.1))
             "step: expected the counts of value, env_steps",
         ),
         (
-            {"init": lambda part, key, solution: part.init(key, jax.tree.map(lambda leaf: leaf.astype(jnp.float16), solution))},
+            {"init": lambda part, key, solution: part.init(key, jax.tree.map(jnp.float16, solution))},
             "expected states and solutions of one structure, dtype",
         ),
         (
@@ -217,3 +221,7 @@ def test_broken_outer_loops_are_named(methods, sentence):
 def _unguarded(part, key, state, value):
     after, metrics = part.step(key, state, value)
     return after, metrics | {"non_finite": jnp.int32(0)}
+
+
+def _moved(params, distance):
+    return jax.tree.map(lambda leaf: leaf + distance, params)

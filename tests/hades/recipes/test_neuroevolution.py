@@ -81,7 +81,7 @@ def test_the_policy_file_plays_as_the_run_says(tmp_path):
     with pytest.raises(PolicyFileError, match="params: expected shapes"):
         loaded.architecture(Target(action_dim=3))
     blank = dataclasses.replace(loaded, metadata=None)
-    with pytest.raises(ValueError, match="policy: expected metadata"):
+    with pytest.raises(ValueError, match="metadata: expected a FileMetadata, got None"):
         blank.save(tmp_path / "blank.npz")
 
 

@@ -1,0 +1,109 @@
+"""Parametrisations: what solutions begin as, and the datasets that they stand for."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs.diagnostic import Match, Target
+from hades import policies
+from hades.dataset import SyntheticDataset
+from hades.parametrizations import (
+    FixedLabels,
+    FreePairs,
+    PolicyParameters,
+    RealPairs,
+    WarmStart,
+    free_pairs,
+    with_statistics,
+)
+
+KEY = jax.random.key(2)
+
+
+@pytest.mark.parametrize("env", [Match(num_actions=3), Target(action_dim=2)], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("init_scale", [0.0, 2.0])
+def test_free_pairs_begin_as_normal_numbers_and_uniform_labels(env, init_scale):
+    pairs = free_pairs(env, 400, init_scale=init_scale)
+    dataset = pairs.decode(pairs.init(KEY))
+    drawn = [dataset.observations]
+    if dataset.actions is None:
+        np.testing.assert_allclose(dataset.action_probabilities, np.full((400, 3), 1 / 3), rtol=1e-6)
+    else:
+        drawn.append(dataset.actions)
+        # Observations and actions come from keys of their own.
+        assert init_scale == 0 or (np.asarray(drawn[0]) != np.asarray(drawn[1])).all()
+    for array in drawn:
+        np.testing.assert_allclose(np.std(array), init_scale, rtol=0.1)
+
+
+def test_labels_are_the_softmax_of_logits():
+    pairs = FreePairs((1,), Match(num_actions=3).action_space, 2)
+    logits = jnp.array([[0.0, 1.0, 2.0], [5.0, 5.0, -5.0]])
+    found = pairs.decode({"observations": jnp.zeros((2, 1)), "action_logits": logits}).action_probabilities
+    np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), rtol=1e-6)
+
+
+def test_fixed_labels_are_spread_evenly_and_never_move():
+    pairs = free_pairs(Match(num_actions=3), 7, learn_labels=False)
+    assert isinstance(pairs, FixedLabels)
+    solution = pairs.init(KEY)
+    assert set(solution) == {"observations"}
+    labels = pairs.decode(solution).action_probabilities
+    np.testing.assert_array_equal(np.argmax(labels, axis=1), [0, 1, 2, 0, 1, 2, 0])
+    np.testing.assert_array_equal(labels.sum(axis=1), np.ones(7))
+    gradient = jax.grad(lambda x: jnp.sum(jnp.square(pairs.decode(x).action_probabilities)))(solution)
+    np.testing.assert_array_equal(gradient["observations"], np.zeros_like(solution["observations"]))
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="dataset_size: expected a number above 0, got 0"):
+        free_pairs(Match(), 0)
+    with pytest.raises(ValueError, match="learn_labels: fixed labels need discrete actions, got Continuous"):
+        FixedLabels((2,), Target().action_space, 3)
+    # Continuous actions have no labels to fix.
+    assert type(free_pairs(Target(), 3, learn_labels=False)) is FreePairs
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [{"actions": jnp.array([[0.5], [-2.0]])}, {"action_probabilities": jnp.array([[0.2, 0.8], [1.0, 0.0]])}],
+    ids=["continuous", "discrete"],
+)
+def test_a_warm_start_begins_at_the_dataset(targets):
+    dataset = SyntheticDataset(jnp.array([[1.0], [2.0]]), **targets)
+    warm = WarmStart(with_statistics(dataset, jnp.zeros(1), jnp.ones(1)))
+    found = jax.jit(lambda key: warm.decode(warm.init(key)))(KEY)
+    assert found.observation_mean is None
+    np.testing.assert_array_equal(found.observations, dataset.observations)
+    for name, expected in targets.items():
+        np.testing.assert_allclose(getattr(found, name), expected, atol=1e-6)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(warm.init(KEY)))
+
+
+def test_real_pairs_are_rows_of_the_data():
+    observations, actions = jnp.arange(20.0)[:, None], -jnp.arange(20.0)[:, None]
+    best = RealPairs(observations, actions, jnp.arange(20.0), 3, "highest_q")
+    np.testing.assert_array_equal(sorted(best.decode(best.init(KEY)).observations[:, 0].tolist()), [17, 18, 19])
+    # Its reference is uniform whatever it begins with.
+    drawn = np.concatenate([best.random(key).observations for key in jax.random.split(KEY, 60)])
+    assert len(set(drawn.ravel().tolist())) == 20
+    for dataset in (best.random(KEY), best.decode(best.init(KEY))):
+        np.testing.assert_array_equal(dataset.observations, -dataset.actions)
+
+
+def test_parameters_stand_for_themselves():
+    policy = policies.mlp(Match(), (4,))
+    drawn, zeros = PolicyParameters(policy), PolicyParameters(policy, zero_init=True)
+    solution = drawn.init(KEY)
+    assert drawn.decode(solution) is solution
+    assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(solution))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(zeros.init(KEY)))
+
+
+def test_equal_parametrisations_are_equal():
+    assert free_pairs(Match(), 3) == free_pairs(Match(), 3)
+    assert hash(free_pairs(Match(), 3)) == hash(free_pairs(Match(), 3))
+    assert free_pairs(Match(), 3) != free_pairs(Match(), 4)

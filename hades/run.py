@@ -34,6 +34,10 @@ OUTCOMES: dict[str, type[SyntheticDataset] | type[TrainedPolicy] | type[Teacher]
 """Kinds of outcome by the name that they have in run directories."""
 
 
+class DivergedError(ValueError):
+    """A run's outcome is no longer finite; the message says since which iteration, and where the last good one is."""
+
+
 class Evaluator(Protocol):
     """Compiled evaluation on fresh keys, such as `hades.evaluation.DatasetEvaluator`."""
 

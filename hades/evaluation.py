@@ -148,7 +148,7 @@ class DatasetEvaluator:
         action_selection: Whether actions are sampled or the mode.
         normalization_envs: Episodes that share running statistics; all of a policy's if None.
         init_seed: Seed of the one initialisation that a HaDES-F dataset belongs to; it is trained once.
-        player: Plays with the parameters of the policies that were trained; the policy of `inner` if None.
+        acting_policy: Acts with the parameters of the policies that were trained; the policy of `inner` if None.
         ensemble: Policies that act together, see `hades.policies.ensemble`: `num_inits * ensemble` are trained, and
             `num_inits` ensembles of them play.
         more_references: `more_references(key)`: further datasets that references are trained on, by name.
@@ -172,7 +172,7 @@ class DatasetEvaluator:
     action_selection: ActionSelection = "sample"
     normalization_envs: int | None = None
     init_seed: int | None = None
-    player: Policy | None = None
+    acting_policy: Policy | None = None
     ensemble: int = 1
     more_references: Callable[[jax.Array], dict[str, SyntheticDataset]] | None = field(default=None, compare=False)
 
@@ -231,7 +231,7 @@ class DatasetEvaluator:
         shapes, own_shapes = (jax.eval_shape(loop.init, jax.random.key(0)) for loop in (inner, self.inner))
         if shapes != own_shapes:
             raise ValueError("inner: expected a policy of the same architecture, got parameters of other shapes")
-        return replace(self, inner=inner, player=self.player or self.inner.policy)
+        return replace(self, inner=inner, acting_policy=self.acting_policy or self.inner.policy)
 
     @property
     def _trained(self) -> int:
@@ -240,10 +240,10 @@ class DatasetEvaluator:
 
     @property
     def _rollout(self) -> Callable[..., Any]:
-        player = self.player or self.inner.policy
-        player = policies.ensemble(player, self.ensemble) if self.ensemble != 1 else player
+        acting_policy = self.acting_policy or self.inner.policy
+        acting_policy = policies.ensemble(acting_policy, self.ensemble) if self.ensemble != 1 else acting_policy
         arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
-        return compiled_rollout(self.env, player, *arguments)
+        return compiled_rollout(self.env, acting_policy, *arguments)
 
     def _grouped(self, networks: Params) -> Params:
         """Parameters `[1, inits * ensemble, ...]` as those of ensembles."""

@@ -20,6 +20,7 @@ from experiments.loading import check_dataset_fits, load_dataset, with_loss
 from experiments.settings import EvaluationSettings
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
+from hades.keys import Stream, stream
 from hades.multitask.merging import is_merged
 from hades.policy_file import TrainedPolicy
 
@@ -57,15 +58,15 @@ def main(arguments: Sequence[str]) -> int:
         raise BadArgumentsError(str(error)) from None
     # A HaDES-F dataset belongs to one initialisation, as long as the architecture is its own.
     own_init = metadata.init_seed is not None and settings.cloning == metadata.require_cloning()
-    seed = metadata.init_seed if own_init and metadata.init_seed is not None else settings.seed
-    train = jax.jit(clone).lower(jax.random.key(seed), dataset).compile()
+    key = jax.random.key(settings.seed)
+    clone_key = jax.random.key(metadata.init_seed) if own_init else stream(key, Stream.INIT)
+    train = jax.jit(clone).lower(clone_key, dataset).compile()
     started = time.monotonic()
-    params = jax.block_until_ready(train(jax.random.key(seed), dataset))
+    params = jax.block_until_ready(train(clone_key, dataset))
     seconds = time.monotonic() - started
     out = settings.out or source.with_name(f"{source.stem}_policy.npz")
     TrainedPolicy(params, dataclasses.replace(metadata, cloning=settings.cloning, evaluation=None)).save(out)
-    key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-    evaluations = tasks.evaluate(key, clone.policy, params, settings.num_episodes)
+    evaluations = tasks.evaluate(stream(key, Stream.REPORT), clone.policy, params, settings.num_episodes)
     print(tables.render(f"return of the policy, {tasks.spaces.name}", evaluations))
     print(f"trained in {seconds:.3f} s (compiled), written to {out}")
     if settings.json:

@@ -97,7 +97,7 @@ def evaluate_tasks(
             num_episodes,
             metadata.action_selection,
             shared_envs(metadata),
-            player=task_policy(clone.policy, joint, index),
+            acting_policy=task_policy(clone.policy, joint, index),
         )
         joint_evaluators.append(evaluator)
     networks = joint_evaluators[0].train(key, dataset)

@@ -10,7 +10,7 @@ Quality: TypeAlias = Literal["random", "medium", "medium-replay", "medium-expert
 """Quality of data: of the beginning, half way, all up to half way, half way and best in equal parts, or the best."""
 
 
-def choose_stages(means: Sequence[float], quality: Quality) -> list[int]:
+def choose_snapshots(means: Sequence[float], quality: Quality) -> list[int]:
     """Chooses snapshots of a run that collect data of a quality, in equal shares (D4RL, arXiv 2004.07219, section 5).
 
     Half way is the first snapshot that returns at least the mean of the first one and the best one.
@@ -26,9 +26,9 @@ def choose_stages(means: Sequence[float], quality: Quality) -> list[int]:
         ValueError: There are fewer than two snapshots, a return is not finite, or none is better than the first.
 
     Example:
-        >>> [choose_stages([0.0, 30.0, 60.0, 100.0, 90.0], quality) for quality in ("medium", "medium-replay")]
+        >>> [choose_snapshots([0.0, 30.0, 60.0, 100.0, 90.0], quality) for quality in ("medium", "medium-replay")]
         [[2], [0, 1, 2]]
-        >>> choose_stages([0.0, 30.0, 60.0, 100.0, 90.0], "medium-expert")
+        >>> choose_snapshots([0.0, 30.0, 60.0, 100.0, 90.0], "medium-expert")
         [2, 3]
     """
     if len(means) < 2 or not all(map(math.isfinite, means)):

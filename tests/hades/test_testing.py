@@ -140,7 +140,11 @@ def test_broken_parametrisations_are_named(methods, sentence):
             "fit: expected finite gradients with respect to the dataset",
         ),
         (
-            {"policy": property(lambda self: policies.Policy(POLICY.init, lambda params, x: POLICY.apply(params, x[0])))},
+            {
+                "policy": property(
+                    lambda self: policies.Policy(POLICY.init, lambda params, seen: POLICY.apply(params, seen[0]))
+                )
+            },
             "policy: expected a finite action for each of 3 observations",
         ),
     ],

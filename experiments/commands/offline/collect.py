@@ -25,7 +25,7 @@ from hades.metadata import FileMetadata, package_versions
 from hades.normalization import PolicyParams
 from hades.offline import d4rl, minari
 from hades.offline.collect import NUM_ENVS, Behaviour, collect, uniform_behaviour
-from hades.offline.quality import Quality, choose_stages
+from hades.offline.quality import Quality, choose_snapshots
 from hades.offline.scores import score_reference
 from hades.offline.teacher import Teacher, TeacherError, teacher_policy
 from hades.offline.transitions import Transitions
@@ -247,7 +247,7 @@ def _stages(path: Path, quality: Quality) -> list[Path]:
             f"--run: expected a run of hades baseline with --keep-snapshots, found no policies in {directory.snapshots}"
         )
     try:
-        chosen = choose_stages(list(scored.values()), quality)
+        chosen = choose_snapshots(list(scored.values()), quality)
     except ValueError as error:
         raise BadArgumentsError(f"--run: {directory.path}: {error}") from None
     return [list(scored)[index] for index in chosen]

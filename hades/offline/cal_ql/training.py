@@ -68,7 +68,7 @@ class Actor:
 
 
 @struct.dataclass
-class Networks:
+class CalQLNetworks:
     """Trained parts, or one number for each of them."""
 
     actor: Actor
@@ -90,7 +90,7 @@ class CalQLState:
     """
 
     update: jax.Array
-    networks: Networks
+    networks: CalQLNetworks
     target_critics: Critics
     optimizer: PyTree
     observation_mean: jax.Array
@@ -140,7 +140,7 @@ class CalQL:
             _init_layers(key, (dim + action_dim, *self.settings.critic_hidden_sizes, 1)) for key in keys[1:]
         )
         actor = Actor(layers, jnp.float32(1.0), jnp.float32(_FIRST_LOG_STD))
-        networks = Networks(actor, (first, second), jnp.float32(0.0))
+        networks = CalQLNetworks(actor, (first, second), jnp.float32(0.0))
         found = cast(Normalizer, experience.normalizer)
         mean, std = cast(jax.Array, found.mean), cast(jax.Array, found.std)
         return CalQLState(jnp.int32(0), networks, networks.critics, _ADAM.init(networks), mean, std)
@@ -160,10 +160,10 @@ class CalQL:
         )
         critic_gradient, metrics = jax.grad(self._critic_loss, has_aux=True)(networks.critics, critic_key, state, batch)
         temperature_gradient = jax.grad(temperature_loss)(networks.log_temperature, log_probs, self._target_entropy)
-        gradient = Networks(actor_gradient, critic_gradient, temperature_gradient)
+        gradient = CalQLNetworks(actor_gradient, critic_gradient, temperature_gradient)
         updates, optimizer = _ADAM.update(gradient, state.optimizer)
         actor_rate, critic_rate = self.settings.actor_learning_rate, self.settings.critic_learning_rate
-        networks = Networks(
+        networks = CalQLNetworks(
             _descend(networks.actor, updates.actor, actor_rate),
             _descend(networks.critics, updates.critics, critic_rate),
             _descend(networks.log_temperature, updates.log_temperature, actor_rate),

@@ -14,7 +14,7 @@ from hades import policies
 from hades.distributions import Deterministic
 from hades.normalization import Normalizer, PolicyParams
 from hades.offline.collect import Behaviour, collect, uniform_behaviour
-from hades.offline.quality import choose_stages
+from hades.offline.quality import choose_snapshots
 from hades.policies import Policy
 from tests.helpers import OnHost, Walk
 
@@ -147,10 +147,10 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(refused, reason):
 )
 def test_stages_are_those_of_d4rl(quality, chosen):
     # Half way between -10 and 90 is 40; the best comes before the last.
-    assert choose_stages([-10.0, 0.0, 39.9, 40.0, 90.0, 50.0], quality) == chosen
+    assert choose_snapshots([-10.0, 0.0, 39.9, 40.0, 90.0, 50.0], quality) == chosen
 
 
 @pytest.mark.parametrize("means", [[], [1.0], [1.0, 1.0], [2.0, 1.0], [1.0, float("nan")]])
 def test_stages_need_a_run_that_learned(means):
     with pytest.raises(ValueError, match="snapshots: expected"):
-        choose_stages(means, "medium")
+        choose_snapshots(means, "medium")

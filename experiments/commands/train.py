@@ -59,7 +59,9 @@ def main(arguments: Sequence[str]) -> int:
     # A HaDES-F dataset belongs to one initialisation, as long as the architecture is its own.
     own_init = metadata.init_seed is not None and settings.cloning == metadata.require_cloning()
     key = jax.random.key(settings.seed)
-    clone_key = jax.random.key(metadata.init_seed) if own_init else stream(key, Stream.INIT)
+    clone_key = stream(key, Stream.INIT)
+    if own_init and metadata.init_seed is not None:
+        clone_key = jax.random.key(metadata.init_seed)
     train = jax.jit(clone).lower(clone_key, dataset).compile()
     started = time.monotonic()
     params = jax.block_until_ready(train(clone_key, dataset))

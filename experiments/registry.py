@@ -8,7 +8,7 @@ from typing import Any
 from hades.objectives import states
 from hades.objectives.states import StateObjective
 from hades.outer import MetaGradient, evolution_from_settings
-from hades.types import OuterLoop
+from hades.types import AnyEnvironment, InnerLoop, OuterLoop
 
 OBJECTIVES: dict[str, StateObjective] = {
     objective.name: objective
@@ -22,6 +22,11 @@ OBJECTIVES: dict[str, StateObjective] = {
     )
 }
 """Objectives of `hades offline distill`, by name."""
+
+INNER_LOOPS: dict[str, Callable[[AnyEnvironment, Any], InnerLoop | None]] = {
+    "cloning": lambda env, settings: None,
+}
+"""Inner loops of `hades offline distill`, by name, made for an environment from settings; None is the recipe's own."""
 
 OUTER_LOOPS: dict[str, Callable[[Any], OuterLoop]] = {
     "meta-gradient": lambda settings: MetaGradient.from_settings(settings.meta_gradient),

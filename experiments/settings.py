@@ -11,7 +11,7 @@ import tyro
 
 from experiments.environments import EnvironmentOptions
 from experiments.presets import PRESETS, offline
-from experiments.registry import OBJECTIVES, OUTER_LOOPS
+from experiments.registry import INNER_LOOPS, OBJECTIVES, OUTER_LOOPS
 from hades._validation import require_positive
 from hades.offline.cal_ql import CalQLSettings
 from hades.outer import EvolutionSettings
@@ -135,6 +135,8 @@ class OfflineMethodSettings(OfflineSettings):
     objective: Annotated[str, choice(OBJECTIVES)] = "av-pbc"
     """dbc imitates the data; pbc the teacher; av-pbc weighs states by the teacher's action value; sdw- also by inverse
     state density; pbc-mean-weight is pbc times the mean weight of av-pbc, the control."""
+    inner: Annotated[str, choice(INNER_LOOPS)] = "cloning"
+    """Inner loop."""
     outer: Annotated[str, choice(OUTER_LOOPS)] = "meta-gradient"
     """Outer loop, which moves the pairs."""
     evolution: EvolutionSettings = EvolutionSettings()
@@ -146,7 +148,7 @@ class OfflineMethodSettings(OfflineSettings):
         """Refuses also names that are not registered, and a population that is not positive."""
         super().__post_init__()
         require_positive("population_size", self.population_size)
-        for name, known in (("objective", OBJECTIVES), ("outer", OUTER_LOOPS)):
+        for name, known in (("objective", OBJECTIVES), ("inner", INNER_LOOPS), ("outer", OUTER_LOOPS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
 

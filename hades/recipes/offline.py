@@ -28,7 +28,7 @@ from hades.policies import Policy
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run
 from hades.sharding import population_mesh
-from hades.types import AnyEnvironment, OuterLoop
+from hades.types import AnyEnvironment, InnerLoop, OuterLoop
 
 _INNER_LOOP = CloningSettings(
     hidden_sizes=(64, 64),
@@ -129,6 +129,7 @@ def offline_run(
     settings: OfflineSettings = OfflineSettings(),
     teacher: Teacher | None = None,
     *,
+    inner: InnerLoop | None = None,
     outer: OuterLoop | None = None,
     log_density: jax.Array | None = None,
     key: jax.Array | None = None,
@@ -142,6 +143,7 @@ def offline_run(
         objective: Value of a policy's actions, with the labels that it needs.
         settings: Settings.
         teacher: Near-expert policy and action values, where the objective or the first pairs need one.
+        inner: Inner loop; the cloning of `settings` if None, which a meta-gradient rematerialises and windows.
         outer: Outer loop; the meta-gradient of `settings` if None.
         log_density: log d(s) of each transition's state, `[transitions]`; estimated here where the objective needs it.
         key: Key of that estimate and of sampled labels; `jax.random.key(0)` if None. No other than the run's own.
@@ -152,13 +154,15 @@ def offline_run(
     """
     _check(env, transitions, objective, settings, teacher)
     key = jax.random.key(0) if key is None else key
-    by_gradient = outer is None or isinstance(outer, MetaGradient)
-    inner = cloning.from_settings(
-        env,
-        settings.cloning,
-        rematerialize=by_gradient and settings.meta_gradient.rematerialize,
-        window=settings.meta_gradient.window if by_gradient else None,
-    )
+    evaluation_inner = inner or cloning.from_settings(env, settings.cloning)
+    if inner is None:
+        by_gradient = outer is None or isinstance(outer, MetaGradient)
+        inner = cloning.from_settings(
+            env,
+            settings.cloning,
+            rematerialize=by_gradient and settings.meta_gradient.rematerialize,
+            window=settings.meta_gradient.window if by_gradient else None,
+        )
     problem = _label(key, transitions, objective, settings, teacher, log_density, inner.policy)
     return distillation_run(
         env,
@@ -167,7 +171,7 @@ def offline_run(
         problem,
         outer or MetaGradient.from_settings(settings.meta_gradient),
         num_inits=settings.num_inits,
-        evaluation_inner=cloning.from_settings(env, settings.cloning),
+        evaluation_inner=evaluation_inner,
         play=settings.played,
         mesh=population_mesh(jax.devices()[:1]) if mesh is None else mesh,
         method=objective.name,

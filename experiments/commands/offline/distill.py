@@ -13,7 +13,7 @@ from experiments.cli import BadArgumentsError
 from experiments.environments import environment_name, environment_of
 from experiments.loading import checksum, outcome_file
 from experiments.pictures import draw_offline_curve
-from experiments.registry import OBJECTIVES, OUTER_LOOPS
+from experiments.registry import INNER_LOOPS, OBJECTIVES, OUTER_LOOPS
 from experiments.settings import OfflineDistillSettings
 from hades.dataset import SyntheticDataset
 from hades.keys import Stream, stream
@@ -55,6 +55,7 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
         OBJECTIVES[method.objective],
         method,
         teacher,
+        inner=INNER_LOOPS[method.inner](env, method),
         outer=OUTER_LOOPS[method.outer](method),
         key=stream(jax.random.key(settings.seed), Stream.DENSITY),
     )

@@ -123,7 +123,7 @@ class HostLoop:
         self.finished = False
 
     def _make_evaluator(self) -> Evaluator | None:
-        if self._loop.evaluate_every is None and self._run.env is None:
+        if self._run.env is None:
             return None
         return self._run.make_evaluator(self._loop.evaluation_inits, self._loop.evaluation_episodes)
 

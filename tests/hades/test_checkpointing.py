@@ -307,7 +307,7 @@ def test_a_search_of_the_version_before_is_read_under_present_names(tmp_path):
         rules = {"iteration": "generation", "objective": "normalizer"}
         step, state, progress = checkpoints.restore(template, formerly=rules)
     assert step == state["iteration"] == 2
-    assert progress["best_iteration"] == 2
+    assert progress["best_generation"] == 2
     np.testing.assert_array_equal(jax.random.key_data(state["key"]), [0, 0])
     with np.load(tmp_path / "evolution_half" / "dataset.npz") as dataset:
         assert np.isin(dataset["observations"], state["outer"]["strategy"]["mean"]).all()

@@ -167,3 +167,9 @@ def test_data_are_arguments_of_the_compiled_step_and_evaluation_needs_an_environ
     assert {leaf.shape for leaf in jax.tree.leaves(run)} >= {(64, 1), (64,)}
     with pytest.raises(ValueError, match="env: expected an environment to evaluate the teacher in, got none"):
         run.make_evaluator(1, 1)
+
+
+def test_a_run_without_an_environment_evaluates_nothing():
+    result = train(3, loop=LoopSettings(iterations_per_call=3, evaluate_every=3))
+    assert result.evaluator is None
+    assert "evaluation_mean" not in result.history[-1]

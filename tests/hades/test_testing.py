@@ -140,15 +140,11 @@ def test_broken_parametrisations_are_named(methods, sentence):
             "fit: expected finite gradients with respect to the dataset",
         ),
         (
-<<<<<<< ours
             {
                 "policy": property(
                     lambda self: policies.Policy(POLICY.init, lambda params, seen: POLICY.apply(params, seen[0]))
                 )
             },
-=======
-            {"policy": property(lambda self: policies.Policy(POLICY.init, lambda net, x: POLICY.apply(net, x[0])))},
->>>>>>> theirs
             "policy: expected a finite action for each of 3 observations",
         ),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hades.run import Run
 
 # Set before anything imports JAX (hence the imports within fixtures), and in the environment, so that processes that
@@ -23,6 +26,16 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 def pytest_configure(config: pytest.Config) -> None:
     # A cache that cannot be read or written costs time, never a test.
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_of_one_module() -> Iterator[None]:
+    """Frees what a module compiled: each program holds memory maps, of which Linux grants a process 65,530."""
+    import jax
+
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

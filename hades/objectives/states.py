@@ -158,7 +158,11 @@ def sdw(objective: StateObjective) -> StateObjective:
     return StateObjective(f"sdw-{objective.name}", weighted, ("state_weights", *objective.needs))
 
 
-sdw_pbc, sdw_av_pbc = sdw(pbc), sdw(av_pbc)
+sdw_pbc = sdw(pbc)
+"""PBC weighted by inverse state density (SDW, 2025)."""
+
+sdw_av_pbc = sdw(av_pbc)
+"""Av-PBC weighted by inverse state density (SDW, 2025)."""
 
 
 @struct.dataclass

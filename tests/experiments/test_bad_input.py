@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from hades import training
 from hades._checkpointing import Checkpoints
+from hades._host_loop import HostLoop
+from hades._run_directory import RunDirectory
 from hades.dataset import SyntheticDataset
 from tests.experiments.command import TINY, Outcome
 from tests.hades.malformed import MALFORMED_FILES, MalformedFile, valid_arrays, valid_metadata, write_file
@@ -209,8 +210,8 @@ def test_disk_that_fills_up_during_a_run_ends_in_one_sentence(
 ) -> None:
     """Full from the second call on, at the first write of each kind."""
     owner, flags = {
-        "append_metrics": (training.RunDirectory, ()),
-        "save_checkpoint": (training._Driver, ("--checkpoint-seconds", "0")),
+        "append_metrics": (RunDirectory, ()),
+        "save_checkpoint": (HostLoop, ("--checkpoint-seconds", "0")),
         "save": (SyntheticDataset, ()),
     }[place]
     original = getattr(owner, place)

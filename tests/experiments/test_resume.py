@@ -22,6 +22,7 @@ from experiments.commands.distill import COMMAND
 from experiments.processes import command
 from hades import recipes, training
 from hades._checkpointing import Checkpoints
+from hades._host_loop import HostLoop
 from hades._run_directory import OtherRunError, RunDirectory
 from hades.dataset import SyntheticDataset
 from tests.experiments.command import TINY, Outcome, rows_without_seconds
@@ -73,7 +74,7 @@ def test_interrupt_within_a_call_loses_no_evaluation(
     tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """As Ctrl-C does in a notebook: at any point of the second call, after the state has moved on."""
-    owner = training._Driver
+    owner = HostLoop
     original = getattr(owner, place)
     calls = []
 

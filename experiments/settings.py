@@ -136,7 +136,7 @@ class OfflineMethodSettings(OfflineSettings):
     """dbc imitates the data; pbc the teacher; av-pbc weighs states by the teacher's action value; sdw- also by inverse
     state density; pbc-mean-weight is pbc times the mean weight of av-pbc, the control."""
     inner: Annotated[str, choice(INNER_LOOPS)] = "cloning"
-    """Inner loop."""
+    """Inner loop that trains a policy on the dataset."""
     outer: Annotated[str, choice(OUTER_LOOPS)] = "meta-gradient"
     """Outer loop, which moves the pairs."""
     evolution: EvolutionSettings = EvolutionSettings()

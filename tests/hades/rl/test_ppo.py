@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,6 @@ from hades.normalization import Normalizer
 from hades.policies import NetworkSettings
 from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
 from hades.rl.ppo import Hyperparameters, PPOSettings, _substitute, make_ppo
-from hades.types import Discrete
 from tests.helpers import Watched
 
 SMALL = PPOSettings(
@@ -323,9 +321,8 @@ def test_a_normalizer_of_another_kind_is_refused():
 
 
 def test_a_network_that_does_not_suit_the_environment_is_refused():
-    spaces = SimpleNamespace(observation_shape=(2,), action_space=Discrete(2))
     with pytest.raises(ValueError, match="cnn needs observations"):
-        make_ppo(spaces, dataclasses.replace(SMALL, network=NetworkSettings(policy="cnn")))
+        make_ppo(Match(), dataclasses.replace(SMALL, network=NetworkSettings(policy="cnn")))
 
 
 def test_cartpole_learns():

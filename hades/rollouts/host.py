@@ -163,7 +163,7 @@ def make_host_rollout(
 def _empty_statistics(normalizer: Normalizer, env: HostEnvironment, batch: tuple[int, ...]) -> RunningStatistics | None:
     if normalizer.kind != "running":
         return None
-    empty = RunningStatistics.empty(env.observation_shape)
+    empty = RunningStatistics.empty(env.observation_shape, normalizer.prior_count)
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
 
 

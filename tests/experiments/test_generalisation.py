@@ -123,7 +123,7 @@ def test_result_tables_and_picture(dataset_file: Path, tmp_path: Path, hades: Ru
         assert [panel["name"] for panel in file["panels"]] == ["size", "budget"]
         evaluated = hades("evaluate", path, "--num-inits", "2", "--num-episodes", "2", "--seed", "3", "--baselines",
                           "--json").json  # fmt: skip
-        keys = ("mean", "std", "ci95", "per_init", "num_inits", "num_episodes")
+        keys = ("mean", "std", "ci95", "interval", "per_init", "num_inits", "num_episodes")
         assert file["references"][OWN] == {key: evaluated[key] for key in keys}
         assert file["references"][ZERO] == evaluated["baselines"]["zero dataset"]
         assert file["references"][UNTRAINED] == evaluated["baselines"]["untrained policy"]

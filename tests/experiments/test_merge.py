@@ -67,7 +67,7 @@ def test_merged_file_is_scored_task_by_task(hades: Callable[..., Outcome], merge
     assert [task["env"] for task in result["tasks"]] == ["diagnostic/match"] * 2
     for task, size in zip(result["tasks"], (2, 3), strict=True):
         assert (task["joint"]["mean"], task["single"]["mean"]) == (5.0, 5.0)
-        assert (task["fraction"], task["ratio"]) == (1.0, 1.0)
+        assert (task["fraction"], task["ratio"]) == pytest.approx((1.0, 1.0))
         assert task["zero"]["mean"] < 5
         alone = hades("evaluate", merged.with_name(f"{size}.npz"), *COUNTS, "--baselines", "--json").json
         assert task["single"]["per_init"] == alone["per_init"]

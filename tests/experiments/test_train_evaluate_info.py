@@ -16,6 +16,7 @@ import envs
 from hades.dataset import SyntheticDataset
 from hades.evaluation import evaluate, evaluate_dataset
 from hades.inner import cloning
+from hades.keys import Stream, stream
 from hades.policy_file import TrainedPolicy, is_policy_file
 from tests.experiments.command import Outcome
 
@@ -51,7 +52,7 @@ def test_policy_file_plays_as_its_parameters_do(
         )
     env = envs.make("diagnostic/match")
     clone = cloning.from_settings(env, settings)
-    params = jax.jit(clone)(jax.random.key(2), dataset)
+    params = jax.jit(clone)(stream(jax.random.key(2), Stream.INIT), dataset)
     policy_file = TrainedPolicy.load(path)
     loaded_policy, loaded = policy_file.architecture(env), policy_file.params
     assert policy_file.metadata is not None

@@ -153,7 +153,7 @@ def test_constant_components_and_unnormalised_observations():
 
 def test_training_that_diverges_ends_with_a_sentence():
     data = make_data(rewards=np.full(64, 1e30, np.float32))
-    with pytest.raises(DivergedError, match="diverged: its teacher is not finite since iteration .*, of iteration 0,"):
+    with pytest.raises(DivergedError, match="diverged: its teacher is not finite since iteration 1; no call before it"):
         train(10, data=data)
 
 

@@ -118,7 +118,7 @@ def probability_of_improvement(
     Example:
         >>> probability, (low, high) = probability_of_improvement(np.arange(5) + 5.0, np.arange(5.0))
         >>> probability, round(low, 2), high
-        (1.0, 0.59, 1.0)
+        (1.0, 0.56, 1.0)
     """
     count, other = len(ours), len(theirs)
     wins = float(((ours[:, None] > theirs) + 0.5 * (ours[:, None] == theirs)).mean())

@@ -58,7 +58,7 @@ def neuroevolution(
         ValueError: A setting does not suit the environment; the message names it.
 
     Example:
-        >>> import envs, hades
+        >>> import envs, hades, jax
         >>> run = neuroevolution(envs.make("diagnostic/match"), population_size=8)
         >>> result = hades.train(jax.random.key(0), run, num_iterations=2, progress=False)
         >>> result.policy.metadata.method

@@ -121,6 +121,10 @@ class Normalizer:
         """Normalises observations `[..., *observation_shape]` by the fixed statistics, if there are any."""
         return observations if self.mean is None or self.std is None else (observations - self.mean) / self.std
 
+    def empty_statistics(self, observation_shape: tuple[int, ...]) -> RunningStatistics | None:
+        """Statistics at the start of a rollout with running normalisation; None for the other kinds."""
+        return RunningStatistics.empty(observation_shape, self.prior_count) if self.kind == "running" else None
+
     @classmethod
     def from_statistics(cls, statistics: RunningStatistics, min_std: float) -> Normalizer:
         """Freezes gathered statistics.

@@ -91,8 +91,7 @@ class _GroupRollout:
 
     def start(self, key: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
         state, observations, diverged = reset_parallel(key, self.env, self.group_size)
-        running = normalizer.kind == "running"
-        statistics = RunningStatistics.empty(self.env.observation_shape, normalizer.prior_count) if running else None
+        statistics = normalizer.empty_statistics(self.env.observation_shape)
         lengths = jnp.zeros(self.group_size, jnp.int32)
         return _EpisodeGroup(state, observations, jnp.where(diverged, jnp.nan, 0.0), lengths, ~diverged, statistics)
 

@@ -12,7 +12,7 @@ import numpy as np
 from hades._cache import kept
 from hades._environment_contract import conform
 from hades.distributions import ActionSelection
-from hades.normalization import Normalizer, RunningStatistics
+from hades.normalization import Normalizer
 from hades.policies import Policy
 from hades.rollouts.first_episode import (
     EpisodeReturns,
@@ -141,7 +141,8 @@ def make_host_rollout(
         episodes = _HostEpisodes(env, np.broadcast_to(np.asarray(seeds), shape).ravel())
         returns = np.where(episodes.diverged, np.nan, 0.0)
         lengths = np.zeros(returns.shape, np.int32)
-        statistics = _empty_statistics(normalizer, env, batch)
+        empty = normalizer.empty_statistics(env.observation_shape)
+        statistics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
         time = 0
         while episodes.alive.any():
             observations = episodes.observations.reshape(shape + tuple(env.observation_shape))
@@ -158,13 +159,6 @@ def make_host_rollout(
         return EpisodeReturns(returns.reshape(final), lengths.reshape(final), statistics)  # type: ignore[arg-type]
 
     return rollout
-
-
-def _empty_statistics(normalizer: Normalizer, env: HostEnvironment, batch: tuple[int, ...]) -> RunningStatistics | None:
-    if normalizer.kind != "running":
-        return None
-    empty = RunningStatistics.empty(env.observation_shape, normalizer.prior_count)
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
 
 
 def _make_act_all(policy: Policy, action_selection: ActionSelection) -> Callable[..., GroupActions]:

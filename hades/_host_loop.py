@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,19 +201,25 @@ class HostLoop:
             self.course.history.truncate(length)
             raise
 
+    @cached_property
+    def _compiled(self) -> Callable[..., tuple[RunState, Metrics]]:
+        """`advance` with the rows of a call; compiled by a call of no iteration, so that rates are those of running."""
+        call, row = self._loop.iterations_per_call, self._loop.row_length
+        compiled = partial(advance, rows=call // row, log_every=row)
+        jax.block_until_ready(compiled(self._run, self.state, np.int32(0)))
+        return compiled
+
     def _call(self, num_iterations: int) -> list[Row]:
         first, call = self.iteration, self._loop.iterations_per_call
         # Calls end at multiples of their length, wherever a run is taken up: evaluations stay where they were.
         count = min(call - first % call, num_iterations - first)
-        compiled = partial(advance, rows=call // self._loop.row_length, log_every=self._loop.row_length)
-        # No iteration at all: rates are then those of the steady state.
-        jax.block_until_ready(compiled(self._run, self.state, np.int32(0)))
+        compiled = self._compiled
         before = time.monotonic() - self._started
         state, metrics = jax.block_until_ready(compiled(self._run, self.state, np.int32(count)))
         after = time.monotonic() - self._started
         outcome = _outcome(self._run, state)
         if not self._is_finite(outcome, metrics):
-            raise self._diverged(compiled, count)
+            raise self._diverged(count)
         self.state = state
         rows = self._rows(first, count, jax.device_get(metrics), before, after)
         self.course.seconds, self.course.env_steps = after, rows[-1].get("total_env_steps", 0)
@@ -252,11 +258,11 @@ class HostLoop:
             rows.append(row)
         return rows
 
-    def _diverged(self, compiled: Callable[..., Any], count: int) -> DivergedError:
+    def _diverged(self, count: int) -> DivergedError:
         """The error of a call whose outcome is not finite, which is made again step by step to find the first."""
         state = self.state
         for _ in range(count):
-            state, metrics = compiled(self._run, state, np.int32(1))
+            state, metrics = self._compiled(self._run, state, np.int32(1))
             if not self._is_finite(_outcome(self._run, state), metrics):
                 break
         good = f"the last good one, of iteration {self.iteration}, is in the state"

@@ -226,6 +226,22 @@ def uniform_transitions(env: str | None = "diagnostic/target", count: int = 400,
     )
 
 
+def one_step_transitions(count=64, seed=0, **changes):
+    """One-step episodes whose reward is minus the squared distance of the action from half of the observation."""
+    generator = np.random.default_rng(seed)
+    observations = generator.uniform(-1, 1, (count, 1)).astype(np.float32)
+    actions = generator.uniform(-1, 1, (count, 1)).astype(np.float32)
+    arrays = {
+        "observations": observations,
+        "actions": actions,
+        "rewards": -np.square(actions - observations / 2)[:, 0],
+        "next_observations": observations,
+        "terminals": np.ones(count, bool),
+        "timeouts": np.zeros(count, bool),
+    }
+    return Transitions(**{name: jnp.asarray(array) for name, array in (arrays | changes).items()})
+
+
 def make_teacher(observation_dim: int = 2, action_dim: int = 2) -> Teacher:
     """Acts by tanh(observation / 2), nearly what `diagnostic/target` wants, and values every action at 100."""
     kernel = jnp.concatenate([0.5 * jnp.eye(observation_dim, action_dim), jnp.zeros((observation_dim, action_dim))], 1)

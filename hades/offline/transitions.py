@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hades._validation import require_positive
+from hades._validation import require_finite, require_positive
 from hades.normalization import Normalizer
 from hades.policies import NamedSpaces
 from hades.types import Continuous
@@ -252,10 +252,10 @@ def _floats(name: str, array: np.ndarray) -> np.ndarray:
     # What is too large for float32 becomes infinite, and is refused below.
     with np.errstate(over="ignore"):
         numbers = np.asarray(array, dtype="<f4", order="C")
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        index = tuple(int(axis) for axis in np.argwhere(~finite)[0])
-        raise OfflineDataError(f"{name}: expected finite numbers of float32, got {array[index]} at {list(index)}")
+    try:
+        require_finite(name, numbers, given=array)
+    except ValueError as error:
+        raise OfflineDataError(str(error)) from None
     return numbers
 
 

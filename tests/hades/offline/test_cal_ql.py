@@ -11,27 +11,12 @@ import pytest
 
 from hades._serialization import from_dict, to_dict
 from hades.offline.cal_ql import CalQLSettings, losses, make_cal_ql
-from hades.offline.transitions import OfflineDataError, Transitions
+from hades.offline.transitions import OfflineDataError
 from hades.types import Continuous
+from tests.helpers import one_step_transitions
 
 UNIT = Continuous((-1.0,), (1.0,))
 SMALL = CalQLSettings((8,), (8,), batch_size=16, num_actions=3, critic_learning_rate=1e-3, actor_learning_rate=1e-3)
-
-
-def make_data(count=64, seed=0, **changes):
-    """One-step episodes whose reward is minus the squared distance of the action from half of the observation."""
-    generator = np.random.default_rng(seed)
-    observations = generator.uniform(-1, 1, (count, 1)).astype(np.float32)
-    actions = generator.uniform(-1, 1, (count, 1)).astype(np.float32)
-    arrays = {
-        "observations": observations,
-        "actions": actions,
-        "rewards": -np.square(actions - observations / 2)[:, 0],
-        "next_observations": observations,
-        "terminals": np.ones(count, bool),
-        "timeouts": np.zeros(count, bool),
-    }
-    return Transitions(**{name: jnp.asarray(array) for name, array in (arrays | changes).items()})
 
 
 def numbers(*shape, seed=0):
@@ -40,7 +25,7 @@ def numbers(*shape, seed=0):
 
 def test_returns_of_trajectories_that_terminate_are_cut_and_run_to_the_end_of_the_data():
     flags = {"terminals": np.array([0, 1, 0, 0, 0, 0], bool), "timeouts": np.array([0, 0, 0, 1, 0, 0], bool)}
-    data = make_data(6, rewards=np.float32([1, 2, 3, 5, -1, -2]), **flags)
+    data = one_step_transitions(6, rewards=np.float32([1, 2, 3, 5, -1, -2]), **flags)
     # Of the three trajectories (1, 2), (3, 5), (-1, -2) the first terminates; the others go on at their means 4, -1.5.
     seen = [1 + 0.5 * 2, 2, 3 + 0.5 * 5, 5, -1 - 0.5 * 2, -2]
     on = [1 + 0.5 * 2, 2, 3 + 0.5 * (5 + 0.5 * 8), 5 + 0.5 * 8, -1 + 0.5 * (-2 - 0.5 * 3), -2 - 0.5 * 3]
@@ -50,7 +35,7 @@ def test_returns_of_trajectories_that_terminate_are_cut_and_run_to_the_end_of_th
 
 def test_a_terminal_that_is_also_a_timeout_is_worth_nothing_beyond():
     both = np.array([False, True])
-    data = make_data(2, rewards=np.float32([1, 1]), terminals=both, timeouts=both)
+    data = one_step_transitions(2, rewards=np.float32([1, 1]), terminals=both, timeouts=both)
     np.testing.assert_allclose(losses.returns_of_data(data, data.rewards, 0.9, "mean_reward"), [1.9, 1.0], rtol=1e-6)
 
 
@@ -124,7 +109,7 @@ def test_critic_loss_of_one_update_is_the_sum_of_its_parts():
     space = Continuous((-2.0,), (6.0,))
     settings = dataclasses.replace(SMALL, conservative_weight=5.0, discount=0.9, max_target_backup=True)
     cal_ql = make_cal_ql(space, settings)
-    data = make_data(16, terminals=np.arange(16) % 4 == 3, timeouts=np.arange(16) == 9)
+    data = one_step_transitions(16, terminals=np.arange(16) % 4 == 3, timeouts=np.arange(16) == 9)
     experience = cal_ql.prepare(data)
     init = jax.jit(cal_ql.init)
     other = init(jax.random.key(4), experience).networks.critics
@@ -170,7 +155,7 @@ def test_critic_loss_of_one_update_is_the_sum_of_its_parts():
 
 def test_target_critics_follow_slowly():
     cal_ql = make_cal_ql(UNIT, SMALL)
-    experience = cal_ql.prepare(make_data())
+    experience = cal_ql.prepare(one_step_transitions())
     before = jax.jit(cal_ql.init)(jax.random.key(0), experience)
     after, _ = jax.jit(cal_ql.update)(jax.random.key(1), before, experience)
     parts = (before.target_critics, after.networks.critics, after.target_critics)
@@ -189,7 +174,7 @@ def test_target_critics_follow_slowly():
 )
 def test_data_that_cannot_be_learned_from_are_refused(changes, sentence):
     with pytest.raises(OfflineDataError, match=sentence):
-        make_cal_ql(UNIT, SMALL).prepare(make_data(**changes))
+        make_cal_ql(UNIT, SMALL).prepare(one_step_transitions(**changes))
 
 
 @pytest.mark.parametrize(

@@ -16,33 +16,17 @@ from hades._run_directory import OtherRunError
 from hades.distributions import TanhGaussian
 from hades.offline.cal_ql import CalQLSettings
 from hades.offline.teacher import Teacher, TeacherError
-from hades.offline.transitions import Transitions
 from hades.recipes import cal_ql_run
 from hades.training import DivergedError, LoopSettings
 from hades.types import Continuous
+from tests.helpers import one_step_transitions
 
 UNIT = Continuous((-1.0,), (1.0,))
 SMALL = CalQLSettings((8,), (8,), batch_size=16, num_actions=3, critic_learning_rate=1e-3, actor_learning_rate=1e-3)
 LOOP = LoopSettings(iterations_per_call=10, evaluate_every=None)
 
 
-def make_data(count=64, seed=0, **changes):
-    """One-step episodes whose reward is minus the squared distance of the action from half of the observation."""
-    generator = np.random.default_rng(seed)
-    observations = generator.uniform(-1, 1, (count, 1)).astype(np.float32)
-    actions = generator.uniform(-1, 1, (count, 1)).astype(np.float32)
-    arrays = {
-        "observations": observations,
-        "actions": actions,
-        "rewards": -np.square(actions - observations / 2)[:, 0],
-        "next_observations": observations,
-        "terminals": np.ones(count, bool),
-        "timeouts": np.zeros(count, bool),
-    }
-    return Transitions(**{name: jnp.asarray(array) for name, array in (arrays | changes).items()})
-
-
-DATA = make_data()
+DATA = one_step_transitions()
 
 
 def train(iterations=40, settings=SMALL, data=DATA, seed=0, **arguments):
@@ -78,7 +62,7 @@ def test_stopped_and_resumed_training_is_bit_for_bit_the_one_that_was_not(traine
     [
         ({"settings": dataclasses.replace(SMALL, discount=0.5)}, "has discount 0.99, got 0.5"),
         ({"seed": 1}, r"has key \[0, 0\], got \[0, 1\]"),
-        ({"data": make_data(seed=1)}, "has arrays "),
+        ({"data": one_step_transitions(seed=1)}, "has arrays "),
     ],
 )
 def test_a_folder_of_another_training_is_refused(change, words, tmp_path):
@@ -121,7 +105,7 @@ def test_it_learns_what_random_actions_paid():
         SMALL, actor_hidden_sizes=(16,), critic_hidden_sizes=(16,), actor_learning_rate=0.01,
         critic_learning_rate=0.01, conservative_weight=0.1, batch_size=64,
     )  # fmt: skip
-    run = cal_ql_run(make_data(2000), env.action_space, settings, env)
+    run = cal_ql_run(one_step_transitions(2000), env.action_space, settings, env)
     loop = LoopSettings(500, log_every=500, evaluate_every=1000, evaluation_inits=1, evaluation_episodes=256)
     result = hades.train(jax.random.key(0), run, 1000, loop=loop, progress=False)
     assert result.history[-1]["evaluation_mean"] > -0.01
@@ -135,7 +119,7 @@ def test_it_learns_what_random_actions_paid():
 
 def test_cloning_updates_learn_the_actions_and_not_their_value():
     """All data choose 0.5, which pays worst of all."""
-    data = make_data(256, actions=np.full((256, 1), 0.5, np.float32), rewards=np.full(256, -9, np.float32))
+    data = one_step_transitions(256, actions=np.full((256, 1), 0.5, np.float32), rewards=np.full(256, -9, np.float32))
     settings = dataclasses.replace(SMALL, cloning_updates=400, actor_learning_rate=0.01, conservative_weight=0.0)
     result = train(400, settings, data, loop=LoopSettings(400, log_every=400, evaluate_every=None))
     np.testing.assert_allclose(result.outcome.policy(data.observations).mode(), 0.5, atol=0.1)
@@ -143,7 +127,7 @@ def test_cloning_updates_learn_the_actions_and_not_their_value():
 
 def test_constant_components_and_unnormalised_observations():
     ones = np.ones((64, 1), np.float32)
-    data = make_data(observations=ones, next_observations=ones)
+    data = one_step_transitions(observations=ones, next_observations=ones)
     teacher = train(10, data=data).outcome
     np.testing.assert_allclose(teacher.observation_std, [1e-3], rtol=1e-5)
     assert np.isfinite(teacher.q(data.observations, data.actions)).all()
@@ -152,7 +136,7 @@ def test_constant_components_and_unnormalised_observations():
 
 
 def test_training_that_diverges_ends_with_a_sentence():
-    data = make_data(rewards=np.full(64, 1e30, np.float32))
+    data = one_step_transitions(rewards=np.full(64, 1e30, np.float32))
     with pytest.raises(DivergedError, match="diverged: its teacher is not finite since iteration 1; no call before it"):
         train(10, data=data)
 

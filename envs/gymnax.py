@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -141,11 +147,8 @@ def option_names(name: str) -> tuple[str, ...]:
     if name in _REFUSED:
         return ("max_steps",)
     with jax.enable_x64(False):
-        import gymnax
-        from gymnax import registration
-
-        _, parameters = gymnax.make(name)
-    of_class = keyword_names(registration._registry[name])
+        _, parameters = _gymnax().make(name)
+    of_class = keyword_names(_gymnax().registration._registry[name])
     return ("max_steps", *dict.fromkeys((*of_class, *_parameter_names(parameters))))
 
 
@@ -185,8 +188,7 @@ def make(name: str, max_steps: int | None = None, **keywords: Any) -> GymnaxEnvi
 
 
 def _make(full_name: str, max_steps: int | None, keywords: tuple[tuple[str, Any], ...]) -> GymnaxEnvironment:
-    import gymnax
-
+    gymnax = _gymnax()
     given, name = dict(keywords), full_name.removeprefix("gymnax/")
     _, parameters = gymnax.make(name)
     of_parameters = {key: given.pop(key) for key in _parameter_names(parameters) if key in given}
@@ -210,6 +212,27 @@ def _make(full_name: str, max_steps: int | None, keywords: tuple[tuple[str, Any]
         simulator=simulator,
         parameters=parameters,
     )
+
+
+class _LazySeaborn(MetaPathFinder):
+    """Finds seaborn, and loads it when something asks it for a name."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        found = PathFinder.find_spec(fullname, path, target) if fullname == "seaborn" else None
+        if found is not None and found.loader is not None:
+            found.loader = LazyLoader(found.loader)
+        return found
+
+
+@cache
+def _gymnax() -> ModuleType:
+    """Imports gymnax without seaborn, which draws its Pong and takes most of the time."""
+    finder = _LazySeaborn()
+    sys.meta_path.insert(0, finder)
+    try:
+        return importlib.import_module("gymnax")
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def _like(full_name: str, key: str, value: Any, default: Any) -> Any:

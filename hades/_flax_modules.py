@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from hades._networks import Function
 from hades.types import PyTree
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 
 def linen_function(module: nn.Module, shape: tuple[int, ...], outputs: int) -> Function:
@@ -49,6 +51,9 @@ def nnx_function(make_module: Callable[[nnx.Rngs], nnx.Module], shape: tuple[int
     Raises:
         ValueError: The module returns another shape, or has other state than parameters.
     """
+    # Half a second at the start of every process, for those who bring no nnx module.
+    from flax import nnx
+
     graph, *states = nnx.split(nnx.eval_shape(lambda: make_module(nnx.Rngs(0))), nnx.Param, ...)
     abstract, others = states
     paths = sorted(".".join(map(str, path)) for path, _ in nnx.to_flat_state(others))

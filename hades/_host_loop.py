@@ -46,12 +46,14 @@ def advance(run: Run[Any], state: RunState, count: jax.Array, *, rows: int, log_
     Returns:
         The state after, and sums of the metrics of each row's iterations, `[rows, ...]`.
     """
-    shapes = jax.eval_shape(run.step, state)[1]
+    # Compiled, so that the loop takes up the trace that told the shapes.
+    step = jax.jit(run.step, inline=True)
+    shapes = jax.eval_shape(step, state)[1]
     sums = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), shapes)
 
     def body(carry: tuple[jax.Array, RunState, Metrics]) -> tuple[jax.Array, RunState, Metrics]:
         index, state, sums = carry
-        state, metrics = run.step(state)
+        state, metrics = step(state)
         return index + 1, state, jax.tree.map(lambda total, leaf: total.at[index // log_every].add(leaf), sums, metrics)
 
     _, state, sums = jax.lax.while_loop(lambda carry: carry[0] < count, body, (jnp.int32(0), state, sums))

@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from hades._flax_modules import linen_function, nnx_function
 from hades._networks import Function, Torso, network_function
 from hades._validation import require_positive
 from hades.distributions import Categorical, Deterministic, DiagonalGaussian, Distribution, TanhGaussian, Uniform
 from hades.types import ActionSpace, Continuous, Discrete, PyTree
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 PolicyName = Literal["mlp", "residual_mlp", "cnn"]
 Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]

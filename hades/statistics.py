@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import optimize, special
 
 _FEW = 16
 
@@ -142,6 +141,9 @@ def _bound(excess: Callable[[float], float], estimate: float) -> float:
     """The root below an estimate of what is positive at 0 and negative just below it; 0 for an estimate of 0."""
     if estimate == 0:
         return 0.0
+    # SciPy takes half a second to import, at the start of every process.
+    from scipy import optimize
+
     # At an estimate of 1, where the standard error is 0, the function has another root.
     return float(optimize.brentq(excess, 0.0, min(estimate, 1 - 1e-9)))
 
@@ -154,6 +156,8 @@ def _scale(values: np.ndarray) -> float:
 
 def _quantile(freedom: float, confidence: float) -> float:
     """Two-sided quantile of Student's t distribution."""
+    from scipy import special
+
     return float(special.stdtrit(freedom, 0.5 + confidence / 2))
 
 

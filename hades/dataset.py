@@ -40,6 +40,9 @@ class SyntheticDataset:
             sum to 1, otherwise None.
         observation_mean: `[*observation_shape]` float32 with fixed normalisation, otherwise None.
         observation_std: `[*observation_shape]` float32 with fixed normalisation, otherwise None.
+        step_sizes: `[steps]` float32, learned step sizes of an inner loop of as many steps, otherwise None.
+        log_std: `[action_dim]` float32, learned log standard deviation that training of a policy begins with, otherwise
+            None.
         metadata: Where it comes from; needed for saving.
 
     Example:
@@ -60,6 +63,8 @@ class SyntheticDataset:
     action_probabilities: jax.Array | None = None
     observation_mean: jax.Array | None = None
     observation_std: jax.Array | None = None
+    step_sizes: jax.Array | None = None
+    log_std: jax.Array | None = None
     metadata: FileMetadata | None = struct.field(pytree_node=False, default=None)
 
     @property
@@ -77,6 +82,10 @@ class SyntheticDataset:
     def pairs(self) -> SyntheticDataset:
         """The state-action pairs alone, without statistics and metadata: every leaf has the leading axis `[pairs]`."""
         return SyntheticDataset(self.observations, self.actions, self.action_probabilities)
+
+    def without_statistics(self) -> SyntheticDataset:
+        """All that training sees: neither statistics of observations nor metadata."""
+        return replace(self, observation_mean=None, observation_std=None, metadata=None)
 
     def normalizer(self) -> Normalizer:
         """Normalisation of raw observations, read off the statistics where there is no metadata."""
@@ -159,6 +168,7 @@ def _check(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Fil
     checked |= _check_targets(arrays, len(checked["observations"]))
     metadata = replace(metadata, cloning=_check_loss(metadata.cloning, "actions" in checked))
     checked |= _check_statistics(arrays, observation_shape, metadata.observation_normalization)
+    checked |= _check_learned(arrays, checked, metadata.cloning)
     return checked, metadata
 
 
@@ -202,6 +212,27 @@ def _check_statistics(
     if not checked["observation_std"].min() > 0:
         raise ValueError(f"observation_std: expected numbers above 0, got {checked['observation_std'].min()}")
     return checked
+
+
+def _check_learned(
+    arrays: Mapping[str, np.ndarray], checked: Mapping[str, np.ndarray], cloning: CloningSettings | None
+) -> dict[str, np.ndarray]:
+    """Step sizes and log standard deviation, where the file has them."""
+    learned = {name: _numbers(name, arrays[name]) for name in ("step_sizes", "log_std") if name in arrays}
+    if cloning is not None and (cloning.step_sizes == "learned") != ("step_sizes" in learned):
+        state = "present" if "step_sizes" in learned else "missing"
+        raise ValueError(f"step_sizes: {state}, but metadata.cloning.step_sizes says {cloning.step_sizes}")
+    expected = {}
+    if "step_sizes" in learned:
+        expected["step_sizes"] = learned["step_sizes"].shape[:1] if cloning is None else (cloning.num_steps,)
+    if "log_std" in learned:
+        if "actions" not in checked:
+            raise ValueError("log_std: expected only with actions, got action_probabilities")
+        expected["log_std"] = checked["actions"].shape[1:]
+    for name, shape in expected.items():
+        if learned[name].shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {learned[name].shape}")
+    return learned
 
 
 def _check_loss(cloning: CloningSettings | None, continuous: bool) -> CloningSettings | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, cast
 
 import jax
@@ -17,7 +16,7 @@ from hades._environment_contract import conform
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, PolicyEvaluator
-from hades.fitness import Chunks, Draw, FitnessFunction
+from hades.fitness import Chunks, Draw, FitnessFunction, IterationValue
 from hades.inner.described import settings_of
 from hades.keys import Stream, iteration_key, stream
 from hades.metadata import EvaluationSummary, FileMetadata, package_versions
@@ -139,12 +138,14 @@ class _FourParts(Run[Any]):
     @override
     def step(self, state: RunState) -> tuple[RunState, Metrics]:
         outer_key, value_key = jax.random.split(iteration_key(state.key, state.iteration))
-        draw, objective = self._draw(value_key, state)
-        outer, metrics = self.outer.step(outer_key, state.outer, partial(self._fitness, draw))
+        draw, objective, drawn = self._draw(value_key, state)
+        outer, metrics = self.outer.step(outer_key, state.outer, IterationValue(self._fitness, draw))
+        non_finite = metrics["non_finite"] + drawn.get("non_finite", 0)
+        metrics = {**metrics, **drawn, "non_finite": non_finite}
         return RunState(state.key, state.iteration + 1, outer, objective), metrics
 
-    def _draw(self, key: jax.Array, state: RunState) -> tuple[Draw, Any]:
-        """Random numbers of one iteration, and the objective's new state."""
+    def _draw(self, key: jax.Array, state: RunState) -> tuple[Draw, Any, Metrics]:
+        """Random numbers of one iteration, the objective's new state, and the metrics of its draw."""
         init_key, objective_key = jax.random.split(key)
         draw = fitness.draw_inits(self.inner, init_key, self.num_inits, self.init_seed)
 
@@ -152,8 +153,8 @@ class _FourParts(Run[Any]):
             dataset = jax.tree.map(lambda leaf: leaf[None], self._decoded(state))
             return jax.tree.map(lambda leaf: leaf[0], fitness.fit_all(self.inner, draw, dataset))
 
-        problem, objective = self.objective.draw(objective_key, state.objective, policies)
-        return dataclasses.replace(draw, problem=problem), objective
+        problem, objective, metrics = self.objective.draw(objective_key, state.objective, policies)
+        return dataclasses.replace(draw, problem=problem), objective, metrics
 
     @property
     def _fitness(self) -> FitnessFunction:

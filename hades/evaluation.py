@@ -207,7 +207,7 @@ class DatasetEvaluator:
         """
         _refuse_tracers("evaluate_dataset", "hades.behaviour_cloning", (key, dataset))
         draw = _draw(self.inner, self._trained, self.init_seed)(_parts(key).inits)
-        batched = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.pairs())
+        batched = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
         return self._grouped(_fit(self.inner)(draw, batched))
 
     def play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:

@@ -51,6 +51,49 @@ class Fitness:
         return jnp.mean(values, axis=1), counts
 
 
+@struct.dataclass
+class Minibatches:
+    """A problem that an outer loop sees part by part, such as the epochs of minibatches of a policy gradient.
+
+    Attributes:
+        problem: The whole problem, `[inits, rows, ...]` in each leaf.
+        rows: Rows of each part, `[parts, inits, size]` integer.
+    """
+
+    problem: Any
+    rows: jax.Array
+
+    def part(self, index: jax.Array | int) -> Any:
+        """The problem of one part, `[inits, size, ...]` in each leaf."""
+        return jax.tree.map(lambda leaf: jax.vmap(lambda own, rows: own[rows])(leaf, self.rows[index]), self.problem)
+
+
+@dataclass(frozen=True)
+class IterationValue:
+    """F under the random numbers of one iteration: the `hades.types.Value` that an outer loop climbs.
+
+    Attributes:
+        fitness: F.
+        draw: Random numbers.
+    """
+
+    fitness: FitnessFunction
+    draw: Draw
+
+    @property
+    def num_parts(self) -> int:
+        """Parts of the problem, 1 where the objective has not divided it."""
+        problem = self.draw.problem
+        return problem.rows.shape[0] if isinstance(problem, Minibatches) else 1
+
+    def __call__(self, solutions: Solution, part: jax.Array | int | None = None) -> tuple[jax.Array, Metrics]:
+        """Values and counts of solutions `[candidates, ...]` on one part of the problem, or on all of it."""
+        draw = self.draw
+        if isinstance(draw.problem, Minibatches):
+            draw = replace(draw, problem=draw.problem.problem if part is None else draw.problem.part(part))
+        return self.fitness(draw, solutions)
+
+
 FitnessFunction: TypeAlias = Callable[[Draw, Solution], tuple[jax.Array, Metrics]]
 """`fitness(draw, solutions)`, as `Fitness`: chunking and sharding return functions of this type."""
 

@@ -78,7 +78,8 @@ class FileMetadata:
         created_with: Version of each package that took part, see `package_versions`.
         source: Free text.
         seed: Seed of the run.
-        format: Version of the file format that it needs, whatever is given: 2 where `cloning` is None, otherwise 1.
+        format: Version of the file format that it needs, whatever is given: 2 where `cloning` is None or has learned
+            step sizes, otherwise 1.
 
     Raises:
         ValueError: `max_episode_steps` is not positive, or a seed does not fit into 64 bits.
@@ -114,7 +115,8 @@ class FileMetadata:
             seed = getattr(self, name)
             if seed is not None and not -(2**63) <= seed < 2**63:
                 raise ValueError(f"{name}: expected an integer of 64 bits, got {seed!r:.60}")
-        object.__setattr__(self, "format", 2 if self.cloning is None else 1)
+        first = self.cloning is not None and self.cloning.step_sizes == "fixed"
+        object.__setattr__(self, "format", 1 if first else 2)
         object.__setattr__(self, "env_options", _freeze(self.env_options))
         object.__setattr__(self, "created_with", _freeze(self.created_with))
 
@@ -171,7 +173,8 @@ def metadata_to_array(metadata: FileMetadata) -> np.ndarray:
     """
     data = to_dict(metadata)
     # Format 1 was first written without them.
-    for name, default in (("batch_size", None), ("action_distribution", "gaussian"), ("weight_decay", 1e-4)):
+    later = {"batch_size": None, "action_distribution": "gaussian", "weight_decay": 1e-4, "step_sizes": "fixed"}
+    for name, default in later.items():
         if data["cloning"] is not None and data["cloning"][name] == default:
             del data["cloning"][name]
     try:

@@ -6,6 +6,7 @@ Each is a `hades.types.Parametrization`: `init(key)` draws a first solution, `de
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,11 +14,18 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades import policies
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
+from hades.normalization import Normalizer
 from hades.offline.initialization import InitializationName, initial_pairs
 from hades.policies import Policy, Spaces
-from hades.types import ActionSpace, Discrete, Params, Solution
+from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout
+from hades.rollouts.settings import PlaySettings
+from hades.rollouts.statistics import measure_statistics
+from hades.types import ActionSpace, Discrete, Environment, Parametrization, Params, Solution
+
+_PLAYED_ENVS, _PLAYED_STEPS = 64, 64
 
 # Below it a label's logarithm stays finite, and no training tells the difference.
 _MIN_PROBABILITY = 1e-8
@@ -174,6 +182,99 @@ class WarmStart:
     def decode(self, solution: Solution) -> SyntheticDataset:
         """Pairs of one solution."""
         return _pairs(solution)
+
+
+@dataclass(frozen=True)
+class PlayedPairs:
+    """Free pairs that begin at observations of random play, normalised, with actions that are nearly undecided.
+
+    Attributes:
+        env: Environment, which is played with uniformly random actions.
+        dataset_size: Pairs N.
+        settings: Normalisation of the observations; running one begins as fixed.
+        label_scale: Logit of one action in the first labels, spread evenly over the pairs, the others being 0; of
+            continuous actions, the factor of random ones.
+    """
+
+    env: Environment
+    dataset_size: int
+    settings: PlaySettings = PlaySettings()
+    label_scale: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuses a size that is not positive."""
+        require_positive("dataset_size", self.dataset_size)
+
+    def init(self, key: jax.Array) -> Solution:
+        """Plays, and draws observations among those seen."""
+        statistics_key, begin_key, play_key, row_key = jax.random.split(key, 4)
+        random, num_envs = policies.uniform(self.env), _PLAYED_ENVS
+        settings = self.settings.observation_normalization
+        normalizer = Normalizer()
+        if settings != "none":
+            normalizer = measure_statistics(
+                statistics_key, self.env, self.settings.statistics_episodes, min_std=self.settings.min_std
+            )
+        num_steps = max(_PLAYED_STEPS, -(-self.dataset_size // num_envs))
+        play = make_auto_reset_rollout(self.env, random, num_envs, num_steps)
+        _, steps = play(play_key, (), Normalizer(), begin_episodes(begin_key, self.env, num_envs))
+        rows = jax.random.choice(row_key, num_envs * num_steps, (self.dataset_size,), replace=False)
+        observations, actions = (
+            leaf.reshape(-1, *leaf.shape[2:])[rows] for leaf in (steps.observations, steps.actions)
+        )
+        solution = {"observations": normalizer.apply(observations)}
+        if isinstance(self.env.action_space, Discrete):
+            num_actions = self.env.action_space.num_actions
+            labels = jax.nn.one_hot(jnp.arange(self.dataset_size) % num_actions, num_actions)
+            return solution | {"action_logits": self.label_scale * labels}
+        return solution | {"actions": self.label_scale * actions}
+
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution."""
+        return _pairs(solution)
+
+
+@dataclass(frozen=True)
+class LearnedSteps:
+    """Another parametrisation's pairs, with learned step sizes of the inner loop, and a learned log-std of actions.
+
+    Attributes:
+        pairs: Parametrisation of the pairs.
+        num_steps: Steps of the inner loop.
+        first: First step size of each.
+        bound: Largest factor that a step size may leave its first value by, either way.
+        action_dim: Components of continuous actions, whose log-std begins at `first_log_std`; None for discrete ones.
+        first_log_std: First log standard deviation.
+    """
+
+    pairs: Parametrization
+    num_steps: int
+    first: float = 0.7
+    bound: float = 4.0
+    action_dim: int | None = None
+    first_log_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses steps and sizes that are not positive, and a bound that leaves no room."""
+        for name in ("num_steps", "first"):
+            require_positive(name, getattr(self, name))
+        if not 1 < self.bound < math.inf:
+            raise ValueError(f"bound: expected a number above 1, got {self.bound}")
+
+    def init(self, key: jax.Array) -> Solution:
+        """Draws the pairs; all step sizes begin at `first`."""
+        solution = {"pairs": self.pairs.init(key), "step_sizes": jnp.zeros(self.num_steps)}
+        if self.action_dim is None:
+            return solution
+        return solution | {"log_std": jnp.full(self.action_dim, float(self.first_log_std))}
+
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution with step sizes `first * bound ** tanh(x)` and the log-std."""
+        reach = math.log(self.bound)
+        # Near its first value a step size moves by as much, relatively, as its coordinate.
+        sizes = self.first * jnp.exp(reach * jnp.tanh(solution["step_sizes"] / reach))
+        pairs = cast(SyntheticDataset, self.pairs.decode(solution["pairs"]))
+        return dataclasses.replace(pairs, step_sizes=sizes, log_std=solution.get("log_std"))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from hades._environment_contract import conform, is_key
 from hades.dataset import SyntheticDataset
+from hades.fitness import Minibatches
 from hades.normalization import Normalizer
 from hades.policies import Policy
 from hades.types import (
@@ -243,38 +244,47 @@ def check_objective(objective: Objective, policy: Policy, differentiable: bool =
     params = jax.tree.map(lambda leaf: leaf.reshape(_CANDIDATES, _INITS, *leaf.shape[1:]), stacked)
     state = jax.jit(objective.init)(init_key)
 
+    present = jax.tree.map(lambda leaf: leaf[0], params)
+
     def draw_and_value(key: jax.Array, state: Any, params: Params) -> Any:
-        problem, after = objective.draw(key, state, lambda: jax.tree.map(lambda leaf: leaf[0], params))
-        return after, objective.value(problem, params)
+        problem, after, drawn = objective.draw(key, state, lambda: present)
+        whole = problem.problem if isinstance(problem, Minibatches) else problem
+        return after, drawn, objective.value(whole, params)
 
     evaluate = _traced_once(draw_and_value)
 
     with _contract(
         f"{name}: draw: expected a state of the same structure, shapes and dtypes, so that a loop can carry it"
     ):
-        after, (values, counts) = evaluate(draw_key, state, params)
+        after, drawn, (values, counts) = evaluate(draw_key, state, params)
         assert _kinds(after) == _kinds(state), f"{_kinds(after)} after {_kinds(state)}"
     with _contract(f"{name}: value: expected values [candidates, inits]"):
         chex.assert_shape(values, (_CANDIDATES, _INITS))
         chex.assert_type(values, float)
-    if "env_steps" not in counts:
-        raise ValueError(f"{name}: value: expected the count env_steps, got {', '.join(counts) or 'none'}")
+    if "env_steps" not in {**counts, **drawn}:
+        raise ValueError(
+            f"{name}: value: expected the count env_steps there or in the metrics of draw, got "
+            f"{', '.join((*counts, *drawn)) or 'none'}"
+        )
+    for label, metric in drawn.items():
+        with _contract(f"{name}: draw: expected the metric {label} to be a scalar"):
+            chex.assert_shape(metric, ())
     for label, count in counts.items():
         with _contract(f"{name}: value: expected {label} [candidates]"):
             chex.assert_shape(count, (_CANDIDATES,))
     with _contract(f"{name}: value: expected the same values from equal keys"):
-        chex.assert_trees_all_equal((values, counts), evaluate(draw_key, state, params)[1])
+        chex.assert_trees_all_equal((values, counts), evaluate(draw_key, state, params)[2])
     with _contract(f"{name}: value: expected a candidate's values to be independent of its place and of the others"):
         reversed_params = jax.tree.map(lambda leaf: leaf[::-1], params)
         _assert_close(
-            evaluate(draw_key, state, reversed_params)[1], jax.tree.map(lambda leaf: leaf[::-1], (values, counts))
+            evaluate(draw_key, state, reversed_params)[2], jax.tree.map(lambda leaf: leaf[::-1], (values, counts))
         )
     if not isinstance(objective.normalizer(state), Normalizer):
         raise ValueError(
             f"{name}: normalizer: expected a Normalizer, got a {type(objective.normalizer(state)).__name__}"
         )
     if differentiable:
-        gradient = jax.jit(jax.grad(lambda params: jnp.sum(draw_and_value(draw_key, state, params)[1][0])))
+        gradient = jax.jit(jax.grad(lambda params: jnp.sum(draw_and_value(draw_key, state, params)[2][0])))
         with _contract(f"{name}: value: expected finite gradients with respect to the parameters"):
             chex.assert_tree_all_finite(gradient(params))
 

@@ -281,7 +281,7 @@ class Objective(Protocol):
         """Draws the state before the first iteration, such as statistics or a critic; `()` where there is none."""
         ...
 
-    def draw(self, key: jax.Array, state: Any, policies: Callable[[], Params]) -> tuple[Any, Any]:
+    def draw(self, key: jax.Array, state: Any, policies: Callable[[], Params]) -> tuple[Any, Any, Metrics]:
         """Draws the problem of one iteration, which all candidates share.
 
         Args:
@@ -290,7 +290,9 @@ class Objective(Protocol):
             policies: Trains the present solution's policies, `[inits, ...]`; costs nothing unless it is called.
 
         Returns:
-            The problem, such as keys, a batch or collected steps, and the new state.
+            The problem, such as keys, a batch or collected steps; the new state; and metrics of the draw, scalars that
+            take the place of the outer loop's of the same name, such as the returns of collected episodes. A problem
+            that is a `hades.fitness.Minibatches` is shown to the outer loop in parts.
         """
         ...
 
@@ -302,7 +304,8 @@ class Objective(Protocol):
             params: Trained parameters, `[candidates, inits, ...]`.
 
         Returns:
-            Values `[candidates, inits]`, and counts `[candidates]` by name; `env_steps` is one of them.
+            Values `[candidates, inits]`, and counts `[candidates]` by name; `env_steps` is one of them, or of the
+            metrics of `draw`.
         """
         ...
 
@@ -327,7 +330,8 @@ class OuterLoop(Protocol):
         Args:
             key: Key of this iteration.
             state: State of the outer loop.
-            value: F, to be maximised.
+            value: F, to be maximised. Where its problem is divided, `value.num_parts` is more than 1, and
+                `value(solutions, part)` is F on one part of it.
 
         Returns:
             The new state, and metrics: the scalars `fitness_mean`, `fitness_best`, `fitness_worst` and `non_finite`,

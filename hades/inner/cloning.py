@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hades.dataset import SyntheticDataset
 
 CloningLoss = Literal["gaussian_nll", "mse", "sampled_mse", "cross_entropy"]
+StepSizes = Literal["fixed", "learned"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class CloningSettings(NetworkSettings):
     """Optimiser steps of the inner loop."""
     batch_size: int | None = None
     """Pairs in a minibatch, drawn with replacement; default: the full dataset at every step."""
+    step_sizes: StepSizes = "fixed"
+    """Step sizes of the inner loop: fixed, or learned ones of the dataset, one for each step, that multiply the
+    learning rate."""
 
     def __post_init__(self) -> None:
         """Refuses sizes and rates that are not positive."""
@@ -129,6 +133,7 @@ class BehaviourCloning:
     batch_size: int | None = None
     rematerialize: bool = False
     window: int | None = None
+    learned_step_sizes: bool = False
     settings: CloningSettings | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -167,11 +172,20 @@ class BehaviourCloning:
         Args:
             key: For minibatches, sampled losses and windows; without effect where there is none of them.
             params: What `init` returned.
-            dataset: `num_pairs` state-action pairs.
+            dataset: `num_pairs` state-action pairs. Its log standard deviation, where it has one, takes the place of
+                that of `params`.
 
         Returns:
             The parameters after the last step, and nothing else: the optimiser's state stays inside.
+
+        Raises:
+            ValueError: Step sizes are learned, and the dataset has none, or another number than there are steps.
         """
+        if dataset.log_std is not None:
+            params = {**params, "log_std": dataset.log_std}
+        found = None if dataset.step_sizes is None else dataset.step_sizes.shape
+        if self.learned_step_sizes and found != (self.num_steps,):
+            raise ValueError(f"step_sizes: expected {self.num_steps}, one for each inner step, got shape {found}")
         carry = params, self.optimizer.init(params)
         if self.window is None:
             return self._scan(key, carry, dataset, jnp.arange(self.num_steps))
@@ -201,6 +215,9 @@ class BehaviourCloning:
             params, optimizer_state = carry
             gradient = jax.grad(loss)(params, self._batch(key, index, pairs), index)
             updates, optimizer_state = self.optimizer.update(gradient, optimizer_state, params)
+            if self.learned_step_sizes:
+                size = cast(jax.Array, dataset.step_sizes)[index]
+                updates = jax.tree.map(lambda leaf: size * leaf, updates)
             return (optax.apply_updates(params, updates), optimizer_state), None
 
         return step
@@ -220,6 +237,7 @@ def behaviour_cloning(
     batch_size: int | None = None,
     rematerialize: bool = False,
     window: int | None = None,
+    learned_step_sizes: bool = False,
 ) -> BehaviourCloning:
     """Makes the inner loop A_T of behaviour distillation (Behaviour Distillation, arXiv 2406.15042, section 4).
 
@@ -233,6 +251,7 @@ def behaviour_cloning(
         rematerialize: Whether reverse-mode differentiation recomputes each step instead of storing it: memory for
             one step instead of `num_steps` (plus the parameters at each), for about a third more time.
         window: Steps that gradients flow through, before a random last one (RaT-BPTT); all of them if None.
+        learned_step_sizes: Whether the update of each step is multiplied by a step size of the dataset.
 
     Returns:
         A callable `(key, dataset) -> PolicyParams`, and an inner loop with `init` and `fit`.
@@ -253,7 +272,9 @@ def behaviour_cloning(
     if optimizer is None:
         optimizer = make_optimizer("adam", 5e-3, adam_eps=1e-5, differentiable=True)
     loss = LOSSES[loss] if isinstance(loss, str) else loss
-    return BehaviourCloning(policy, optimizer, num_steps, loss, batch_size, rematerialize, window)
+    return BehaviourCloning(
+        policy, optimizer, num_steps, loss, batch_size, rematerialize, window, learned_step_sizes
+    )
 
 
 def from_settings(
@@ -270,8 +291,9 @@ def from_settings(
         differentiable=True,
     )
     policy = policies.from_settings(env, settings)
+    learned = settings.step_sizes == "learned"
     clone = behaviour_cloning(
-        policy, optimizer, settings.num_steps, settings.loss, settings.batch_size, rematerialize, window
+        policy, optimizer, settings.num_steps, settings.loss, settings.batch_size, rematerialize, window, learned
     )
     return replace(clone, settings=settings)
 

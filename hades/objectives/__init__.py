@@ -1,6 +1,7 @@
 """Objectives: the part J of F(D) = E_k[J(A_T(theta_0(k), D), k)], a value of trained policies."""
 
 from hades.objectives.episodic_return import EpisodicReturn
+from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSettings, PolicyGradientState
 from hades.objectives.states import (
     LabelledStates,
     OfflineStates,
@@ -18,6 +19,9 @@ __all__ = [
     "EpisodicReturn",
     "LabelledStates",
     "OfflineStates",
+    "PolicyGradient",
+    "PolicyGradientSettings",
+    "PolicyGradientState",
     "StateObjective",
     "av_pbc",
     "dbc",

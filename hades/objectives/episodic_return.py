@@ -61,10 +61,12 @@ class EpisodicReturn:
         """Measures fixed statistics on episodes of random actions, where they are asked for."""
         return self.statistics or initial_normalizer(key, self.env, self.settings)
 
-    def draw(self, key: jax.Array, state: Normalizer, policies: Callable[[], Params]) -> tuple[Any, Normalizer]:
+    def draw(
+        self, key: jax.Array, state: Normalizer, policies: Callable[[], Params]
+    ) -> tuple[Any, Normalizer, Metrics]:
         """Draws the key of this iteration's episodes."""
         del policies
-        return (key, state), state
+        return (key, state), state, {}
 
     def value(self, problem: Any, params: Params) -> tuple[jax.Array, Metrics]:
         """Plays; candidates share first states and noise."""

@@ -195,7 +195,7 @@ class OfflineStates:
         del key
         return ()
 
-    def draw(self, key: jax.Array, state: tuple[()], policies: Callable[[], Params]) -> tuple[Any, tuple[()]]:
+    def draw(self, key: jax.Array, state: tuple[()], policies: Callable[[], Params]) -> tuple[Any, tuple[()], Metrics]:
         """Draws a batch of states, with new actions of the teacher where they are sampled, and a key."""
         del policies
         index_key, action_key, sample_key = jax.random.split(key, 3)
@@ -203,7 +203,7 @@ class OfflineStates:
         states = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count))
         if self.teacher is not None:
             states = states.with_actions_of(self.teacher, self.statistics, action_key)
-        return (sample_key, states), state
+        return (sample_key, states), state, {}
 
     def value(self, problem: Any, params: Params) -> tuple[jax.Array, Metrics]:
         """Mean value over the states of a batch, `[candidates, inits]`; candidates share states and noise."""

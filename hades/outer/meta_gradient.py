@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -30,6 +31,11 @@ class MetaGradientSettings:
     """Largest global norm of the gradient; default: no clipping."""
     window: int | None = None
     """Inner steps before a random one that gradients flow through (RaT-BPTT); default: all of them, to the last."""
+    max_kl: float | None = None
+    """Largest approximate KL divergence from the policies that collected, of objectives that report it: from there on
+    the remaining steps of an iteration are left out; default: no limit."""
+    anneal_iterations: int | None = None
+    """Iterations over which the step size falls linearly to 0; default: constant."""
     rematerialize: bool = True
     """Whether inner steps are computed again rather than stored for the backward pass: less memory, more time."""
 
@@ -38,7 +44,7 @@ class MetaGradientSettings:
         require_positive("learning_rate", self.learning_rate)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}")
-        for name in ("max_grad_norm", "window"):
+        for name in ("max_grad_norm", "window", "max_kl", "anneal_iterations"):
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
 
@@ -50,10 +56,12 @@ class MetaGradientState:
     Attributes:
         solution: Present solution.
         optimizer: State of the outer optimiser.
+        iteration: Finished iterations, `[]` int32; None where the step size is constant.
     """
 
     solution: Solution
     optimizer: Any
+    iteration: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,13 @@ class MetaGradient:
     """Gradient ascent on F through the inner loop (Offline Behavior Distillation, arXiv 2410.22728, algorithm 1).
 
     Its one candidate is the solution, so that it takes the place of `Evolution` for any objective that can be
-    differentiated.
+    differentiated. An iteration is one step of the optimiser, or one for each part of a problem that is divided.
 
     Attributes:
         optimizer: Any optax optimiser.
+        max_kl: Largest `approx_kl`, a metric of the objective: the step that finds more is left out, and those behind
+            it; no limit if None.
+        anneal_iterations: Iterations over which updates are scaled down linearly to 0; constant if None.
 
     Example:
         >>> ascent = MetaGradient(optax.sgd(0.5))
@@ -75,6 +86,8 @@ class MetaGradient:
     """
 
     optimizer: optax.GradientTransformation
+    max_kl: float | None = None
+    anneal_iterations: int | None = None
 
     @classmethod
     def from_settings(cls, settings: MetaGradientSettings) -> MetaGradient:
@@ -85,15 +98,16 @@ class MetaGradient:
             momentum=settings.momentum,
             max_grad_norm=settings.max_grad_norm,
         )
-        return cls(optimizer)
+        return cls(optimizer, settings.max_kl, settings.anneal_iterations)
 
     def init(self, key: jax.Array, solution: Solution) -> MetaGradientState:
         """Ascent at a first solution; nothing is drawn."""
         del key
-        return MetaGradientState(solution, self.optimizer.init(solution))
+        iteration = None if self.anneal_iterations is None else jnp.int32(0)
+        return MetaGradientState(solution, self.optimizer.init(solution), iteration)
 
     def step(self, key: jax.Array, state: MetaGradientState, value: Value) -> tuple[MetaGradientState, Metrics]:
-        """One step of the optimiser.
+        """One step of the optimiser, or one for each part of the problem.
 
         Args:
             key: Without effect; all that is random is in `value`.
@@ -102,9 +116,44 @@ class MetaGradient:
 
         Returns:
             The new state, unchanged where a component of the gradient is not finite; and the metrics of
-            `hades.outer.summarize` with `gradient_norm`, the global norm before clipping.
+            `hades.outer.summarize` with `gradient_norm`, the global norm before clipping, as means over the steps;
+            `non_finite` is their sum. Of several parts also `updates`, the steps that were taken.
         """
         del key
+        num_parts = getattr(value, "num_parts", 1)
+        if num_parts == 1:
+            state, metrics, _ = self._ascend(state, value)
+        else:
+            state, metrics = self._ascend_by_parts(state, value, num_parts)
+        if state.iteration is not None:
+            state = replace(state, iteration=state.iteration + 1)
+        return state, metrics
+
+    def _ascend_by_parts(
+        self, state: MetaGradientState, value: Any, num_parts: int
+    ) -> tuple[MetaGradientState, Metrics]:
+        def ascend(index: jax.Array, state: MetaGradientState) -> tuple[MetaGradientState, Metrics, jax.Array]:
+            return self._ascend(state, lambda solutions: value(solutions, index))
+
+        def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            index, updates, _, state, sums = carry
+            state, metrics, taken = ascend(index, state)
+            within = taken if self.max_kl is not None else jnp.bool_(True)
+            return index + 1, updates + taken, within, state, jax.tree.map(jnp.add, sums, metrics)
+
+        shapes = jax.eval_shape(ascend, jnp.int32(0), state)[1]
+        sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        carry = (jnp.int32(0), jnp.int32(0), jnp.bool_(True), state, sums)
+        count, updates, _, state, sums = jax.lax.while_loop(
+            lambda carry: (carry[0] < num_parts) & carry[2], body, carry
+        )
+        means = {name: leaf if name == "non_finite" else leaf / count for name, leaf in sums.items()}
+        return state, {**means, "updates": updates}
+
+    def _ascend(
+        self, state: MetaGradientState, value: Callable[[Solution], tuple[jax.Array, Metrics]]
+    ) -> tuple[MetaGradientState, Metrics, jax.Array]:
+        """State after one step of the optimiser, metrics, and whether the step was taken."""
 
         def ascend(solution: Solution) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
             values, counts = value(jax.tree.map(lambda leaf: leaf[None], solution))
@@ -116,11 +165,15 @@ class MetaGradient:
         # optax minimises.
         descent = jax.tree.map(jnp.negative, gradient)
         updates, optimizer = self.optimizer.update(descent, state.optimizer, state.solution)
-        moved = MetaGradientState(optax.apply_updates(state.solution, updates), optimizer)
+        if self.anneal_iterations is not None and state.iteration is not None:
+            rate = jnp.maximum(1 - state.iteration / self.anneal_iterations, 0.0)
+            updates = jax.tree.map(lambda leaf: rate * leaf, updates)
+        moved = replace(state, solution=optax.apply_updates(state.solution, updates), optimizer=optimizer)
         finite = jnp.isfinite(norm)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+        taken = finite if self.max_kl is None else finite & (jnp.max(metrics["approx_kl"]) <= self.max_kl)
+        kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, state)
         non_finite = jnp.maximum(metrics["non_finite"], ~finite)
-        return kept, {**metrics, "non_finite": non_finite, "gradient_norm": norm}
+        return kept, {**metrics, "non_finite": non_finite, "gradient_norm": norm}, taken
 
     def solution(self, state: MetaGradientState) -> Solution:
         """Present solution."""

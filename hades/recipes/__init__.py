@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from hades.normalization import Normalizer
 from hades.recipes.cal_ql import cal_ql, cal_ql_run
 from hades.recipes.hades import HadesSettings, hades_f, hades_r, hades_run
+from hades.recipes.hades_pg import HadesPGSettings, hades_pg, hades_pg_run, ppmo
 from hades.recipes.neuroevolution import NeuroevolutionSettings, neuroevolution, neuroevolution_run
 from hades.recipes.offline import OfflineSettings, av_pbc, dbc, offline_run, pbc, sdw
 from hades.recipes.ppo import ppo, ppo_run
@@ -19,6 +20,7 @@ from hades.run import Run
 from hades.types import Environment
 
 __all__ = [
+    "HadesPGSettings",
     "HadesSettings",
     "NeuroevolutionSettings",
     "OfflineSettings",
@@ -29,6 +31,8 @@ __all__ = [
     "dbc",
     "from_settings",
     "hades_f",
+    "hades_pg",
+    "hades_pg_run",
     "hades_r",
     "hades_run",
     "initial_normalizer",
@@ -42,6 +46,7 @@ __all__ = [
     "paper_minatar",
     "paper_offline",
     "pbc",
+    "ppmo",
     "ppo",
     "ppo_run",
     "sdw",
@@ -50,12 +55,12 @@ __all__ = [
 
 def from_settings(
     env: Environment,
-    settings: HadesSettings | NeuroevolutionSettings | PPOSettings,
+    settings: HadesSettings | HadesPGSettings | NeuroevolutionSettings | PPOSettings,
     *,
     mesh: Mesh | None = None,
     normalizer: Normalizer | None = None,
 ) -> Run[Any]:
-    """Builds the run that settings describe: a distillation, neuroevolution, or PPO.
+    """Builds the run that settings describe: a distillation by evolution or policy gradients, neuroevolution, or PPO.
 
     Args:
         env: Environment.
@@ -70,4 +75,6 @@ def from_settings(
         return ppo_run(env, settings, normalizer=normalizer)
     if isinstance(settings, NeuroevolutionSettings):
         return neuroevolution_run(env, settings, mesh=mesh, normalizer=normalizer)
+    if isinstance(settings, HadesPGSettings):
+        return hades_pg_run(env, settings, mesh=mesh, normalizer=normalizer)
     return hades_run(env, settings, mesh=mesh, normalizer=normalizer)

@@ -58,23 +58,34 @@ def ppo_loss(
         The loss, `[]`, and scalars: `policy_loss`, `value_loss`, `entropy`, `clip_fraction` (ratios beyond the clip
         range), and `approx_kl`, the mean of `ratio - 1 - log ratio`.
     """
+    surrogate, metrics = clipped_surrogate(distribution, batch, clip_range)
+    error = value_loss(values, batch, value_clip_range)
+    loss = -surrogate + value_coefficient * error - entropy_coefficient * metrics["entropy"]
+    return loss, {"policy_loss": -surrogate, "value_loss": error, **metrics}
+
+
+def clipped_surrogate(
+    distribution: Categorical | DiagonalGaussian, batch: Batch, clip_range: jax.Array | float
+) -> tuple[jax.Array, Metrics]:
+    """The clipped surrogate of PPO, which is maximised (arXiv 1707.06347, eq. 7). Arguments as of `ppo_loss`.
+
+    Returns:
+        The surrogate, `[]`, and the scalars `entropy`, `approx_kl` and `clip_fraction`.
+    """
     log_ratio = distribution.log_prob(batch.actions) - batch.log_probs
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - clip_range, 1 + clip_range)
-    policy_loss = -jnp.mean(jnp.minimum(ratio * batch.advantages, clipped * batch.advantages))
+    return jnp.mean(jnp.minimum(ratio * batch.advantages, clipped * batch.advantages)), {
+        "entropy": jnp.mean(distribution.entropy()),
+        "approx_kl": jnp.mean(ratio - 1 - log_ratio),
+        "clip_fraction": jnp.mean(jnp.abs(ratio - 1) > clip_range),
+    }
 
+
+def value_loss(values: jax.Array, batch: Batch, value_clip_range: float | None = None) -> jax.Array:
+    """Half of the mean squared error of a critic, `[]`. Arguments as of `ppo_loss`."""
     errors = jnp.square(values - batch.targets)
     if value_clip_range is not None:
         near = batch.values + jnp.clip(values - batch.values, -value_clip_range, value_clip_range)
         errors = jnp.maximum(errors, jnp.square(near - batch.targets))
-    value_loss = 0.5 * jnp.mean(errors)
-
-    entropy = jnp.mean(distribution.entropy())
-    loss = policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy
-    return loss, {
-        "policy_loss": policy_loss,
-        "value_loss": value_loss,
-        "entropy": entropy,
-        "approx_kl": jnp.mean(ratio - 1 - log_ratio),
-        "clip_fraction": jnp.mean(jnp.abs(ratio - 1) > clip_range),
-    }
+    return 0.5 * jnp.mean(errors)

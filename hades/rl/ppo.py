@@ -16,10 +16,10 @@ from flax import struct
 from hades import policies
 from hades._cache import kept
 from hades._environment_contract import conform
-from hades.normalization import Normalizer, PolicyParams, RunningStatistics, mean_and_std, representable
+from hades.normalization import Normalizer, PolicyParams, RunningStatistics, mean_and_std
 from hades.outer import replace_non_finite
 from hades.policies import Policy, ValueNetwork
-from hades.rl.advantages import discounted_returns, generalized_advantages
+from hades.rl.experience import make_batch, scale_rewards, substitute
 from hades.rl.losses import Batch, ppo_loss
 from hades.rl.settings import PPOSettings
 from hades.rollouts.auto_reset import (
@@ -234,40 +234,24 @@ class _Trainer:
         return dataclasses.replace(state, observation_statistics=statistics)
 
     def _scale_rewards(self, state: PPOState, transitions: CollectedSteps) -> tuple[jax.Array, PPOState]:
-        """Divides by the standard deviation of the discounted return, these steps included."""
         if state.reward_statistics is None:
             return transitions.rewards, state
-        ended = transitions.terminated | transitions.truncated
-        returns, after = discounted_returns(
-            transitions.rewards, ended, state.discounted_returns, state.hyperparameters.gamma
+        rewards, statistics, after = scale_rewards(
+            state.reward_statistics, transitions, state.discounted_returns, state.hyperparameters.gamma
         )
-        statistics = state.reward_statistics.update(returns.ravel(), jnp.ones(returns.size, bool))
-        rewards = transitions.rewards / jnp.sqrt(statistics.variance + _EPSILON)
         return rewards, dataclasses.replace(state, reward_statistics=statistics, discounted_returns=after)
 
     def _batch(
         self, state: PPOState, transitions: CollectedSteps, rewards: jax.Array, normalizer: Normalizer
     ) -> tuple[Batch, jax.Array]:
         """Advantages and targets of all steps, and which of these count, `[time * envs]`."""
-        values, next_values = (
-            self.critic.apply(state.networks.critic, normalizer.apply(observations))
-            for observations in (transitions.observations, transitions.next_observations)
-        )
-        valid = _counts(transitions, rewards, values, next_values)
-        advantages = generalized_advantages(
-            rewards,
-            values,
-            next_values,
-            transitions.terminated,
-            transitions.truncated,
-            state.hyperparameters.gamma,
-            state.hyperparameters.gae_lambda,
-            valid,
-        )
-        targets = advantages + values
-        valid &= representable(advantages) & representable(targets)
-        batch = Batch(transitions.observations, transitions.actions, transitions.log_probs, values, advantages, targets)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (batch, valid))
+
+        def value(observations: jax.Array) -> jax.Array:
+            return self.critic.apply(state.networks.critic, normalizer.apply(observations))
+
+        rates = state.hyperparameters
+        made = make_batch(value, transitions, rewards, rates.gamma, rates.gae_lambda)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), made)
 
     def _improve(
         self,
@@ -287,7 +271,7 @@ class _Trainer:
 
         *keys, substitute_key = jax.random.split(key, settings.num_epochs + 1)
         rows = jax.vmap(lambda key: jax.random.permutation(key, settings.env_steps))(jnp.stack(keys))
-        rows = _substitute(substitute_key, rows, valid)
+        rows = substitute(substitute_key, rows, valid)
         rows = rows.reshape(settings.num_epochs * settings.num_minibatches, -1)
         before = (state.networks, state.optimizer)
         after, (finite, metrics) = jax.lax.scan(step, before, rows)
@@ -331,23 +315,3 @@ class _Trainer:
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         carry = jax.tree.map(lambda new, old: jnp.where(finite, new, old), (improved, moved), (networks, optimizer))
         return carry, (finite, metrics)
-
-
-def _counts(transitions: CollectedSteps, rewards: jax.Array, values: jax.Array, next_values: jax.Array) -> jax.Array:
-    """Steps that an update can learn from, `[time, envs]` bool: those whose numbers and their squares are finite."""
-    following = jnp.where(transitions.terminated, 0.0, next_values)
-    numbers = (rewards, values, following, transitions.log_probs)
-    return ~transitions.diverged & jnp.all(representable(jnp.stack(numbers)), axis=0)
-
-
-def _substitute(key: jax.Array, rows: jax.Array, valid: jax.Array) -> jax.Array:
-    """Puts steps that count, drawn at random, in the place of those that do not, so that minibatches keep their size.
-
-    Args:
-        key: Key.
-        rows: Indices of steps, of any shape.
-        valid: Steps that count, `[steps]` bool; where there is none, the indices stay as they are.
-    """
-    counting_first = jnp.argsort(~valid, stable=True)
-    drawn = jax.random.randint(key, rows.shape, 0, jnp.maximum(jnp.sum(valid), 1))
-    return jnp.where(valid[rows] | ~jnp.any(valid), rows, counting_first[drawn])

@@ -88,7 +88,7 @@ def test_an_iteration_is_the_formula(result):
     outer_key, value_key = jax.random.split(iteration_key(state.key, 0))
     init_key, objective_key = jax.random.split(value_key)
     draw = fitness.draw_inits(INNER, init_key, 2)
-    problem, objective = run.objective.draw(objective_key, state.objective, lambda: None)
+    problem, objective, _ = run.objective.draw(objective_key, state.objective, lambda: None)
     formula = fitness.make_fitness(run.parametrization, INNER, run.objective)
     draw = draw.replace(problem=problem)
     outer, expected = jax.jit(lambda key, state: run.outer.step(key, state, lambda x: formula(draw, x)))(
@@ -119,7 +119,7 @@ class Answers:
     def draw(self, key, state, policies):
         del key
         present = jnp.mean(jax.vmap(self._probability)(policies()))
-        return (), {"drawn": state["drawn"] + 1, "before": present}
+        return (), {"drawn": state["drawn"] + 1, "before": present}, {"present": present}
 
     def value(self, problem, params):
         values = jax.vmap(jax.vmap(self._probability))(params)

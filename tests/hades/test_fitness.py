@@ -39,7 +39,7 @@ def solutions():
 
 @pytest.fixture(scope="module")
 def draw():
-    problem, _ = OBJECTIVE.draw(jax.random.key(4), Normalizer(), lambda: None)
+    problem, *_ = OBJECTIVE.draw(jax.random.key(4), Normalizer(), lambda: None)
     return draw_inits(CLONE, jax.random.key(3), INITS).replace(problem=problem)
 
 

@@ -174,7 +174,7 @@ def test_broken_inner_loops_are_named(methods, sentence):
             "independent of its place and of the others",
         ),
         (
-            {"draw": lambda part, key, state, policies: (part.draw(key, state, policies)[0], (state, 1.0))},
+            {"draw": lambda part, key, state, policies: (part.draw(key, state, policies)[0], (state, 1.0), {})},
             "draw: expected a state of the same structure",
         ),
         ({"normalizer": lambda part, state: None}, "normalizer: expected a Normalizer, got a NoneType"),

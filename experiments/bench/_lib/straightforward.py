@@ -199,5 +199,5 @@ def draw_generation(run: DatasetRun, state: RunState) -> tuple[jax.Array, Draw]:
     search_key, value_key = jax.random.split(iteration_key(state.key, state.iteration))
     init_key, objective_key = jax.random.split(value_key)
     draw = draw_inits(run.inner, init_key, run.num_inits, run.init_seed)
-    problem, _ = run.objective.draw(objective_key, state.objective, lambda: None)
+    problem, *_ = run.objective.draw(objective_key, state.objective, lambda: None)
     return search_key, dataclasses.replace(draw, problem=problem)

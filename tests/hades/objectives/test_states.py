@@ -112,7 +112,7 @@ def test_values_of_policies_are_means_over_the_drawn_states():
     states = LabelledStates(jnp.asarray(actions), actions=jnp.asarray(actions))
     objective = OfflineStates(states, Normalizer(), None, constant_policy(), dbc, num_states=drawn)
     params = jnp.arange(12.0).reshape(3, 2, 2)
-    problem, state = objective.draw(jax.random.key(0), objective.init(jax.random.key(1)), lambda: None)
+    problem, state, _ = objective.draw(jax.random.key(0), objective.init(jax.random.key(1)), lambda: None)
     values, counts = jax.jit(objective.value)(problem, params)
     batch = np.asarray(problem[1].observations)
     assert batch.shape == (drawn, 2) and state == ()
@@ -120,14 +120,14 @@ def test_values_of_policies_are_means_over_the_drawn_states():
     expected = [[-np.mean((params[c, i] - batch) ** 2) for i in range(2)] for c in range(3)]
     np.testing.assert_allclose(values, expected, rtol=1e-5)
     np.testing.assert_array_equal(counts["env_steps"], np.zeros(3))
-    again, _ = objective.draw(jax.random.key(2), state, lambda: None)
+    again, *_ = objective.draw(jax.random.key(2), state, lambda: None)
     assert (np.asarray(again[1].observations) != batch).any()
 
 
 def test_sampled_actions_are_noise_that_candidates_share():
     states = LabelledStates(jnp.zeros((4, 2)), actions=jnp.zeros((4, 2)))
     objective = OfflineStates(states, Normalizer(), None, constant_policy(), dbc, 400, "sample")
-    problem, _ = objective.draw(jax.random.key(0), (), lambda: None)
+    problem, *_ = objective.draw(jax.random.key(0), (), lambda: None)
     values, _ = jax.jit(objective.value)(problem, jnp.zeros((2, 3, 2)))
     # E z^2 is 1; a standard error of the mean of 800 squares is 0.05.
     np.testing.assert_allclose(values, -1.0, atol=0.25)

@@ -1,0 +1,327 @@
+"""The objective of HaDES-PG: the clipped surrogate of PPO on steps that the trained policies collected themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from hades import policies
+from hades._environment_contract import conform
+from hades._validation import require_positive
+from hades.fitness import Minibatches
+from hades.normalization import Normalizer, RunningStatistics, mean_and_std
+from hades.outer._metrics import replace_non_finite
+from hades.policies import NetworkSettings, Policy, ValueNetwork
+from hades.rl.experience import make_batch, scale_rewards, substitute
+from hades.rl.losses import Batch, clipped_surrogate, value_loss
+from hades.rollouts.auto_reset import CollectedSteps, RunningEpisodes, begin_episodes, make_auto_reset_rollout
+from hades.rollouts.settings import PlaySettings
+from hades.rollouts.statistics import initial_normalizer
+from hades.types import Environment, Metrics, Params, PyTree, require_pure
+
+_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class PolicyGradientSettings(PlaySettings):
+    """Collection of steps, their advantages, and the surrogate of a policy gradient."""
+
+    num_envs: int = 64
+    """Environments of all initialisations together, played at once."""
+    num_steps: int = 128
+    """Steps of each environment in an iteration."""
+    restart_episodes: bool = False
+    """Whether every iteration begins new episodes, rather than going on with those under way."""
+    num_epochs: int = 4
+    """Passes of an iteration over the collected steps."""
+    num_minibatches: int = 2
+    """Parts that each of these passes is split into, at random; one gradient step each."""
+    gamma: float = 0.99
+    """Discount of a step."""
+    gae_lambda: float = 0.95
+    """Weight of longer estimates of the advantage: 0 is the one-step error, 1 the whole return."""
+    clip_range: float = 0.2
+    """Largest distance of the probability ratio from 1 that still gains."""
+    entropy_coefficient: float = 0.01
+    """Weight of the policies' entropy."""
+    normalize_advantages: bool = True
+    """Whether the advantages of an iteration are shifted and scaled to mean 0 and standard deviation 1."""
+    normalize_rewards: bool = False
+    """Whether rewards are divided by the running standard deviation of the discounted return."""
+    critic: NetworkSettings = NetworkSettings(hidden_sizes=(128, 128))
+    """Architecture of the one critic of all initialisations."""
+    critic_learning_rate: float = 1e-3
+    """Step size of the critic's adam."""
+    critic_epochs: int = 4
+    """Passes of an iteration over the collected steps that train the critic."""
+    critic_minibatches: int = 4
+    """Parts that each of these passes is split into."""
+    value_clip_range: float | None = None
+    """Largest distance of a value from the one at collection that still gains; default: no limit."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes and rates out of range, and a collection that does not split into its minibatches."""
+        super().__post_init__()
+        counts = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "critic_epochs", "critic_minibatches")
+        for name in (*counts, "clip_range", "critic_learning_rate"):
+            require_positive(name, getattr(self, name))
+        if self.value_clip_range is not None:
+            require_positive("value_clip_range", self.value_clip_range)
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.entropy_coefficient < math.inf:
+            raise ValueError(
+                f"entropy_coefficient: expected a number of at least 0, got {self.entropy_coefficient}"
+            )
+        for name in ("num_minibatches", "critic_minibatches"):
+            if self.env_steps % getattr(self, name):
+                raise ValueError(
+                    f"{name}: expected a divisor of num_envs * num_steps = {self.env_steps}, got {getattr(self, name)}"
+                )
+
+    @property
+    def env_steps(self) -> int:
+        """Steps of the environment in one iteration."""
+        return self.num_envs * self.num_steps
+
+
+@struct.dataclass
+class PolicyGradientState:
+    """State of the objective between two iterations.
+
+    Attributes:
+        normalizer: Normalisation that was given or measured first.
+        critic: Parameters of the value network.
+        optimizer: State of its adam.
+        episodes: Environments in the middle of their episodes, those of an initialisation side by side, `[envs]`.
+        observation_statistics: Of all raw observations so far; None unless normalisation is running.
+        reward_statistics: Of the discounted returns so far; None unless rewards are normalised.
+        discounted_returns: Discounted rewards of the episodes under way, `[envs]`.
+    """
+
+    normalizer: Normalizer
+    critic: PyTree
+    optimizer: PyTree
+    episodes: RunningEpisodes
+    observation_statistics: RunningStatistics | None
+    reward_statistics: RunningStatistics | None
+    discounted_returns: jax.Array
+
+
+@struct.dataclass
+class PolicyGradient:
+    """The clipped surrogate (Schulman et al. 2017, arXiv 1707.06347, eq. 7) of policies that a dataset trains.
+
+    A `hades.types.Objective`. At each iteration the policies that the present dataset trains collect steps; one critic
+    for all of them gives advantages (GAE); the problem are minibatches of these steps, on which the surrogate is
+    differentiated through the training of the same initialisations.
+
+    Attributes:
+        env: Environment.
+        policy: Architecture that plays.
+        settings: Collection, advantages, surrogate and critic.
+        statistics: Given normalisation, in place of the one that `init` would measure.
+
+    Example:
+        >>> import envs, hades
+        >>> env = envs.make("diagnostic/match")
+        >>> settings = PolicyGradientSettings(num_envs=4, num_steps=8)
+        >>> objective = PolicyGradient(env, hades.policies.mlp(env), settings)
+        >>> objective.init(jax.random.key(0)).episodes.lengths.shape
+        (4,)
+    """
+
+    env: Environment = struct.field(pytree_node=False)
+    policy: Policy = struct.field(pytree_node=False)
+    settings: PolicyGradientSettings = struct.field(pytree_node=False, default=PolicyGradientSettings())
+    statistics: Normalizer | None = None
+
+    def init(self, key: jax.Array) -> PolicyGradientState:
+        """Measures statistics where they are asked for, draws a critic, and begins episodes."""
+        statistics_key, critic_key, episode_key = jax.random.split(key, 3)
+        env, settings = self._env, self.settings
+        running = settings.observation_normalization == "running"
+        critic = self._critic.init(critic_key)
+        return PolicyGradientState(
+            self.statistics or initial_normalizer(statistics_key, env, settings),
+            critic,
+            self._optimizer.init(critic),
+            begin_episodes(episode_key, env, settings.num_envs),
+            RunningStatistics.empty(env.observation_shape) if running else None,
+            RunningStatistics.empty(()) if settings.normalize_rewards else None,
+            jnp.zeros(settings.num_envs),
+        )
+
+    def draw(
+        self, key: jax.Array, state: PolicyGradientState, policies: Callable[[], Params]
+    ) -> tuple[Minibatches, PolicyGradientState, Metrics]:
+        """Collects steps with the present policies, trains the critic, and divides the steps into minibatches.
+
+        Raises:
+            ValueError: Environments or minibatches cannot be shared evenly among the initialisations.
+        """
+        episode_key, collect_key, critic_key, row_key = jax.random.split(key, 4)
+        settings, params = self.settings, policies()
+        inits = jax.tree.leaves(params)[0].shape[0]
+        if settings.num_envs % inits or settings.env_steps // inits % settings.num_minibatches:
+            raise ValueError(
+                f"num_envs: expected a multiple of {inits}, the initialisations, whose steps {settings.num_minibatches}"
+                f" minibatches divide, got {settings.num_envs}"
+            )
+        if settings.restart_episodes:
+            begun = begin_episodes(episode_key, self._env, settings.num_envs)
+            state = replace(state, episodes=begun, discounted_returns=jnp.zeros_like(state.discounted_returns))
+        # Statistics that this iteration gathers serve from the next one on: the ratio begins at 1.
+        normalizer = self.normalizer(state)
+        collect = make_auto_reset_rollout(
+            self._env, side_by_side(self.policy, inits), settings.num_envs, settings.num_steps
+        )
+        episodes, steps = collect(collect_key, params, normalizer, state.episodes)
+        state, rewards = self._gather(replace(state, episodes=episodes), steps)
+
+        def value(observations: jax.Array) -> jax.Array:
+            return self._critic.apply(state.critic, normalizer.apply(observations))
+
+        batch, valid = make_batch(value, steps, rewards, settings.gamma, settings.gae_lambda)
+        # As the policies see them, once for all epochs.
+        batch = replace(batch, observations=normalizer.apply(batch.observations))
+        critic, optimizer, error = self._train_critic(critic_key, state, batch, valid)
+        if settings.normalize_advantages:
+            batch = replace(batch, advantages=_standardized(batch.advantages, valid))
+        problem = self._divide(row_key, batch, valid, inits)
+        scores, _ = replace_non_finite(episodes.scores)
+        mean, std = mean_and_std(scores)
+        metrics = {
+            "fitness_mean": mean,
+            "fitness_best": jnp.max(scores),
+            "fitness_worst": jnp.min(scores),
+            "fitness_std": std,
+            "non_finite": jnp.sum(steps.diverged, dtype=jnp.int32),
+            "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
+            "env_steps": jnp.int32(settings.env_steps),
+            "value_loss": error,
+        }
+        return problem, replace(state, critic=critic, optimizer=optimizer), metrics
+
+    def value(self, problem: Batch, params: Params) -> tuple[jax.Array, Metrics]:
+        """The surrogate with the entropy bonus on steps `[inits, steps, ...]`, each on those it collected itself."""
+
+        def score(batch: Batch, network: Params) -> tuple[jax.Array, Metrics]:
+            distribution = cast(Any, self.policy.apply(network, batch.observations))
+            surrogate, metrics = clipped_surrogate(distribution, batch, self.settings.clip_range)
+            return surrogate + self.settings.entropy_coefficient * metrics["entropy"], metrics
+
+        values, metrics = jax.vmap(jax.vmap(score), in_axes=(None, 0))(problem, params)
+        return values, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=1), metrics)
+
+    def normalizer(self, state: PolicyGradientState) -> Normalizer:
+        """Normalisation that policies see observations by."""
+        if state.observation_statistics is None:
+            return state.normalizer
+        return Normalizer.from_statistics(state.observation_statistics, self.settings.min_std)
+
+    @property
+    def _env(self) -> Environment:
+        return conform(require_pure(self.env))
+
+    @property
+    def _critic(self) -> ValueNetwork:
+        return policies.value_network(self.env, self.settings.critic)
+
+    @property
+    def _optimizer(self) -> optax.GradientTransformation:
+        return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(self.settings.critic_learning_rate, eps=1e-5))
+
+    def _gather(
+        self, state: PolicyGradientState, steps: CollectedSteps
+    ) -> tuple[PolicyGradientState, jax.Array]:
+        """Adds steps to the running statistics; returns their rewards, scaled if so asked."""
+        if state.observation_statistics is not None:
+            seen = steps.observations.reshape(-1, *self.env.observation_shape)
+            statistics = state.observation_statistics.update(seen, jnp.ones(len(seen), bool))
+            state = replace(state, observation_statistics=statistics)
+        if state.reward_statistics is None:
+            return state, steps.rewards
+        rewards, statistics, after = scale_rewards(
+            state.reward_statistics, steps, state.discounted_returns, self.settings.gamma
+        )
+        return replace(state, reward_statistics=statistics, discounted_returns=after), rewards
+
+    def _train_critic(
+        self, key: jax.Array, state: PolicyGradientState, batch: Batch, valid: jax.Array
+    ) -> tuple[PyTree, PyTree, jax.Array]:
+        """The critic after its epochs, the state of its optimiser, and its mean loss."""
+        settings = self.settings
+        batch, valid = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (batch, valid))
+
+        def step(carry: tuple[PyTree, PyTree], rows: jax.Array) -> tuple[tuple[PyTree, PyTree], jax.Array]:
+            critic, optimizer = carry
+            part = jax.tree.map(lambda leaf: leaf[rows], batch)
+
+            def loss(critic: PyTree) -> jax.Array:
+                return value_loss(self._critic.apply(critic, part.observations), part, settings.value_clip_range)
+
+            error, gradient = jax.value_and_grad(loss)(critic)
+            updates, optimizer = self._optimizer.update(gradient, optimizer, critic)
+            return (optax.apply_updates(critic, updates), optimizer), error
+
+        before = (state.critic, state.optimizer)
+        rows = _minibatch_rows(key, valid, settings.critic_epochs, settings.critic_minibatches)
+        after, errors = jax.lax.scan(step, before, rows)
+        finite = jnp.any(valid) & jnp.all(jnp.isfinite(errors))
+        critic, optimizer = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+        return critic, optimizer, jnp.mean(errors)
+
+    def _divide(self, key: jax.Array, batch: Batch, valid: jax.Array, inits: int) -> Minibatches:
+        """Steps by initialisation, and the rows of each minibatch."""
+
+        def by_init(leaf: jax.Array) -> jax.Array:
+            time, envs = leaf.shape[:2]
+            apart = jnp.moveaxis(leaf.reshape(time, inits, envs // inits, *leaf.shape[2:]), 1, 0)
+            return apart.reshape(inits, -1, *leaf.shape[2:])
+
+        batch, valid = jax.tree.map(by_init, (batch, valid))
+        epochs, parts = self.settings.num_epochs, self.settings.num_minibatches
+        keys = jax.random.split(key, inits)
+        rows = jax.vmap(lambda key, valid: _minibatch_rows(key, valid, epochs, parts), out_axes=1)(keys, valid)
+        return Minibatches(batch, rows)
+
+
+def side_by_side(policy: Policy, inits: int) -> Policy:
+    """Several policies as one, each acting in its share of the environments.
+
+    Args:
+        policy: Architecture of each.
+        inits: How many; parameters are `[inits, ...]`, and observations `[envs, ...]` of which each sees `envs / inits`
+            in a row.
+    """
+
+    def apply(params: PyTree, observations: jax.Array) -> Any:
+        shared = observations.reshape(inits, -1, *observations.shape[1:])
+        # Twice, so that parameters of the distribution that are the same everywhere have the axis of environments, too.
+        distributions = jax.vmap(jax.vmap(policy.apply, in_axes=(None, 0)))(params, shared)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), distributions)
+
+    return Policy(policy.init, apply)
+
+
+def _minibatch_rows(key: jax.Array, valid: jax.Array, epochs: int, parts: int) -> jax.Array:
+    """Rows of each minibatch, `[epochs * parts, size]`, with steps that count in the place of those that do not."""
+    *keys, substitute_key = jax.random.split(key, epochs + 1)
+    rows = jax.vmap(lambda key: jax.random.permutation(key, valid.shape[0]))(jnp.stack(keys))
+    return substitute(substitute_key, rows, valid).reshape(epochs * parts, -1)
+
+
+def _standardized(values: jax.Array, valid: jax.Array) -> jax.Array:
+    """Values with mean 0 and standard deviation 1 over those that count."""
+    mean = jnp.mean(values, where=valid)
+    std = jnp.std(values, where=valid)
+    return jnp.where(valid, (values - mean) / (std + _EPSILON), 0.0)

@@ -1,0 +1,158 @@
+"""HaDES-PG: policy gradients through the inner loop, in place of evolution."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jax.sharding import Mesh
+
+from hades._environment_contract import conform
+from hades._validation import require_positive
+from hades.dataset import SyntheticDataset
+from hades.distillation import distillation_run
+from hades.inner import cloning
+from hades.inner.cloning import CloningSettings
+from hades.normalization import Normalizer
+from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSettings
+from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
+from hades.parametrizations import LearnedSteps, PlayedPairs
+from hades.run import Run
+from hades.types import Discrete, Environment, Parametrization, require_pure
+
+_INNER = CloningSettings(
+    hidden_sizes=(128, 128), optimizer="sgd", learning_rate=1.0, num_steps=6, step_sizes="learned"
+)
+
+
+@dataclass(frozen=True)
+class HadesPGSettings(PolicyGradientSettings):
+    """A behaviour distillation by policy gradients."""
+
+    method: Literal["hades-pg", "hades-pg-f", "ppmo"] = "hades-pg"
+    """hades-pg draws new initialisations every iteration, hades-pg-f keeps one for the whole run; ppmo is hades-pg
+    with one inner step (arXiv 2508.09283)."""
+    init_seed: int | None = None
+    """Seed of the initialisation of hades-pg-f, jax.random.key(init_seed); default: 0 (the others take no seed)."""
+    dataset_size: int = 64
+    """Synthetic state-action pairs N."""
+    num_inits: int = 4
+    """Initialisations that train on the dataset, and collect, in an iteration."""
+    label_scale: float = 2.0
+    """Logit of one action in each first label; of continuous actions, the factor of random ones."""
+    first_step_size: float = 0.7
+    """First value of learned step sizes of the inner loop."""
+    step_size_bound: float = 4.0
+    """Largest factor that a learned step size may leave its first value by, either way."""
+    first_log_std: float = 0.0
+    """First log standard deviation of continuous actions, which is learned."""
+    cloning: CloningSettings = _INNER
+    """The inner loop."""
+    meta_gradient: MetaGradientSettings = MetaGradientSettings(max_grad_norm=1.0, rematerialize=False)
+    """The outer loop."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that are not positive, and inits that do not share environments evenly."""
+        super().__post_init__()
+        for name in ("dataset_size", "num_inits", "first_step_size", "step_size_bound"):
+            require_positive(name, getattr(self, name))
+        if self.num_envs % self.num_inits:
+            raise ValueError(f"num_envs: expected a multiple of num_inits = {self.num_inits}, got {self.num_envs}")
+
+
+def hades_pg(
+    env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
+) -> Run[SyntheticDataset]:
+    """HaDES-PG: the clipped surrogate of PPO, differentiated through the training of fresh policies on the dataset.
+
+    Args:
+        env: Environment.
+        mesh: One device; that of JAX if None.
+        normalizer: Given observation statistics, in place of those that `init` would measure.
+        **settings: Fields of `HadesPGSettings`.
+
+    Raises:
+        ValueError: A setting does not suit the environment; the message names it.
+
+    Example:
+        >>> import envs, hades
+        >>> run = hades_pg(envs.make("diagnostic/match"), dataset_size=3, num_envs=4, num_steps=8)
+        >>> result = hades.distill(jax.random.key(0), run, num_iterations=2, progress=False)
+        >>> result.dataset.step_sizes.shape
+        (6,)
+    """
+    return hades_pg_run(env, HadesPGSettings(**settings), mesh=mesh, normalizer=normalizer)
+
+
+def ppmo(
+    env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
+) -> Run[SyntheticDataset]:
+    """PPMO (Wilhelm and Ventura, ECAI 2025, arXiv 2508.09283): HaDES-PG through a single inner step.
+
+    Arguments and errors of `hades_pg`.
+    """
+    cloned = dataclasses.replace(settings.pop("cloning", _INNER), num_steps=1)
+    return hades_pg_run(
+        env, HadesPGSettings(method="ppmo", cloning=cloned, **settings), mesh=mesh, normalizer=normalizer
+    )
+
+
+def hades_pg_run(
+    env: Environment, settings: HadesPGSettings, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None
+) -> Run[SyntheticDataset]:
+    """HaDES-PG with given settings. Arguments and errors of `hades_pg`."""
+    env = conform(require_pure(env))
+    settings = resolve(env, settings)
+    outer = settings.meta_gradient
+    inner = cloning.from_settings(env, settings.cloning, outer.rematerialize, outer.window)
+    discrete = isinstance(env.action_space, Discrete)
+    pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale)
+    if settings.cloning.step_sizes == "learned":
+        pairs = LearnedSteps(
+            pairs,
+            settings.cloning.num_steps,
+            settings.first_step_size,
+            settings.step_size_bound,
+            None if discrete else env.action_space.action_dim,
+            settings.first_log_std,
+        )
+    return distillation_run(
+        env,
+        pairs,
+        inner,
+        PolicyGradient(env, inner.policy, settings, normalizer),
+        MetaGradient.from_settings(outer),
+        num_inits=settings.num_inits,
+        init_seed=settings.init_seed,
+        evaluation_inner=dataclasses.replace(inner, rematerialize=False, window=None),
+        play=settings.played,
+        mesh=mesh,
+        method=settings.method,
+        settings=settings,
+    )
+
+
+def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
+    """Settings with all that depends on the environment filled in.
+
+    Raises:
+        ValueError: The loss does not suit the action space, or a setting the method.
+    """
+    discrete = isinstance(env.action_space, Discrete)
+    loss = settings.cloning.loss or ("cross_entropy" if discrete else "mse")
+    if (loss == "cross_entropy") != discrete:
+        kind = "discrete: cross_entropy" if discrete else "continuous: gaussian_nll, mse or sampled_mse"
+        raise ValueError(f"loss: actions of {env.name} are {kind} expected, got {loss}")
+    init_seed = settings.init_seed
+    if settings.method == "hades-pg-f":
+        init_seed = 0 if init_seed is None else init_seed
+        if settings.num_inits != 1:
+            raise ValueError(f"num_inits: hades-pg-f has one initialisation, expected 1, got {settings.num_inits}")
+    elif init_seed is not None:
+        raise ValueError(f"init_seed: {settings.method} draws fresh initialisations, expected none, got {init_seed}")
+    if settings.method == "ppmo" and settings.cloning.num_steps != 1:
+        raise ValueError(f"num_steps: ppmo has one inner step, expected 1, got {settings.cloning.num_steps}")
+    return dataclasses.replace(
+        settings, init_seed=init_seed, cloning=dataclasses.replace(settings.cloning, loss=loss)
+    )

@@ -22,6 +22,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Tests compile far longer than they run: without the optimisations of LLVM (those of XLA stay), in half of the time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+# Workers share the cores; as in the command, see `hades_command`.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # A cache that cannot be read or written costs time, never a test.

@@ -1,0 +1,161 @@
+"""HaDES-PG: that it learns with fresh initialisations, keeps one for F, resumes bit for bit, and what files say."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import hades
+from envs.diagnostic import Delayed, Match, Target
+from hades import recipes
+from hades.dataset import SyntheticDataset
+from hades.inner.cloning import CloningSettings
+from hades.outer import MetaGradientSettings
+from hades.policies import NetworkSettings
+from hades.recipes.hades_pg import HadesPGSettings, resolve
+from hades.training import LoopSettings
+
+INNER = CloningSettings(
+    hidden_sizes=(8,), kernel_init="lecun_normal", optimizer="sgd", learning_rate=1.0, num_steps=3, step_sizes="learned"
+)
+SMALL = {
+    "dataset_size": 3,
+    "num_inits": 2,
+    "num_envs": 8,
+    "num_steps": 8,
+    "observation_normalization": "none",
+    "critic": NetworkSettings(hidden_sizes=(8,), kernel_init="lecun_normal"),
+    "cloning": INNER,
+    "meta_gradient": MetaGradientSettings(learning_rate=0.1, max_grad_norm=1.0, rematerialize=False),
+}
+LOOP = LoopSettings(iterations_per_call=4, log_every=1, evaluate_every=8, evaluation_inits=2, evaluation_episodes=2)
+
+
+def make_run(env=None, recipe=recipes.hades_pg, **changes):
+    return recipe(env or Match(max_steps=8), **{**SMALL, **changes})
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A run on a task whose right answer is shown at every step, of 60 iterations."""
+    run = make_run()
+    return run, hades.distill(jax.random.key(0), run, 60, loop=LOOP, progress=False)
+
+
+def test_fresh_policies_learn_from_what_policy_gradients_distilled(learned):
+    run, result = learned
+    evaluator = run.make_evaluator(16, 8)
+    evaluation = evaluator(jax.random.key(1), result.dataset)
+    references = evaluator.references(jax.random.key(1), result.dataset)
+    # 8 is the best, 8 / 3 chance.
+    assert evaluation.mean > 7 > 4 > references["untrained policy"].mean
+    assert result.history[-1]["entropy"] < result.history[0]["entropy"]
+    assert {"approx_kl", "clip_fraction", "value_loss", "masked_steps", "updates"} <= set(result.history[0])
+    assert all(row["env_steps"] == 64 for row in result.history)
+
+
+def test_continuous_actions_learn_with_their_standard_deviation():
+    run = make_run(Target(max_steps=8), first_log_std=-0.5, label_scale=0.5)
+    result = hades.distill(jax.random.key(0), run, 60, loop=LOOP, progress=False)
+    evaluator = dataclasses.replace(run.make_evaluator(8, 8), action_selection="mode")
+    untrained = evaluator.references(jax.random.key(1), result.dataset)["untrained policy"].mean
+    assert evaluator(jax.random.key(1), result.dataset).mean > 0.5 * untrained
+    assert result.dataset.log_std.shape == (Target().action_space.action_dim,)
+    assert (np.asarray(result.dataset.log_std) != -0.5).all()
+
+
+def test_credit_reaches_an_action_whose_reward_is_late():
+    run = make_run(Delayed(), num_envs=32, num_steps=16, gamma=1.0, gae_lambda=1.0)
+    result = hades.distill(jax.random.key(0), run, 60, loop=LOOP, progress=False)
+    evaluator = run.make_evaluator(8, 16)
+    untrained = evaluator.references(jax.random.key(1), result.dataset)["untrained policy"].mean
+    assert evaluator(jax.random.key(1), result.dataset).mean > untrained + 0.3
+
+
+def test_the_file_says_the_steps_and_trains_the_same_policies(learned, tmp_path):
+    run, result = learned
+    path = tmp_path / "dataset.npz"
+    result.dataset.save(path)
+    loaded = SyntheticDataset.load(path)
+    assert (loaded.metadata.format, loaded.metadata.cloning.step_sizes, loaded.metadata.method) == (
+        2, "learned", "hades-pg",
+    )  # fmt: skip
+    np.testing.assert_array_equal(loaded.step_sizes, result.dataset.step_sizes)
+    ours = run.make_evaluator(4, 4)(jax.random.key(3), result.dataset)
+    theirs = hades.evaluate_dataset(jax.random.key(3), Match(max_steps=8), loaded, 4, 4)
+    np.testing.assert_array_equal(ours.returns, theirs.returns)
+
+
+@pytest.mark.parametrize("stop", range(1, 11))
+def test_a_run_stopped_at_any_call_goes_on_bit_for_bit(learned_short, tmp_path, stop):
+    run, expected = learned_short
+    calls = iter(range(1, 99))
+    out = tmp_path / "run"
+    arguments = {"loop": dataclasses.replace(LOOP, iterations_per_call=1), "progress": False, "out": out}
+    first = hades.distill(jax.random.key(2), run, 11, should_stop=lambda: next(calls) > stop, **arguments)
+    assert (first.finished, int(first.state.iteration)) == (False, stop)
+    result = hades.distill(jax.random.key(2), run, 11, **arguments)
+    chex.assert_trees_all_equal(
+        *(jax.tree.map(lambda leaf: leaf, dataclasses.replace(state, key=jax.random.key_data(state.key)))
+          for state in (result.state, expected.state))
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learned_short():
+    run = make_run()
+    loop = dataclasses.replace(LOOP, iterations_per_call=1)
+    return run, hades.distill(jax.random.key(2), run, 11, loop=loop, progress=False)
+
+
+def test_hades_pg_f_keeps_the_initialisation_that_its_file_names():
+    run = make_run(method="hades-pg-f", num_inits=1, init_seed=5)
+    result = hades.distill(jax.random.key(0), run, 2, loop=LOOP, progress=False)
+    assert result.dataset.metadata.init_seed == 5
+    evaluation = run.make_evaluator(3, 4)(jax.random.key(1), result.dataset)
+    assert evaluation.returns.shape == (3, 4)
+
+
+def test_ppmo_takes_one_inner_step():
+    run = make_run(recipe=recipes.ppmo)
+    assert (run.method, run.settings.cloning.num_steps) == ("ppmo", 1)
+    assert jax.eval_shape(lambda key: run.outcome(run.init(key)), jax.random.key(0)).step_sizes.shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"init_seed": 3}, "init_seed: hades-pg draws fresh"),
+        ({"method": "hades-pg-f"}, "num_inits: hades-pg-f has one initialisation, expected 1, got 2"),
+        ({"method": "ppmo"}, "num_steps: ppmo has one inner step, expected 1, got 3"),
+        ({"num_envs": 7}, "num_envs: expected a multiple of num_inits = 2, got 7"),
+        ({"num_minibatches": 5}, "num_minibatches: expected a divisor of num_envs * num_steps = 64, got 5"),
+        ({"cloning": dataclasses.replace(INNER, loss="mse")}, "loss: actions of diagnostic/match are discrete"),
+        ({"gamma": 1.5}, "gamma: expected a number in"),
+        ({"step_size_bound": -1.0}, "step_size_bound"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changes, words):
+    with pytest.raises(ValueError, match="^" + words.replace("*", r"\*")):
+        make_run(**changes)
+
+
+def test_settings_of_the_inner_loop_may_fix_its_step_sizes():
+    fixed = dataclasses.replace(INNER, step_sizes="fixed", learning_rate=0.1)
+    run = make_run(cloning=fixed)
+    outcome = jax.eval_shape(lambda key: run.outcome(run.init(key)), jax.random.key(0))
+    assert outcome.step_sizes is None
+    assert resolve(Match(), HadesPGSettings(cloning=fixed)).cloning.loss == "cross_entropy"
+
+
+def test_an_iteration_compiles_once():
+    run = make_run()
+    step = jax.jit(chex.assert_max_traces(run.step, n=1))
+    state = jax.jit(run.init)(jax.random.key(0))
+    for _ in range(3):
+        state, _ = step(state)
+    assert int(state.iteration) == 3

@@ -13,7 +13,8 @@ import numpy as np
 from experiments import tables
 from experiments.bench._lib.base import Bench, Report
 from experiments.bench._lib.runs import RunsSettings, file_stem, run_all
-from experiments.pictures.budget import draw_budget
+from experiments.pictures.budget import budget_figure
+from experiments.pictures.canvas import write_figure
 from hades._files import write_atomically
 
 _INTERVAL = "95 % trimmed t interval"
@@ -76,7 +77,9 @@ def measure(settings: BudgetSettings, report: Report) -> None:
     lines = [f"# {settings.title}", "", *tables.markdown(_HEADER, _rows(sizes)), "", f"`{report.command}`", ""]
     file = settings.result_file
     write_atomically(file.with_suffix(".md"), "\n".join(lines))
-    draw_budget({int(size): entry for size, entry in sizes.items()}, file.with_suffix(".png"), settings.title)
+    write_figure(
+        budget_figure({int(size): entry for size, entry in sizes.items()}, settings.title), file.with_suffix(".png")
+    )
 
 
 def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

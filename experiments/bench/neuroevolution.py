@@ -16,7 +16,8 @@ from experiments.bench._lib.base import Bench, Report, provenance, write
 from experiments.bench._lib.runs import METHODS, Method, RunsSettings, file_stem, run_all
 from experiments.cli import BadArgumentsError
 from experiments.curves import Curve
-from experiments.pictures.comparison import draw_comparison
+from experiments.pictures.canvas import write_figure
+from experiments.pictures.comparison import comparison_figure
 from hades._files import write_atomically
 from hades.statistics import interquartile_interval, interquartile_mean, probability_of_improvement
 
@@ -111,7 +112,7 @@ def _measure(settings: NeuroevolutionBenchSettings, env: str, report: Report) ->
     write(result, file)
     write_atomically(file.with_suffix(".md"), _markdown(env, compared, seeds, report.command))
     note = f"{seeds} seeds; interquartile mean and 95 % trimmed t interval; git {result['git_commit'] or 'unknown'}"
-    draw_comparison(curves, file.with_suffix(".png"), env, {"untrained policy": untrained}, note)
+    write_figure(comparison_figure(curves, env, {"untrained policy": untrained}, note), file.with_suffix(".png"))
     return result
 
 

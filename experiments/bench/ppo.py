@@ -16,7 +16,8 @@ import numpy as np
 from experiments import tables
 from experiments.bench._lib.base import Bench, Report, SeedsBenchSettings, find_preset, tell
 from experiments.curves import Curve
-from experiments.pictures.comparison import draw_comparison
+from experiments.pictures.canvas import write_figure
+from experiments.pictures.comparison import comparison_figure
 from experiments.presets import Preset
 from hades import recipes
 from hades.evaluation import Evaluation
@@ -72,8 +73,8 @@ def measure(settings: PPOBenchSettings, report: Report) -> None:
     if report.file is not None:
         untrained = float(np.mean([final["untrained policy"]["mean"] for final in finals]))
         note = f"{len(seeds)} seeds at once; {report.command}"
-        picture = report.file.with_suffix(".png")
-        draw_comparison({"ppo": curves}, picture, f"PPO, {run.env.name}", {"untrained policy": untrained}, note)
+        figure = comparison_figure({"ppo": curves}, f"PPO, {run.env.name}", {"untrained policy": untrained}, note)
+        write_figure(figure, report.file.with_suffix(".png"))
 
 
 def _build(preset: Preset, bench: PPOBenchSettings) -> tuple[Run[Any], int]:

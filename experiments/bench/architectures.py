@@ -12,7 +12,7 @@ import jax
 import tyro
 
 from experiments import tables
-from experiments.bench._lib.base import Bench, BenchSettings, Report, cells, tell
+from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.files import TrainingSettings, read_file
 from experiments.bench._lib.variants import (
     ADAM_LEARNING_RATE,
@@ -121,8 +121,9 @@ def _entry(cloned: CloningSettings, evaluation: Evaluation, threshold: float) ->
 def render(result: Mapping[str, Any]) -> str:
     """Table of the combinations below their references."""
     entries = result["combinations"]
-    rows = [(name, *cells(value), "") for name, value in result["references"].items()]
-    rows += [(entry["name"], *cells(entry), "yes" if entry["reaches"] else "no") for entry in entries]
+    named = [(name, entry, "") for name, entry in result["references"].items()]
+    named += [(entry["name"], entry, "yes" if entry["reaches"] else "no") for entry in entries]
+    rows = [(name, *tables.estimate(entry), tables.counts(entry), reaches) for name, entry, reaches in named]
     reaching = f"{result['num_reaching']} of {len(entries)} return at least {result['threshold_return']:.4g}"
     table = tables.table(f"other architectures, {result['env']}", _HEADER, rows)
     return f"{table}\n{reaching}, {result['threshold']:g} of the file's own"

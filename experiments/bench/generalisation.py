@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ import numpy as np
 import tyro
 
 from experiments.bench._lib import generalisation_report
-from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
+from experiments.bench._lib.base import Bench, BenchSettings, Report, tell, write_page
 from experiments.bench._lib.files import DatasetFile, TrainingSettings, read_file
 from experiments.bench._lib.grid import Grid, Panel, architecture, distinct, make_panels
 from experiments.bench._lib.variants import (
@@ -27,7 +28,6 @@ from experiments.bench._lib.variants import (
 from experiments.pictures.canvas import write_figure
 from experiments.pictures.generalisation import generalisation_figure
 from experiments.settings import Flat
-from hades._files import write_atomically
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 
@@ -88,7 +88,7 @@ def _draw(settings: GeneralisationSettings, report: Report) -> None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_figure(generalisation_figure(report.content), picture)
     if settings.out is not None:
-        write_atomically(settings.out.with_suffix(".md"), generalisation_report.as_markdown(report.content))
+        write_page(settings.out.with_suffix(".md"), *generalisation_report.as_markdown(report.content))
 
 
 def _read(settings: GeneralisationSettings, path: Path) -> tuple[DatasetFile, list[Panel]]:
@@ -119,7 +119,7 @@ def _measure(
             evaluator, compiled = file.evaluator(settings, cloned), architecture(cloned)
         found[cloned] = evaluate_variant(key, evaluator, file.dataset)
         progress.tell(cloned, found[cloned])
-    return generalisation_report.entry(file.source, file.dataset, returns, threshold, panels, found)
+    return generalisation_report.entry(file, returns, threshold, panels, found)
 
 
 class _Progress:
@@ -160,12 +160,10 @@ class _Progress:
         return f"{left:.0f} s" if left < 180 else f"{left / 60:.0f} min"
 
 
-def _compiles(own: CloningSettings, panels: Sequence[Panel]) -> Iterator[bool]:
+def _compiles(own: CloningSettings, panels: Sequence[Panel]) -> list[bool]:
     """Whether each cell in turn is the first of its architecture; that of the file is compiled before."""
-    known = architecture(own)
-    for cloned in distinct(own, panels):
-        yield architecture(cloned) != known
-        known = architecture(cloned)
+    known = map(architecture, (own, *distinct(own, panels)))
+    return [before != after for before, after in itertools.pairwise(known)]
 
 
 BENCH = Bench(GeneralisationSettings, measure, generalisation_report.as_text)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.bench._lib.seeds import parse_seeds
 from experiments.cli import BadArgumentsError
@@ -162,15 +161,18 @@ def write(result: Mapping[str, Any], out: Path) -> None:
     write_atomically(out, to_json(result, indent=2) + "\n")
 
 
+def write_page(file: Path, *parts: str) -> None:
+    """Writes paragraphs and tables of Markdown, with empty lines between them.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_atomically(file, "\n\n".join(parts) + "\n")
+
+
 def tell(text: str) -> None:
     """Prints a line of progress on stderr."""
     print(text, file=sys.stderr, flush=True)
-
-
-def cells(summary: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Mean, interval, and inits x episodes of `experiments.tables.summary`, as cells of a table."""
-    counts = f"{summary['num_inits']} x {summary['num_episodes']}"
-    return f"{summary['mean']:.4g}", tables.interval(summary["ci95"]), counts
 
 
 def find_preset(flag: str, command: str, name: str) -> Preset:

@@ -360,19 +360,13 @@ def draw_curve(
     population: str = POPULATION,
     outcome: str = "mean dataset",
 ) -> None:
-    """Writes the picture of `curve_figure` into a file, whole or not at all.
+    """Writes the picture of `curve_figure`, whose arguments and errors it has, into a file, whole or not at all.
 
-    Args:
-        history: See `curve_figure`.
-        path: Where; the suffix chooses the format, png without one.
-        title: Headline of the picture.
-        references: See `curve_figure`.
-        population: See `curve_figure`.
-        outcome: See `curve_figure`.
+    The suffix of `path` chooses the format, png without one.
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        ValueError: See `curve_figure`; or the suffix is not a format that matplotlib writes.
+        ValueError: The suffix is not a format that matplotlib writes.
     """
     write_figure(curve_figure(history, title, references, population, outcome), path)
 

@@ -38,10 +38,6 @@ def _run_in_environment(settings: Any) -> Run[Any]:
     return recipes.from_settings(settings.options.make(settings.env), settings.settings)
 
 
-def _as_given(settings: Any) -> Any:
-    return settings
-
-
 @dataclass(frozen=True)
 class Command:
     """A command that starts a run, and its differences from the others.
@@ -60,7 +56,7 @@ class Command:
     settings: type[RunSettings]
     population: str = "population (selection keys)"
     make_run: Callable[[Any], Run[Any]] = _run_in_environment
-    complete: Callable[[Any], Any] = _as_given
+    complete: Callable[[Any], Any] = lambda settings: settings
     draw: Callable[..., None] | None = draw_curve
     needs_env: bool = True
 

@@ -23,7 +23,6 @@ from experiments.bench._lib.variants import (
     references,
     threshold_return,
 )
-from hades.evaluation import Evaluation
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata
 from hades.policies import Activation
@@ -80,7 +79,19 @@ def measure(settings: ArchitecturesSettings, report: Report) -> None:
     for cloned in combinations(file.metadata, settings):
         tell(f"training {describe(cloned)} ...")
         evaluation = file.evaluator(settings, cloned, fresh=False)(key, file.dataset)
-        entries.append(_entry(cloned, evaluation, threshold))
+        entries.append(
+            {
+                "name": describe(cloned),
+                "hidden_sizes": list(cloned.hidden_sizes),
+                "activation": cloned.activation,
+                "optimizer": cloned.optimizer,
+                "learning_rate": cloned.learning_rate,
+                "momentum": cloned.momentum,
+                "num_steps": cloned.num_steps,
+                "reaches": evaluation.mean >= threshold,
+                **tables.summary(evaluation),
+            }
+        )
         report.add(combinations=entries, num_reaching=sum(entry["reaches"] for entry in entries))
 
 
@@ -102,20 +113,6 @@ def combinations(metadata: FileMetadata, settings: ArchitecturesSettings) -> Ite
                     activation=activation,
                     num_steps=settings.num_steps or own.num_steps,
                 )
-
-
-def _entry(cloned: CloningSettings, evaluation: Evaluation, threshold: float) -> dict[str, Any]:
-    return {
-        "name": describe(cloned),
-        "hidden_sizes": list(cloned.hidden_sizes),
-        "activation": cloned.activation,
-        "optimizer": cloned.optimizer,
-        "learning_rate": cloned.learning_rate,
-        "momentum": cloned.momentum,
-        "num_steps": cloned.num_steps,
-        "reaches": evaluation.mean >= threshold,
-        **tables.summary(evaluation),
-    }
 
 
 def render(result: Mapping[str, Any]) -> str:

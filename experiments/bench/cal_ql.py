@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -92,7 +92,13 @@ def measure(settings: CalQLBenchSettings, report: Report) -> None:
     returns = {name: np.asarray(part.trajectory_returns()) for name, part in parts.items()}
     evaluations, seconds = _compare(settings, env, data)
     methods = {
-        name: {**tables.summary(evaluation), "per_seed": _per_seed(evaluation), "seconds": seconds[name]}
+        name: {
+            **tables.summary(evaluation),
+            "per_seed": [
+                {"mean": float(row.mean()), "ci95": tables.ends(mean_interval(row))} for row in evaluation.returns
+            ],
+            "seconds": seconds[name],
+        }
         for name, evaluation in evaluations.items()
     }
     report.add(
@@ -171,13 +177,11 @@ def _compare(
             found[name].append(evaluate(report_key, env, acting, trained, settings.num_episodes, "mode"))
         scores = ", ".join(f"{name} {evaluations[-1].mean:.4g}" for name, evaluations in found.items())
         tell(f"seed {seed}: {scores}")
-    return {name: _together(evaluations) for name, evaluations in found.items()}, seconds
-
-
-def _together(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Evaluations of single policies as one, `[seeds, episodes]`."""
-    returns = np.concatenate([evaluation.returns for evaluation in evaluations])
-    return Evaluation(returns, np.concatenate([evaluation.lengths for evaluation in evaluations]))
+    together = {
+        name: Evaluation(np.concatenate([one.returns for one in ones]), np.concatenate([one.lengths for one in ones]))
+        for name, ones in found.items()
+    }
+    return together, seconds
 
 
 def make_clone(
@@ -204,10 +208,6 @@ def make_clone(
         return policy, jax.block_until_ready(fit(stream(key, Stream.INIT), pairs).network)
 
     return clone
-
-
-def _per_seed(evaluation: Evaluation) -> list[dict[str, Any]]:
-    return [{"mean": float(row.mean()), "ci95": tables.ends(mean_interval(row))} for row in evaluation.returns]
 
 
 def render(result: Mapping[str, Any]) -> str:

@@ -19,7 +19,6 @@ from experiments.environments import EnvironmentOptions, make_environment, make_
 from experiments.loading import check_dataset_fits, load_dataset, load_policy, outcome_file
 from experiments.settings import EvaluationSettings
 from hades._run_directory import RunDirectory
-from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection
 from hades.evaluation import dataset_evaluator, evaluate
@@ -58,8 +57,7 @@ class EvaluateSettings(EvaluationSettings):
     def __post_init__(self) -> None:
         """Refuses counts that are not positive."""
         super().__post_init__()
-        for name in ("num_inits", "ensemble"):
-            require_positive(name, getattr(self, name))
+        self.require_positive("num_inits", "ensemble")
 
 
 def main(arguments: Sequence[str]) -> int:

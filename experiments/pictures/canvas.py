@@ -113,6 +113,23 @@ def style_axes(axes: Axes, x_label: str, y_label: str = "") -> None:
         axes.spines[side].set_color(MUTED)
 
 
+def add_legend(figure: Figure, columns: int) -> None:
+    """One legend under all axes, with every line of any of them once."""
+    entries = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries.update(zip(labels, handles, strict=True))
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="lower center",
+        ncols=columns,
+        fontsize=NOTE_SIZE,
+        frameon=False,
+        handlelength=3.2,
+    )
+
+
 def add_text(
     figure: Figure, left: float, top: float, text: str, size: float, color: str, weight: str = "normal"
 ) -> None:

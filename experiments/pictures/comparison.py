@@ -13,11 +13,11 @@ from matplotlib.ticker import EngFormatter
 from experiments.curves import Curve
 from experiments.pictures.canvas import (
     MUTED,
-    NOTE_SIZE,
     PALETTE,
     PANEL_HEIGHT,
     RETURN,
     WIDTH,
+    add_legend,
     share_y,
     style_axes,
     titled_figure,
@@ -55,8 +55,7 @@ def comparison_figure(
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         style_axes(axes, label, RETURN if axes is left else "")
     share_y(left, right)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=5, fontsize=NOTE_SIZE, frameon=False, handlelength=3.2)
+    add_legend(figure, 5)
     return figure
 
 

@@ -16,10 +16,10 @@ from experiments.pictures.canvas import (
     INK,
     MARGIN,
     MUTED,
-    NOTE_SIZE,
     PANEL_HEIGHT,
     RETURN,
     WIDTH,
+    add_legend,
     share_y,
     style_axes,
     titled_figure,
@@ -331,25 +331,8 @@ def _draw(
         axes.set_ylim(*panel.limits)
     if is_shared:
         share_y(*both)
-    _add_legend(figure)
+    add_legend(figure, LEGEND_COLUMNS)
     return figure
-
-
-def _add_legend(figure: Figure) -> None:
-    """One legend under the panels, with every line of any of them once."""
-    entries = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        entries.update(dict(zip(labels, handles, strict=True)))
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="lower center",
-        ncols=LEGEND_COLUMNS,
-        fontsize=NOTE_SIZE,
-        frameon=False,
-        handlelength=3.2,
-    )
 
 
 def draw_curve(

@@ -51,7 +51,10 @@ def generalisation_figure(result: Mapping[str, Any]) -> Figure:
     rows = result["files"]
     # Panels of different files stand below each other.
     widths = [max(len(row["panels"][index]["columns"]) for row in rows) for index in range(len(rows[0]["panels"]))]
-    margins = [max(_margin(row["panels"][index]) for row in rows) for index in range(len(widths))]
+    margins = [
+        0.38 + max(text_width(name) for row in rows for name in row["panels"][index]["rows"])
+        for index in range(len(widths))
+    ]
     lefts = [
         MARGIN + sum(margins[: index + 1]) + sum(widths[:index]) * CELL_WIDTH + index * GAP
         for index in range(len(widths))
@@ -64,10 +67,6 @@ def generalisation_figure(result: Mapping[str, Any]) -> Figure:
         _draw_file(figure, row, top, lefts, right)
         top += height
     return figure
-
-
-def _margin(panel: Mapping[str, Any]) -> float:
-    return 0.38 + max(text_width(name) for name in panel["rows"])
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,6 @@ from experiments.settings import OutputSettings, SeededSettings
 from hades._files import write_atomically
 from hades._json import to_json
 from hades._run_directory import installed_versions
-from hades._validation import require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +31,6 @@ class BenchSettings(OutputSettings):
     def result_file(self) -> Path | None:
         """File of the result; None writes none."""
         return self.out
-
-    def require_positive(self, *names: str) -> None:
-        """Refuses fields, or members of tuples in them, that are not above 0; None passes.
-
-        Raises:
-            ValueError: One is not; the message names the field.
-        """
-        for name in names:
-            value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None:
-                    require_positive(name, number)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,15 +56,8 @@ def entry(
 
 
 def _panel(panel: Panel, own: CloningSettings, cells: Mapping[CloningSettings, dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "name": panel.name,
-        "row_label": panel.row_label,
-        "column_label": panel.column_label,
-        "rows": list(panel.rows),
-        "columns": list(panel.columns),
-        **_counts([cells[cloned] for cloned in distinct(own, [panel])]),
-        "cells": [[cells[cloned] for cloned in row] for row in panel.cells],
-    }
+    counts = _counts([cells[cloned] for cloned in distinct(own, [panel])])
+    return {**vars(panel), **counts, "cells": [[cells[cloned] for cloned in row] for row in panel.cells]}
 
 
 def _cell(

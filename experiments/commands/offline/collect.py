@@ -20,7 +20,6 @@ from experiments.loading import load_policy, outcome_file
 from experiments.settings import Flat, SeededSettings
 from hades._progress import Progress
 from hades._run_directory import RunDirectory
-from hades._validation import require_positive
 from hades.distributions import ActionSelection
 from hades.metadata import package_versions
 from hades.normalization import PolicyParams
@@ -79,8 +78,7 @@ class CollectSettings(SeededSettings):
     def __post_init__(self) -> None:
         """Refuses also numbers out of range."""
         super().__post_init__()
-        for name in ("num_transitions", "num_envs"):
-            require_positive(name, getattr(self, name))
+        self.require_positive("num_transitions", "num_envs")
         if not self.noise:
             raise ValueError("noise: expected one level or more, got none")
         if not 0 <= self.random_fraction <= 1:
@@ -171,7 +169,7 @@ class _BehaviourFiles:
         elif self._policies:
             path, (_, metadata) = next(iter(self._policies.items()))
             try:
-                env = make_environment(metadata, source=path)
+                env = make_environment(metadata, None, path)
             except ValueError as error:
                 raise BadArgumentsError(f"--env: {error}") from None
         else:

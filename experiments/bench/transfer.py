@@ -112,7 +112,7 @@ def measure(settings: TransferSettings, report: Report) -> None:
     files = _Files(settings)
     report.content.update(files.describe())
     evaluator = files.evaluator(files.own, 1)
-    own = files.row(OWN, lambda key, dataset: evaluate_variant(key, evaluator, dataset))
+    own = files.row(OWN, partial(evaluate_variant, evaluator=evaluator))
     zero = files.row(ZERO, lambda key, dataset: evaluate_variant(key, evaluator, zero_dataset(dataset)))
     untrained = files.row(
         UNTRAINED, lambda key, dataset: VariantEvaluation(evaluator.untrained(key, dataset.normalizer()))

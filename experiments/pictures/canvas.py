@@ -120,8 +120,8 @@ def add_legend(figure: Figure, columns: int) -> None:
         handles, labels = axes.get_legend_handles_labels()
         entries.update(zip(labels, handles, strict=True))
     figure.legend(
-        entries.values(),
-        entries.keys(),
+        list(entries.values()),
+        list(entries),
         loc="lower center",
         ncols=columns,
         fontsize=NOTE_SIZE,

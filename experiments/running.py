@@ -77,9 +77,8 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
     """Runs resolved settings to the end, and reports; or returns the exit code of a signal that stopped them."""
     directory = RunDirectory(settings.out)
     run = build(settings, command)
-    resolved = dataclasses.replace(settings, settings=settings.settings, out=None, resume=False, json=False)
-    if run.settings is not None and type(run.settings) is type(settings.settings):
-        resolved = dataclasses.replace(resolved, settings=run.settings)
+    method = run.settings if type(run.settings) is type(settings.settings) else settings.settings
+    resolved = dataclasses.replace(settings, settings=method, out=None, resume=False, json=False)
     check_extras(settings)
     started = time.monotonic()
     with StopSignals(f"hades {command.name}") as signals, loggers(settings, directory) as callbacks:

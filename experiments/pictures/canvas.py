@@ -118,10 +118,10 @@ def add_legend(figure: Figure, columns: int) -> None:
     entries = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
-        entries.update(zip(labels, handles, strict=True))
+        entries.update(dict(zip(labels, handles, strict=True)))
     figure.legend(
-        list(entries.values()),
-        list(entries),
+        entries.values(),
+        entries.keys(),
         loc="lower center",
         ncols=columns,
         fontsize=NOTE_SIZE,

@@ -111,12 +111,11 @@ def _measure(
     threshold = threshold_return(returns[OWN].mean, settings.threshold)
     progress.begin_cells()
     found: dict[CloningSettings, VariantEvaluation] = {}
-    compiled = architecture(file.own)
-    for cloned in distinct(file.own, panels):
-        if architecture(cloned) == compiled:
-            evaluator = evaluator.with_inner_loop(cloning.from_settings(file.env, cloned))
+    for cloned, compiles in _cells(file.own, panels):
+        if compiles:
+            evaluator = file.evaluator(settings, cloned)
         else:
-            evaluator, compiled = file.evaluator(settings, cloned), architecture(cloned)
+            evaluator = evaluator.with_inner_loop(cloning.from_settings(file.env, cloned))
         found[cloned] = evaluate_variant(key, evaluator, file.dataset)
         progress.tell(cloned, found[cloned])
     return generalisation_report.entry(file, returns, threshold, panels, found)
@@ -127,7 +126,7 @@ class _Progress:
 
     def __init__(self, files: Sequence[tuple[DatasetFile, list[Panel]]]) -> None:
         """Counts the cells, apart by whether they have to compile a rollout."""
-        self._compiles = [first for file, panels in files for first in _compiles(file.own, panels)]
+        self._compiles = [compiles for file, panels in files for _, compiles in _cells(file.own, panels)]
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
         self._done = 0
         self._started = time.monotonic()
@@ -160,10 +159,10 @@ class _Progress:
         return f"{left:.0f} s" if left < 180 else f"{left / 60:.0f} min"
 
 
-def _compiles(own: CloningSettings, panels: Sequence[Panel]) -> list[bool]:
-    """Whether each cell in turn is the first of its architecture; that of the file is compiled before."""
-    known = map(architecture, (own, *distinct(own, panels)))
-    return [before != after for before, after in itertools.pairwise(known)]
+def _cells(own: CloningSettings, panels: Sequence[Panel]) -> list[tuple[CloningSettings, bool]]:
+    """Each inner loop, and whether it is the first of its architecture; that of the file is compiled before."""
+    pairs = itertools.pairwise((own, *distinct(own, panels)))
+    return [(cell, architecture(cell) != architecture(before)) for before, cell in pairs]
 
 
 BENCH = Bench(GeneralisationSettings, measure, generalisation_report.as_text)

@@ -6,30 +6,20 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _DONE, _FAILED, _BAD_ARGUMENTS = 0, 1, 2
 
-
-@dataclass(frozen=True)
-class _Verb:
-    module: str
-    summary: str
-
-
 _VERBS = {
-    "distill": _Verb("experiments.commands.distill", "evolve a few state-action pairs that train a policy"),
-    "baseline": _Verb("experiments.commands.baseline", "neuroevolution or PPO, to compare with"),
-    "merge": _Verb(
-        "experiments.commands.merge", "merge dataset files into one that trains a policy for all their tasks"
-    ),
-    "train": _Verb("experiments.commands.train", "train a policy of any architecture on a dataset file"),
-    "evaluate": _Verb("experiments.commands.evaluate", "score a dataset, run or policy file on fresh keys"),
-    "info": _Verb("experiments.commands.info", "tell what a dataset file or run directory holds"),
-    "offline": _Verb("experiments.commands.offline", "collect data, teach a teacher, and distil without a simulator"),
-    "bench": _Verb("experiments.bench", "measure speed, memory and generalisation"),
+    "distill": "evolve a few state-action pairs that train a policy",
+    "baseline": "neuroevolution or PPO, to compare with",
+    "merge": "merge dataset files into one that trains a policy for all their tasks",
+    "train": "train a policy of any architecture on a dataset file",
+    "evaluate": "score a dataset, run or policy file on fresh keys",
+    "info": "tell what a dataset file or run directory holds",
+    "offline": "collect data, teach a teacher, and distil without a simulator",
+    "bench": "measure speed, memory and generalisation",
 }
 
 
@@ -44,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage("hades VERB", {name: verb.summary for name, verb in _VERBS.items()}))
+        print(_usage("hades VERB", _VERBS))
         return _DONE if arguments else _BAD_ARGUMENTS
     if arguments[0] == "--version":
         from hades._version import __version__
@@ -64,26 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     to_stderr = contextlib.redirect_stdout(sys.stderr) if "--json" in rest else contextlib.nullcontext()
     try:
         with to_stderr:
-            code = int(importlib.import_module(_VERBS[verb].module).main(rest))
+            module = "experiments.bench" if verb == "bench" else f"experiments.commands.{verb}"
+            code = int(importlib.import_module(module).main(rest))
         sys.stdout.flush()
         return code
     except BadArgumentsError as error:
         return _say(f"{verb}: {error}", _BAD_ARGUMENTS)
     except BrokenPipeError:
         raise
-    except OSError as error:
-        return _say(f"{verb}: {_os_reason(error)}", _FAILED)
-    except ValueError as error:
-        return _say(f"{verb}: {error}", _FAILED)
+    except (OSError, ValueError) as error:
+        return _say(f"{verb}: {_reason(error)}", _FAILED)
     except KeyboardInterrupt:
         return _say(f"{verb}: stopped", 130)
     except (RuntimeError, AssertionError) as error:
-        problem = _platform_problem()
-        if problem is not None:
-            return _say(f"{verb}: {problem}", _FAILED)
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            return _say(f"{verb}: {str(error).partition(chr(10))[0]}", _FAILED)
-        raise
+        reason = _platform_problem()
+        if reason is None and isinstance(error, jax.errors.JaxRuntimeError):
+            reason = str(error).partition("\n")[0]
+        if reason is None:
+            raise
+        return _say(f"{verb}: {reason}", _FAILED)
 
 
 def _configure_jax(verb: str) -> None:
@@ -92,19 +81,10 @@ def _configure_jax(verb: str) -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_cache_folder())
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(caches, "hades", "jax"))
     except RuntimeError:
         _say(f"{verb}: no compilation cache, as the home directory is not known; set HOME or XDG_CACHE_HOME", _DONE)
-
-
-def _cache_folder() -> Path:
-    """The folder of the compilation cache.
-
-    Raises:
-        RuntimeError: The home directory is not known.
-    """
-    caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "hades" / "jax"
 
 
 def _platform_problem() -> str | None:
@@ -116,17 +96,15 @@ def _platform_problem() -> str | None:
         return None
     try:
         jax.devices()
-    except (RuntimeError, AssertionError):
-        pass
-    else:
         return None
-    jax.config.update("jax_platforms", None)
+    except (RuntimeError, AssertionError):
+        jax.config.update("jax_platforms", None)
     found = sorted({device.platform for device in jax.devices()})
     return f"JAX_PLATFORMS: expected platforms that JAX finds here, such as {', '.join(found)}, got {wanted!r}"
 
 
-def _os_reason(error: OSError) -> str:
-    if error.strerror and error.filename:
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
 
@@ -136,28 +114,35 @@ def _say(sentence: str, code: int) -> int:
     return code
 
 
-def choose_name(command: str, kind: str, summaries: Mapping[str, str], arguments: Sequence[str]) -> str | None:
-    """The name that follows a command; None where help was asked for, which is then printed.
+def launch_named(
+    command: str,
+    kind: str,
+    summaries: Mapping[str, str],
+    arguments: Sequence[str],
+    launch: Callable[[str, Sequence[str]], int],
+) -> int:
+    """Launches what the name behind a command stands for, or prints the names where help was asked for.
 
     Args:
         command: Words before the name, such as `"hades offline"`.
         kind: Noun for what is named, with its article, for messages.
         summaries: One sentence for each name.
         arguments: Arguments behind the command.
+        launch: `launch(name, arguments behind it)` returns the exit code.
 
     Raises:
         BadArgumentsError: There is none of that name.
     """
     if arguments and arguments[0] in ("-h", "--help"):
-        print(usage(f"{command} NAME", summaries))
-        return None
+        print(_usage(f"{command} NAME", summaries))
+        return _DONE
     if not arguments or arguments[0] not in summaries:
         found = f", got {arguments[0]!r}" if arguments else ""
         raise BadArgumentsError(f"expected the name of {kind}, one of {', '.join(summaries)}{found}")
-    return arguments[0]
+    return launch(arguments[0], arguments[1:])
 
 
-def usage(command: str, summaries: Mapping[str, str]) -> str:
+def _usage(command: str, summaries: Mapping[str, str]) -> str:
     """Help of a command that a name follows: the names, each with its summary."""
     width = max(map(len, summaries)) + 2
     lines = [f"  {name:<{width}}{summary}" for name, summary in summaries.items()]

@@ -110,12 +110,12 @@ def make_named(name: str, options: EnvironmentOptions | None = None) -> AnyEnvir
         raise BadArgumentsError(f"--env: {error}") from None
 
 
-def make_environment(metadata: FileMetadata, name: str | None = None, source: Path | None = None) -> AnyEnvironment:
+def make_environment(metadata: FileMetadata, name: str | None, source: Path) -> AnyEnvironment:
     """The environment of a dataset or policy file, or another one of the same spaces.
 
     Args:
         metadata: Of the file.
-        name: The other one.
+        name: The other one; None is the file's own.
         source: The file, for messages.
 
     Raises:
@@ -125,14 +125,14 @@ def make_environment(metadata: FileMetadata, name: str | None = None, source: Pa
     if name is not None:
         return make_named(name)
     if multitask.is_merged(metadata):
-        raise ValueError(f"{source or 'metadata'}: expected a file of a single task, got a merged one")
+        raise ValueError(f"{source}: expected a file of a single task, got a merged one")
     options: dict[str, Any] = dict(metadata.env_options)
     try:
         env = envs.make(metadata.env, **options)
         if env.max_steps != metadata.max_episode_steps:
             env = envs.make(metadata.env, **{**options, "max_steps": metadata.max_episode_steps})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{source or 'metadata'}: {error}") from None
+        raise ValueError(f"{source}: {error}") from None
     return env
 
 
@@ -247,7 +247,7 @@ def make_task_environments(metadata: FileMetadata, name: str | None, source: Pat
         joint = multitask.spaces(metadata)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    environments = tuple(make_environment(task.metadata, source=source) for task in joint.tasks)
+    environments = tuple(make_environment(task.metadata, None, source) for task in joint.tasks)
     for env, task in zip(environments, joint.tasks, strict=True):
         dim = getattr(env.action_space, "num_actions" if joint.discrete else "action_dim", None)
         if (tuple(env.observation_shape), dim) != (task.observation_shape, task.action_dim):

@@ -13,6 +13,7 @@ from hades.evaluation import check_fits
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata
 from hades.multitask import merging as multitask
+from hades.policy_file import TrainedPolicy
 from hades.types import AnyEnvironment
 
 _BLOCK = 1 << 20
@@ -58,6 +59,17 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, FileMetadata]:
         except ValueError as error:
             raise DatasetError(f"{path}: {error}") from None
     return path, dataset, dataset.metadata
+
+
+def load_policy(path: Path) -> tuple[TrainedPolicy, FileMetadata]:
+    """The policy of a file, and its metadata.
+
+    Raises:
+        PolicyFileError: It is not a policy file, or a parameter is not finite.
+    """
+    trained = TrainedPolicy.load(path)
+    assert trained.metadata is not None  # a loaded policy has it
+    return trained, trained.metadata
 
 
 def check_dataset_fits(env: AnyEnvironment, dataset: SyntheticDataset, source: Path, name: str | None) -> None:

@@ -38,10 +38,6 @@ def _run_in_environment(settings: Any) -> Run[Any]:
     return recipes.from_settings(settings.options.make(settings.env), settings.settings)
 
 
-def _as_given(settings: Any) -> Any:
-    return settings
-
-
 @dataclass(frozen=True)
 class Command:
     """A command that starts a run, and its differences from the others.
@@ -60,7 +56,7 @@ class Command:
     settings: type[RunSettings]
     population: str = "population (selection keys)"
     make_run: Callable[[Any], Run[Any]] = _run_in_environment
-    complete: Callable[[Any], Any] = _as_given
+    complete: Callable[[Any], Any] = lambda settings: settings
     draw: Callable[..., None] | None = draw_curve
     needs_env: bool = True
 
@@ -81,9 +77,8 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
     """Runs resolved settings to the end, and reports; or returns the exit code of a signal that stopped them."""
     directory = RunDirectory(settings.out)
     run = build(settings, command)
-    resolved = dataclasses.replace(settings, settings=settings.settings, out=None, resume=False, json=False)
-    if run.settings is not None and type(run.settings) is type(settings.settings):
-        resolved = dataclasses.replace(resolved, settings=run.settings)
+    method = run.settings if type(run.settings) is type(settings.settings) else settings.settings
+    resolved = dataclasses.replace(settings, settings=method, out=None, resume=False, json=False)
     check_extras(settings)
     started = time.monotonic()
     with StopSignals(f"hades {command.name}") as signals, loggers(settings, directory) as callbacks:

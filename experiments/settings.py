@@ -43,6 +43,18 @@ class OutputSettings:
     json: bool = False
     """Prints one JSON object as the last line of stdout, and everything else on stderr."""
 
+    def require_positive(self, *names: str) -> None:
+        """Refuses fields, or members of tuples in them, that are not above 0; None passes.
+
+        Raises:
+            ValueError: One is not; the message names the field.
+        """
+        for name in names:
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None:
+                    require_positive(name, number)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeededSettings(OutputSettings):
@@ -82,7 +94,7 @@ class RunSettings(SeededSettings):
     def __post_init__(self) -> None:
         """Refuses also a number of iterations that is not positive."""
         super().__post_init__()
-        require_positive("num_iterations", self.num_iterations)
+        self.require_positive("num_iterations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +236,7 @@ class EvaluationSettings(SeededSettings):
     def __post_init__(self) -> None:
         """Refuses also counts that are not positive."""
         super().__post_init__()
-        require_positive("num_episodes", self.num_episodes)
+        self.require_positive("num_episodes")
 
 
 def _require_seed(name: str, seed: int) -> None:

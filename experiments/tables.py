@@ -31,6 +31,7 @@ def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
         D4RL has reference returns of the environment.
     """
     reference = None if env is None else score_reference(env)
+    samples = f"{evaluation.num_inits} inits" if evaluation.num_inits > 1 else f"{evaluation.num_episodes} episodes"
     normalized = {}
     if reference is not None:
         normalized = {
@@ -41,7 +42,7 @@ def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
         "mean": evaluation.mean,
         "std": evaluation.std,
         "ci95": ends(evaluation.ci95),
-        "interval": f"Student's t over {_samples(evaluation)}",
+        "interval": f"Student's t over {samples}",
         "per_init": evaluation.per_init,
         "num_inits": evaluation.num_inits,
         "num_episodes": evaluation.num_episodes,
@@ -77,23 +78,25 @@ def score(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _samples(evaluation: Evaluation) -> str:
-    """The samples that the interval of an evaluation is made of."""
-    return f"{evaluation.num_inits} inits" if evaluation.num_inits > 1 else f"{evaluation.num_episodes} episodes"
+def estimate(entry: Mapping[str, Any], name: str = "mean") -> tuple[str, str]:
+    """A number of `summary` or of `score` and its interval, as cells of a table.
+
+    Example:
+        >>> estimate({"iqm": 1.0, "ci95": [0.5, 2]}, "iqm"), estimate({"iqm": None, "ci95": None}, "iqm")
+        (('1', '[0.5, 2]'), ('-', '-'))
+    """
+    return "-" if entry[name] is None else f"{entry[name]:.4g}", interval(entry["ci95"])
+
+
+def counts(entry: Mapping[str, Any]) -> str:
+    """Inits and episodes of `summary`, as a cell of a table."""
+    return f"{entry['num_inits']} x {entry['num_episodes']}"
 
 
 def render(title: str, evaluations: Mapping[str, Evaluation]) -> str:
     """A table of returns, one row each."""
-    rows = [
-        (
-            name,
-            f"{evaluation.mean:.4g}",
-            interval(evaluation.ci95),
-            f"{evaluation.std:.3g}",
-            f"{evaluation.num_inits} x {evaluation.num_episodes}",
-        )
-        for name, evaluation in evaluations.items()
-    ]
+    entries = {name: summary(evaluation) for name, evaluation in evaluations.items()}
+    rows = [(name, *estimate(entry), f"{entry['std']:.3g}", counts(entry)) for name, entry in entries.items()]
     return table(title, ("", "mean return", "95 % t interval", "std", "inits x episodes"), rows)
 
 
@@ -102,8 +105,8 @@ def render_tasks(title: str, scores: Mapping[str, TaskScores]) -> str:
     rows = [
         (
             name,
-            _mean(score.joint),
-            _mean(score.single),
+            " ".join(estimate(summary(score.joint))),
+            " ".join(estimate(summary(score.single))),
             f"{score.fraction:.3f}",
             "-" if score.ratio is None else f"{score.ratio:.3f}",
             f"{score.zero.mean:.4g}",
@@ -111,16 +114,12 @@ def render_tasks(title: str, scores: Mapping[str, TaskScores]) -> str:
         )
         for name, score in scores.items()
     ]
-    counts = next(iter(scores.values())).joint
+    joint = next(iter(scores.values())).joint
     text = table(title, ("task", "joint", "single", "fraction", "ratio", "zero", "untrained"), rows)
     return f"""{text}
 joint: policies trained on the merged file; single: on the task alone, as its own file says; with 95 % t intervals,
-{counts.num_inits} inits x {counts.num_episodes} episodes. fraction: (joint - zero) / (single - zero) with that of the \
+{joint.num_inits} inits x {joint.num_episodes} episodes. fraction: (joint - zero) / (single - zero) with that of the \
 zero dataset; ratio: joint / single."""
-
-
-def _mean(evaluation: Evaluation) -> str:
-    return f"{evaluation.mean:.4g} {interval(evaluation.ci95)}"
 
 
 def summary_tasks(names: Sequence[str], scores: Sequence[TaskScores]) -> dict[str, Any]:
@@ -172,14 +171,14 @@ def table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) 
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    r"""The lines of a Markdown table; the first column is left-aligned, the others right-aligned.
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is left-aligned, the others right-aligned.
 
     Example:
-        >>> print("\n".join(markdown(("a", "b"), [("x", "1")])))
+        >>> print(markdown(("a", "b"), [("x", "1")]))
         | a | b |
         |:--|--:|
         | x | 1 |
     """
     alignment = "|:--|" + "--:|" * (len(header) - 1)
-    return [f"| {' | '.join(header)} |", alignment, *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join([f"| {' | '.join(header)} |", alignment, *(f"| {' | '.join(row)} |" for row in rows)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from experiments.cli import choose_name
+from experiments.cli import launch_named
 
 BENCHES = {
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
@@ -36,10 +36,11 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         BadArgumentsError: There is no benchmark of that name.
     """
-    name = choose_name("hades bench", "a benchmark", BENCHES, arguments)
-    if name is None:
-        return 0
+    return launch_named("hades bench", "a benchmark", BENCHES, arguments, _launch)
+
+
+def _launch(name: str, arguments: Sequence[str]) -> int:
     # Both import JAX, which the help does without.
     base = importlib.import_module("experiments.bench._lib.base")
     module = importlib.import_module(f"experiments.bench.{name.replace('-', '_')}")
-    return int(base.launch(name, module.BENCH, arguments[1:]))
+    return int(base.launch(name, module.BENCH, arguments))

@@ -12,7 +12,7 @@ import jax
 import tyro
 
 from experiments import tables
-from experiments.bench._lib.base import Bench, BenchSettings, Report, cells, tell
+from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.files import TrainingSettings, read_file
 from experiments.bench._lib.variants import (
     ADAM_LEARNING_RATE,
@@ -23,7 +23,6 @@ from experiments.bench._lib.variants import (
     references,
     threshold_return,
 )
-from hades.evaluation import Evaluation
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata
 from hades.policies import Activation
@@ -80,7 +79,19 @@ def measure(settings: ArchitecturesSettings, report: Report) -> None:
     for cloned in combinations(file.metadata, settings):
         tell(f"training {describe(cloned)} ...")
         evaluation = file.evaluator(settings, cloned, fresh=False)(key, file.dataset)
-        entries.append(_entry(cloned, evaluation, threshold))
+        entries.append(
+            {
+                "name": describe(cloned),
+                "hidden_sizes": list(cloned.hidden_sizes),
+                "activation": cloned.activation,
+                "optimizer": cloned.optimizer,
+                "learning_rate": cloned.learning_rate,
+                "momentum": cloned.momentum,
+                "num_steps": cloned.num_steps,
+                "reaches": evaluation.mean >= threshold,
+                **tables.summary(evaluation),
+            }
+        )
         report.add(combinations=entries, num_reaching=sum(entry["reaches"] for entry in entries))
 
 
@@ -104,25 +115,12 @@ def combinations(metadata: FileMetadata, settings: ArchitecturesSettings) -> Ite
                 )
 
 
-def _entry(cloned: CloningSettings, evaluation: Evaluation, threshold: float) -> dict[str, Any]:
-    return {
-        "name": describe(cloned),
-        "hidden_sizes": list(cloned.hidden_sizes),
-        "activation": cloned.activation,
-        "optimizer": cloned.optimizer,
-        "learning_rate": cloned.learning_rate,
-        "momentum": cloned.momentum,
-        "num_steps": cloned.num_steps,
-        "reaches": evaluation.mean >= threshold,
-        **tables.summary(evaluation),
-    }
-
-
 def render(result: Mapping[str, Any]) -> str:
     """Table of the combinations below their references."""
     entries = result["combinations"]
-    rows = [(name, *cells(value), "") for name, value in result["references"].items()]
-    rows += [(entry["name"], *cells(entry), "yes" if entry["reaches"] else "no") for entry in entries]
+    named = [(name, entry, "") for name, entry in result["references"].items()]
+    named += [(entry["name"], entry, "yes" if entry["reaches"] else "no") for entry in entries]
+    rows = [(name, *tables.estimate(entry), tables.counts(entry), reaches) for name, entry, reaches in named]
     reaching = f"{result['num_reaching']} of {len(entries)} return at least {result['threshold_return']:.4g}"
     table = tables.table(f"other architectures, {result['env']}", _HEADER, rows)
     return f"{table}\n{reaching}, {result['threshold']:g} of the file's own"

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments import tables
-from experiments.bench._lib.base import Bench, Report
+from experiments.bench._lib.base import Bench, Report, write_page
 from experiments.bench._lib.runs import RunsSettings, file_stem, run_all
-from experiments.pictures.budget import draw_budget
-from hades._files import write_atomically
+from experiments.pictures.budget import budget_figure
+from experiments.pictures.canvas import write_figure
 
 _INTERVAL = "95 % trimmed t interval"
 _HEADER = ("pairs", "last dataset", _INTERVAL, "best dataset", _INTERVAL, "zero dataset")
@@ -73,19 +73,19 @@ def measure(settings: BudgetSettings, report: Report) -> None:
         sizes=sizes,
         commands=[["hades", *job.command] for job in jobs],
     )
-    lines = [f"# {settings.title}", "", *tables.markdown(_HEADER, _rows(sizes)), "", f"`{report.command}`", ""]
     file = settings.result_file
-    write_atomically(file.with_suffix(".md"), "\n".join(lines))
-    draw_budget({int(size): entry for size, entry in sizes.items()}, file.with_suffix(".png"), settings.title)
+    table = tables.markdown(_HEADER, _rows(sizes))
+    write_page(file.with_suffix(".md"), f"# {settings.title}", table, f"`{report.command}`")
+    write_figure(
+        budget_figure({int(size): entry for size, entry in sizes.items()}, settings.title), file.with_suffix(".png")
+    )
 
 
 def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Scores over seeds: of each outcome its `scores`, `iqm` and `ci95`, and the mean of the zero dataset's."""
-    entry: dict[str, Any] = {}
-    for outcome in _OUTCOMES:
-        entry[outcome] = tables.score(np.array([evaluation[outcome]["mean"] for evaluation in evaluations]))
-    entry["zero dataset"] = float(np.mean([evaluation["zero dataset"]["mean"] for evaluation in evaluations]))
-    return entry
+    means = {name: np.array([found[name]["mean"] for found in evaluations]) for name in (*_OUTCOMES, "zero dataset")}
+    scores = {outcome: tables.score(means[outcome]) for outcome in _OUTCOMES}
+    return scores | {"zero dataset": float(means["zero dataset"].mean())}
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -94,13 +94,16 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 def _rows(sizes: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    rows = []
-    for size, entry in sizes.items():
-        cells = [size]
-        for outcome in _OUTCOMES:
-            cells += [f"{entry[outcome]['iqm']:.4g}", tables.interval(entry[outcome]["ci95"])]
-        rows.append((*cells, f"{entry['zero dataset']:.4g}"))
-    return rows
+    last, best = _OUTCOMES
+    return [
+        (
+            size,
+            *tables.estimate(entry[last], "iqm"),
+            *tables.estimate(entry[best], "iqm"),
+            f"{entry['zero dataset']:.4g}",
+        )
+        for size, entry in sizes.items()
+    ]
 
 
 BENCH = Bench(BudgetSettings, measure, render)

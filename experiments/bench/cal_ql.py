@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ import optax
 
 import envs
 from experiments import tables
-from experiments.bench._lib.base import Bench, Report, SeedsBenchSettings, cells, tell
+from experiments.bench._lib.base import Bench, Report, SeedsBenchSettings, tell
 from experiments.cli import BadArgumentsError
 from experiments.settings import Flat
 from hades import policies, recipes
@@ -24,7 +24,7 @@ from hades.distributions import Distribution
 from hades.evaluation import Evaluation, evaluate
 from hades.inner.cloning import behaviour_cloning
 from hades.keys import Stream, stream
-from hades.normalization import Normalizer, PolicyParams
+from hades.normalization import PolicyParams
 from hades.offline.cal_ql import CalQLSettings, make_cal_ql
 from hades.offline.collect import Behaviour, collect, uniform_behaviour
 from hades.offline.teacher import Layers, teacher_policy
@@ -92,7 +92,13 @@ def measure(settings: CalQLBenchSettings, report: Report) -> None:
     returns = {name: np.asarray(part.trajectory_returns()) for name, part in parts.items()}
     evaluations, seconds = _compare(settings, env, data)
     methods = {
-        name: {**tables.summary(evaluation), "per_seed": _per_seed(evaluation), "seconds": seconds[name]}
+        name: {
+            **tables.summary(evaluation),
+            "per_seed": [
+                {"mean": float(row.mean()), "ci95": tables.ends(mean_interval(row))} for row in evaluation.returns
+            ],
+            "seconds": seconds[name],
+        }
         for name, evaluation in evaluations.items()
     }
     report.add(
@@ -166,19 +172,16 @@ def _compare(
         seconds[_CLONING] += time.monotonic() - started
         # One key for both methods: they play the same episodes.
         report_key = stream(key, Stream.REPORT)
-        for name, played in ((_CAL_QL, (teacher_policy, teacher)), (_CLONING, (policy, params))):
-            acting, network = played
-            trained = PolicyParams(network, Normalizer())
+        for name, acting, network in ((_CAL_QL, teacher_policy, teacher), (_CLONING, policy, params)):
+            trained = PolicyParams(network)
             found[name].append(evaluate(report_key, env, acting, trained, settings.num_episodes, "mode"))
         scores = ", ".join(f"{name} {evaluations[-1].mean:.4g}" for name, evaluations in found.items())
         tell(f"seed {seed}: {scores}")
-    return {name: _together(evaluations) for name, evaluations in found.items()}, seconds
-
-
-def _together(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Evaluations of single policies as one, `[seeds, episodes]`."""
-    returns = np.concatenate([evaluation.returns for evaluation in evaluations])
-    return Evaluation(returns, np.concatenate([evaluation.lengths for evaluation in evaluations]))
+    together = {
+        name: Evaluation(np.concatenate([one.returns for one in ones]), np.concatenate([one.lengths for one in ones]))
+        for name, ones in found.items()
+    }
+    return together, seconds
 
 
 def make_clone(
@@ -207,14 +210,12 @@ def make_clone(
     return clone
 
 
-def _per_seed(evaluation: Evaluation) -> list[dict[str, Any]]:
-    return [{"mean": float(row.mean()), "ci95": tables.ends(mean_interval(row))} for row in evaluation.returns]
-
-
 def render(result: Mapping[str, Any]) -> str:
     """Table of the data and of both methods."""
     named = {f"data, {part['policy']}": part for part in result["data"]} | result["methods"]
-    rows = [(name, *cells(entry), f"{entry['std']:.3g}") for name, entry in named.items()]
+    rows = [
+        (name, *tables.estimate(entry), tables.counts(entry), f"{entry['std']:.3g}") for name, entry in named.items()
+    ]
     title = f"{result['env']}, {result['num_transitions']} transitions of mixed quality"
     apart = "apart" if result["intervals_apart"] else "not apart"
     seconds = result["methods"][_CAL_QL]["seconds"]

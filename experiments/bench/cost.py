@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -90,13 +89,8 @@ def _policy_seconds(run: Run[SyntheticDataset], state: RunState) -> float:
     """Median time to train one policy on the dataset, compiled."""
     clone = jax.jit(cloning.from_settings(run.env, run.settings.cloning))
     dataset = jax.jit(run.outcome)(state)
-    jax.block_until_ready(clone(table_key(0, 0), dataset))
-    seconds = []
-    for index in range(_REPEATS):
-        key = table_key(0, index)
-        started = time.perf_counter()
-        jax.block_until_ready(clone(key, dataset))
-        seconds.append(time.perf_counter() - started)
+    keys = [table_key(0, index) for index in range(_REPEATS + 1)]
+    _, seconds, _ = time_steps(lambda index: (index + 1, clone(keys[index], dataset)), 0, _REPEATS)
     return statistics.median(seconds)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ import numpy as np
 import tyro
 
 from experiments.bench._lib import generalisation_report
-from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
+from experiments.bench._lib.base import Bench, BenchSettings, Report, tell, write_page
 from experiments.bench._lib.files import DatasetFile, TrainingSettings, read_file
 from experiments.bench._lib.grid import Grid, Panel, architecture, distinct, make_panels
 from experiments.bench._lib.variants import (
@@ -27,7 +28,6 @@ from experiments.bench._lib.variants import (
 from experiments.pictures.canvas import write_figure
 from experiments.pictures.generalisation import generalisation_figure
 from experiments.settings import Flat
-from hades._files import write_atomically
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 
@@ -88,7 +88,7 @@ def _draw(settings: GeneralisationSettings, report: Report) -> None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_figure(generalisation_figure(report.content), picture)
     if settings.out is not None:
-        write_atomically(settings.out.with_suffix(".md"), generalisation_report.as_markdown(report.content))
+        write_page(settings.out.with_suffix(".md"), *generalisation_report.as_markdown(report.content))
 
 
 def _read(settings: GeneralisationSettings, path: Path) -> tuple[DatasetFile, list[Panel]]:
@@ -111,15 +111,14 @@ def _measure(
     threshold = threshold_return(returns[OWN].mean, settings.threshold)
     progress.begin_cells()
     found: dict[CloningSettings, VariantEvaluation] = {}
-    compiled = architecture(file.own)
-    for cloned in distinct(file.own, panels):
-        if architecture(cloned) == compiled:
-            evaluator = evaluator.with_inner_loop(cloning.from_settings(file.env, cloned))
+    for cloned, compiles in _cells(file.own, panels):
+        if compiles:
+            evaluator = file.evaluator(settings, cloned)
         else:
-            evaluator, compiled = file.evaluator(settings, cloned), architecture(cloned)
+            evaluator = evaluator.with_inner_loop(cloning.from_settings(file.env, cloned))
         found[cloned] = evaluate_variant(key, evaluator, file.dataset)
         progress.tell(cloned, found[cloned])
-    return generalisation_report.entry(file.source, file.dataset, returns, threshold, panels, found)
+    return generalisation_report.entry(file, returns, threshold, panels, found)
 
 
 class _Progress:
@@ -127,7 +126,7 @@ class _Progress:
 
     def __init__(self, files: Sequence[tuple[DatasetFile, list[Panel]]]) -> None:
         """Counts the cells, apart by whether they have to compile a rollout."""
-        self._compiles = [first for file, panels in files for first in _compiles(file.own, panels)]
+        self._compiles = [compiles for file, panels in files for _, compiles in _cells(file.own, panels)]
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
         self._done = 0
         self._started = time.monotonic()
@@ -160,12 +159,10 @@ class _Progress:
         return f"{left:.0f} s" if left < 180 else f"{left / 60:.0f} min"
 
 
-def _compiles(own: CloningSettings, panels: Sequence[Panel]) -> Iterator[bool]:
-    """Whether each cell in turn is the first of its architecture; that of the file is compiled before."""
-    known = architecture(own)
-    for cloned in distinct(own, panels):
-        yield architecture(cloned) != known
-        known = architecture(cloned)
+def _cells(own: CloningSettings, panels: Sequence[Panel]) -> list[tuple[CloningSettings, bool]]:
+    """Each inner loop, and whether it is the first of its architecture; that of the file is compiled before."""
+    pairs = itertools.pairwise((own, *distinct(own, panels)))
+    return [(cell, architecture(cell) != architecture(before)) for before, cell in pairs]
 
 
 BENCH = Bench(GeneralisationSettings, measure, generalisation_report.as_text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from experiments import tables
 from experiments.bench._lib import straightforward
 from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, Report, SeededBenchSettings, tell
-from experiments.bench._lib.cases import CASES, FIRST, Case, PreparedCase, prepare
+from experiments.bench._lib.cases import CASES, FIRST, Case, prepare
 from experiments.bench._lib.memory import compiled_bytes, forget_peak, mebibytes, peak_bytes
 from experiments.bench._lib.timing import compile_step, time_in_turns
 from hades._serialization import to_dict
@@ -78,9 +79,9 @@ def _measure(name: CaseName, settings: GenerationSettings) -> dict[str, Any]:
     return {**description, **measured, "targets": _targets(case, measured)}
 
 
-def make_step(formulation: str, prepared: PreparedCase) -> Callable[[RunState], Any]:
+def make_step(formulation: str, run: DatasetRun) -> Callable[[RunState], Any]:
     """Makes one generation in one of `FORMULATIONS`."""
-    return prepared.run.step if formulation == "hades" else straightforward.make_step(prepared.run)
+    return run.step if formulation == "hades" else partial(straightforward.step, run)
 
 
 def measure_case(case: Case, repeats: int, seed: int) -> dict[str, Any]:
@@ -95,13 +96,13 @@ def measure_case(case: Case, repeats: int, seed: int) -> dict[str, Any]:
         `compile_seconds` and `memory` by formulation, and by population `seconds`, `cpu_seconds`, `speed_ratio`,
         `fitness_mean` and `fitness_max_abs_difference`.
     """
-    prepared = prepare(case, seed)
+    run, states = prepare(case, seed)
     compiled, compile_seconds = {}, {}
     for name in FORMULATIONS:
-        compiled[name], compile_seconds[name] = compile_step(make_step(name, prepared), prepared.states[FIRST])
-    values = jax.jit(lambda state, solutions: hades_values(prepared.run, state, solutions))
+        compiled[name], compile_seconds[name] = compile_step(make_step(name, run), states[FIRST])
+    values = jax.jit(partial(hades_values, run))
     populations = {}
-    for population, state in prepared.states.items():
+    for population, state in states.items():
         _, metrics, everything = compiled["straightforward"](state)
         difference = np.max(np.abs(np.asarray(everything.values - values(state, everything.solutions))))
         expected = float(metrics["fitness_mean"])
@@ -149,13 +150,12 @@ def one_generation(case: str, formulation: str, seed: str) -> dict[str, int]:
         `baseline_bytes` (peak of imports and first state), `compiled_bytes` (peak of compilation) and `peak_bytes`
         (peak of the generation; of compilation too, where the system does not let a process forget its peak).
     """
-    prepared = prepare(CASES[case](), int(seed))
-    state = prepared.states[FIRST]
+    run, states = prepare(CASES[case](), int(seed))
     baseline = peak_bytes()
-    compiled, _ = compile_step(make_step(formulation, prepared), state)
+    compiled, _ = compile_step(make_step(formulation, run), states[FIRST])
     after_compilation = peak_bytes()
     forget_peak()
-    jax.block_until_ready(compiled(state))
+    jax.block_until_ready(compiled(states[FIRST]))
     return {"baseline_bytes": baseline, "compiled_bytes": after_compilation, "peak_bytes": peak_bytes()}
 
 

@@ -17,6 +17,7 @@ from experiments.arguments import parse
 from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import compiled_bytes, peak_bytes, peaks
+from experiments.bench._lib.seeds import init_seeds
 from experiments.bench._lib.timing import compile_step, time_steps
 from experiments.settings import Flat
 from hades._serialization import to_dict
@@ -71,8 +72,7 @@ def measure_seeds(count: str, *arguments: str) -> dict[str, Any]:
     run = offline_run(HopperShapes(), random_transitions(), av_pbc, settings.settings, random_teacher())
     imports = peak_bytes()
     keys = jax.random.split(jax.random.key(2), int(count))
-    init = jax.jit(jax.vmap(lambda run, key: run.init(key), in_axes=(None, 0)))
-    states = jax.block_until_ready(init(run, keys))
+    states = init_seeds(run, keys)
     step, compile_seconds = compile_step(jax.vmap(lambda run, state: run.step(state), in_axes=(None, 0)), run, states)
     _, seconds, _ = time_steps(lambda states: step(run, states), states, settings.repeats)
     return {

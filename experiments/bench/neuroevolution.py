@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-import envs
 from experiments import tables
-from experiments.bench._lib.base import Bench, Report, provenance, write
+from experiments.bench._lib.base import Bench, Report, provenance, write, write_page
 from experiments.bench._lib.runs import METHODS, Method, RunsSettings, file_stem, run_all
-from experiments.cli import BadArgumentsError
 from experiments.curves import Curve
-from experiments.pictures.comparison import draw_comparison
-from hades._files import write_atomically
+from experiments.environments import make_named
+from experiments.pictures.canvas import write_figure
+from experiments.pictures.comparison import comparison_figure
 from hades.statistics import interquartile_interval, interquartile_mean, probability_of_improvement
 
 _INTERVAL = "95 % trimmed t interval"
@@ -55,10 +54,7 @@ class NeuroevolutionBenchSettings(RunsSettings):
 def measure(settings: NeuroevolutionBenchSettings, report: Report) -> None:
     """Compares the methods on every environment."""
     for env in settings.env:
-        try:
-            envs.make(env)
-        except ValueError as error:
-            raise BadArgumentsError(f"--env: {error}") from None
+        make_named(env)
     environments = {env: _measure(settings, env, report) for env in settings.env}
     report.content.update(env_steps=settings.env_steps, environments=environments)
     if len(environments) > 1:
@@ -66,8 +62,8 @@ def measure(settings: NeuroevolutionBenchSettings, report: Report) -> None:
         small = {name: part for name, part in report.content.items() if name != "environments"}
         write(small, settings.out / "together.json")
         title, rows = _together_table(report.content)
-        lines = [f"# {title}", "", _TOGETHER_NOTE, "", *tables.markdown(_TOGETHER, rows), "", f"`{report.command}`", ""]
-        write_atomically(settings.out / "together.md", "\n".join(lines))
+        parts = (f"# {title}", _TOGETHER_NOTE, tables.markdown(_TOGETHER, rows), f"`{report.command}`")
+        write_page(settings.out / "together.md", *parts)
 
 
 def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, tuple[float, float]]]:
@@ -102,16 +98,25 @@ def _measure(settings: NeuroevolutionBenchSettings, env: str, report: Report) ->
     compared = compare(curves, settings.env_steps)
     untrained = float(np.mean([curve.untrained for curve in found]))
     runs = [
-        {"method": job.method, "seed": job.seed, "command": ["hades", *job.command], **_entry(curve)}
+        {
+            "method": job.method,
+            "seed": job.seed,
+            "command": ["hades", *job.command],
+            "env_steps": curve.env_steps.tolist(),
+            "seconds": curve.seconds.tolist(),
+            "returns": curve.returns.tolist(),
+            "evaluations": curve.summary["evaluations"],
+            "git_commit": curve.git_commit,
+        }
         for job, curve in zip(jobs, found, strict=True)
     ]
     result = provenance("neuroevolution", report.content["command"][3:])
     result |= {"env": env, **compared, "untrained": untrained, "runs": runs}
     file, seeds = settings.out / f"{file_stem(env)}.json", len(settings.seed_numbers)
     write(result, file)
-    write_atomically(file.with_suffix(".md"), _markdown(env, compared, seeds, report.command))
+    write_page(file.with_suffix(".md"), *_paragraphs(env, compared, seeds), f"`{report.command}`")
     note = f"{seeds} seeds; interquartile mean and 95 % trimmed t interval; git {result['git_commit'] or 'unknown'}"
-    draw_comparison(curves, file.with_suffix(".png"), env, {"untrained policy": untrained}, note)
+    write_figure(comparison_figure(curves, env, {"untrained policy": untrained}, note), file.with_suffix(".png"))
     return result
 
 
@@ -145,38 +150,19 @@ def compare(curves: Mapping[Method, Sequence[Curve]], env_steps: int) -> dict[st
         }
         times, steps = (np.array([getattr(curve, name)[-1] for curve in runs]) for name in ("seconds", "env_steps"))
         methods[method] |= {"seconds": float(np.median(times)), "steps_per_second": float(np.median(steps / times))}
-    wins = {
-        ours: {
-            theirs: dict(
-                zip(
-                    ("probability", "ci95"),
-                    probability_of_improvement(
-                        np.array(methods[ours]["at_equal_steps"]["scores"]),
-                        np.array(methods[theirs]["at_equal_steps"]["scores"]),
-                    ),
-                    strict=True,
-                )
-            )
-            for theirs in curves
-            if theirs != ours
-        }
-        for ours in curves
-    }
+
+    def win(ours: Method, theirs: Method) -> dict[str, Any]:
+        our, their = (np.array(methods[method]["at_equal_steps"]["scores"]) for method in (ours, theirs))
+        probability, interval = probability_of_improvement(our, their)
+        return {"probability": probability, "ci95": interval}
+
     return {
         "env_steps": env_steps,
         "equal_seconds": float(seconds),
         "methods": methods,
-        "probability_of_improvement": wins,
-    }
-
-
-def _entry(curve: Curve) -> dict[str, Any]:
-    return {
-        "env_steps": curve.env_steps.tolist(),
-        "seconds": curve.seconds.tolist(),
-        "returns": curve.returns.tolist(),
-        "evaluations": curve.summary["evaluations"],
-        "git_commit": curve.git_commit,
+        "probability_of_improvement": {
+            ours: {theirs: win(ours, theirs) for theirs in curves if theirs != ours} for ours in curves
+        },
     }
 
 
@@ -202,40 +188,32 @@ def _together_table(result: Mapping[str, Any]) -> tuple[str, list[tuple[str, ...
 
 
 def _rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
-    for method, scores in compared["methods"].items():
-        cells = [method]
-        for name in ("at_equal_steps", "at_equal_seconds"):
-            cells += [f"{scores[name]['iqm']:.4g}", tables.interval(scores[name]["ci95"])]
-        rows.append((*cells, f"{scores['seconds']:.3g}", f"{scores['steps_per_second']:.3g}"))
-    return rows
+    return [
+        (
+            method,
+            *tables.estimate(scores["at_equal_steps"], "iqm"),
+            *tables.estimate(scores["at_equal_seconds"], "iqm"),
+            f"{scores['seconds']:.3g}",
+            f"{scores['steps_per_second']:.3g}",
+        )
+        for method, scores in compared["methods"].items()
+    ]
 
 
-def _markdown(env: str, compared: Mapping[str, Any], num_seeds: int, command: str) -> str:
+def _paragraphs(env: str, compared: Mapping[str, Any], num_seeds: int) -> list[str]:
     wins = compared["probability_of_improvement"]
-    methods = list(wins)
-    lines = [
+    rows = [(ours, *(_win(wins[ours][theirs]) if theirs != ours else "" for theirs in wins)) for ours in wins]
+    return [
         f"# {env}: return on fresh keys",
-        "",
         f"Interquartile mean over {num_seeds} seeds and its 95 % trimmed t interval, after "
         f"{compared['env_steps']:,} environment steps and after {compared['equal_seconds']:.3g} s of training "
         "(compilation and evaluation left out): the last evaluation up to there, or untrained policies before the "
         "first. Each score is that of the mean of the search distribution, or of the policy of PPO, not of a "
         "population.",
-        "",
-        *tables.markdown(_HEADER, _rows(compared)),
-        "",
+        tables.markdown(_HEADER, _rows(compared)),
         "Probability that a run of the row beats one of the column at equal steps, with its 95 % score interval:",
-        "",
-        *tables.markdown(
-            ("", *methods),
-            [(ours, *("" if theirs == ours else _win(wins[ours][theirs]) for theirs in methods)) for ours in methods],
-        ),
-        "",
-        f"`{command}`",
-        "",
+        tables.markdown(("", *wins), rows),
     ]
-    return "\n".join(lines)
 
 
 def _win(win: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +17,11 @@ import numpy as np
 from experiments import tables
 from experiments.bench._lib.base import Bench, Report, SeededBenchSettings, tell
 from experiments.bench._lib.memory import peak_bytes
-from experiments.bench._lib.seeds import normalize, scale, score_seeds, table_key
+from experiments.bench._lib.seeds import init_seeds, normalize, of_seed, scale, score_seeds, table_key
 from experiments.bench._lib.timing import compile_step
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, environment_of
+from experiments.presets import network_of
 from experiments.registry import OBJECTIVES
 from experiments.settings import Flat, choice
 from hades._serialization import to_dict
@@ -115,6 +116,7 @@ class _Table:
             self._teacher.check_fits(self.env)
         except ValueError as error:
             raise BadArgumentsError(str(error)) from None
+        self._normalizer = self._transitions.statistics(settings.settings.min_std)
         self._reference = score_reference(self.env.name)
         # Seed i of the table is the run of `hades offline distill --seed i` where --seed is 0.
         self._keys = jnp.stack([jax.random.key(settings.seed + index) for index in range(settings.num_seeds)])
@@ -142,11 +144,10 @@ class _Table:
         settings = self._settings
         rows: dict[str, Callable[[], dict[str, Any]]] = {
             "untrained policy": self._untrained,
-            "zero dataset": self._zero,
-            "random real pairs": self._random,
+            "zero dataset": lambda: self._evaluate([zero_dataset(dataset) for dataset in self._random_pairs]),
+            "random real pairs": lambda: self._evaluate(self._random_pairs),
+            **{method: partial(self._distil, method) for method in settings.methods},
         }
-        for method in settings.methods:
-            rows[method] = lambda method=method: self._distil(method)  # type: ignore[misc]
         if av_pbc.name in settings.methods and settings.ensemble > 1:
             rows[f"{av_pbc.name}, ensemble of {settings.ensemble}"] = self._ensemble
         if settings.all_data_steps:
@@ -165,12 +166,13 @@ class _Table:
             ensemble=ensemble,
         )
 
-    def _summary(self, returns: Sequence[np.ndarray]) -> dict[str, Any]:
-        """Scores of seeds, whose returns are `[inits, episodes]` each."""
+    def _evaluate(
+        self, datasets: Sequence[SyntheticDataset], evaluator: DatasetEvaluator | None = None
+    ) -> dict[str, Any]:
+        """Scores of a dataset of each seed, by the shared evaluator where there is no other."""
+        evaluator = evaluator or self._evaluator
+        returns = [evaluator(self._key(index), dataset).returns for index, dataset in enumerate(datasets)]
         return score_seeds(returns, self._reference)
-
-    def _evaluate(self, datasets: Sequence[SyntheticDataset], evaluator: DatasetEvaluator) -> dict[str, Any]:
-        return self._summary([evaluator(self._key(index), dataset).returns for index, dataset in enumerate(datasets)])
 
     def _key(self, index: int) -> jax.Array:
         """Key of an evaluation, the same for all methods."""
@@ -181,7 +183,7 @@ class _Table:
         key = stream(jax.random.key(self._settings.seed), Stream.DENSITY)
         if objective.needs_density and settings.density_exponent > 0 and self._log_density is None:
             # Once for all objectives; a run of `hades offline distill` estimates the same.
-            normalized = self._transitions.statistics(settings.min_std).apply(self._transitions.observations)
+            normalized = self._normalizer.apply(self._transitions.observations)
             density_key = stream(key, Stream.DENSITY)
             self._log_density = estimate_log_density(density_key, normalized, settings.density, settings.flow)
         try:
@@ -205,10 +207,9 @@ class _Table:
         if self._settings.datasets is not None:
             self._settings.datasets.mkdir(parents=True, exist_ok=True)
             for index, dataset in enumerate(datasets):
-                run.describe(dataset, self._settings.seed + index).save(
-                    self._settings.datasets / f"{method}-seed{index}.npz"
-                )
-        return row | self._evaluate(datasets, self._evaluator)
+                described = run.describe(dataset, self._settings.seed + index)
+                described.save(self._settings.datasets / f"{method}-seed{index}.npz")
+        return row | self._evaluate(datasets)
 
     @cached_property
     def _random_pairs(self) -> list[SyntheticDataset]:
@@ -217,37 +218,22 @@ class _Table:
         run = offline_run(self.env, self._transitions, dbc, settings)
         return _datasets(run, init_seeds(run, self._keys))
 
-    def _random(self) -> dict[str, Any]:
-        return self._evaluate(self._random_pairs, self._evaluator)
-
-    def _zero(self) -> dict[str, Any]:
-        return self._evaluate([zero_dataset(dataset) for dataset in self._random_pairs], self._evaluator)
-
     def _untrained(self) -> dict[str, Any]:
-        normalizer = self._transitions.statistics(self._settings.settings.min_std)
-        count = range(len(self._keys))
-        return self._summary([self._evaluator.untrained(self._key(index), normalizer).returns for index in count])
+        seeds = range(len(self._keys))
+        returns = [self._evaluator.untrained(self._key(index), self._normalizer).returns for index in seeds]
+        return score_seeds(returns, self._reference)
 
     def _ensemble(self) -> dict[str, Any]:
         return self._evaluate(self._distilled[av_pbc.name], self._make_evaluator(self._settings.ensemble))
 
     def _all_data(self) -> dict[str, Any]:
         inner = self._settings.settings.cloning
-        budget = CloningSettings(
-            **{field: getattr(inner, field) for field in ("policy", "hidden_sizes", "activation", "kernel_init")},
-            action_distribution=inner.action_distribution,
-            loss="mse",
-            learning_rate=1e-3,
-            num_steps=self._settings.all_data_steps,
-            batch_size=256,
-        )
+        steps, network = self._settings.all_data_steps, vars(network_of(inner))
+        budget = CloningSettings(**network, loss="mse", learning_rate=1e-3, num_steps=steps, batch_size=256)
         evaluator = self._evaluator.with_inner_loop(cloning.from_settings(self.env, budget))
-        normalizer = self._transitions.statistics(self._settings.settings.min_std)
+        data, normalizer = self._transitions, self._normalizer
         everything = SyntheticDataset(
-            normalizer.apply(self._transitions.observations),
-            actions=self._transitions.actions,
-            observation_mean=normalizer.mean,
-            observation_std=normalizer.std,
+            normalizer.apply(data.observations), data.actions, None, normalizer.mean, normalizer.std
         )
         return self._evaluate([everything] * len(self._keys), evaluator)
 
@@ -255,23 +241,12 @@ class _Table:
         episodes = self._settings.evaluation_inits * self._settings.evaluation_episodes
         params = PolicyParams(self._teacher)
         played = evaluate(self._key(0), self.env, teacher_policy, params, episodes * len(self._keys), "mode")
-        return self._summary(np.split(played.returns, len(self._keys), axis=1))
+        return score_seeds(np.split(played.returns, len(self._keys), axis=1), self._reference)
 
 
 def _datasets(run: Run[SyntheticDataset], states: RunState) -> list[SyntheticDataset]:
     """Datasets of states `[seeds, ...]`."""
-
-    def dataset(index: int) -> SyntheticDataset:
-        return run.outcome(jax.tree.map(lambda leaf: leaf[index], states))
-
-    return [dataset(index) for index in range(len(states.iteration))]
-
-
-def init_seeds(run: Run[SyntheticDataset], keys: jax.Array) -> RunState:
-    """First states of several seeds, `[seeds, ...]`, of their keys `[seeds]`."""
-    init = jax.jit(jax.vmap(lambda run, key: run.init(key), in_axes=(None, 0)))
-    states: RunState = jax.block_until_ready(init(run, keys))
-    return states
+    return [run.outcome(of_seed(states, index)) for index in range(len(states.iteration))]
 
 
 def run_seeds(

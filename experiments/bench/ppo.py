@@ -15,8 +15,10 @@ import numpy as np
 
 from experiments import tables
 from experiments.bench._lib.base import Bench, Report, SeedsBenchSettings, find_preset, tell
+from experiments.bench._lib.seeds import init_seeds, of_seed
 from experiments.curves import Curve
-from experiments.pictures.comparison import draw_comparison
+from experiments.pictures.canvas import write_figure
+from experiments.pictures.comparison import comparison_figure
 from experiments.presets import Preset
 from hades import recipes
 from hades.evaluation import Evaluation
@@ -72,8 +74,8 @@ def measure(settings: PPOBenchSettings, report: Report) -> None:
     if report.file is not None:
         untrained = float(np.mean([final["untrained policy"]["mean"] for final in finals]))
         note = f"{len(seeds)} seeds at once; {report.command}"
-        picture = report.file.with_suffix(".png")
-        draw_comparison({"ppo": curves}, picture, f"PPO, {run.env.name}", {"untrained policy": untrained}, note)
+        figure = comparison_figure({"ppo": curves}, f"PPO, {run.env.name}", {"untrained policy": untrained}, note)
+        write_figure(figure, report.file.with_suffix(".png"))
 
 
 def _build(preset: Preset, bench: PPOBenchSettings) -> tuple[Run[Any], int]:
@@ -102,7 +104,7 @@ def train(
         A curve for each seed, whose seconds are those of all seeds together, and the seconds of compilation.
     """
     keys = [jax.random.key(seed) for seed in seeds]
-    states = jax.jit(jax.vmap(run.init))(jnp.stack(keys))
+    states = init_seeds(run, jnp.stack(keys))
     every = np.int32(updates // evaluations)
     # One row of metrics, which nothing reads.
     several = jax.vmap(partial(advance, rows=1, log_every=int(every)), in_axes=(None, 0, None))
@@ -118,7 +120,7 @@ def train(
         seconds += time.perf_counter() - started
         policies = outcomes(states)
         scored = [
-            evaluator(stream(key, Stream.TABLE, index * int(every)), _pick(policies, place))
+            evaluator(stream(key, Stream.TABLE, index * int(every)), of_seed(policies, place))
             for place, key in enumerate(keys)
         ]
         rows.append((index * int(every) * run.settings.env_steps, seconds, scored))
@@ -126,7 +128,7 @@ def train(
         tell(f"{rows[-1][0]:,} steps, return {mean:.4g}, {seconds:.0f} s")
     curves = []
     for place, key in enumerate(keys):
-        references = evaluator.references(stream(key, Stream.REPORT), _pick(policies, place))
+        references = evaluator.references(stream(key, Stream.REPORT), of_seed(policies, place))
         named = {"last policy": rows[-1][2][place], **references}
         summary = {"evaluations": {name: tables.summary(value) for name, value in named.items()}}
         steps, times = (np.array([row[column] for row in rows], float) for column in (0, 1))
@@ -134,22 +136,17 @@ def train(
     return curves, compile_seconds
 
 
-def _pick(tree: Any, index: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
 def render(result: Mapping[str, Any]) -> str:
     """Table of the seeds, and their interquartile mean."""
     rows = [
         (
             str(seed["seed"]),
-            f"{seed['last policy']['mean']:.4g}",
-            tables.interval(seed["last policy"]["ci95"]),
+            *tables.estimate(seed["last policy"]),
             f"{seed['untrained policy']['mean']:.4g}",
         )
         for seed in result["seeds"]
     ]
-    text = f"interquartile mean {result['iqm']:.4g} {tables.interval(result['ci95'])}"
+    text = f"interquartile mean {' '.join(tables.estimate(result, 'iqm'))}"
     spent = f"after {result['env_steps']:,.0f} steps each, {result['seconds']:.1f} s for all seeds at once"
     table = tables.table(f"PPO, {result['env']}", _HEADER, rows)
     return f"{table}\n{text} {spent}"

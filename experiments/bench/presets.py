@@ -87,8 +87,7 @@ def render(result: Mapping[str, Any]) -> str:
         (
             run["preset"],
             str(run["seed"]),
-            f"{run['best_dataset']['mean']:.4g}",
-            tables.interval(run["best_dataset"]["ci95"]),
+            *tables.estimate(run["best_dataset"]),
             f"{run['baselines']['zero dataset']['mean']:.4g}",
             f"{run['baselines']['untrained policy']['mean']:.4g}",
             f"{run['run_seconds']:.0f}",

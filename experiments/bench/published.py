@@ -18,8 +18,7 @@ from experiments.presets import Preset
 from hades import recipes
 from hades.evaluation import zero_dataset
 from hades.keys import Stream, stream
-from hades.run import Run
-from hades.training import Result, distill
+from hades.training import distill
 
 _HEADER = ("preset", "iterations", "s/iteration", "peak memory [GiB]", "return", "95 % t interval", "zero dataset")
 
@@ -69,10 +68,6 @@ def _measure(settings: PublishedSettings, preset: Preset) -> dict[str, Any]:
         loop=loop,
         should_stop=lambda: time.monotonic() - started > 60 * settings.minutes,
     )
-    return _describe(settings, run, result)
-
-
-def _describe(settings: PublishedSettings, run: Run[Any], result: Result[Any]) -> dict[str, Any]:
     peak = device_peak_bytes()
     seconds = [row["seconds_per_iteration"] for row in result.history]
     key = stream(jax.random.key(settings.seed), Stream.REPORT)
@@ -103,8 +98,7 @@ def _row(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
         str(entry["iterations"]),
         f"{entry['seconds_per_iteration']['median']:.3g}",
         "unknown" if peak is None else f"{peak / 2**30:.2f}",
-        f"{entry['fresh_keys']['mean']:.4g}",
-        tables.interval(entry["fresh_keys"]["ci95"]),
+        *tables.estimate(entry["fresh_keys"]),
         f"{entry['zero_dataset']['mean']:.4g}",
     )
 

@@ -6,10 +6,10 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-import jax
 import tyro
 
 from experiments import tables
@@ -20,7 +20,6 @@ from experiments.bench._lib.seeds import scale, score_seeds, table_key
 from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, VariantEvaluation, describe, evaluate_variant
 from experiments.cli import BadArgumentsError
 from hades._serialization import to_dict
-from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, zero_dataset
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
@@ -113,9 +112,9 @@ def measure(settings: TransferSettings, report: Report) -> None:
     files = _Files(settings)
     report.content.update(files.describe())
     evaluator = files.evaluator(files.own, 1)
-    own = files.row(OWN, evaluator)
-    zero = files.row(ZERO, evaluator, zero_dataset)
-    untrained = files.measure_row(
+    own = files.row(OWN, partial(evaluate_variant, evaluator=evaluator))
+    zero = files.row(ZERO, lambda key, dataset: evaluate_variant(key, evaluator, zero_dataset(dataset)))
+    untrained = files.row(
         UNTRAINED, lambda key, dataset: VariantEvaluation(evaluator.untrained(key, dataset.normalizer()))
     )
     found: dict[TableName, list[dict[str, Any]]] = {name: [] for name in settings.tables}
@@ -124,7 +123,8 @@ def measure(settings: TransferSettings, report: Report) -> None:
     for variant in variants(files.own, settings):
         loop = (variant.cloned, variant.ensemble)
         if loop not in measured:
-            measured[loop] = files.row(variant.name, files.variant_evaluator(variant, evaluator))
+            other = files.variant_evaluator(variant, evaluator)
+            measured[loop] = files.row(variant.name, partial(evaluate_variant, evaluator=other))
         entry = {"name": variant.name, "own": measured[loop] is own, "ensemble": variant.ensemble}
         found[variant.table].append(entry | {"cloning": to_dict(variant.cloned)} | measured[loop])
         report.add(tables=found)
@@ -139,7 +139,9 @@ def variants(own: CloningSettings, settings: TransferSettings) -> list[Variant]:
     rows: list[Variant] = []
     if "architectures" in settings.tables:
         shapes: list[tuple[PolicyName, int]] = [("mlp", depth) for depth in settings.depths]
-        for policy, depth in (*shapes, ("residual_mlp", _residual_depth(own, settings))):
+        # Of one layer there would be nothing to add to.
+        residual_depth = settings.residual_depth or max(2, len(own.hidden_sizes))
+        for policy, depth in (*shapes, ("residual_mlp", residual_depth)):
             cloned = dataclasses.replace(own, policy=policy, hidden_sizes=(_width(own, settings),) * depth)
             rows.append(Variant("architectures", describe(cloned), cloned))
     if "optimisers" in settings.tables:
@@ -162,11 +164,6 @@ def _width(own: CloningSettings, settings: TransferSettings) -> int:
             f"--width: expected a number, as the hidden layers of the files, {own.hidden_sizes}, do not have one width"
         )
     return widths.pop()
-
-
-def _residual_depth(own: CloningSettings, settings: TransferSettings) -> int:
-    # With one layer there would be nothing to add to.
-    return settings.residual_depth or max(2, len(own.hidden_sizes))
 
 
 class _Files:
@@ -207,27 +204,17 @@ class _Files:
             return own.with_inner_loop(cloning.from_settings(self._files[0].env, variant.cloned))
         return self.evaluator(variant.cloned, variant.ensemble)
 
-    def row(
-        self,
-        name: str,
-        evaluator: DatasetEvaluator,
-        change: Callable[[SyntheticDataset], SyntheticDataset] = lambda dataset: dataset,
-    ) -> dict[str, Any]:
-        """Scores of policies that are trained on the files' datasets, changed by a function."""
-        return self.measure_row(name, lambda key, dataset: evaluate_variant(key, evaluator, change(dataset)))
-
-    def measure_row(
-        self, name: str, evaluate: Callable[[jax.Array, SyntheticDataset], VariantEvaluation]
-    ) -> dict[str, Any]:
-        """Scores over files: each file is evaluated on the key of its place."""
+    def row(self, name: str, evaluate: Callable[..., VariantEvaluation]) -> dict[str, Any]:
+        """Scores over files of `evaluate(key, dataset=dataset)`, each on the key of its place."""
         started = time.monotonic()
         found = [
-            evaluate(table_key(self._settings.seed, index), file.dataset) for index, file in enumerate(self._files)
+            evaluate(table_key(self._settings.seed, index), dataset=file.dataset)
+            for index, file in enumerate(self._files)
         ]
         returns = [None if variant.evaluation is None else variant.evaluation.returns for variant in found]
         row = score_seeds(returns, self._reference) | {"num_diverged": [variant.num_diverged for variant in found]}
         row["seconds"] = time.monotonic() - started
-        tell(f"{name}: {_iqm(row)}, {row['seconds']:.1f} s")
+        tell(f"{name}: {tables.estimate(row, 'iqm')[0]}, {row['seconds']:.1f} s")
         return row
 
 
@@ -263,13 +250,8 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 def _cells(result: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    ends = "-" if row["ci95"] is None else tables.interval(row["ci95"])
-    counts = f"{result['num_inits']} x {result['num_episodes']}"
-    return name, _iqm(row), ends, str(len(result["files"])), counts, str(sum(row["num_diverged"]))
-
-
-def _iqm(row: Mapping[str, Any]) -> str:
-    return "-" if row["iqm"] is None else f"{row['iqm']:.4g}"
+    sizes = (str(len(result["files"])), tables.counts(result))
+    return name, *tables.estimate(row, "iqm"), *sizes, str(sum(row["num_diverged"]))
 
 
 BENCH = Bench(TransferSettings, measure, render)

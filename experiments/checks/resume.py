@@ -24,15 +24,15 @@ from typing import Any
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.processes import command
+from experiments.settings import OutputSettings
 from hades._run_directory import RunDirectory
-from hades._validation import require_positive
 from hades.dataset import DatasetError, SyntheticDataset
 
 _LAST_TRIAL_KILLS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResumeCheckSettings:
+class ResumeCheckSettings(OutputSettings):
     """Kills runs at random moments, resumes them, and compares their files with those of an uninterrupted run."""
 
     kills: int = 10
@@ -49,12 +49,10 @@ class ResumeCheckSettings:
     """Seed of the moments, and of the run."""
     cold: bool = False
     """Begins every trial with an empty compilation cache, so that kills also fall into compilation."""
-    json: bool = False
-    """Prints one JSON object as the last line of stdout, and everything else on stderr."""
 
     def __post_init__(self) -> None:
         """Refuses a number of kills that is not positive."""
-        require_positive("kills", self.kills)
+        self.require_positive("kills")
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,14 @@ class Trial:
     metrics_equal: bool
 
     @property
+    def checks(self) -> tuple[bool, ...]:
+        """What must be true of it."""
+        return self.whole, self.dataset_equal, self.best_dataset_equal, self.metrics_equal
+
+    @property
     def passed(self) -> bool:
         """Whether it was killed, and nothing was lost or changed."""
-        return (
-            bool(self.moments) and self.whole and self.dataset_equal and self.best_dataset_equal and self.metrics_equal
-        )
+        return bool(self.moments) and all(self.checks)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,8 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             " ".join(f"{moment:.2f}" for moment in trial.moments),
             " ".join(map(str, trial.iterations)),
             " ".join(map(str, trial.checkpoints)),
-            *("yes" if equal else "NO" for equal in (trial.whole, trial.dataset_equal, trial.best_dataset_equal)),
-            "yes" if trial.metrics_equal else "NO",
+            *("yes" if equal else "NO" for equal in trial.checks),
         )
         for index, trial in enumerate(trials)
     ]
@@ -125,9 +125,9 @@ def check(settings: ResumeCheckSettings, folder: Path) -> tuple[float, list[Tria
     reference = RunDirectory(folder / "reference")
     if not settings.cold:
         # Fills the compilation cache, so that the moments below are spread over the life of the runs that follow.
-        _finish(settings, folder / "warm-up", folder)
+        _finish(settings, folder / "warm-up")
     started = time.monotonic()
-    _finish(settings, reference.path, folder)
+    _finish(settings, reference.path)
     duration = time.monotonic() - started
     moments = random.Random(settings.seed)
     trials = []
@@ -149,7 +149,7 @@ def _trial(
     whole = True
     while len(killed) < kills:
         moment = draw()
-        process = _start(settings, out, out.with_name(f"{out.name}-cache"))
+        process = _start(settings, out)
         try:
             _check(process, process.communicate(timeout=moment)[1])
             if killed:
@@ -165,7 +165,7 @@ def _trial(
         steps = [int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()]
         checkpoints.append(max(steps, default=-1))
         whole = whole and all(_readable(path) for path in (run.dataset, run.best_dataset) if path.exists())
-    _finish(settings, out, out.with_name(f"{out.name}-cache"))
+    _finish(settings, out)
     return Trial(
         killed,
         iterations,
@@ -177,8 +177,8 @@ def _trial(
     )
 
 
-def _finish(settings: ResumeCheckSettings, out: Path, cache: Path) -> None:
-    process = _start(settings, out, cache)
+def _finish(settings: ResumeCheckSettings, out: Path) -> None:
+    process = _start(settings, out)
     _check(process, process.communicate()[1])
 
 
@@ -188,13 +188,13 @@ def _check(process: subprocess.Popen[str], error: str) -> None:
         raise SystemExit(f"{command} ended with code {process.returncode}:\n{error}")
 
 
-def _start(settings: ResumeCheckSettings, out: Path, cache: Path) -> subprocess.Popen[str]:
+def _start(settings: ResumeCheckSettings, out: Path) -> subprocess.Popen[str]:
     arguments = ["distill", "--out", str(out), "--resume"]
     chosen = {"--preset": settings.preset, "--env": settings.env, "--num-iterations": settings.num_iterations}
     for flag, value in chosen.items():
         arguments += [] if value is None else [flag, str(value)]
     arguments += ["--seed", str(settings.seed), "--checkpoint-seconds", "0", *shlex.split(settings.flags)]
-    environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if settings.cold else {})
+    cold = {"JAX_COMPILATION_CACHE_DIR": str(out.with_name(f"{out.name}-cache"))}
     # A session of its own, so that what it started dies with it.
     return subprocess.Popen(
         command(*arguments),
@@ -202,7 +202,7 @@ def _start(settings: ResumeCheckSettings, out: Path, cache: Path) -> subprocess.
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=os.environ | (cold if settings.cold else {}),
         start_new_session=True,
     )
 

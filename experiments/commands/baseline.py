@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments import running
-from experiments.cli import choose_name
+from experiments.cli import launch_named
 from experiments.settings import NeuroevolutionCommandSettings, PPOCommandSettings
 
 COMMANDS = {
@@ -24,5 +24,6 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         BadArgumentsError: There is no baseline of that name.
     """
-    name = choose_name("hades baseline", "a baseline", _SUMMARIES, arguments)
-    return 0 if name is None else running.launch(COMMANDS[name], arguments[1:])
+    return launch_named(
+        "hades baseline", "a baseline", _SUMMARIES, arguments, lambda name, rest: running.launch(COMMANDS[name], rest)
+    )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import tyro
@@ -16,19 +16,18 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, make_environment, make_named, make_task_environments
-from experiments.loading import check_dataset_fits, load_dataset, outcome_file
+from experiments.loading import check_dataset_fits, load_dataset, load_policy, outcome_file
 from experiments.settings import EvaluationSettings
 from hades._run_directory import RunDirectory
-from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection
-from hades.evaluation import Evaluation, dataset_evaluator, evaluate
+from hades.evaluation import dataset_evaluator, evaluate
 from hades.metadata import FileMetadata
 from hades.multitask.evaluation import evaluate_tasks
 from hades.multitask.merging import is_merged
 from hades.normalization import PolicyParams
 from hades.offline.teacher import Teacher, TeacherError, is_teacher_file, teacher_policy
-from hades.policy_file import PolicyFileError, TrainedPolicy, is_policy_file
+from hades.policy_file import PolicyFileError, is_policy_file
 from hades.types import AnyEnvironment
 
 
@@ -58,8 +57,7 @@ class EvaluateSettings(EvaluationSettings):
     def __post_init__(self) -> None:
         """Refuses counts that are not positive."""
         super().__post_init__()
-        for name in ("num_inits", "ensemble"):
-            require_positive(name, getattr(self, name))
+        self.require_positive("num_inits", "ensemble")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -68,33 +66,23 @@ def main(arguments: Sequence[str]) -> int:
     started = time.monotonic()
     folder, settings = settings.source, replace(settings, source=outcome_file(settings.source))
     if is_policy_file(settings.source):
-        report = _evaluate_policy(settings)
+        text, result = _evaluate_policy(settings)
     elif is_teacher_file(settings.source):
-        report = _evaluate_teacher(settings, _environment_of_teacher(settings, folder))
+        text, result = _evaluate_teacher(settings, _environment_of_teacher(settings, folder))
     else:
-        source, dataset, metadata = load_dataset(settings.source)
+        _, dataset, metadata = load_dataset(settings.source)
         evaluate_dataset = _evaluate_merged if is_merged(metadata) else _evaluate_dataset
-        report = evaluate_dataset(settings, source, dataset, metadata)
+        text, result = evaluate_dataset(settings, dataset, metadata)
     seconds = time.monotonic() - started
-    print(report.text)
-    print(f"{report.source}, seed {settings.seed}, {seconds:.1f} s")
+    print(text)
+    print(f"{settings.source}, seed {settings.seed}, {seconds:.1f} s")
     if settings.json:
-        print_json({**report.json, "source": str(report.source), "seed": settings.seed, "seconds": seconds})
+        print_json({**result, "source": str(settings.source), "seed": settings.seed, "seconds": seconds})
     return 0
 
 
-class _Report(NamedTuple):
-    """Result of an evaluation.
-
-    Attributes:
-        source: The file that was scored.
-        text: For a person.
-        json: The same as an object.
-    """
-
-    source: Path
-    text: str
-    json: dict[str, Any]
+_Report: TypeAlias = tuple[str, dict[str, Any]]
+"""Result of an evaluation for a person, and the same as an object."""
 
 
 def _require_dataset(settings: EvaluateSettings, found: str) -> None:
@@ -106,9 +94,8 @@ def _require_dataset(settings: EvaluateSettings, found: str) -> None:
 
 def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     _require_dataset(settings, "a policy")
-    trained = TrainedPolicy.load(settings.source)
-    assert trained.metadata is not None  # a loaded policy has it
-    tasks = make_task_environments(trained.metadata, settings.env, settings.source)
+    trained, metadata = load_policy(settings.source)
+    tasks = make_task_environments(metadata, settings.env, settings.source)
     try:
         policy = trained.architecture(tasks.spaces)
     except PolicyFileError as error:
@@ -118,7 +105,7 @@ def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     key = jax.random.key(settings.seed)
     evaluations = tasks.evaluate(key, policy, trained.params, settings.num_episodes, settings.action_selection)
     text = tables.render(f"returns on fresh keys, {tasks.spaces.name}", evaluations)
-    return _Report(settings.source, text, {**tasks.summary(evaluations), "baselines": {}})
+    return text, {**tasks.summary(evaluations), "baselines": {}}
 
 
 def _environment_of_teacher(settings: EvaluateSettings, folder: Path) -> AnyEnvironment:
@@ -142,15 +129,13 @@ def _evaluate_teacher(settings: EvaluateSettings, env: AnyEnvironment) -> _Repor
     key = jax.random.key(settings.seed)
     evaluation = evaluate(key, env, teacher_policy, PolicyParams(teacher), settings.num_episodes, selection)
     text = tables.render(f"returns on fresh keys, {env.name}", {"teacher": evaluation})
-    return _Report(settings.source, text, {**tables.summary(evaluation, env.name), "env": env.name, "baselines": {}})
+    return text, {**tables.summary(evaluation, env.name), "env": env.name, "baselines": {}}
 
 
-def _evaluate_merged(
-    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: FileMetadata
-) -> _Report:
+def _evaluate_merged(settings: EvaluateSettings, dataset: SyntheticDataset, metadata: FileMetadata) -> _Report:
     if settings.ensemble != 1:
         raise BadArgumentsError("--ensemble: expected a dataset of a single task, got a merged one")
-    tasks = make_task_environments(metadata, settings.env, source)
+    tasks = make_task_environments(metadata, settings.env, settings.source)
     try:
         scores = evaluate_tasks(
             jax.random.key(settings.seed),
@@ -163,16 +148,12 @@ def _evaluate_merged(
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     named = dict(zip(tasks.names, scores, strict=True))
-    return _Report(
-        source,
-        tables.render_tasks("returns on fresh keys, merged file", named),
-        tables.summary_tasks([env.name for env in tasks.environments], scores),
-    )
+    text = tables.render_tasks("returns on fresh keys, merged file", named)
+    return text, tables.summary_tasks([env.name for env in tasks.environments], scores)
 
 
-def _evaluate_dataset(
-    settings: EvaluateSettings, source: Path, dataset: SyntheticDataset, metadata: FileMetadata
-) -> _Report:
+def _evaluate_dataset(settings: EvaluateSettings, dataset: SyntheticDataset, metadata: FileMetadata) -> _Report:
+    source = settings.source
     if settings.action_selection:
         metadata = replace(metadata, action_selection=settings.action_selection)
         dataset = replace(dataset, metadata=metadata)
@@ -192,10 +173,8 @@ def _evaluate_dataset(
         raise BadArgumentsError(str(error)) from None
     key = jax.random.key(settings.seed)
     evaluation = evaluator(key, dataset)
-    baselines: dict[str, Evaluation] = {}
-    if settings.baselines:
-        baselines = evaluator.references(key, dataset)
+    baselines = evaluator.references(key, dataset) if settings.baselines else {}
     text = tables.render(f"returns on fresh keys, {env.name}", {"dataset": evaluation, **baselines})
     result = {**tables.summary(evaluation, env.name), "env": env.name, "ensemble": settings.ensemble}
     references = {name: tables.summary(it, env.name) for name, it in baselines.items()}
-    return _Report(source, text, result | {"baselines": references})
+    return text, result | {"baselines": references}

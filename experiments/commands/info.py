@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.arguments import parse, print_json
-from experiments.loading import load_dataset, outcome_file
+from experiments.loading import load_dataset, load_policy, outcome_file
 from experiments.settings import OutputSettings
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
 from hades.metadata import FileMetadata
 from hades.multitask.merging import is_merged, spaces
 from hades.offline.teacher import Teacher, is_teacher_file
-from hades.policy_file import TrainedPolicy, is_policy_file
+from hades.policy_file import is_policy_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,27 +52,31 @@ def _describe(source: Path) -> dict[str, Any]:
             "seconds": last.get("seconds"),
             "fitness_mean": last.get("fitness_mean"),
         }
-        if not outcome_file(source).exists():
-            return {"kind": "run without an outcome yet", **run}
     file = outcome_file(source)
+    if run and not file.exists():
+        return {"kind": "run without an outcome yet", **run}
+    kind, content = _content(file)
+    return {"kind": "run" if run else kind, **run, "file": str(file), **content}
+
+
+def _content(file: Path) -> tuple[str, dict[str, Any]]:
+    """The kind of a file, and what it holds."""
     if is_teacher_file(file):
-        return {"kind": "run" if run else "teacher", **run, "file": str(file), **_teacher(Teacher.load(file))}
+        return "teacher", _teacher(Teacher.load(file))
     if is_policy_file(file):
-        policy = TrainedPolicy.load(file)
-        assert policy.metadata is not None  # a loaded policy has it
+        _, metadata = load_policy(file)
         try:
-            described = _metadata(policy.metadata)
+            return "policy", _metadata(metadata)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
-        return {"kind": "run" if run else "policy", **run, "file": str(file), **described}
-    path, dataset, metadata = load_dataset(file)
+    _, dataset, metadata = load_dataset(file)
     shapes = {
         name: list(getattr(dataset, name).shape)
         for name in ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
         if getattr(dataset, name) is not None
     }
-    kind = "run" if run else "merged dataset" if is_merged(metadata) else "dataset"
-    return {"kind": kind, **run, "file": str(path), "pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
+    kind = "merged dataset" if is_merged(metadata) else "dataset"
+    return kind, {"pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
 
 
 def _teacher(teacher: Teacher) -> dict[str, Any]:

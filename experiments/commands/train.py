@@ -57,11 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     # A HaDES-F dataset belongs to one initialisation, as long as the architecture is its own.
-    own_init = metadata.init_seed is not None and settings.cloning == metadata.require_cloning()
+    init_seed = metadata.init_seed if settings.cloning == metadata.require_cloning() else None
     key = jax.random.key(settings.seed)
-    clone_key = stream(key, Stream.INIT)
-    if own_init and metadata.init_seed is not None:
-        clone_key = jax.random.key(metadata.init_seed)
+    clone_key = stream(key, Stream.INIT) if init_seed is None else jax.random.key(init_seed)
     train = jax.jit(clone).lower(clone_key, dataset).compile()
     started = time.monotonic()
     params = jax.block_until_ready(train(clone_key, dataset))

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.pictures.canvas import (
-    INK,
-    MUTED,
-    NOTE_SIZE,
-    PALETTE,
-    add_axes,
-    add_header,
-    header_height,
-    new_figure,
-    style_axes,
-    write_figure,
-)
+from experiments.pictures.canvas import MUTED, NOTE_SIZE, PALETTE, RETURN, add_axes, style_axes, titled_figure
 
 WIDTH, HEIGHT = 7.0, 3.6
 _NOTE = "Interquartile mean over seeds and 95 % trimmed t interval, on fresh keys; dots are single seeds"
@@ -34,10 +22,8 @@ def budget_figure(sizes: Mapping[int, Mapping[str, Any]], title: str) -> Figure:
             zero dataset.
         title: Headline.
     """
-    top = header_height([_NOTE]) + 0.15
-    figure = new_figure(WIDTH, top + HEIGHT + 0.85)
-    add_header(figure, title, [_NOTE])
-    axes = add_axes(figure, 0.9, top, WIDTH - 1.1, HEIGHT)
+    figure, top = titled_figure(title, [_NOTE], WIDTH, HEIGHT + 1.0)
+    axes = add_axes(figure, 0.9, top + 0.15, WIDTH - 1.1, HEIGHT)
     places = np.array(list(sizes), float)
     # Drawn beside each other, as one would hide the other where both are the best possible.
     for color, outcome, shift in zip(PALETTE, ("last dataset", "best dataset"), (0.97, 1.03), strict=False):
@@ -54,14 +40,6 @@ def budget_figure(sizes: Mapping[int, Mapping[str, Any]], title: str) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks(places, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
-    axes.set_xlabel("synthetic pairs", color=INK)
-    axes.set_ylabel("return of an episode (sum of rewards)", color=INK)
-    axes.yaxis.set_major_formatter("{x:,.6g}")
-    style_axes(axes)
+    style_axes(axes, "synthetic pairs", RETURN)
     figure.legend(loc="lower center", ncols=3, fontsize=NOTE_SIZE, frameon=False)
     return figure
-
-
-def draw_budget(sizes: Mapping[int, Mapping[str, Any]], path: str | os.PathLike[str], title: str) -> None:
-    """Writes the picture of `budget_figure` into a file, whole or not at all. Arguments as there."""
-    write_figure(budget_figure(sizes, title), path)

@@ -8,15 +8,22 @@ import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from hades._files import write_atomically
 
 DPI = 130
+WIDTH, PANEL_HEIGHT = 11.0, 3.9
+"""Inches of a picture of two panels, and of a panel."""
+MARGIN = 0.2
+RETURN = "return of an episode (sum of rewards)"
 INK = "#222222"
 MUTED = "#666666"
 FAINT = "#d9d9d9"
@@ -26,6 +33,7 @@ PALETTE = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#0
 TITLE_SIZE = 12.0
 NOTE_SIZE = 8.5
 LABEL_SIZE = 8.0
+MARGIN_ABOVE = 0.15
 TITLE_INCHES = 0.30
 NOTE_INCHES = 0.175
 
@@ -43,11 +51,31 @@ def shorten(text: str, length: int = 34) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A white figure of that many inches with an Agg canvas of its own."""
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+def titled_figure(title: str, notes: Sequence[str], width: float, height: float) -> tuple[Figure, float]:
+    """A white figure with an Agg canvas of its own: a bold title in its upper left corner, and the notes below it.
+
+    Args:
+        title: Headline.
+        notes: Each is broken into as many lines as it needs.
+        width: Inches.
+        height: Inches below the header.
+
+    Returns:
+        The figure, and the inches of the header, where all else begins.
+    """
+    lines = [line for note in notes for line in _wrap(note, width - 2 * MARGIN)]
+    top = MARGIN_ABOVE + TITLE_INCHES + NOTE_INCHES * len(lines)
+    figure = Figure(figsize=(width, top + height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    return figure
+    add_text(figure, MARGIN, MARGIN_ABOVE, title, TITLE_SIZE, INK, "bold")
+    for index, line in enumerate(lines):
+        add_text(figure, MARGIN, MARGIN_ABOVE + TITLE_INCHES + NOTE_INCHES * index, line, NOTE_SIZE, MUTED)
+    return figure, top
+
+
+def _wrap(note: str, width: float) -> list[str]:
+    per_character = max(text_width(note, NOTE_SIZE), 0.01) / max(len(note), 1)
+    return textwrap.wrap(note, max(20, int(width / per_character * 0.97)))
 
 
 def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -57,8 +85,25 @@ def add_axes(figure: Figure, left: float, top: float, width: float, height: floa
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
 
 
-def style_axes(axes: Axes) -> None:
-    """A light grid below the data, small labels, and no frame above and to the right."""
+def two_panels(figure: Figure, top: float, gap: float, right: float = MARGIN) -> tuple[Axes, Axes]:
+    """Adds two axes beside each other to a figure of `WIDTH`, `gap` inches apart and `right` from its right border."""
+    left = 0.85
+    width = (WIDTH - left - right - gap) / 2
+    first = add_axes(figure, left, top, width, PANEL_HEIGHT)
+    return first, add_axes(figure, left + width + gap, top, width, PANEL_HEIGHT)
+
+
+def share_y(left: Axes, right: Axes) -> None:
+    """Gives axes the y axis of those to their left, which alone have its labels."""
+    right.sharey(left)
+    right.tick_params(labelleft=False)
+
+
+def style_axes(axes: Axes, x_label: str, y_label: str = "") -> None:
+    """Labels, a light grid below the data, and no frame above and to the right."""
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.yaxis.set_major_formatter("{x:,.6g}")
     axes.grid(color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=LABEL_SIZE, color=MUTED, labelcolor=INK)
@@ -66,6 +111,23 @@ def style_axes(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(MUTED)
+
+
+def add_legend(figure: Figure, columns: int) -> None:
+    """One legend under all axes, with every line of any of them once."""
+    entries = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries.update(dict(zip(labels, handles, strict=True)))
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="lower center",
+        ncols=columns,
+        fontsize=NOTE_SIZE,
+        frameon=False,
+        handlelength=3.2,
+    )
 
 
 def add_text(
@@ -77,25 +139,19 @@ def add_text(
     figure.text(*place, text, fontsize=size, color=color, fontweight=weight, ha="left", va="top", parse_math=False)
 
 
-def wrap_notes(notes: Sequence[str], width: float) -> list[str]:
-    """Breaks each note into lines that fit into `width` inches."""
-    lines: list[str] = []
-    for note in notes:
-        per_character = max(text_width(note, NOTE_SIZE), 0.01) / max(len(note), 1)
-        lines.extend(textwrap.wrap(note, max(20, int(width / per_character * 0.97))))
-    return lines
+def separate_cells(axes: Axes, columns: int, rows: int, color: str = "white", width: float = 1.2) -> None:
+    """Draws lines between the cells of an image."""
+    axes.set_xticks(np.arange(1, columns) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, rows) - 0.5, minor=True)
+    axes.grid(which="minor", color=color, lw=width)
+    axes.tick_params(which="minor", length=0)
 
 
-def header_height(lines: Sequence[str]) -> float:
-    """Inches that `add_header` takes, the margin above it included."""
-    return 0.15 + TITLE_INCHES + NOTE_INCHES * len(lines)
-
-
-def add_header(figure: Figure, title: str, lines: Sequence[str], left: float = 0.2) -> None:
-    """Writes a bold title into the upper left corner and the lines below it."""
-    add_text(figure, left, 0.15, title, TITLE_SIZE, INK, "bold")
-    for index, line in enumerate(lines):
-        add_text(figure, left, 0.15 + TITLE_INCHES + NOTE_INCHES * index, line, NOTE_SIZE, MUTED)
+def write_in_cell(axes: Axes, place: tuple[int, int], text: str, background: Any, weight: str = "normal") -> None:
+    """Writes into the cell of an image at column and row, in a colour that can be read on that of the cell."""
+    red, green, blue = to_rgb(background)
+    ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else INK
+    axes.text(*place, text, ha="center", va="center", fontsize=7.5, color=ink, fontweight=weight)
 
 
 def write_figure(figure: Figure, path: str | os.PathLike[str]) -> None:

@@ -14,14 +14,16 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.pictures.canvas import (
     INK,
+    MARGIN,
     MUTED,
-    NOTE_SIZE,
-    add_axes,
-    add_header,
-    header_height,
-    new_figure,
+    PANEL_HEIGHT,
+    RETURN,
+    WIDTH,
+    add_legend,
+    share_y,
     style_axes,
-    wrap_notes,
+    titled_figure,
+    two_panels,
     write_figure,
 )
 
@@ -29,8 +31,6 @@ MAX_POINTS = 2000
 MAX_STRETCHES = 400
 MAX_MARKERS = 40
 BLOW_UP = 50
-WIDTH = 11.0
-PANEL_HEIGHT = 3.9
 LEGEND_COLUMNS = 3
 EVALUATION_COLOR = "#D55E00"
 POPULATION = "population (selection keys)"
@@ -60,6 +60,50 @@ class Evaluations:
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One of two panels.
+
+    Attributes:
+        x: Place of each row of the history.
+        x_label: Label of the x axis.
+        y_label: Label of the y axis.
+        values: All finite values that are drawn, references apart.
+        series: Lines of the population.
+        evaluated: Evaluations.
+        references: Returns to compare with, by name.
+    """
+
+    x: np.ndarray
+    x_label: str
+    y_label: str
+    values: np.ndarray
+    series: Sequence[SeriesStyle]
+    evaluated: Evaluations
+    references: Mapping[str, float]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Limits of the y axis; extreme outliers are cut off, a steep start or a collapse is not."""
+        values, lines = self.values, self.references.values()
+        if not values.size:
+            return 0.0, 1.0
+        low, high = float(values.min()), float(values.max())
+        inner_low, inner_high = (float(value) for value in np.percentile(values, (2, 98)))
+        inner = max(inner_high - inner_low, 1e-3 * max(abs(inner_low), abs(inner_high)))
+        if high - low > BLOW_UP * inner:
+            low, high = max(low, inner_low - inner), min(high, inner_high + inner)
+        low, high = min(low, *lines, low), max(high, *lines, high)
+        margin = 0.05 * (high - low) or 0.05 * max(abs(high), 1.0)
+        return low - margin, high + margin
+
+    @property
+    def num_outside(self) -> int:
+        """Number of values that the limits leave out."""
+        low, high = self.limits
+        return int(np.sum((self.values < low) | (self.values > high)))
 
 
 def column(history: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
@@ -113,26 +157,23 @@ def time_unit(longest: float) -> tuple[float, str]:
     return (60.0, "min") if longest < 3 * 3600 else (3600.0, "h")
 
 
-def _finite_values(history: Sequence[Mapping[str, float]], evaluated: Evaluations) -> np.ndarray:
-    """Checks the history and returns every finite value that is to be drawn, in one row."""
+def _check(history: Sequence[Mapping[str, float]]) -> None:
     for index, row in enumerate(history):
         for key in ("iteration", "seconds"):
             if row.get(key) is None:
                 raise ValueError(f"history[{index}]: expected the key {key}, got {', '.join(row) or 'no keys'}")
-    drawn = [column(history, style.key) for style in POPULATION_SERIES]
-    values = np.concatenate([*drawn, evaluated.mean, evaluated.low, evaluated.high])
-    values = values[np.isfinite(values)]
-    if not values.size:
+    drawn = [column(history, key) for key in (*(style.key for style in POPULATION_SERIES), "evaluation_mean")]
+    if not np.isfinite(drawn).any():
         raise ValueError(f"history: expected a finite fitness or evaluation in its {len(history)} rows, got none")
-    return values
+
+
+def _finite(*values: np.ndarray) -> np.ndarray:
+    together = np.concatenate(values)
+    return together[np.isfinite(together)]
 
 
 def _draw_population(
-    axes: Axes,
-    x: np.ndarray,
-    history: Sequence[Mapping[str, float]],
-    population: str,
-    series: Sequence[SeriesStyle] = POPULATION_SERIES,
+    axes: Axes, x: np.ndarray, history: Sequence[Mapping[str, float]], series: Sequence[SeriesStyle], population: str
 ) -> None:
     for style in series:
         values = column(history, style.key)
@@ -147,16 +188,8 @@ def _draw_population(
             place = np.array([x[stretch].mean() for stretch in stretches])
             low, values, high = summarize(values, stretches)
             axes.fill_between(place, low, high, color=style.color, alpha=0.25, lw=0, zorder=2.5)
-        axes.plot(
-            place,
-            values,
-            color=style.color,
-            lw=style.width,
-            marker=marker,
-            ms=3,
-            label=style.label.format(population),
-            zorder=3,
-        )
+        label = style.label.format(population)
+        axes.plot(place, values, color=style.color, lw=style.width, marker=marker, ms=3, label=label, zorder=3)
 
 
 def _draw_evaluations(axes: Axes, x: np.ndarray, evaluated: Evaluations, outcome: str) -> None:
@@ -166,22 +199,12 @@ def _draw_evaluations(axes: Axes, x: np.ndarray, evaluated: Evaluations, outcome
     place, mean = x[evaluated.rows[kept]], evaluated.mean[kept]
     low, high = evaluated.low[kept], evaluated.high[kept]
     few = len(kept) <= MAX_MARKERS
+    width, marker, color = 1.8 if few else 1.2, "o" if few else "", EVALUATION_COLOR
     label = f"{outcome}, fresh keys (95 % interval)"
-    axes.fill_between(place, low, high, color=EVALUATION_COLOR, alpha=0.2, lw=0, zorder=4)
-    axes.plot(
-        place,
-        mean,
-        color=EVALUATION_COLOR,
-        lw=1.8 if few else 1.2,
-        marker="o" if few else "",
-        ms=4,
-        label=label,
-        zorder=5,
-    )
+    axes.fill_between(place, low, high, color=color, alpha=0.2, lw=0, zorder=4)
+    axes.plot(place, mean, color=color, lw=width, marker=marker, ms=4, label=label, zorder=5)
     if few:
-        axes.errorbar(
-            place, mean, (mean - low, high - mean), fmt="none", ecolor=EVALUATION_COLOR, elinewidth=1, zorder=5
-        )
+        axes.errorbar(place, mean, (mean - low, high - mean), fmt="none", ecolor=color, elinewidth=1, zorder=5)
 
 
 def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
@@ -189,18 +212,6 @@ def _draw_references(axes: Axes, references: Mapping[str, float]) -> None:
         dashes = (0, REFERENCE_STYLES[index % len(REFERENCE_STYLES)])
         shade = (INK, MUTED)[index // len(REFERENCE_STYLES) % 2]
         axes.axhline(value, color=shade, lw=1.1, linestyle=dashes, label=f"{name}: {value:,.5g}", zorder=2)
-
-
-def _limits(values: np.ndarray, references: Mapping[str, float]) -> tuple[float, float]:
-    """Limits of the y axis; extreme outliers are cut off, a steep start or a collapse is not."""
-    low, high = float(values.min()), float(values.max())
-    inner_low, inner_high = (float(value) for value in np.percentile(values, (2, 98)))
-    inner = max(inner_high - inner_low, 1e-3 * max(abs(inner_low), abs(inner_high)))
-    if high - low > BLOW_UP * inner:
-        low, high = max(low, inner_low - inner), min(high, inner_high + inner)
-    low, high = min(low, *references.values(), low), max(high, *references.values(), high)
-    margin = 0.05 * (high - low) or 0.05 * max(abs(high), 1.0)
-    return low - margin, high + margin
 
 
 def _describe(history: Sequence[Mapping[str, float]], evaluated: Evaluations, outside: int) -> list[str]:
@@ -229,15 +240,13 @@ def _describe(history: Sequence[Mapping[str, float]], evaluated: Evaluations, ou
     return notes
 
 
-def _style_panel(axes: Axes, x: np.ndarray, label: str, whole: bool) -> None:
-    finite = x[np.isfinite(x)]
-    end = float(finite.max(initial=0.0)) or 1.0
+def _style_panel(axes: Axes, panel: _Panel) -> None:
+    end = float(_finite(panel.x).max(initial=0.0)) or 1.0
+    whole = panel.x_label == "iteration"
     axes.set_xlim(-0.02 * end, 1.04 * end)
-    axes.set_xlabel(label, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.xaxis.set_major_formatter("{x:,.0f}" if whole else "{x:,.4g}")
-    axes.yaxis.set_major_formatter("{x:,.6g}")
-    style_axes(axes)
+    style_axes(axes, panel.x_label, panel.y_label)
 
 
 def curve_figure(
@@ -264,38 +273,16 @@ def curve_figure(
     Raises:
         ValueError: The history is empty, a row has no `iteration` or `seconds`, or there is no finite value to draw.
     """
-    references = {name: float(value) for name, value in (references or {}).items() if np.isfinite(value)}
+    _check(history)
     evaluated = evaluations(history)
-    low, high = _limits(values := _finite_values(history, evaluated), references)
-    notes = wrap_notes(_describe(history, evaluated, int(np.sum((values < low) | (values > high)))), WIDTH - 0.4)
-    legend_rows = -(-(len(POPULATION_SERIES) + 1 + len(references)) // LEGEND_COLUMNS)
-    top = header_height(notes) + 0.15
-    figure = new_figure(WIDTH, top + PANEL_HEIGHT + 0.62 + 0.2 * legend_rows)
-    add_header(figure, title, notes)
-
+    drawn = [column(history, style.key) for style in POPULATION_SERIES]
+    values = _finite(*drawn, evaluated.mean, evaluated.low, evaluated.high)
+    shown = (values, POPULATION_SERIES, evaluated, _finite_references(references))
     seconds = column(history, "seconds")
     scale, unit = time_unit(float(np.nanmax(seconds, initial=0.0)))
-    panels = (
-        (column(history, "iteration"), "iteration", True),
-        (seconds / scale, f"wall-clock time, compilation included [{unit}]", False),
-    )
-    panel_width = (WIDTH - 0.85 - 0.2 - 0.3) / 2
-    shared: Axes | None = None
-    for index, (x, label, whole) in enumerate(panels):
-        axes = add_axes(figure, 0.85 + index * (panel_width + 0.3), top, panel_width, PANEL_HEIGHT)
-        _draw_population(axes, x, history, population)
-        _draw_evaluations(axes, x, evaluated, outcome)
-        _draw_references(axes, references)
-        _style_panel(axes, x, label, whole)
-        if shared is None:
-            shared = axes
-            axes.set_ylim(low, high)
-            axes.set_ylabel("return of an episode (sum of rewards)", color=INK)
-        else:
-            axes.sharey(shared)
-            axes.tick_params(labelleft=False)
-    _add_legend(figure)
-    return figure
+    left = _Panel(column(history, "iteration"), "iteration", RETURN, *shown)
+    right = _Panel(seconds / scale, f"wall-clock time, compilation included [{unit}]", "", *shown)
+    return _draw(history, title, left, right, population, outcome)
 
 
 def offline_curve_figure(
@@ -310,57 +297,42 @@ def offline_curve_figure(
     Arguments and errors of `curve_figure`; `fitness_mean` and `fitness_best` are values of the objective here, and the
     best is left out where there is but one candidate, as gradients move.
     """
-    references = {name: float(value) for name, value in (references or {}).items() if np.isfinite(value)}
+    _check(history)
     evaluated = evaluations(history)
-    _finite_values(history, evaluated)
     best, mean = (column(history, style.key) for style in POPULATION_SERIES)
     series = POPULATION_SERIES[np.array_equal(best, mean, equal_nan=True) :]
-    objective = np.concatenate([best, mean])
-    returns = np.concatenate([evaluated.mean, evaluated.low, evaluated.high])
-    panels: tuple[tuple[str, np.ndarray, Mapping[str, float]], ...] = (
-        ("objective on offline states", objective[np.isfinite(objective)], {}),
-        ("return of an episode (sum of rewards)", returns[np.isfinite(returns)], references),
-    )
-    limits = [_limits(values, lines) if values.size else (0.0, 1.0) for _, values, lines in panels]
-    outside = sum(
-        int(np.sum((row[1] < low) | (row[1] > high))) for row, (low, high) in zip(panels, limits, strict=True)
-    )
-    notes = wrap_notes(_describe(history, evaluated, outside), WIDTH - 0.4)
-    legend_rows = -(-(len(series) + 1 + len(references)) // LEGEND_COLUMNS)
-    top = header_height(notes) + 0.15
-    figure = new_figure(WIDTH, top + PANEL_HEIGHT + 0.62 + 0.2 * legend_rows)
-    add_header(figure, title, notes)
-    panel_width = (WIDTH - 2 * 0.95 - 0.2) / 2
+    objective, returns = _finite(best, mean), _finite(evaluated.mean, evaluated.low, evaluated.high)
     x = column(history, "iteration")
-    for index, ((label, _, lines), limit) in enumerate(zip(panels, limits, strict=True)):
-        axes = add_axes(figure, 0.85 + index * (panel_width + 0.95), top, panel_width, PANEL_HEIGHT)
-        if index == 0:
-            _draw_population(axes, x, history, population, series)
-        else:
-            _draw_evaluations(axes, x, evaluated, outcome)
-        _draw_references(axes, lines)
-        _style_panel(axes, x, "iteration", True)
-        axes.set_ylim(*limit)
-        axes.set_ylabel(label, color=INK)
-    _add_legend(figure)
+    left = _Panel(x, "iteration", "objective on offline states", objective, series, evaluations(()), {})
+    right = _Panel(x, "iteration", RETURN, returns, (), evaluated, _finite_references(references))
+    return _draw(history, title, left, right, population, outcome)
+
+
+def _finite_references(references: Mapping[str, float] | None) -> dict[str, float]:
+    return {name: float(value) for name, value in (references or {}).items() if np.isfinite(value)}
+
+
+def _draw(
+    history: Sequence[Mapping[str, float]], title: str, left: _Panel, right: _Panel, population: str, outcome: str
+) -> Figure:
+    """Draws two panels, on one y axis where the right one has no label of its own."""
+    is_shared = not right.y_label
+    gap, margin = (0.3, MARGIN) if is_shared else (0.95, 0.3)
+    outside = sum(panel.num_outside for panel in ((left,) if is_shared else (left, right)))
+    legend_rows = -(-(len(left.series) + 1 + len(right.references)) // LEGEND_COLUMNS)
+    notes = _describe(history, right.evaluated, outside)
+    figure, top = titled_figure(title, notes, WIDTH, 0.15 + PANEL_HEIGHT + 0.62 + 0.2 * legend_rows)
+    both = two_panels(figure, top + 0.15, gap, margin)
+    for axes, panel in zip(both, (left, right), strict=True):
+        _draw_population(axes, panel.x, history, panel.series, population)
+        _draw_evaluations(axes, panel.x, panel.evaluated, outcome)
+        _draw_references(axes, panel.references)
+        _style_panel(axes, panel)
+        axes.set_ylim(*panel.limits)
+    if is_shared:
+        share_y(*both)
+    add_legend(figure, LEGEND_COLUMNS)
     return figure
-
-
-def _add_legend(figure: Figure) -> None:
-    """One legend under the panels, with every line of any of them once."""
-    entries = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        entries.update(dict(zip(labels, handles, strict=True)))
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="lower center",
-        ncols=LEGEND_COLUMNS,
-        fontsize=NOTE_SIZE,
-        frameon=False,
-        handlelength=3.2,
-    )
 
 
 def draw_curve(
@@ -371,19 +343,13 @@ def draw_curve(
     population: str = POPULATION,
     outcome: str = "mean dataset",
 ) -> None:
-    """Writes the picture of `curve_figure` into a file, whole or not at all.
+    """Writes the picture of `curve_figure`, whose arguments and errors it has, into a file, whole or not at all.
 
-    Args:
-        history: See `curve_figure`.
-        path: Where; the suffix chooses the format, png without one.
-        title: Headline of the picture.
-        references: See `curve_figure`.
-        population: See `curve_figure`.
-        outcome: See `curve_figure`.
+    The suffix of `path` chooses the format, png without one.
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        ValueError: See `curve_figure`; or the suffix is not a format that matplotlib writes.
+        ValueError: The suffix is not a format that matplotlib writes.
     """
     write_figure(curve_figure(history, title, references, population, outcome), path)
 

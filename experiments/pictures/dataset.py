@@ -38,14 +38,12 @@ def dataset_figure(dataset: SyntheticDataset) -> Figure:
 
 
 def draw_dataset(dataset: SyntheticDataset, path: str | os.PathLike[str]) -> None:
-    """Writes the picture of `dataset_figure` into a file, whole or not at all.
+    """Writes the picture of `dataset_figure`, whose errors it has, into a file, whole or not at all.
 
-    Args:
-        dataset: See `dataset_figure`.
-        path: Where; the suffix chooses the format, png without one.
+    The suffix of `path` chooses the format, png without one.
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        ValueError: See `dataset_figure`; or the suffix is not a format that matplotlib writes.
+        ValueError: The suffix is not a format that matplotlib writes.
     """
     write_figure(dataset_figure(dataset), path)

@@ -18,21 +18,21 @@ from experiments.pictures.canvas import (
     FAINT,
     INK,
     LABEL_SIZE,
+    MARGIN,
     MUTED,
     NOTE_INCHES,
     NOTE_SIZE,
     PALETTE,
     add_axes,
-    add_header,
     add_text,
-    header_height,
-    new_figure,
+    separate_cells,
     text_width,
-    wrap_notes,
+    titled_figure,
+    write_in_cell,
 )
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.34
-SIDE, GAP = 0.2, 0.2
+GAP = 0.2
 ABOVE, BELOW = 0.85, 0.75
 SCALE = 0.9
 OWN_COLOR = PALETTE[0]
@@ -51,26 +51,22 @@ def generalisation_figure(result: Mapping[str, Any]) -> Figure:
     rows = result["files"]
     # Panels of different files stand below each other.
     widths = [max(len(row["panels"][index]["columns"]) for row in rows) for index in range(len(rows[0]["panels"]))]
-    margins = [max(_margin(row["panels"][index]) for row in rows) for index in range(len(widths))]
+    margins = [
+        0.38 + max(text_width(name) for row in rows for name in row["panels"][index]["rows"])
+        for index in range(len(widths))
+    ]
     lefts = [
-        SIDE + sum(margins[: index + 1]) + sum(widths[:index]) * CELL_WIDTH + index * GAP
+        MARGIN + sum(margins[: index + 1]) + sum(widths[:index]) * CELL_WIDTH + index * GAP
         for index in range(len(widths))
     ]
     right = lefts[-1] + widths[-1] * CELL_WIDTH
-    width = max(right + GAP + SCALE, 8.0)
-    notes = wrap_notes(_notes(result), width - 2 * SIDE)
     heights = [ABOVE + BELOW + CELL_HEIGHT * max(len(panel["rows"]) for panel in row["panels"]) for row in rows]
-    figure = new_figure(width, header_height(notes) + sum(heights) + 0.1)
-    add_header(figure, "What policies learn from dataset files under settings other than the file's own", notes, SIDE)
-    top = header_height(notes)
+    title = "What policies learn from dataset files under settings other than the file's own"
+    figure, top = titled_figure(title, _notes(result), max(right + GAP + SCALE, 8.0), sum(heights) + 0.1)
     for row, height in zip(rows, heights, strict=True):
         _draw_file(figure, row, top, lefts, right)
         top += height
     return figure
-
-
-def _margin(panel: Mapping[str, Any]) -> float:
-    return 0.38 + max(text_width(name) for name in panel["rows"])
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
@@ -90,9 +86,9 @@ def _draw_file(figure: Figure, row: Mapping[str, Any], top: float, lefts: list[f
     own, zero, untrained = (f"{row['references'][name]['mean']:.4g}" for name in (OWN, ZERO, UNTRAINED))
     reaching = f"{row['num_reaching']} of {row['num_cells']} combinations ({row['fraction']:.0%})"
     share = f"{reaching} reach {row['threshold_return']:.4g}"
-    add_text(figure, SIDE, top + 0.12, row["name"], NOTE_SIZE + 1.5, INK, "bold")
+    add_text(figure, MARGIN, top + 0.12, row["name"], NOTE_SIZE + 1.5, INK, "bold")
     note = f"{share}; the file's own settings return {own}, the zero dataset {zero}, untrained policies {untrained}"
-    add_text(figure, SIDE, top + 0.16 + NOTE_INCHES, note.replace("-", "−"), NOTE_SIZE, MUTED)
+    add_text(figure, MARGIN, top + 0.16 + NOTE_INCHES, note.replace("-", "−"), NOTE_SIZE, MUTED)
     low, high = (row["references"][name]["mean"] for name in (ZERO, OWN))
     # A dataset that is worse than zeros still gets its picture.
     limits = (low, high if high > low else low + 1.0)
@@ -118,37 +114,26 @@ def _draw_panel(axes: Axes, panel: Mapping[str, Any], norm: Normalize) -> None:
     axes.set_xticks(range(columns), [name.replace(" ", "\n") for name in panel["columns"]])
     axes.set_yticks(range(rows), panel["rows"])
     axes.tick_params(length=0, pad=4, labelsize=LABEL_SIZE, labelcolor=INK)
-    axes.set_xticks(np.arange(1, columns) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, rows) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", lw=1.2)
-    axes.tick_params(which="minor", length=0)
+    separate_cells(axes, columns, rows)
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_xlabel(panel["column_label"].replace(", ×", "\n×"), fontsize=LABEL_SIZE, color=MUTED, labelpad=3)
     axes.set_ylabel(panel["row_label"], fontsize=LABEL_SIZE, color=MUTED, labelpad=3)
     title = f"{panel['num_reaching']} of {panel['num_cells']} cells"
     axes.set_title(title, fontsize=LABEL_SIZE, color=INK, loc="left", pad=4)
-    for (place, cell), value in zip(_places(panel), np.ravel(means), strict=True):
-        _draw_cell(axes, place, cell, palette(norm(value)) if np.isfinite(value) else (1.0, 1.0, 1.0, 1.0))
+    for y, row in enumerate(panel["cells"]):
+        for x, cell in enumerate(row):
+            _draw_cell(axes, (x, y), cell, "white" if cell["mean"] is None else palette(norm(cell["mean"])))
 
 
-def _places(panel: Mapping[str, Any]) -> list[tuple[tuple[int, int], Mapping[str, Any]]]:
-    return [((x, y), cell) for y, row in enumerate(panel["cells"]) for x, cell in enumerate(row)]
-
-
-def _draw_cell(
-    axes: Axes, place: tuple[int, int], cell: Mapping[str, Any], color: tuple[float, float, float, float]
-) -> None:
+def _draw_cell(axes: Axes, place: tuple[int, int], cell: Mapping[str, Any], color: Any) -> None:
     corner = (place[0] - 0.5, place[1] - 0.5)
-    red, green, blue, _ = color
-    ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else INK
     if cell["mean"] is None:
         axes.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="////", edgecolor="#b0b0b0", lw=0))
         text = "diverged"
     else:
         text = f"{cell['mean']:.4g}".replace("-", "−")
-    weight = "bold" if cell["reaches"] else "normal"
-    axes.text(*place, text, ha="center", va="center", fontsize=7.5, color=ink, fontweight=weight)
+    write_in_cell(axes, place, text, color, "bold" if cell["reaches"] else "normal")
     if cell["own"]:
         frame = Rectangle(corner, 1, 1, fill=False, edgecolor=OWN_COLOR, lw=2.4, zorder=5, clip_on=False)
         axes.add_patch(frame)

@@ -17,20 +17,18 @@ from experiments.pictures.canvas import (
     FAINT,
     INK,
     LABEL_SIZE,
+    MARGIN,
     MUTED,
     PALETTE,
     add_axes,
-    add_header,
-    header_height,
-    new_figure,
+    separate_cells,
     text_width,
-    wrap_notes,
+    titled_figure,
 )
 from experiments.pictures.content import Content
 
 MAX_STATES = 64
 MAX_COLUMNS = 8
-SIDE = 0.2
 GAP = 0.22
 BARS_HEIGHT = 0.36
 BAR_LABEL_SIZE = 7.0
@@ -72,17 +70,10 @@ def _draw_state(axes: Axes, state: np.ndarray, caption: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     if max(height, width) <= 16:
-        axes.set_xticks(np.arange(1, width) - 0.5, minor=True)
-        axes.set_yticks(np.arange(1, height) - 0.5, minor=True)
-        axes.grid(which="minor", color=FAINT, lw=0.4)
-        axes.tick_params(which="minor", length=0)
+        separate_cells(axes, width, height, FAINT, 0.4)
     for spine in axes.spines.values():
         spine.set_color(MUTED)
     axes.set_title(caption, fontsize=LABEL_SIZE, color=MUTED, pad=2, loc="left")
-
-
-def _names_fit(labels: Sequence[str], room: float) -> bool:
-    return all(text_width(label, BAR_LABEL_SIZE) + 0.05 < room / len(labels) for label in labels)
 
 
 def _draw_actions(axes: Axes, action: np.ndarray, labels: Sequence[str], reach: float, fits: bool) -> None:
@@ -116,7 +107,7 @@ def _draw_legend(figure: Figure, channels: Sequence[str], top: float, per_row: i
     figure.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(SIDE / width, 1 - top / height),
+        bbox_to_anchor=(MARGIN / width, 1 - top / height),
         ncols=per_row,
         fontsize=LABEL_SIZE,
         frameon=False,
@@ -144,9 +135,9 @@ def draw_grids(content: Content) -> Figure:
     cell = 1.5 if shown <= 32 else 1.2
     labels = names.action_labels(content.environment, content.actions.shape[1])
     channels = names.channel_labels(content.environment, states.shape[-1])
-    fits = _names_fit(labels, cell)
+    fits = all(text_width(label, BAR_LABEL_SIZE) + 0.05 < cell / len(labels) for label in labels)
 
-    width = max(2 * SIDE + columns * cell + (columns - 1) * GAP, MIN_WIDTH)
+    width = max(2 * MARGIN + columns * cell + (columns - 1) * GAP, MIN_WIDTH)
     tall = cell * states.shape[1] / states.shape[2]
     pitch = CAPTION_HEIGHT + tall + 0.06 + BARS_HEIGHT + (0.36 if fits else 0.24)
     shading = (
@@ -158,18 +149,16 @@ def draw_grids(content: Content) -> Figure:
         notes.append(f"Bars: {', '.join(labels)}; between −{reach:.3g} and {reach:.3g}")
     if shown < content.num_pairs:
         notes.append(f"The first {shown} of {content.num_pairs:,} pairs")
-    notes = wrap_notes(notes, width - 2 * SIDE)
-    per_row = max(int((width - 2 * SIDE) / (max(text_width(label) for label in channels) + 0.5)), 1)
+    per_row = max(int((width - 2 * MARGIN) / (max(text_width(label) for label in channels) + 0.5)), 1)
     legend_rows = -(-len(channels) // per_row) if len(channels) > 1 else 0
-    top = header_height(notes) + 0.08 + 0.2 * legend_rows
+    legend_height = 0.08 + 0.2 * legend_rows
 
-    figure = new_figure(width, top + rows * pitch + 0.1)
-    add_header(figure, content.title, notes)
+    figure, top = titled_figure(content.title, notes, width, legend_height + rows * pitch + 0.1)
     if legend_rows:
-        _draw_legend(figure, channels, header_height(notes) + 0.04, per_row)
+        _draw_legend(figure, channels, top + 0.04, per_row)
     for index in range(shown):
-        left = SIDE + (index % columns) * (cell + GAP)
-        upper = top + (index // columns) * pitch + CAPTION_HEIGHT
+        left = MARGIN + (index % columns) * (cell + GAP)
+        upper = top + legend_height + (index // columns) * pitch + CAPTION_HEIGHT
         _draw_state(add_axes(figure, left, upper, cell, tall), states[index], f"pair {index}")
         bars = add_axes(figure, left, upper + tall + 0.06, cell, BARS_HEIGHT)
         _draw_actions(bars, content.actions[index], labels, reach, fits)

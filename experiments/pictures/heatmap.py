@@ -18,11 +18,10 @@ from experiments.pictures.canvas import (
     LABEL_SIZE,
     MUTED,
     add_axes,
-    add_header,
-    header_height,
-    new_figure,
+    separate_cells,
     text_width,
-    wrap_notes,
+    titled_figure,
+    write_in_cell,
 )
 from experiments.pictures.content import Content
 
@@ -128,22 +127,10 @@ def _draw_block(axes: Axes, block: Block, cells: Cells) -> AxesImage:
     for spine in axes.spines.values():
         spine.set_visible(False)
     if cells.printed:
-        axes.set_xticks(np.arange(1, block.num_columns) - 0.5, minor=True)
-        axes.set_yticks(np.arange(1, len(block.colored)) - 0.5, minor=True)
-        axes.grid(which="minor", color="white", lw=1.2)
-        axes.tick_params(which="minor", length=0)
+        separate_cells(axes, block.num_columns, len(block.colored))
         for (row, index), value in np.ndenumerate(block.printed):
-            red, green, blue, _ = image.cmap(norm(block.colored[row, index]))
-            ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else INK
-            axes.text(
-                index,
-                row,
-                f"{value:.2f}" if block.probabilities else format_number(value),
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color=ink,
-            )
+            text = f"{value:.2f}" if block.probabilities else format_number(value)
+            write_in_cell(axes, (index, row), text, image.cmap(norm(block.colored[row, index])))
     return image
 
 
@@ -199,13 +186,11 @@ def draw_heatmaps(content: Content) -> Figure:
         for left, size, block in zip(lefts, widths, blocks, strict=True)
         for index, label in enumerate(block.labels)
     )
-    width = max(right + 0.3, MIN_WIDTH)
     height = max(content.num_pairs * cells.height, 0.4)
-    notes = wrap_notes([content.score, _units_note(content, cells.printed)], width - 0.4)
-    top = header_height(notes) + 0.12 + labels_height
-
-    figure = new_figure(width, top + height + 0.75)
-    add_header(figure, content.title, notes)
+    notes = [content.score, _units_note(content, cells.printed)]
+    below = 0.12 + labels_height + height + 0.75
+    figure, top = titled_figure(content.title, notes, max(right + 0.3, MIN_WIDTH), below)
+    top += 0.12 + labels_height
     for left, size, block in zip(lefts, widths, blocks, strict=True):
         axes = add_axes(figure, left, top, size, height)
         _draw_scale(figure, _draw_block(axes, block, cells), block, left, top + height + 0.12, size)

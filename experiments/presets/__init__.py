@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Callable, Mapping
 
 from experiments.presets import distill, neuroevolution, offline, ppo
-from experiments.presets._preset import Preset
+from experiments.presets._preset import Preset, network_of
 
-__all__ = ["PRESETS", "Preset", "get_preset"]
+__all__ = ["PRESETS", "Preset", "get_preset", "network_of"]
 
 PRESETS: Mapping[str, Mapping[str, Callable[[], Preset]]] = {
     "distill": distill.PRESETS,

@@ -63,23 +63,23 @@ def dataset_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["target", "cartpole"])
 def test_straightforward_generation_is_that_of_hades(name: str) -> None:
-    prepared = prepare(TINY[name], seed=0)
-    step = generation.make_step("straightforward", prepared)
+    run, states = prepare(TINY[name], seed=0)
+    step = generation.make_step("straightforward", run)
 
     @jax.jit
     def both(state: RunState) -> Any:
         after, metrics, intermediates = step(state)
-        values = generation.hades_values(prepared.run, state, intermediates.solutions)
-        return (after, metrics), prepared.run.step(state), intermediates, values
+        values = generation.hades_values(run, state, intermediates.solutions)
+        return (after, metrics), run.step(state), intermediates, values
 
-    (after, metrics), (expected, expected_metrics), intermediates, values = both(prepared.states[FIRST])
+    (after, metrics), (expected, expected_metrics), intermediates, values = both(states[FIRST])
     np.testing.assert_allclose(intermediates.values, values, atol=1e-4)
     assert len(set(values.tolist())) == 4
     np.testing.assert_allclose(metrics["fitness_best"], expected_metrics["fitness_best"], atol=1e-4)
     close = functools.partial(np.testing.assert_allclose, atol=1e-4)
     jax.tree.map(close, (after.outer, after.iteration), (expected.outer, expected.iteration))
     records = intermediates.records
-    assert records.reward.shape == (4, 2, prepared.run.env.max_steps, 2)
+    assert records.reward.shape == (4, 2, run.env.max_steps, 2)
     assert intermediates.losses.shape == (4, 2, 3)
     np.testing.assert_allclose(records.episode_return[:, :, -1], records.reward.sum(axis=2), atol=1e-5)
     assert records.done[:, :, -1].all()
@@ -89,12 +89,12 @@ def test_straightforward_refuses_running_statistics() -> None:
     settings = dataclasses.replace(SETTINGS, observation_normalization="running")
     run = recipes.from_settings(envs.make("diagnostic/match"), settings)
     with pytest.raises(ValueError, match="normalisation"):
-        straightforward.make_fitness(cast(DatasetRun, run))
+        straightforward.step(cast(DatasetRun, run), run.init(jax.random.key(0)))
 
 
 def test_trained_state_stands_for_the_dataset_of_its_case() -> None:
-    prepared = prepare(TINY["match"], seed=0)
-    trained, first = (prepared.run.outcome(prepared.states[name]) for name in (TRAINED, FIRST))
+    run, states = prepare(TINY["match"], seed=0)
+    trained, first = (run.outcome(states[name]) for name in (TRAINED, FIRST))
     np.testing.assert_allclose(trained.observations, TINY["match"].trained)
     np.testing.assert_array_equal(trained.action_probabilities, first.action_probabilities)
 

@@ -17,6 +17,7 @@ import pytest
 
 import envs
 from experiments.bench._lib import generalisation_report as report
+from experiments.bench._lib.files import read_file
 from experiments.bench._lib.grid import Grid, architecture, distinct, make_panels, optimisers
 from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, VariantEvaluation, evaluate_variant, threshold_return
 from experiments.pictures.generalisation import generalisation_figure
@@ -160,16 +161,14 @@ def test_policies_that_diverge_are_counted(dataset_file: Path) -> None:
 
 
 def test_diverged_cells_are_misses_and_drawn_as_such(dataset_file: Path) -> None:
-    dataset = SyntheticDataset.load(dataset_file)
-    assert dataset.metadata is not None
-    own = dataset.metadata.cloning
+    own = read_file(dataset_file).own
     panels = make_panels(own, dataclasses.replace(SMALL, panels=("size", "budget")))
     cells = distinct(own, panels)
     assert len(cells) == 7 and cells[0] == own
     evaluations = [Evaluation(np.full((2, 2), value), np.ones((2, 2), int)) for value in (10.0, 9.0, 8.9, 12.0)]
     found = [VariantEvaluation(evaluation) for evaluation in evaluations] + [VariantEvaluation(None, 1)] * 3
     anchors = dict(zip((OWN, ZERO, UNTRAINED), evaluations, strict=False))
-    file = report.entry(dataset_file, dataset, anchors, 9.0, panels, dict(zip(cells, found, strict=True)))
+    file = report.entry(read_file(dataset_file), anchors, 9.0, panels, dict(zip(cells, found, strict=True)))
     assert (file["num_reaching"], file["num_diverged"], file["fraction"]) == (3, 3, 3 / 7)
     diverged = [cell for cell in cells_of(file) if cell["num_diverged"]]
     assert [(cell["mean"], cell["reaches"]) for cell in diverged] == [(None, False)] * 3

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.bench._lib.seeds import parse_seeds
 from experiments.cli import BadArgumentsError
@@ -19,7 +18,6 @@ from experiments.settings import OutputSettings, SeededSettings
 from hades._files import write_atomically
 from hades._json import to_json
 from hades._run_directory import installed_versions
-from hades._validation import require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +31,6 @@ class BenchSettings(OutputSettings):
     def result_file(self) -> Path | None:
         """File of the result; None writes none."""
         return self.out
-
-    def require_positive(self, *names: str) -> None:
-        """Refuses fields, or members of tuples in them, that are not above 0; None passes.
-
-        Raises:
-            ValueError: One is not; the message names the field.
-        """
-        for name in names:
-            value = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if number is not None:
-                    require_positive(name, number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,15 +148,18 @@ def write(result: Mapping[str, Any], out: Path) -> None:
     write_atomically(out, to_json(result, indent=2) + "\n")
 
 
+def write_page(file: Path, *parts: str) -> None:
+    """Writes paragraphs and tables of Markdown, with empty lines between them.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_atomically(file, "\n\n".join(parts) + "\n")
+
+
 def tell(text: str) -> None:
     """Prints a line of progress on stderr."""
     print(text, file=sys.stderr, flush=True)
-
-
-def cells(summary: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Mean, interval, and inits x episodes of `experiments.tables.summary`, as cells of a table."""
-    counts = f"{summary['num_inits']} x {summary['num_episodes']}"
-    return f"{summary['mean']:.4g}", tables.interval(summary["ci95"]), counts
 
 
 def find_preset(flag: str, command: str, name: str) -> Preset:

@@ -95,21 +95,8 @@ CASES: dict[str, Callable[[], Case]] = {"breakout": breakout, "cartpole": cartpo
 """Cases by the name that the command takes."""
 
 
-@dataclass(frozen=True)
-class PreparedCase:
-    """A case ready to be measured.
-
-    Attributes:
-        run: Run.
-        states: State before the generation, by the kind of population.
-    """
-
-    run: DatasetRun
-    states: Mapping[str, RunState]
-
-
-def prepare(case: Case, seed: int) -> PreparedCase:
-    """Makes environment, run and first states; compiles nothing of the generation."""
+def prepare(case: Case, seed: int) -> tuple[DatasetRun, dict[str, RunState]]:
+    """The run of a case, and its states before the generation, by the kind of population; compiles nothing of it."""
     env = require_pure(envs.make(case.env, **case.env_options))
     run = cast(DatasetRun, recipes.from_settings(env, case.settings))
     state = run.init(jax.random.key(seed))
@@ -117,4 +104,4 @@ def prepare(case: Case, seed: int) -> PreparedCase:
     if case.trained is not None:
         solution = {**run.outer.solution(state.outer), "observations": jnp.array(case.trained)}
         states[TRAINED] = dataclasses.replace(state, outer=run.outer.init(stream(state.key, Stream.TABLE), solution))
-    return PreparedCase(run, states)
+    return run, states

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from experiments import tables
+from experiments.bench._lib.files import DatasetFile
 from experiments.bench._lib.grid import Panel, distinct
 from experiments.bench._lib.variants import OWN, UNTRAINED, ZERO, VariantEvaluation
 from hades._serialization import to_dict
-from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
 from hades.inner.cloning import CloningSettings
 
@@ -24,8 +23,7 @@ _HEADER = ("dataset", "own", "zeros", "untrained", "threshold", "cells reaching 
 
 
 def entry(
-    source: Path,
-    dataset: SyntheticDataset,
+    file: DatasetFile,
     returns: Mapping[str, Evaluation],
     threshold: float,
     panels: Sequence[Panel],
@@ -34,41 +32,32 @@ def entry(
     """Part of the result for one file.
 
     Args:
-        source: Path of the file.
-        dataset: Its dataset, with metadata.
+        file: The file.
         returns: Its own return, and those of zeros and untrained policies.
         threshold: Return that a cell is to reach.
         panels: Panels of the grid.
         found: Evaluation of every inner loop of the grid.
     """
-    metadata = dataset.metadata
-    assert metadata is not None  # a loaded dataset has it
-    cells = {cloned: _cell(metadata.require_cloning(), cloned, variant, threshold) for cloned, variant in found.items()}
+    metadata, num_pairs = file.metadata, file.dataset.num_pairs
+    cells = {cloned: _cell(file.own, cloned, variant, threshold) for cloned, variant in found.items()}
     return {
-        "file": str(source),
-        "name": f"{metadata.env}, {dataset.num_pairs} pairs by {metadata.method}",
+        "file": str(file.source),
+        "name": f"{metadata.env}, {num_pairs} pairs by {metadata.method}",
         "env": metadata.env,
         "method": metadata.method,
-        "num_pairs": dataset.num_pairs,
+        "num_pairs": num_pairs,
         "init_seed": metadata.init_seed,
-        "cloning": to_dict(metadata.require_cloning()),
+        "cloning": to_dict(file.own),
         "references": {name: tables.summary(value) for name, value in returns.items()},
         "threshold_return": threshold,
-        **_counts([cells[cloned] for cloned in distinct(metadata.require_cloning(), panels)]),
-        "panels": [_panel(panel, metadata.require_cloning(), cells) for panel in panels],
+        **_counts([cells[cloned] for cloned in distinct(file.own, panels)]),
+        "panels": [_panel(panel, file.own, cells) for panel in panels],
     }
 
 
 def _panel(panel: Panel, own: CloningSettings, cells: Mapping[CloningSettings, dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "name": panel.name,
-        "row_label": panel.row_label,
-        "column_label": panel.column_label,
-        "rows": list(panel.rows),
-        "columns": list(panel.columns),
-        **_counts([cells[cloned] for cloned in distinct(own, [panel])]),
-        "cells": [[cells[cloned] for cloned in row] for row in panel.cells],
-    }
+    counts = _counts([cells[cloned] for cloned in distinct(own, [panel])])
+    return {**vars(panel), **counts, "cells": [[cells[cloned] for cloned in row] for row in panel.cells]}
 
 
 def _cell(
@@ -89,12 +78,8 @@ def _cell(
 def _counts(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     reaching = sum(cell["reaches"] for cell in cells)
     diverged = sum(cell["num_diverged"] > 0 for cell in cells)
-    return {
-        "num_cells": len(cells),
-        "num_reaching": reaching,
-        "num_diverged": diverged,
-        "fraction": reaching / len(cells),
-    }
+    count = len(cells)
+    return {"num_cells": count, "num_reaching": reaching, "num_diverged": diverged, "fraction": reaching / count}
 
 
 def as_text(result: Mapping[str, Any]) -> str:
@@ -108,16 +93,16 @@ def as_text(result: Mapping[str, Any]) -> str:
     return "\n".join([*parts, *_legend(result)])
 
 
-def as_markdown(result: Mapping[str, Any]) -> str:
-    """Tables of a result in Markdown, that of the files first."""
+def as_markdown(result: Mapping[str, Any]) -> list[str]:
+    """Tables of a result in Markdown, that of the files first, and what stands between them."""
     summary = [_summary_row(file, number) for number, file in enumerate(result["files"])]
     parts = ["# Generalisation of dataset files", f"`{shlex.join(result['command'])}`", "\n".join(_legend(result))]
-    parts.append("\n".join(tables.markdown(_HEADER, summary)))
+    parts.append(tables.markdown(_HEADER, summary))
     for number, file in enumerate(result["files"]):
         parts.append(f"## {_name(file, number)}\n\n`{file['file']}`")
         for title, header, rows in _panel_tables(file, number):
-            parts.append("\n".join([f"{title}:", "", *tables.markdown(header, rows)]))
-    return "\n\n".join(parts) + "\n"
+            parts += [f"{title}:", tables.markdown(header, rows)]
+    return parts
 
 
 def _legend(result: Mapping[str, Any]) -> list[str]:

@@ -159,12 +159,13 @@ def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
 
 
 def _run(job: Job) -> Curve:
-    directory = RunDirectory(job.out)
-    if not _is_done(directory, job):
+    done = job.out / _COMMAND_FILE
+    # A run that another command has ended is resumed, or refused by the command itself.
+    if not done.exists() or json.loads(done.read_text()) != job.command:
         tell(f"{job.env} {job.method} seed {job.seed} ...")
         start_process(job.command)
-        write_atomically(directory.path / _COMMAND_FILE, json.dumps(job.command) + "\n")
-    return read_curve(directory)
+        write_atomically(done, json.dumps(job.command) + "\n")
+    return read_curve(RunDirectory(job.out))
 
 
 def start_process(arguments: Sequence[str]) -> None:
@@ -177,9 +178,3 @@ def start_process(arguments: Sequence[str]) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}: {last}")
-
-
-def _is_done(directory: RunDirectory, job: Job) -> bool:
-    """Whether this very command has come to its end there; another one is resumed, or refused by the command itself."""
-    file = directory.path / _COMMAND_FILE
-    return file.exists() and json.loads(file.read_text()) == job.command

@@ -11,6 +11,7 @@ import numpy as np
 from experiments import tables
 from hades.keys import Stream, stream
 from hades.offline.scores import ScoreReference
+from hades.run import Run, RunState
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -38,6 +39,18 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def table_key(seed: int, index: int) -> jax.Array:
     """Key of evaluation number `index` of a table: no run has it, and all rows of the table share it."""
     return stream(jax.random.key(seed), Stream.TABLE, index)
+
+
+def init_seeds(run: Run[Any], keys: jax.Array) -> RunState:
+    """First states of several seeds, `[seeds, ...]`, of their keys `[seeds]`."""
+    init = jax.jit(jax.vmap(lambda run, key: run.init(key), in_axes=(None, 0)))
+    states: RunState = jax.block_until_ready(init(run, keys))
+    return states
+
+
+def of_seed(tree: Any, index: int) -> Any:
+    """The part of one seed of arrays `[seeds, ...]`."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def scale(reference: ScoreReference | None) -> str:

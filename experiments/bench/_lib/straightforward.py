@@ -12,8 +12,7 @@ candidate.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +25,9 @@ from hades.fitness import Draw, draw_inits
 from hades.inner import cloning
 from hades.keys import iteration_key
 from hades.normalization import Normalizer
-from hades.recipes.hades import HadesSettings
+from hades.policies import Policy
 from hades.run import RunState
-from hades.types import Environment, Metrics, PyTree, require_pure
+from hades.types import Metrics, PyTree, require_pure
 
 
 @struct.dataclass
@@ -76,122 +75,97 @@ class Intermediates:
         return jnp.mean(jnp.sum(self.records.reward, axis=2), axis=(1, 2))
 
 
-StraightforwardFitness: TypeAlias = Callable[[Draw, PyTree], Intermediates]
-"""`fitness(draw, solutions [population, ...])`."""
+def step(run: DatasetRun, state: RunState) -> tuple[RunState, Metrics, Intermediates]:
+    """The generation that corresponds to `run.step`: its results, and all others."""
+    search_key, draw = draw_generation(run, state)
+    found: list[Intermediates] = []
+
+    def value(population: PyTree) -> tuple[jax.Array, Metrics]:
+        found.append(fitness(run, draw, population))
+        return found[0].values, {}
+
+    outer, metrics = run.outer.step(search_key, state.outer, value)
+    return dataclasses.replace(state, iteration=state.iteration + 1, outer=outer), metrics, found[0]
 
 
-def make_fitness(run: DatasetRun) -> StraightforwardFitness:
-    """Makes the fitness of a population.
+def fitness(run: DatasetRun, draw: Draw, solutions: PyTree) -> Intermediates:
+    """Trains and plays a whole population at once.
 
     Args:
         run: Run of HaDES; chunk sizes are ignored.
+        draw: Random numbers of the generation.
+        solutions: Candidates, `[population, ...]`.
 
     Raises:
         ValueError: Normalisation is running, or cloning takes minibatches, which the yardstick does without.
     """
-    env, settings = require_pure(run.env), run.settings
+    settings = run.settings
     if settings.observation_normalization == "running" or settings.cloning.batch_size is not None:
         raise ValueError("straightforward: expected full batches, and no or fixed normalisation")
-    clone = cloning.from_settings(env, settings.cloning)
-    train = _make_training(clone)
-    play = _make_play(env, clone, settings)
+    clone = cloning.from_settings(run.env, settings.cloning)
+    problem_key, normalizer = draw.problem
 
-    def train_and_play(
-        key: jax.Array, initial: PyTree, dataset: SyntheticDataset, normalizer: Normalizer
-    ) -> tuple[Any, ...]:
-        params, optimizer_state, losses = train(initial, dataset)
-        env_state, records = play(key, params, normalizer)
+    def train_and_play(key: jax.Array, initial: PyTree, dataset: SyntheticDataset) -> tuple[Any, ...]:
+        params, optimizer_state, losses = _train(clone, initial, dataset)
+        env_state, records = _play(run, clone.policy, key, params, normalizer)
         return params, optimizer_state, losses, env_state, records
 
-    over_inits = jax.vmap(train_and_play, in_axes=(0, 0, None, None))
-    over_population = jax.vmap(over_inits, in_axes=(None, None, 0, None))
-
-    def fitness(draw: Draw, solutions: PyTree) -> Intermediates:
-        key, normalizer = draw.problem
-        keys = jax.random.split(key, settings.num_inits)
-        datasets = jax.vmap(run.parametrization.decode)(solutions)
-        return Intermediates(solutions, *over_population(keys, draw.initial, datasets, normalizer))
-
-    return fitness
+    over_inits = jax.vmap(train_and_play, in_axes=(0, 0, None))
+    over_population = jax.vmap(over_inits, in_axes=(None, None, 0))
+    datasets = jax.vmap(run.parametrization.decode)(solutions)
+    keys = jax.random.split(problem_key, settings.num_inits)
+    return Intermediates(solutions, *over_population(keys, draw.initial, datasets))
 
 
-def _make_training(clone: cloning.BehaviourCloning) -> Callable[[PyTree, SyntheticDataset], tuple[Any, Any, Any]]:
-    def train(initial: PyTree, dataset: SyntheticDataset) -> tuple[PyTree, optax.OptState, jax.Array]:
-        loss_function = clone.loss or cloning.default_loss(dataset)
-        assert not isinstance(loss_function, cloning.SampledLoss)  # no case of the benchmark has one
+def _train(
+    clone: cloning.BehaviourCloning, initial: PyTree, dataset: SyntheticDataset
+) -> tuple[PyTree, optax.OptState, jax.Array]:
+    loss_function = clone.loss or cloning.default_loss(dataset)
+    assert not isinstance(loss_function, cloning.SampledLoss)  # no case of the benchmark has one
 
-        def loss(params: PyTree) -> jax.Array:
-            return loss_function(clone.policy.apply(params, dataset.observations), dataset)
+    def loss(params: PyTree) -> jax.Array:
+        return loss_function(clone.policy.apply(params, dataset.observations), dataset)
 
-        def step(carry: tuple[PyTree, optax.OptState], _: None) -> tuple[tuple[PyTree, optax.OptState], jax.Array]:
-            params, optimizer_state = carry
-            value, gradient = jax.value_and_grad(loss)(params)
-            updates, optimizer_state = clone.optimizer.update(gradient, optimizer_state, params)
-            return (optax.apply_updates(params, updates), optimizer_state), value
+    def step(carry: tuple[PyTree, optax.OptState], _: None) -> tuple[tuple[PyTree, optax.OptState], jax.Array]:
+        params, optimizer_state = carry
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, optimizer_state = clone.optimizer.update(gradient, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), value
 
-        carry = (initial, clone.optimizer.init(initial))
-        (params, optimizer_state), losses = jax.lax.scan(step, carry, None, clone.num_steps)
-        return params, optimizer_state, losses
-
-    return train
-
-
-def _make_play(
-    env: Environment, clone: cloning.BehaviourCloning, settings: HadesSettings
-) -> Callable[[jax.Array, PyTree, Normalizer], tuple[PyTree, StepRecords]]:
-    episodes = settings.num_episodes
-
-    def play(key: jax.Array, params: PyTree, normalizer: Normalizer) -> tuple[PyTree, StepRecords]:
-        # The derivation of keys is that of hades.rollout, or the fitness would be another.
-        (key,) = jax.random.split(key, 1)
-        state, observations = jax.vmap(env.reset)(jax.random.split(jax.random.fold_in(key, 0), episodes))
-        zeros = jnp.zeros(episodes)
-
-        def step(carry: tuple[PyTree, jax.Array, StepRecords], time: jax.Array) -> tuple[Any, StepRecords]:
-            state, observations, last = carry
-            keys = jax.random.split(jax.random.fold_in(key, time + 1), episodes + 1)
-            distribution = clone.policy.apply(params, normalizer.apply(observations))
-            sampled = settings.action_selection == "sample"
-            actions = distribution.sample(keys[0]) if sampled else distribution.mode()
-            result = jax.vmap(env.step)(keys[1:], state, actions)
-            reward = jnp.where(last.done, 0.0, result.reward)
-            records = StepRecords(
-                reward=reward,
-                done=last.done | result.terminated | result.truncated,
-                episode_return=last.episode_return + reward,
-                episode_length=last.episode_length + ~last.done,
-                timestep=last.timestep + 1,
-            )
-            return (result.state, result.observation, records), records
-
-        counts = jnp.zeros(episodes, jnp.int32)
-        first = StepRecords(zeros, jnp.zeros(episodes, bool), zeros, counts, counts)
-        (state, _, _), records = jax.lax.scan(step, (state, observations, first), jnp.arange(env.max_steps))
-        return state, records
-
-    return play
+    carry = (initial, clone.optimizer.init(initial))
+    (params, optimizer_state), losses = jax.lax.scan(step, carry, None, clone.num_steps)
+    return params, optimizer_state, losses
 
 
-StraightforwardStep: TypeAlias = Callable[[RunState], tuple[RunState, Metrics, Intermediates]]
-"""`step(state)`, one generation: the results of `Run.step`, and all others."""
+def _play(
+    run: DatasetRun, policy: Policy, key: jax.Array, params: PyTree, normalizer: Normalizer
+) -> tuple[PyTree, StepRecords]:
+    env, episodes = require_pure(run.env), run.settings.num_episodes
+    # The derivation of keys is that of hades.rollout, or the fitness would be another.
+    (key,) = jax.random.split(key, 1)
+    state, observations = jax.vmap(env.reset)(jax.random.split(jax.random.fold_in(key, 0), episodes))
 
+    def step(carry: tuple[PyTree, jax.Array, StepRecords], time: jax.Array) -> tuple[Any, StepRecords]:
+        state, observations, last = carry
+        keys = jax.random.split(jax.random.fold_in(key, time + 1), episodes + 1)
+        distribution = policy.apply(params, normalizer.apply(observations))
+        sampled = run.settings.action_selection == "sample"
+        actions = distribution.sample(keys[0]) if sampled else distribution.mode()
+        result = jax.vmap(env.step)(keys[1:], state, actions)
+        reward = jnp.where(last.done, 0.0, result.reward)
+        records = StepRecords(
+            reward=reward,
+            done=last.done | result.terminated | result.truncated,
+            episode_return=last.episode_return + reward,
+            episode_length=last.episode_length + ~last.done,
+            timestep=last.timestep + 1,
+        )
+        return (result.state, result.observation, records), records
 
-def make_step(run: DatasetRun) -> StraightforwardStep:
-    """Makes the generation that corresponds to `run.step`."""
-    fitness = make_fitness(run)
-
-    def step(state: RunState) -> tuple[RunState, Metrics, Intermediates]:
-        search_key, draw = draw_generation(run, state)
-        found: list[Intermediates] = []
-
-        def value(population: PyTree) -> tuple[jax.Array, Metrics]:
-            found.append(fitness(draw, population))
-            return found[0].values, {}
-
-        outer, metrics = run.outer.step(search_key, state.outer, value)
-        return dataclasses.replace(state, iteration=state.iteration + 1, outer=outer), metrics, found[0]
-
-    return step
+    zeros, counts = jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32)
+    first = StepRecords(zeros, jnp.zeros(episodes, bool), zeros, counts, counts)
+    (state, _, _), records = jax.lax.scan(step, (state, observations, first), jnp.arange(env.max_steps))
+    return state, records
 
 
 def draw_generation(run: DatasetRun, state: RunState) -> tuple[jax.Array, Draw]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from experiments.cli import choose_name
+from experiments.cli import launch_named
 
 _SUMMARIES = {
     "collect": "collect an offline dataset with teachers, policies, noise and random actions",
@@ -20,7 +20,8 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         BadArgumentsError: There is no command of that name.
     """
-    name = choose_name("hades offline", "a command", _SUMMARIES, arguments)
-    return (
-        0 if name is None else int(importlib.import_module(f"experiments.commands.offline.{name}").main(arguments[1:]))
-    )
+    return launch_named("hades offline", "a command", _SUMMARIES, arguments, _launch)
+
+
+def _launch(name: str, arguments: Sequence[str]) -> int:
+    return int(importlib.import_module(f"experiments.commands.offline.{name}").main(arguments))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,21 +16,19 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, make_environment, make_named
-from experiments.loading import outcome_file
+from experiments.loading import load_policy, outcome_file
 from experiments.settings import Flat, SeededSettings
 from hades._progress import Progress
 from hades._run_directory import RunDirectory
-from hades._validation import require_positive
 from hades.distributions import ActionSelection
-from hades.metadata import FileMetadata, package_versions
+from hades.metadata import package_versions
 from hades.normalization import PolicyParams
 from hades.offline import d4rl, minari
 from hades.offline.collect import NUM_ENVS, Behaviour, collect, uniform_behaviour
 from hades.offline.quality import Quality, choose_snapshots
 from hades.offline.scores import score_reference
-from hades.offline.teacher import Teacher, TeacherError, teacher_policy
+from hades.offline.teacher import Teacher, teacher_policy
 from hades.offline.transitions import Transitions
-from hades.policy_file import PolicyFileError, TrainedPolicy
 from hades.types import AnyEnvironment, Continuous
 
 
@@ -79,8 +78,7 @@ class CollectSettings(SeededSettings):
     def __post_init__(self) -> None:
         """Refuses also numbers out of range."""
         super().__post_init__()
-        for name in ("num_transitions", "num_envs"):
-            require_positive(name, getattr(self, name))
+        self.require_positive("num_transitions", "num_envs")
         if not self.noise:
             raise ValueError("noise: expected one level or more, got none")
         if not 0 <= self.random_fraction <= 1:
@@ -92,11 +90,27 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse(CollectSettings, "offline collect", arguments)
     if settings.out.exists() and not settings.overwrite:
         raise BadArgumentsError(f"--out: {settings.out} exists, expected a new file or --overwrite")
-    if settings.minari is not None:
-        return _convert(settings, settings.minari, arguments)
+    if settings.minari is None:
+        transitions, attributes, seconds = _collect(settings)
+        more = {"seed": settings.seed, "behaviours": attributes["behaviours"]}
+    else:
+        transitions, attributes, seconds = _load_minari(settings, settings.minari), {}, None
+        more = {"minari": settings.minari}
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    d4rl.save(transitions, settings.out, {"command": ["hades", "offline", "collect", *arguments], **attributes})
+    summary = _summary(transitions) | {"env": transitions.env, "out": str(settings.out), "seconds": seconds}
+    _print(summary)
+    if settings.json:
+        print_json(summary | more)
+    return 0
+
+
+def _collect(settings: CollectSettings) -> tuple[Transitions, dict[str, Any], float]:
+    """Transitions of all that plays, what the file says of them beside the command, and seconds."""
     files = _BehaviourFiles(settings)
     env = files.make_environment()
     behaviours, described = files.behaviours(env)
+    # A folder that cannot be made is told before the work.
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with Progress(settings.num_transitions, "transition") as report:
@@ -104,35 +118,21 @@ def main(arguments: Sequence[str]) -> int:
         transitions = collect(key, env, behaviours, settings.num_transitions, settings.num_envs, report.add)
     seconds = time.monotonic() - started
     attributes = {
-        "command": ["hades", "offline", "collect", *arguments],
         "seed": settings.seed,
         "env_options": dict(env.options),
         "behaviours": described,
         "created_with": package_versions(env.name),
     }
-    d4rl.save(transitions, settings.out, attributes)
-    summary = _summary(transitions) | {"env": env.name, "out": str(settings.out), "seconds": seconds}
-    _print(summary)
-    if settings.json:
-        print_json(summary | {"seed": settings.seed, "behaviours": described})
-    return 0
+    return transitions, attributes, seconds
 
 
-def _convert(settings: CollectSettings, dataset_id: str, arguments: Sequence[str]) -> int:
-    """Writes a Minari dataset, and returns the exit code."""
+def _load_minari(settings: CollectSettings, dataset_id: str) -> Transitions:
     if settings.teacher or settings.policy or settings.run is not None or settings.random_fraction:
         raise BadArgumentsError("--minari: expected no --teacher, --policy, --run or --random-fraction beside it")
     try:
-        transitions = minari.load(dataset_id, settings.env)
+        return minari.load(dataset_id, settings.env)
     except ImportError as error:
         raise BadArgumentsError(f"--minari: {error}") from None
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    d4rl.save(transitions, settings.out, {"command": ["hades", "offline", "collect", *arguments]})
-    summary = _summary(transitions) | {"env": transitions.env, "out": str(settings.out), "seconds": None}
-    _print(summary)
-    if settings.json:
-        print_json(summary | {"minari": dataset_id})
-    return 0
 
 
 class _BehaviourFiles:
@@ -149,7 +149,7 @@ class _BehaviourFiles:
         files = [outcome_file(path) for path in settings.policy]
         if settings.run is not None:
             files += _stages(settings.run, settings.quality)
-        self._policies = {path: TrainedPolicy.load(path) for path in files}
+        self._policies = {path: load_policy(path) for path in files}
         self._teachers = {path: Teacher.load(path) for path in map(outcome_file, settings.teacher)}
         alone = settings.random_fraction == 1
         if bool(self._policies or self._teachers) == alone:
@@ -164,17 +164,16 @@ class _BehaviourFiles:
         Raises:
             BadArgumentsError: There is none of that name, or nothing names one.
         """
-        settings = self._settings
-        try:
-            if settings.env is not None:
-                env = make_named(settings.env, settings.options)
-            elif self._policies:
-                path, trained = next(iter(self._policies.items()))
-                env = make_environment(_metadata(trained), source=path)
-            else:
-                raise BadArgumentsError("--env: expected an environment, as teacher files name none")
-        except ValueError as error:
-            raise error if isinstance(error, BadArgumentsError) else BadArgumentsError(f"--env: {error}") from None
+        if self._settings.env is not None:
+            env = make_named(self._settings.env, self._settings.options)
+        elif self._policies:
+            path, (_, metadata) = next(iter(self._policies.items()))
+            try:
+                env = make_environment(metadata, None, path)
+            except ValueError as error:
+                raise BadArgumentsError(f"--env: {error}") from None
+        else:
+            raise BadArgumentsError("--env: expected an environment, as teacher files name none")
         if not isinstance(env.action_space, Continuous):
             raise BadArgumentsError(f"--env: expected continuous actions, got {env.name} with {env.action_space}")
         return env
@@ -186,46 +185,32 @@ class _BehaviourFiles:
             BadArgumentsError: A file does not suit the environment, or a number is out of range.
         """
         settings = self._settings
-        try:
-            chosen = [(path, self._teacher(env, path)) for path in self._teachers]
-            chosen += [(path, self._policy(env, path)) for path in self._policies]
-            weight = (1 - settings.random_fraction) / max(1, len(chosen) * len(settings.noise))
-            behaviours, described = [], []
-            for path, behaviour in chosen:
-                for noise in settings.noise:
-                    behaviours.append(replace(behaviour, noise=noise, epsilon=settings.epsilon, weight=weight))
-                    described.append({"file": str(path), "noise": noise, "epsilon": settings.epsilon, "share": weight})
-        except ValueError as error:
-            raise BadArgumentsError(
-                f"--{error}" if str(error).startswith(("noise", "epsilon")) else str(error)
-            ) from None
+        chosen = [(path, self._behaviour(env, path)) for path in (*self._teachers, *self._policies)]
+        weight = (1 - settings.random_fraction) / max(1, len(chosen) * len(settings.noise))
+        behaviours, described = [], []
+        for (path, behaviour), noise in product(chosen, settings.noise):
+            try:
+                behaviours.append(replace(behaviour, noise=noise, epsilon=settings.epsilon, weight=weight))
+            except ValueError as error:
+                raise BadArgumentsError(f"--{error}") from None
+            described.append({"file": str(path), "noise": noise, "epsilon": settings.epsilon, "share": weight})
         if settings.random_fraction:
             behaviours.append(uniform_behaviour(env, settings.random_fraction))
             described.append({"file": None, "noise": 0.0, "epsilon": 1.0, "share": settings.random_fraction})
         return behaviours, described
 
-    def _teacher(self, env: AnyEnvironment, path: Path) -> Behaviour:
-        teacher = self._teachers[path]
+    def _behaviour(self, env: AnyEnvironment, path: Path) -> Behaviour:
+        selection = self._settings.action_selection
         try:
+            if path in self._policies:
+                trained, metadata = self._policies[path]
+                selection = selection or metadata.action_selection
+                return Behaviour(trained.architecture(env), trained.params, action_selection=selection)
+            teacher = self._teachers[path]
             teacher.check_fits(env)
-        except TeacherError as error:
-            raise ValueError(f"{path}: {error}") from None
-        selection = self._settings.action_selection or "mode"
-        return Behaviour(teacher_policy, PolicyParams(teacher), action_selection=selection)
-
-    def _policy(self, env: AnyEnvironment, path: Path) -> Behaviour:
-        trained = self._policies[path]
-        try:
-            policy = trained.architecture(env)
-            selection = self._settings.action_selection or _metadata(trained).action_selection
-            return Behaviour(policy, trained.params, action_selection=selection)
-        except (PolicyFileError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from None
-
-
-def _metadata(trained: TrainedPolicy) -> FileMetadata:
-    assert trained.metadata is not None  # a loaded policy has it
-    return trained.metadata
+            return Behaviour(teacher_policy, PolicyParams(teacher), action_selection=selection or "mode")
+        except ValueError as error:
+            raise BadArgumentsError(f"{path}: {error}") from None
 
 
 def _stages(path: Path, quality: Quality) -> list[Path]:
@@ -239,7 +224,7 @@ def _stages(path: Path, quality: Quality) -> list[Path]:
     directory.read_config()
     scored = {}
     for file in sorted(directory.snapshots.glob("policy-*.npz")):
-        evaluation = _metadata(TrainedPolicy.load(file)).evaluation
+        evaluation = load_policy(file)[1].evaluation
         if evaluation is not None:
             scored[file] = evaluation.mean
     if not scored:

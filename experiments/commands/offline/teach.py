@@ -55,11 +55,9 @@ def _environment(settings: TeachSettings, data: Transitions) -> AnyEnvironment |
     if settings.env is None:
         return None
     assert settings.data is not None  # `_complete` has refused it otherwise
+    env = environment_of(settings.data, settings.env, settings.options)
     try:
-        env = environment_of(settings.data, settings.env, settings.options)
         data.check_fits(env)
-    except BadArgumentsError:
-        raise
     except ValueError as error:
         if settings.env != d4rl.env_name(settings.data):
             raise BadArgumentsError(f"--env: {error}") from None

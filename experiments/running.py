@@ -50,6 +50,7 @@ class Command:
         complete: Fills in settings that flags imply, such as the environment of a data file.
         draw: Draws the curve of a run; None draws none.
         needs_env: Whether a run has to have an environment.
+        presets: Key of its presets in `PRESETS`; its name if None.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Command:
     complete: Callable[[Any], Any] = lambda settings: settings
     draw: Callable[..., None] | None = draw_curve
     needs_env: bool = True
+    presets: str | None = None
 
 
 def launch(command: Command, arguments: Sequence[str]) -> int:
@@ -165,7 +167,7 @@ def _label(settings: Any, default: RunSettings) -> str:
 
 
 def _from_preset(command: Command, name: str) -> RunSettings:
-    preset = get_preset(command.name, name)
+    preset = get_preset(command.presets or command.name, name)
     parts = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
     default = command.settings()
     own = type(default.settings)  # type: ignore[attr-defined]

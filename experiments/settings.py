@@ -16,6 +16,7 @@ from hades._validation import require_positive
 from hades.offline.cal_ql import CalQLSettings
 from hades.outer import EvolutionSettings
 from hades.recipes.hades import HadesSettings
+from hades.recipes.hades_pg import HadesPGSettings
 from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.offline import OfflineSettings
 from hades.rl.settings import PPOSettings
@@ -99,7 +100,10 @@ class RunSettings(SeededSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings(RunSettings):
-    """Distils a behaviour into a few state-action pairs, by HaDES."""
+    """Distils a behaviour into a few state-action pairs, by HaDES.
+
+    Flags and presets of policy gradients: hades distill --method hades-pg --help.
+    """
 
     preset: Annotated[str | None, preset_flag("distill")] = None
     settings: Annotated[HadesSettings, Flat] = HadesSettings()
@@ -110,6 +114,22 @@ class DistillSettings(RunSettings):
         super().__post_init__()
         if self.settings.init_seed is not None:
             _require_seed("init_seed", self.settings.init_seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradientDistillSettings(RunSettings):
+    """Distils a behaviour into a few state-action pairs, by policy gradients through the training of policies."""
+
+    preset: Annotated[str | None, preset_flag("distill hades-pg")] = None
+    settings: Annotated[HadesPGSettings, Flat] = HadesPGSettings()
+    """The method."""
+
+    def __post_init__(self) -> None:
+        """Refuses also an initialisation seed that JAX would take for another, and iterations without a step size."""
+        super().__post_init__()
+        if self.settings.init_seed is not None:
+            _require_seed("init_seed", self.settings.init_seed)
+        _require_annealed(self, self.settings.meta_gradient.anneal_iterations, "meta-gradient.anneal-iterations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +152,7 @@ class PPOCommandSettings(RunSettings):
     def __post_init__(self) -> None:
         """Refuses also updates whose learning rate would be zero, unless the run ends by its environment steps."""
         super().__post_init__()
-        annealed = self.settings.anneal_updates
-        if annealed is not None and self.num_iterations > annealed and self.loop.max_env_steps is None:
-            raise ValueError(
-                f"num_iterations: expected at most {annealed}, after which --anneal-updates makes the learning rate "
-                f"zero, got {self.num_iterations}"
-            )
+        _require_annealed(self, self.settings.anneal_updates, "anneal-updates")
 
 
 @dataclass(frozen=True)
@@ -242,3 +257,12 @@ class EvaluationSettings(SeededSettings):
 def _require_seed(name: str, seed: int) -> None:
     if not 0 <= seed < 2**32:
         raise ValueError(f"{name}: expected an integer from 0 to 4294967295, got {seed}")
+
+
+def _require_annealed(settings: RunSettings, annealed: int | None, flag: str) -> None:
+    """Refuses more iterations than a learning rate takes to fall to zero, unless the run ends by its steps."""
+    if annealed is not None and settings.num_iterations > annealed and settings.loop.max_env_steps is None:
+        raise ValueError(
+            f"num_iterations: expected at most {annealed}, after which --{flag} makes the learning rate zero, "
+            f"got {settings.num_iterations}"
+        )

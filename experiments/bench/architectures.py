@@ -97,7 +97,7 @@ def measure(settings: ArchitecturesSettings, report: Report) -> None:
 
 def combinations(metadata: FileMetadata, settings: ArchitecturesSettings) -> Iterator[CloningSettings]:
     """The twelve inner loops, all else as in the file."""
-    own = metadata.require_cloning()
+    own = metadata.require_cloning().with_fixed_steps
     adam_rate = settings.adam_learning_rate or (ADAM_LEARNING_RATE if own.optimizer == "sgd" else own.learning_rate)
     adam = dataclasses.replace(own, optimizer="adam", learning_rate=adam_rate, momentum=0.0)
     sgd = dataclasses.replace(

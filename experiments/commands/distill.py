@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from experiments import running
-from experiments.settings import DistillSettings
+from experiments.arguments import expand, flag_value
+from experiments.settings import DistillSettings, PolicyGradientDistillSettings
+from hades._run_directory import RunDirectory
+from hades.recipes.hades_pg import Method
 
 COMMAND = running.Command("distill", DistillSettings)
+POLICY_GRADIENT = running.Command(
+    "distill",
+    PolicyGradientDistillSettings,
+    "environments (last episodes in training)",
+    presets="distill hades-pg",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
-    return running.launch(COMMAND, arguments)
+    return running.launch(command_of(arguments), arguments)
+
+
+def command_of(arguments: Sequence[str]) -> running.Command:
+    """The command whose flags the method has: that of `--method`, or of the run that is resumed."""
+    method, out = flag_value(arguments, "--method"), flag_value(arguments, "--out")
+    if method is None and out is not None and RunDirectory(expand(out)).holds_run:
+        method = RunDirectory(expand(out)).read_config().get("method")
+    return POLICY_GRADIENT if method in get_args(Method) else COMMAND

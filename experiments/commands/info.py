@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +71,13 @@ def _content(file: Path) -> tuple[str, dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
     _, dataset, metadata = load_dataset(file)
-    shapes = {
-        name: list(getattr(dataset, name).shape)
-        for name in ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
-        if getattr(dataset, name) is not None
-    }
+    names = [field.name for field in dataclasses.fields(dataset) if field.name != "metadata"]
+    arrays = {name: getattr(dataset, name) for name in names if getattr(dataset, name) is not None}
+    shapes: dict[str, Any] = {name: list(array.shape) for name, array in arrays.items()}
+    # Few enough to be read.
+    learned: dict[str, Any] = {name: arrays[name].tolist() for name in ("step_sizes", "log_std") if name in arrays}
     kind = "merged dataset" if is_merged(metadata) else "dataset"
-    return kind, {"pairs": dataset.num_pairs, "shapes": shapes, **_metadata(metadata)}
+    return kind, {"pairs": dataset.num_pairs, "shapes": shapes, **learned, **_metadata(metadata)}
 
 
 def _teacher(teacher: Teacher) -> dict[str, Any]:

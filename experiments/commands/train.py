@@ -24,6 +24,8 @@ from hades.keys import Stream, stream
 from hades.multitask.merging import is_merged
 from hades.policy_file import TrainedPolicy
 
+_OPTIMIZER = ("optimizer", "num_steps", "momentum", "step_sizes")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(EvaluationSettings):
@@ -46,9 +48,14 @@ def main(arguments: Sequence[str]) -> int:
     # Which settings the flags override is known only after the file was read: the first pass finds the file.
     first = parse(TrainSettings, "train", arguments)
     source, dataset, metadata = load_dataset(first.dataset)
-    default = dataclasses.replace(first, cloning=metadata.require_cloning())
-    settings = parse(TrainSettings, "train", arguments, default)
-    settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, metadata.require_cloning()))
+    own = metadata.require_cloning()
+    settings = parse(TrainSettings, "train", arguments, dataclasses.replace(first, cloning=own))
+    if own.step_sizes == "learned" and any(
+        getattr(settings.cloning, name) != getattr(own, name) for name in _OPTIMIZER
+    ):
+        # Step sizes belong to their optimiser and number of steps.
+        settings = parse(TrainSettings, "train", arguments, dataclasses.replace(first, cloning=own.with_fixed_steps))
+    settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, own))
     tasks = make_task_environments(metadata, settings.env, source)
     if not is_merged(metadata):
         check_dataset_fits(tasks.environments[0], dataset, source, settings.env)
@@ -57,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     # A HaDES-F dataset belongs to one initialisation, as long as the architecture is its own.
-    init_seed = metadata.init_seed if settings.cloning == metadata.require_cloning() else None
+    init_seed = metadata.init_seed if settings.cloning == own else None
     key = jax.random.key(settings.seed)
     clone_key = stream(key, Stream.INIT) if init_seed is None else jax.random.key(init_seed)
     train = jax.jit(clone).lower(clone_key, dataset).compile()

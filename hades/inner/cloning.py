@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import jax
@@ -70,6 +70,14 @@ class CloningSettings(NetworkSettings):
         for name in ("max_grad_norm", "batch_size"):
             if getattr(self, name) is not None:
                 require_positive(name, getattr(self, name))
+
+    @property
+    def with_fixed_steps(self) -> CloningSettings:
+        """The same architecture and loss, with the default optimiser where step sizes are learned."""
+        if self.step_sizes == "fixed":
+            return self
+        network = {field.name: getattr(self, field.name) for field in fields(NetworkSettings)}
+        return CloningSettings(**network, loss=self.loss)
 
 
 LossFunction: TypeAlias = Callable[[Distribution, "SyntheticDataset"], jax.Array]
@@ -272,9 +280,7 @@ def behaviour_cloning(
     if optimizer is None:
         optimizer = make_optimizer("adam", 5e-3, adam_eps=1e-5, differentiable=True)
     loss = LOSSES[loss] if isinstance(loss, str) else loss
-    return BehaviourCloning(
-        policy, optimizer, num_steps, loss, batch_size, rematerialize, window, learned_step_sizes
-    )
+    return BehaviourCloning(policy, optimizer, num_steps, loss, batch_size, rematerialize, window, learned_step_sizes)
 
 
 def from_settings(

@@ -173,9 +173,11 @@ def is_merged(metadata: FileMetadata) -> bool:
 def joint_cloning(cloning: CloningSettings) -> CloningSettings:
     """Settings for a joint policy out of those of a task: the same with 500 steps, where they have fewer.
 
-    The number is ours, from CartPole and Acrobot: with the 64 steps of either file the joint policy lost returns.
+    Learned step sizes are those of one task, and give way to the default optimiser. The number of steps is ours, from
+    CartPole and Acrobot: with the 64 steps of either file the joint policy lost returns.
     """
-    return replace(cloning, num_steps=max(cloning.num_steps, _JOINT_STEPS))
+    fixed = cloning.with_fixed_steps
+    return replace(fixed, num_steps=max(fixed.num_steps, _JOINT_STEPS))
 
 
 def _check_joint_cloning(cloning: CloningSettings) -> None:

@@ -78,9 +78,7 @@ class PolicyGradientSettings(PlaySettings):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.entropy_coefficient < math.inf:
-            raise ValueError(
-                f"entropy_coefficient: expected a number of at least 0, got {self.entropy_coefficient}"
-            )
+            raise ValueError(f"entropy_coefficient: expected a number of at least 0, got {self.entropy_coefficient}")
         for name in ("num_minibatches", "critic_minibatches"):
             if self.env_steps % getattr(self, name):
                 raise ValueError(
@@ -240,9 +238,7 @@ class PolicyGradient:
     def _optimizer(self) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(self.settings.critic_learning_rate, eps=1e-5))
 
-    def _gather(
-        self, state: PolicyGradientState, steps: CollectedSteps
-    ) -> tuple[PolicyGradientState, jax.Array]:
+    def _gather(self, state: PolicyGradientState, steps: CollectedSteps) -> tuple[PolicyGradientState, jax.Array]:
         """Adds steps to the running statistics; returns their rewards, scaled if so asked."""
         if state.observation_statistics is not None:
             seen = steps.observations.reshape(-1, *self.env.observation_shape)

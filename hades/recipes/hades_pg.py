@@ -21,16 +21,16 @@ from hades.parametrizations import LearnedSteps, PlayedPairs
 from hades.run import Run
 from hades.types import Discrete, Environment, Parametrization, require_pure
 
-_INNER = CloningSettings(
-    hidden_sizes=(128, 128), optimizer="sgd", learning_rate=1.0, num_steps=6, step_sizes="learned"
-)
+Method = Literal["hades-pg", "hades-pg-f", "ppmo"]
+
+_INNER = CloningSettings(hidden_sizes=(128, 128), optimizer="sgd", learning_rate=1.0, num_steps=6, step_sizes="learned")
 
 
 @dataclass(frozen=True)
 class HadesPGSettings(PolicyGradientSettings):
     """A behaviour distillation by policy gradients."""
 
-    method: Literal["hades-pg", "hades-pg-f", "ppmo"] = "hades-pg"
+    method: Method = "hades-pg"
     """hades-pg draws new initialisations every iteration, hades-pg-f keeps one for the whole run; ppmo is hades-pg
     with one inner step (arXiv 2508.09283)."""
     init_seed: int | None = None
@@ -106,7 +106,7 @@ def hades_pg_run(
     settings = resolve(env, settings)
     outer = settings.meta_gradient
     inner = cloning.from_settings(env, settings.cloning, outer.rematerialize, outer.window)
-    discrete = isinstance(env.action_space, Discrete)
+    space = env.action_space
     pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale)
     if settings.cloning.step_sizes == "learned":
         pairs = LearnedSteps(
@@ -114,7 +114,7 @@ def hades_pg_run(
             settings.cloning.num_steps,
             settings.first_step_size,
             settings.step_size_bound,
-            None if discrete else env.action_space.action_dim,
+            None if isinstance(space, Discrete) else space.action_dim,
             settings.first_log_std,
         )
     return distillation_run(
@@ -153,6 +153,4 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
         raise ValueError(f"init_seed: {settings.method} draws fresh initialisations, expected none, got {init_seed}")
     if settings.method == "ppmo" and settings.cloning.num_steps != 1:
         raise ValueError(f"num_steps: ppmo has one inner step, expected 1, got {settings.cloning.num_steps}")
-    return dataclasses.replace(
-        settings, init_seed=init_seed, cloning=dataclasses.replace(settings.cloning, loss=loss)
-    )
+    return dataclasses.replace(settings, init_seed=init_seed, cloning=dataclasses.replace(settings.cloning, loss=loss))

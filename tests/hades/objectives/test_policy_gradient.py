@@ -152,7 +152,9 @@ def test_a_step_that_is_not_finite_is_counted_and_no_minibatch_holds_it():
     assert rewarded.sum() == 48 - count
     for init in range(2):
         assert rewarded[init][problem.rows[:, init]].all()
-    chex.assert_tree_all_finite((after.critic, objective.value(problem.part(0), jax.tree.map(lambda x: x[None], params))))
+    chex.assert_tree_all_finite(
+        (after.critic, objective.value(problem.part(0), jax.tree.map(lambda x: x[None], params)))
+    )
 
 
 def test_environments_that_initialisations_cannot_share_are_refused():
@@ -246,7 +248,9 @@ def test_parametrisations_keep_their_contract_and_the_inner_loop_its_own():
     dataset = steps.decode(steps.init(jax.random.key(0)))
     np.testing.assert_allclose(dataset.step_sizes, 0.3, rtol=1e-6)
     np.testing.assert_allclose(dataset.log_std, -0.5)
-    testing.check_inner_loop(behaviour_cloning(small_policy(env), optax.sgd(1.0), 4, "mse", learned_step_sizes=True), dataset)
+    testing.check_inner_loop(
+        behaviour_cloning(small_policy(env), optax.sgd(1.0), 4, "mse", learned_step_sizes=True), dataset
+    )
 
 
 def test_step_sizes_stay_within_their_bound():

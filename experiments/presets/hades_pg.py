@@ -1,0 +1,79 @@
+"""Presets of `hades distill --method hades-pg`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+from experiments.environments import EnvironmentOptions
+from experiments.presets._preset import MINATAR, Preset
+from hades.inner.cloning import CloningSettings
+from hades.outer.meta_gradient import MetaGradientSettings
+from hades.recipes.hades_pg import HadesPGSettings
+from hades.training import LoopSettings
+
+_LOOP = LoopSettings(
+    iterations_per_call=10, log_every=10, evaluate_every=20, evaluation_inits=16, evaluation_episodes=8
+)
+_INNER = CloningSettings(hidden_sizes=(64, 64), optimizer="sgd", learning_rate=1.0, num_steps=6, step_sizes="learned")
+_GAMES = dataclasses.replace(_INNER, hidden_sizes=(128, 128))
+
+
+def _outer(learning_rate: float, max_kl: float, iterations: int) -> MetaGradientSettings:
+    return MetaGradientSettings(
+        learning_rate=learning_rate,
+        max_grad_norm=1.0,
+        max_kl=max_kl,
+        anneal_iterations=iterations,
+        rematerialize=False,
+    )
+
+
+def _minatar(game: str) -> Preset:
+    settings = HadesPGSettings(min_std=0.1, step_size_bound=50.0, cloning=_GAMES, meta_gradient=_outer(0.01, 0.03, 245))
+    return Preset(env=f"gymnax/{game}-MinAtar", num_iterations=245, settings=settings, loop=_LOOP)
+
+
+def _classic(env: str, dataset_size: int, iterations: int, **changes: object) -> Preset:
+    settings = HadesPGSettings(
+        dataset_size=dataset_size,
+        action_selection="mode",
+        cloning=_INNER,
+        meta_gradient=_outer(0.03, 0.03, iterations),
+    )
+    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+    return Preset(env=env, num_iterations=iterations, settings=settings, loop=_LOOP)
+
+
+def _brax(env: str, dataset_size: int, iterations: int, backend: str = "positional") -> Preset:
+    settings = HadesPGSettings(
+        dataset_size=dataset_size,
+        action_selection="mode",
+        label_scale=0.5,
+        first_step_size=0.3,
+        step_size_bound=50.0,
+        normalize_rewards=True,
+        entropy_coefficient=0.0,
+        num_epochs=6,
+        num_minibatches=4,
+        cloning=_INNER,
+        meta_gradient=_outer(0.01, 0.03, iterations),
+    )
+    options = EnvironmentOptions(backend=backend)
+    return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=_LOOP)
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "cartpole": partial(_classic, "gymnax/CartPole-v1", 2, 40),
+    "acrobot": partial(_classic, "gymnax/Acrobot-v1", 3, 60),
+    "pendulum": partial(_classic, "gymnax/Pendulum-v1", 16, 200),
+    "mountaincar": partial(_classic, "gymnax/MountainCarContinuous-v0", 4, 100),
+    **{game.lower(): partial(_minatar, game) for game in MINATAR},
+    "inverted-pendulum": partial(_brax, "brax/inverted_pendulum", 4, 100, "spring"),
+    **{
+        name: partial(_brax, f"brax/{name}", 64, 250)
+        for name in ("hopper", "walker2d", "halfcheetah", "reacher", "pusher")
+    },
+}
+"""Presets by name: sizes for a CPU."""

@@ -19,7 +19,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ def load(path: str | os.PathLike[str], env: str | None = None) -> Transitions:
     path = Path(path)
     with refusing(path, OfflineDataError):
         with _opened(path) as file:
-            present = _names(file)
+            # Also of links that lead nowhere.
+            with _damage_is("expected a whole HDF5 file, got damaged data"):
+                present = list(file)
             for name in KEYS:
                 if name not in present and name != "next_observations":
                     raise ValueError(f"{name}: missing, expected in every file of D4RL's layout, got {few(present)}")
@@ -146,19 +149,17 @@ def _opened(path: Path) -> h5py.File:
             raise ValueError("expected an HDF5 file, found another format")
     except OSError as error:
         raise ValueError(f"expected a readable file, got: {error.strerror}") from None
-    try:
+    with _damage_is("expected a whole HDF5 file, got a truncated or damaged one"):
         return h5py.File(path, "r")
-    # Damaged bytes raise almost anything.
-    except Exception as error:
-        raise ValueError(f"expected a whole HDF5 file, got a truncated or damaged one ({reason(error)})") from None
 
 
-def _names(file: h5py.File) -> list[str]:
-    """Names in the root of the file, also of links that lead nowhere."""
+@contextmanager
+def _damage_is(message: str) -> Iterator[None]:
+    """Turns all that damaged bytes raise, which is almost anything, into a message with the reason."""
     try:
-        return list(file)
+        yield
     except Exception as error:
-        raise ValueError(f"expected a whole HDF5 file, got damaged data ({reason(error)})") from None
+        raise ValueError(f"{message} ({reason(error)})") from None
 
 
 def _read(file: h5py.File, name: str) -> np.ndarray:
@@ -167,12 +168,10 @@ def _read(file: h5py.File, name: str) -> np.ndarray:
     Raises:
         ValueError: It is none, or damaged; `"key: what was expected"`.
     """
-    try:
+    # Damage, or a link in a circle.
+    with _damage_is(f"{name}: expected an array, found damaged data"):
         item = file.get(name)
         target = getattr(file.get(name, getlink=True), "path", None) if item is None else None
-    # A link in a circle, or bytes that are damaged.
-    except Exception as error:
-        raise ValueError(f"{name}: expected an array, found damaged data ({reason(error)})") from None
     if item is None:
         raise ValueError(f"{name}: expected an array, found a link to {target!r} that leads nowhere")
     if not isinstance(item, h5py.Dataset):
@@ -193,10 +192,8 @@ def _read(file: h5py.File, name: str) -> np.ndarray:
 
 
 def _text_attribute(file: h5py.File, name: str) -> str | None:
-    try:
+    with _damage_is(f"attribute {name}: expected text, got damaged data"):
         value = file.attrs.get(name)
-    except Exception as error:
-        raise ValueError(f"attribute {name}: expected text, got damaged data ({reason(error)})") from None
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if value is not None and not isinstance(value, str):

@@ -85,10 +85,8 @@ def evaluate_tasks(
     joint = spaces(dataset.metadata)
     clone = clone or cloning.from_settings(joint, dataset.metadata.require_cloning())
     joint_evaluators, single_evaluators = [], []
-    for index, (env, part) in enumerate(zip(environments, parts, strict=True)):
-        metadata = part.metadata
-        assert metadata is not None  # split has set it
-        metadata = replace(metadata, action_selection=action_selection or metadata.action_selection)
+    for index, (env, part, task) in enumerate(zip(environments, parts, joint.tasks, strict=True)):
+        metadata = replace(task.metadata, action_selection=action_selection or task.metadata.action_selection)
         single_evaluators.append(dataset_evaluator(env, replace(part, metadata=metadata), num_inits, num_episodes))
         evaluator = DatasetEvaluator(
             env,

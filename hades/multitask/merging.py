@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -155,14 +154,12 @@ class JointSpaces:
         task = self.tasks[index]
         batch = observations.shape[: observations.ndim - len(task.observation_shape)]
         places = self.observation_places(index)
-        parts = [
-            jnp.zeros((*batch, places.start)),
-            observations.reshape(*batch, task.observation_size),
-            jnp.zeros((*batch, self.places - places.stop)),
-        ]
-        if self.task_one_hot:
-            parts.append(jnp.broadcast_to(jax.nn.one_hot(index, len(self.tasks)), (*batch, len(self.tasks))))
-        return jnp.concatenate(parts, axis=-1)
+        flat = observations.reshape(*batch, task.observation_size)
+        padded = jnp.pad(flat, [(0, 0)] * len(batch) + [(places.start, self.places - places.stop)])
+        if not self.task_one_hot:
+            return padded
+        one_hot = jax.nn.one_hot(index, len(self.tasks))
+        return jnp.concatenate([padded, jnp.broadcast_to(one_hot, (*batch, len(self.tasks)))], axis=-1)
 
 
 def is_merged(metadata: FileMetadata) -> bool:
@@ -268,18 +265,18 @@ def _task(index: int, dataset: SyntheticDataset, discrete: bool) -> Task:
 
 def _assemble(joint: JointSpaces, datasets: Sequence[SyntheticDataset]) -> SyntheticDataset:
     """The pairs of all tasks, padded."""
-    observations = [joint.pad(index, dataset.observations) for index, dataset in enumerate(datasets)]
     space = joint.action_space
     widest = space.num_actions if isinstance(space, Discrete) else space.action_dim
 
-    rows = []
-    for index, dataset in enumerate(datasets):
-        places, targets = joint.action_places(index), dataset.action_probabilities
-        targets = dataset.actions if targets is None else targets
-        rows.append(jnp.pad(cast(jax.Array, targets), ((0, 0), (places.start, widest - places.stop))))
-    targets = jnp.concatenate(rows).astype(jnp.float32)
-    actions, probabilities = (None, targets) if joint.discrete else (targets, None)
-    return SyntheticDataset(jnp.concatenate(observations).astype(jnp.float32), actions, probabilities)
+    def padded(index: int, dataset: SyntheticDataset) -> SyntheticDataset:
+        places = joint.action_places(index)
+        around = ((0, 0), (places.start, widest - places.stop))
+        targets = (dataset.actions, dataset.action_probabilities)
+        actions, probabilities = jax.tree.map(lambda rows: jnp.pad(rows, around), targets)
+        return SyntheticDataset(joint.pad(index, dataset.observations), actions, probabilities)
+
+    parts = [padded(index, dataset) for index, dataset in enumerate(datasets)]
+    return jax.tree.map(lambda *rows: jnp.concatenate(rows).astype(jnp.float32), *parts)
 
 
 @dataclass(frozen=True)
@@ -348,15 +345,14 @@ def split(dataset: SyntheticDataset) -> list[SyntheticDataset]:
             for values in (dataset.actions, dataset.action_probabilities)
         )
         normalizer = task.normalizer()
-        part = SyntheticDataset(
-            observations, actions, probabilities, normalizer.mean, normalizer.std, metadata=task.metadata
+        parts.append(
+            SyntheticDataset(observations, actions, probabilities, normalizer.mean, normalizer.std, task.metadata)
         )
-        parts.append(part)
     again = _assemble(joint, parts)
     for name in ("observations", "actions", "action_probabilities"):
         expected, found = getattr(again, name), getattr(dataset, name)
-        # Arrays of other shapes are not equal either.
-        if (expected is None) != (found is None) or (expected is not None and not np.array_equal(expected, found)):
+        # Arrays of other shapes are not equal either, nor are None and an array.
+        if not np.array_equal(expected, found):
             raise ValueError(f"{name}: expected those of the tasks, padded with zeros and any one-hot, got others")
     return parts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -16,7 +17,7 @@ from hades._environment_contract import conform
 from hades._validation import require_positive
 from hades.distributions import ActionSelection, choose
 from hades.normalization import PolicyParams
-from hades.offline.transitions import Transitions
+from hades.offline.transitions import FLOAT_KEYS, Transitions
 from hades.policies import Policy
 from hades.rollouts.host import make_host_recorded_rollout
 from hades.rollouts.recorded import Act, RecordedEpisodes, make_recorded_rollout
@@ -101,15 +102,13 @@ def collect(
             f"num_transitions: expected at least one for each of the behaviours, of which there must be one, "
             f"got {num_transitions} for {len(behaviours)}"
         )
-    recorders: dict[tuple[Policy, ActionSelection], _Record] = {}
+    make_record = cache(partial(_make_record, env, num_envs, on_steps or (lambda steps: None)))
     parts: list[_Trajectory] = []
     for index, (behaviour, quota) in enumerate(zip(behaviours, _quotas(behaviours, num_transitions), strict=True)):
-        kind = (behaviour.policy, behaviour.action_selection)
-        if kind not in recorders:
-            recorders[kind] = _make_record(env, *kind, num_envs, on_steps or (lambda steps: None))
-        parts += _collect_share(jax.random.fold_in(key, index), env, recorders[kind], behaviour, quota, num_envs)
-    joined = (np.concatenate(column) for column in zip(*(part.columns for part in parts), strict=True))
-    columns = {name: jnp.asarray(column) for name, column in zip(_COLUMNS, joined, strict=True)}
+        record = make_record(behaviour.policy, behaviour.action_selection)
+        parts += _collect_share(jax.random.fold_in(key, index), env, record, behaviour, quota, num_envs)
+    joined = map(np.concatenate, zip(*(part.columns for part in parts), strict=True))
+    columns = {name: jnp.asarray(column) for name, column in zip(FLOAT_KEYS, joined, strict=True)}
     terminals, timeouts = np.zeros(num_transitions, bool), np.zeros(num_transitions, bool)
     ends = np.cumsum([part.length for part in parts]) - 1
     terminals[ends] = [part.terminated for part in parts]
@@ -124,14 +123,11 @@ def _quotas(behaviours: Sequence[Behaviour], num_transitions: int) -> list[int]:
     return [int(count) for count in np.diff(rounded, prepend=0)]
 
 
-_COLUMNS = ("observations", "actions", "rewards", "next_observations")
-
-
 class _Trajectory(NamedTuple):
     """Arrays of one episode, or of the beginning of one.
 
     Attributes:
-        columns: What `_COLUMNS` names, each `[time, ...]`.
+        columns: What `FLOAT_KEYS` names, each `[time, ...]`.
         terminated: Whether it reached an end that is part of the task.
     """
 
@@ -200,10 +196,10 @@ def _make_act(env: AnyEnvironment, policy: Policy, action_selection: ActionSelec
 
 def _make_record(
     env: AnyEnvironment,
-    policy: Policy,
-    action_selection: ActionSelection,
     num_envs: int,
     on_steps: Callable[[int], None],
+    policy: Policy,
+    action_selection: ActionSelection,
 ) -> _Record:
     act = _make_act(env, policy, action_selection)
     if isinstance(env, HostEnvironment):
@@ -225,7 +221,7 @@ def _make_record(
 
 def _split(recorded: RecordedEpisodes, episodes: int) -> list[_Trajectory]:
     """Trajectories of the first so many episodes."""
-    columns = [np.asarray(getattr(recorded, name)) for name in _COLUMNS]
+    columns = [np.asarray(getattr(recorded, name)) for name in FLOAT_KEYS]
     return [
         _Trajectory(tuple(column[:length, index] for column in columns), bool(recorded.terminated[index]))
         for index, length in enumerate(np.asarray(recorded.lengths)[:episodes])

@@ -19,18 +19,20 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import h5py
 import jax
 import numpy as np
 
 from hades._files import write_atomically
-from hades.offline.transitions import FLOAT_KEYS, OfflineDataError, Transitions, check_arrays
+from hades.offline._checks import few, reason, refusing
+from hades.offline.transitions import FLAG_KEYS, FLOAT_KEYS, OfflineDataError, Transitions, check_arrays
 
-KEYS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+KEYS = (*FLOAT_KEYS, *FLAG_KEYS)
 
 _PUBLISHED_AT = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
 _PUBLISHED_NAME = re.compile(
@@ -60,20 +62,20 @@ def load(path: str | os.PathLike[str], env: str | None = None) -> Transitions:
             file, the key and what was expected.
     """
     path = Path(path)
-    try:
+    with refusing(path, OfflineDataError):
         with _opened(path) as file:
-            present = _names(file)
+            # Also of links that lead nowhere.
+            with _damage_is("expected a whole HDF5 file, got damaged data"):
+                present = list(file)
             for name in KEYS:
                 if name not in present and name != "next_observations":
-                    raise ValueError(f"{name}: missing, expected in every file of D4RL's layout, got {_few(present)}")
+                    raise ValueError(f"{name}: missing, expected in every file of D4RL's layout, got {few(present)}")
             arrays = {name: _read(file, name) for name in KEYS if name in present}
             own_env = _text_attribute(file, "env")
         arrays = check_arrays(arrays)
         if "next_observations" not in arrays:
             arrays = _with_successors(arrays)
         return Transitions.from_arrays(arrays, env or own_env or _env_from_name(path))
-    except ValueError as error:
-        _refuse(path, error)
 
 
 def env_name(path: str | os.PathLike[str]) -> str | None:
@@ -82,11 +84,8 @@ def env_name(path: str | os.PathLike[str]) -> str | None:
     Raises:
         OfflineDataError: There is no such file, or it is not HDF5.
     """
-    try:
-        with _opened(Path(path)) as file:
-            return _text_attribute(file, "env") or _env_from_name(Path(path))
-    except ValueError as error:
-        _refuse(path, error)
+    with refusing(path, OfflineDataError), _opened(Path(path)) as file:
+        return _text_attribute(file, "env") or _env_from_name(Path(path))
 
 
 def load_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -95,7 +94,7 @@ def load_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         OfflineDataError: There is no such file, it is not HDF5, or the attribute `hades` is not a JSON object.
     """
-    try:
+    with refusing(path, OfflineDataError):
         with _opened(Path(path)) as file:
             text = _text_attribute(file, "hades")
         try:
@@ -105,8 +104,6 @@ def load_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
         if not isinstance(attributes, dict):
             raise ValueError(f"attribute hades: expected a JSON object, got {text!r:.60}")
         return attributes
-    except ValueError as error:
-        _refuse(path, error)
 
 
 def save(transitions: Transitions, path: str | os.PathLike[str], attributes: Mapping[str, Any] | None = None) -> None:
@@ -121,22 +118,16 @@ def save(transitions: Transitions, path: str | os.PathLike[str], attributes: Map
         OfflineDataError: They are not what `load` would accept.
         OSError: The file cannot be written; it names `path`, and what was there before is untouched.
     """
-    try:
+    with refusing(path, OfflineDataError):
         arrays = check_arrays({name: np.asarray(jax.device_get(getattr(transitions, name))) for name in KEYS})
         texts = {} if transitions.env is None else {"env": transitions.env}
         texts["hades"] = _to_json(attributes or {})
-    except ValueError as error:
-        _refuse(path, error)
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for name in KEYS:
             file.create_dataset(name, data=arrays[name], compression="gzip", shuffle=True)
         file.attrs.update(texts)
     write_atomically(path, buffer.getvalue())
-
-
-def _refuse(path: str | os.PathLike[str], error: ValueError) -> NoReturn:
-    raise OfflineDataError(f"{os.fspath(path)}: {error}".replace("\n", " ")) from None
 
 
 def _opened(path: Path) -> h5py.File:
@@ -158,23 +149,17 @@ def _opened(path: Path) -> h5py.File:
             raise ValueError("expected an HDF5 file, found another format")
     except OSError as error:
         raise ValueError(f"expected a readable file, got: {error.strerror}") from None
-    try:
+    with _damage_is("expected a whole HDF5 file, got a truncated or damaged one"):
         return h5py.File(path, "r")
-    # Damaged bytes raise almost anything.
-    except Exception as error:
-        raise ValueError(f"expected a whole HDF5 file, got a truncated or damaged one ({_reason(error)})") from None
 
 
-def _names(file: h5py.File) -> list[str]:
-    """Names in the root of the file, also of links that lead nowhere."""
+@contextmanager
+def _damage_is(message: str) -> Iterator[None]:
+    """Turns all that damaged bytes raise, which is almost anything, into a message with the reason."""
     try:
-        return list(file)
+        yield
     except Exception as error:
-        raise ValueError(f"expected a whole HDF5 file, got damaged data ({_reason(error)})") from None
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+        raise ValueError(f"{message} ({reason(error)})") from None
 
 
 def _read(file: h5py.File, name: str) -> np.ndarray:
@@ -183,12 +168,10 @@ def _read(file: h5py.File, name: str) -> np.ndarray:
     Raises:
         ValueError: It is none, or damaged; `"key: what was expected"`.
     """
-    try:
+    # Damage, or a link in a circle.
+    with _damage_is(f"{name}: expected an array, found damaged data"):
         item = file.get(name)
         target = getattr(file.get(name, getlink=True), "path", None) if item is None else None
-    # A link in a circle, or bytes that are damaged.
-    except Exception as error:
-        raise ValueError(f"{name}: expected an array, found damaged data ({_reason(error)})") from None
     if item is None:
         raise ValueError(f"{name}: expected an array, found a link to {target!r} that leads nowhere")
     if not isinstance(item, h5py.Dataset):
@@ -205,18 +188,12 @@ def _read(file: h5py.File, name: str) -> np.ndarray:
     except MemoryError:
         raise ValueError(f"{name}: expected an array that fits into memory, got shape {item.shape}") from None
     except Exception as error:
-        raise ValueError(f"{name}: expected a whole array, got truncated or damaged data ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ValueError(f"{name}: expected a whole array, got truncated or damaged data ({reason(error)})") from None
 
 
 def _text_attribute(file: h5py.File, name: str) -> str | None:
-    try:
+    with _damage_is(f"attribute {name}: expected text, got damaged data"):
         value = file.attrs.get(name)
-    except Exception as error:
-        raise ValueError(f"attribute {name}: expected text, got damaged data ({_reason(error)})") from None
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     if value is not None and not isinstance(value, str):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hades._validation import require_positive
+from hades._validation import require_finite, require_positive
 
 LogDensity: TypeAlias = Callable[[jax.Array], jax.Array]
 """`log_density(states)`: natural logarithm of the density, `[states, *observation_shape]` to `[states]`; pure."""
@@ -219,8 +219,7 @@ def _rows(name: str, states: jax.Array | np.ndarray) -> np.ndarray:
     array = np.asarray(states)
     if array.ndim < 2 or array.size == 0:
         raise ValueError(f"{name}: expected shape [states, *observation_shape], got {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite numbers, got some that are not")
+    require_finite(name, array)
     return array.reshape(len(array), -1)
 
 

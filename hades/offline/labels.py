@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 
@@ -36,19 +38,18 @@ def label_states(
     Raises:
         ValueError: A log-density is NaN.
     """
-    states = LabelledStates(jax.jit(normalizer.apply)(transitions.observations), transitions.actions)
-    if teacher is not None:
-        actions = teacher_actions(teacher, transitions.observations, action_key)
-        values = action_values(teacher, transitions.observations, actions)
-        states = states.replace(  # type: ignore[attr-defined]
-            teacher_actions=actions, action_values=values, mean_action_value=jnp.mean(values)
-        )
     weights = jnp.ones(transitions.num_transitions)
     if log_density is not None:
         if bool(jnp.isnan(log_density).any()):
             raise ValueError("log_density: expected a number for every state, got NaN for some")
         weights = density_weights(log_density, density_exponent)
-    return states.replace(state_weights=weights)  # type: ignore[attr-defined]
+    observations = jax.jit(normalizer.apply)(transitions.observations)
+    states = LabelledStates(observations, transitions.actions, state_weights=weights)
+    if teacher is None:
+        return states
+    actions = teacher_actions(teacher, transitions.observations, action_key)
+    values = action_values(teacher, transitions.observations, actions)
+    return replace(states, teacher_actions=actions, action_values=values, mean_action_value=jnp.mean(values))
 
 
 def teacher_actions(teacher: Teacher, observations: jax.Array, key: jax.Array | None = None) -> jax.Array:

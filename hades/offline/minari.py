@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hades.offline._checks import reason, refusing
 from hades.offline.transitions import OfflineDataError, Transitions, check_arrays
 
 
@@ -31,26 +32,21 @@ def load(dataset: str | Iterable[Any], env: str | None = None) -> Transitions:
     name = dataset if isinstance(dataset, str) else str(getattr(dataset, "id", None) or "episodes")
     episodes = _load_by_id(dataset) if isinstance(dataset, str) else dataset
     spec = getattr(episodes, "env_spec", None)
-    parts = []
+    parts: list[dict[str, np.ndarray]] = []
     try:
-        for index, episode in enumerate(episodes):
-            try:
-                parts.append(_episode_arrays(episode))
-            except ValueError as error:
-                raise ValueError(f"episode {index}: {error}") from None
-        if not parts:
-            raise ValueError("expected at least one episode, got none")
-        for index, part in enumerate(parts):
-            for key in ("observations", "actions"):
-                shape, expected = part[key].shape[1:], parts[0][key].shape[1:]
-                if shape != expected:
-                    raise ValueError(f"episode {index}: {key}: expected {expected} as in the first, got {shape}")
-    except ValueError as error:
-        raise OfflineDataError(f"{name}: {error}".replace("\n", " ")) from None
+        with refusing(name, OfflineDataError):
+            for index, episode in enumerate(episodes):
+                with refusing(f"episode {index}", ValueError):
+                    parts.append(_episode_arrays(episode))
+                    for key in ("observations", "actions"):
+                        shape, expected = (part[key].shape[1:] for part in (parts[-1], parts[0]))
+                        if shape != expected:
+                            raise ValueError(f"{key}: expected {expected} as in the first, got {shape}")
+            if not parts:
+                raise ValueError("expected at least one episode, got none")
     # What Minari raises where a file of the dataset is damaged.
     except (OSError, KeyError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise OfflineDataError(f"{name}: expected a Minari dataset that can be read ({reason})") from None
+        raise OfflineDataError(f"{name}: expected a Minari dataset that can be read ({reason(error)})") from None
     arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return Transitions.from_arrays(arrays, env or (None if spec is None else f"gymnasium/{spec.id}"))
 
@@ -69,8 +65,7 @@ def _load_by_id(dataset_id: str) -> Iterable[Any]:
         ) from None
     # A dataset that is damaged, or an id that is none, raises almost anything.
     except Exception as error:
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        raise OfflineDataError(f"{dataset_id}: expected a Minari dataset that can be read ({reason})") from None
+        raise OfflineDataError(f"{dataset_id}: expected a Minari dataset that can be read ({reason(error)})") from None
 
 
 def _episode_arrays(episode: Any) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from flax import struct
 
 from hades._npz import read_arrays, write_arrays
 from hades.distributions import TanhGaussian
+from hades.offline._checks import few, finite_float32, refusing
 from hades.policies import NamedSpaces, Policy
 from hades.types import Continuous
 
@@ -86,9 +87,15 @@ class Teacher:
             observations: Raw, `[..., observation_dim]`.
             actions: `[..., action_dim]`, in the environment's units.
         """
-        inputs = jnp.concatenate([self._normalize(observations), actions], axis=-1)
+        return jnp.minimum(*self.critic_values(observations, actions))
+
+    def critic_values(self, observations: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Action values of each critic, `[...]`, also of actions with more batch axes in front than observations."""
+        seen = self._normalize(observations)
+        seen = jnp.broadcast_to(seen, (*actions.shape[:-1], seen.shape[-1]))
+        inputs = jnp.concatenate([seen, actions], axis=-1)
         first, second = (apply_layers(layers, inputs)[..., 0] for layers in self.critics)
-        return jnp.minimum(first, second)
+        return first, second
 
     def _normalize(self, observations: jax.Array) -> jax.Array:
         return (observations - self.observation_mean) / self.observation_std
@@ -112,10 +119,8 @@ class Teacher:
             "action_high": self.action_high,
         }
         plain = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-        try:
+        with refusing(path, TeacherError):
             _build(plain)
-        except ValueError as error:
-            raise TeacherError(f"{os.fspath(path)}: {error}") from None
         write_arrays(path, plain)
 
     @classmethod
@@ -125,10 +130,8 @@ class Teacher:
         Raises:
             TeacherError: It is not one, or not whole; the message names the file, the key and what was expected.
         """
-        try:
+        with refusing(path, TeacherError):
             return _build(read_arrays(path))
-        except ValueError as error:
-            raise TeacherError(f"{os.fspath(path)}: {error}") from None
 
     def check_fits(self, env: NamedSpaces) -> None:
         """Refuses an environment whose observations or actions have other shapes or bounds.
@@ -202,15 +205,10 @@ def _build(arrays: Mapping[str, np.ndarray]) -> Teacher:
 
 
 def _layers_from_arrays(arrays: Mapping[str, np.ndarray], name: str, inputs: int) -> Layers:
-    count = 0
-    while f"{name}_w{count}" in arrays:
-        count += 1
-    if not count:
-        raise ValueError(f"{name}_w0: missing, expected in every teacher file, got {_names(arrays)}")
-    layers = []
-    for index in range(count):
-        kernel = _numbers(arrays, f"{name}_w{index}", (None, inputs))
-        bias = _numbers(arrays, f"{name}_b{index}", (len(kernel),))
+    layers: list[tuple[jax.Array, jax.Array]] = []
+    while not layers or f"{name}_w{len(layers)}" in arrays:
+        kernel = _numbers(arrays, f"{name}_w{len(layers)}", (None, inputs))
+        bias = _numbers(arrays, f"{name}_b{len(layers)}", (len(kernel),))
         layers.append((jnp.asarray(kernel.T), jnp.asarray(bias)))
         inputs = len(kernel)
     return tuple(layers)
@@ -219,19 +217,11 @@ def _layers_from_arrays(arrays: Mapping[str, np.ndarray], name: str, inputs: int
 def _numbers(arrays: Mapping[str, np.ndarray], name: str, shape: Sequence[int | None]) -> np.ndarray:
     """An array of this shape, None standing for any length above 0, as finite float32."""
     if name not in arrays:
-        raise ValueError(f"{name}: missing, expected in every teacher file, got {_names(arrays)}")
+        found = few(arrays, 5, "no arrays")
+        raise ValueError(f"{name}: missing, expected in every teacher file, got {found}")
     array = arrays[name]
     fits = array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
     if not fits or array.size == 0:
         expected = "(" + ", ".join("any" if length is None else str(length) for length in shape) + ")"
         raise ValueError(f"{name}: expected shape {expected}, got {array.shape}")
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"{name}: expected float32, got {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite numbers, got some that are not")
-    return array.astype(np.float32)
-
-
-def _names(arrays: Mapping[str, np.ndarray]) -> str:
-    names = list(arrays)
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "no arrays"
+    return finite_float32(name, array)

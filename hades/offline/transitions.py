@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hades._validation import require_finite, require_positive
+from hades._validation import require_positive
 from hades.normalization import Normalizer
+from hades.offline._checks import few, finite_float32
 from hades.policies import NamedSpaces
 from hades.types import Continuous
 
@@ -183,7 +184,11 @@ class Transitions:
         if len(names) > 1:
             raise ValueError(f"parts: expected transitions of one environment, got {', '.join(names)}")
         closed = [
-            replace(part, env=names[0] if names else None, timeouts=part.timeouts.at[-1:].set(_is_cut_off(part)))
+            replace(
+                part,
+                env=names[0] if names else None,
+                timeouts=part.timeouts.at[-1:].set(~part.terminals[-1:] | part.timeouts[-1:]),
+            )
             for part in parts
         ]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *closed)
@@ -204,10 +209,6 @@ class Transitions:
             raise OfflineDataError(f"actions: expected those of {env.name}, {space}, got {self.action_dim} components")
 
 
-def _is_cut_off(part: Transitions) -> jax.Array:
-    return ~part.terminals[-1:] | part.timeouts[-1:]
-
-
 def check_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Validates offline data on the host.
 
@@ -224,7 +225,7 @@ def check_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     for name in (*FLOAT_KEYS[:3], *FLAG_KEYS):
         if name not in arrays:
-            raise OfflineDataError(f"{name}: missing, expected in all offline data, got {_names(arrays)}")
+            raise OfflineDataError(f"{name}: missing, expected in all offline data, got {few(arrays)}")
     for name in (name for name in (*FLOAT_KEYS, *FLAG_KEYS) if name in arrays):
         _check_shape(name, arrays[name].shape, arrays["observations"].shape)
     checked = {name: _floats(name, arrays[name]) for name in FLOAT_KEYS if name in arrays}
@@ -232,12 +233,13 @@ def check_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _check_shape(name: str, shape: tuple[int, ...], observations: tuple[int, ...]) -> None:
-    axes = {"observations": "at least 2 axes", "actions": "2 axes", "next_observations": f"shape {observations}"}
-    expected = axes.get(name, "1 axis")
-    fits = {"observations": len(shape) >= 2, "actions": len(shape) == 2, "next_observations": shape == observations}
-    if not fits.get(name, len(shape) == 1):
-        as_in = " as in observations" if name == "next_observations" else ""
-        raise OfflineDataError(f"{name}: expected {expected}{as_in}, got shape {shape}")
+    fits, expected = {
+        "observations": (len(shape) >= 2, "at least 2 axes"),
+        "actions": (len(shape) == 2, "2 axes"),
+        "next_observations": (shape == observations, f"shape {observations} as in observations"),
+    }.get(name, (len(shape) == 1, "1 axis"))
+    if not fits:
+        raise OfflineDataError(f"{name}: expected {expected}, got shape {shape}")
     if shape[0] == 0:
         raise OfflineDataError(f"{name}: expected at least one transition, got none")
     if 0 in shape:
@@ -247,16 +249,10 @@ def _check_shape(name: str, shape: tuple[int, ...], observations: tuple[int, ...
 
 
 def _floats(name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind != "f":
-        raise OfflineDataError(f"{name}: expected float32, got {array.dtype}")
-    # What is too large for float32 becomes infinite, and is refused below.
-    with np.errstate(over="ignore"):
-        numbers = np.asarray(array, dtype="<f4", order="C")
     try:
-        require_finite(name, numbers, given=array)
+        return finite_float32(name, array)
     except ValueError as error:
         raise OfflineDataError(str(error)) from None
-    return numbers
 
 
 def _flags(name: str, array: np.ndarray) -> np.ndarray:
@@ -268,8 +264,3 @@ def _flags(name: str, array: np.ndarray) -> np.ndarray:
     if wrong.size:
         raise OfflineDataError(f"{name}: expected booleans, got {array[wrong[0]]} at [{wrong[0]}]")
     return flags
-
-
-def _names(arrays: Mapping[str, np.ndarray]) -> str:
-    names = list(arrays)
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"

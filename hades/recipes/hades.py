@@ -11,17 +11,12 @@ from jax.sharding import Mesh
 from hades._environment_contract import conform
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
-from hades.distillation import distillation_run
-from hades.fitness import Chunks
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.normalization import Normalizer
-from hades.objectives.episodic_return import EpisodicReturn
-from hades.outer import evolution_from_settings
 from hades.parametrizations import free_pairs
-from hades.recipes.population import PopulationSettings, candidates_at_once, resolve_normalization
+from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
 from hades.run import Run
-from hades.sharding import population_mesh
 from hades.types import Discrete, Environment, require_pure
 
 
@@ -87,23 +82,17 @@ def hades_run(
     """HaDES with given settings. Arguments and errors of `hades_r`."""
     env = conform(require_pure(env))
     settings = resolve(env, settings)
-    mesh = population_mesh() if mesh is None else mesh
-    inner = cloning.from_settings(env, settings.cloning)
-    return distillation_run(
+    return evolution_run(
         env,
         free_pairs(env, settings.dataset_size, settings.learn_labels, settings.init_scale),
-        inner,
-        EpisodicReturn(
-            env, inner.policy, settings.num_episodes, settings.played, settings.normalization_envs, normalizer
-        ),
-        evolution_from_settings(settings.population_size, settings.evolution, candidates_at_once(settings, mesh)),
+        cloning.from_settings(env, settings.cloning),
+        settings,
+        mesh,
+        normalizer,
+        settings.cloning_chunk_size,
         num_inits=settings.num_inits,
         init_seed=settings.init_seed,
-        normalization_envs=settings.normalization_envs,
-        chunks=Chunks(settings.cloning_chunk_size, settings.rollout_chunk_size),
-        mesh=mesh,
         method=settings.method,
-        settings=settings,
     )
 
 

@@ -10,18 +10,13 @@ from jax.sharding import Mesh
 
 from hades import policies
 from hades._environment_contract import conform
-from hades.distillation import distillation_run
-from hades.fitness import Chunks
 from hades.inner.identity import Identity
 from hades.normalization import Normalizer
-from hades.objectives.episodic_return import EpisodicReturn
-from hades.outer import evolution_from_settings
 from hades.parametrizations import PolicyParameters
 from hades.policies import NetworkSettings
 from hades.policy_file import TrainedPolicy
-from hades.recipes.population import PopulationSettings, candidates_at_once, resolve_normalization
+from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
 from hades.run import Run
-from hades.sharding import population_mesh
 from hades.types import Environment, require_pure
 
 
@@ -77,17 +72,8 @@ def neuroevolution_run(
     """Neuroevolution with given settings. Arguments and errors of `neuroevolution`."""
     settings = resolve_normalization(settings)
     settings = dataclasses.replace(settings, evolution=settings.evolution.resolved())
-    env, mesh = conform(require_pure(env)), population_mesh() if mesh is None else mesh
+    env = conform(require_pure(env))
     policy = policies.from_settings(env, settings.network)
-    return distillation_run(
-        env,
-        PolicyParameters(policy, settings.zero_init),
-        Identity(policy, settings.network),
-        EpisodicReturn(env, policy, settings.num_episodes, settings.played, settings.normalization_envs, normalizer),
-        evolution_from_settings(settings.population_size, settings.evolution, candidates_at_once(settings, mesh)),
-        normalization_envs=settings.normalization_envs,
-        chunks=Chunks(rollout=settings.rollout_chunk_size),
-        mesh=mesh,
-        method=settings.method,
-        settings=settings,
-    )
+    parameters = PolicyParameters(policy, settings.zero_init)
+    inner = Identity(policy, settings.network)
+    return evolution_run(env, parameters, inner, settings, mesh, normalizer, method=settings.method)

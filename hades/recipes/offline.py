@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -154,19 +154,19 @@ def offline_run(
     """
     _check(env, transitions, objective, settings, teacher)
     key = jax.random.key(0) if key is None else key
-    evaluation_inner = inner or cloning.from_settings(env, settings.cloning)
+    evaluation_inner = None
     if inner is None:
-        by_gradient = outer is None or isinstance(outer, MetaGradient)
-        inner = cloning.from_settings(
-            env,
-            settings.cloning,
-            rematerialize=by_gradient and settings.meta_gradient.rematerialize,
-            window=settings.meta_gradient.window if by_gradient else None,
-        )
+        inner = evaluation_inner = cloning.from_settings(env, settings.cloning)
+        if outer is None or isinstance(outer, MetaGradient):
+            ascent = settings.meta_gradient
+            inner = replace(inner, rematerialize=ascent.rematerialize, window=ascent.window)
     problem = _label(key, transitions, objective, settings, teacher, log_density, inner.policy)
+    observations, actions, values = problem.states.observations, transitions.actions, None
+    if teacher is not None and "highest_q" in settings.initialization:
+        values = action_values(teacher, transitions.observations, actions)
     return distillation_run(
         env,
-        _first_pairs(transitions, settings, teacher, problem),
+        RealPairs(observations, actions, values, settings.dataset_size, settings.initialization),
         inner,
         problem,
         outer or MetaGradient.from_settings(settings.meta_gradient),
@@ -219,17 +219,6 @@ def _label(
     )
 
 
-def _first_pairs(
-    transitions: Transitions, settings: OfflineSettings, teacher: Teacher | None, problem: OfflineStates
-) -> RealPairs:
-    values = None
-    if teacher is not None and "highest_q" in settings.initialization:
-        values = action_values(teacher, transitions.observations, transitions.actions)
-    return RealPairs(
-        problem.states.observations, transitions.actions, values, settings.dataset_size, settings.initialization
-    )
-
-
 def _check(
     env: AnyEnvironment,
     transitions: Transitions,
@@ -243,14 +232,11 @@ def _check(
             f"dataset_size: expected at most {transitions.num_transitions}, the transitions of the data, "
             f"got {settings.dataset_size}"
         )
-    if teacher is None:
-        for needs, asking in (
-            (objective.needs_teacher, objective.name),
-            ("highest_q" in settings.initialization, f"initialization {settings.initialization}"),
-        ):
-            if needs:
-                raise ValueError(f"teacher: {asking} needs one, got none")
-    else:
+    if teacher is not None:
         teacher.check_fits(env)
+    elif objective.needs_teacher:
+        raise ValueError(f"teacher: {objective.name} needs one, got none")
+    elif "highest_q" in settings.initialization:
+        raise ValueError(f"teacher: initialization {settings.initialization} needs one, got none")
     if settings.cloning.loss == "cross_entropy":
         raise ValueError("loss: expected gaussian_nll, mse or sampled_mse for continuous actions, got cross_entropy")

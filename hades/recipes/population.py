@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jax.sharding import Mesh
 
 from hades._validation import require_positive
-from hades.outer.evolution import EvolutionSettings
+from hades.distillation import distillation_run
+from hades.fitness import Chunks
+from hades.normalization import Normalizer
+from hades.objectives.episodic_return import EpisodicReturn
+from hades.outer import EvolutionSettings, evolution_from_settings
 from hades.rollouts.settings import PlaySettings
+from hades.run import Run
+from hades.sharding import population_mesh
+from hades.types import Environment, InnerLoop, Parametrization
 
 
 @dataclass(frozen=True)
@@ -60,3 +67,33 @@ def resolve_normalization(settings: Settings) -> Settings:
 def candidates_at_once(settings: PopulationSettings, mesh: Mesh) -> int | None:
     """Candidates of all devices whose perturbations exist at once, where they are regenerated."""
     return settings.rollout_chunk_size and settings.rollout_chunk_size * mesh.size
+
+
+def evolution_run(
+    env: Environment,
+    parametrization: Parametrization,
+    inner: InnerLoop,
+    settings: PopulationSettings,
+    mesh: Mesh | None,
+    normalizer: Normalizer | None,
+    cloning_chunk_size: int | None = None,
+    **others: Any,
+) -> Run[Any]:
+    """The run of an evolution that is scored by episodes, of resolved settings; the rest is as of `distillation_run`.
+
+    A normalizer takes the place of the observation statistics that `init` would measure.
+    """
+    mesh = population_mesh() if mesh is None else mesh
+    envs = settings.normalization_envs
+    return distillation_run(
+        env,
+        parametrization,
+        inner,
+        EpisodicReturn(env, inner.policy, settings.num_episodes, settings.played, envs, normalizer),
+        evolution_from_settings(settings.population_size, settings.evolution, candidates_at_once(settings, mesh)),
+        normalization_envs=envs,
+        chunks=Chunks(cloning_chunk_size, settings.rollout_chunk_size),
+        mesh=mesh,
+        settings=settings,
+        **others,
+    )

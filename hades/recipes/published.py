@@ -1,4 +1,7 @@
-"""Published settings of the methods, each with its source; those of PPO have sizes of ours where that is said."""
+"""Published settings of the methods, each with its source; those of PPO have sizes of ours where that is said.
+
+Each takes fields of its settings that are to differ, as keyword arguments.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,15 @@ from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.offline import OfflineSettings
 from hades.rl.settings import PPOSettings
 
+# Episodes that score a candidate, of distillation and of its baseline.
+_BRAX: dict[str, Any] = {
+    "population_size": 2048,
+    "num_episodes": 4,
+    "observation_normalization": "running",
+    "normalization_envs": 4,
+}
+_MINATAR: dict[str, Any] = {"population_size": 2048, "num_episodes": 8, "observation_normalization": "fixed"}
+
 
 def paper_brax(env: str, *, fixed_init: bool = False, **overrides: Any) -> HadesSettings:
     """Published settings for Brax, N=64: arXiv 2406.15042 and its released code.
@@ -21,17 +33,14 @@ def paper_brax(env: str, *, fixed_init: bool = False, **overrides: Any) -> Hades
     Args:
         env: Name of the environment; two of them take half of the cloning steps.
         fixed_init: Whether it is HaDES-F.
-        **overrides: Fields of `HadesSettings` that are to differ.
+        **overrides: Fields that are to differ.
     """
     short = env in ("brax/hopper", "brax/inverted_double_pendulum")
     settings = HadesSettings(
         method="hades-f" if fixed_init else "hades-r",
         dataset_size=64,
-        population_size=2048,
         num_inits=1 if fixed_init else 2,
-        num_episodes=4,
-        observation_normalization="running",
-        normalization_envs=4,
+        **_BRAX,
         cloning=CloningSettings(
             hidden_sizes=(512, 512),
             activation="tanh",
@@ -50,16 +59,14 @@ def paper_minatar(*, fixed_init: bool = False, **overrides: Any) -> HadesSetting
 
     Args:
         fixed_init: Whether it is HaDES-F.
-        **overrides: Fields of `HadesSettings` that are to differ.
+        **overrides: Fields that are to differ.
     """
     settings = HadesSettings(
         method="hades-f" if fixed_init else "hades-r",
         dataset_size=16,
-        population_size=2048,
         num_inits=1 if fixed_init else 2,
-        num_episodes=8,
-        observation_normalization="fixed",
         learn_labels=False,
+        **_MINATAR,
         cloning=CloningSettings(
             hidden_sizes=(512, 512), activation="relu", loss="cross_entropy", learning_rate=0.03, num_steps=64
         ),
@@ -72,16 +79,10 @@ def paper_es_brax(**overrides: Any) -> NeuroevolutionSettings:
     """The published baseline on Brax, MLP 2x512: arXiv 2406.15042 and its released code.
 
     Fitness shaping (centred ranks) and the decay rates of Adam are defaults of evosax and optax: theirs are not known.
-
-    Args:
-        **overrides: Fields of `NeuroevolutionSettings` that are to differ.
     """
     settings = NeuroevolutionSettings(
         network=NetworkSettings(hidden_sizes=(512, 512), activation="tanh"),
-        population_size=2048,
-        num_episodes=4,
-        observation_normalization="running",
-        normalization_envs=4,
+        **_BRAX,
         zero_init=True,
         evolution=EvolutionSettings("Open_ES", sigma=0.03, learning_rate=0.05),
     )
@@ -92,15 +93,10 @@ def paper_es_minatar(**overrides: Any) -> NeuroevolutionSettings:
     """The published baseline on MinAtar, MLP 2x256: arXiv 2406.15042 and its released code.
 
     Width 512, which ran out of memory there, takes `perturbations="regenerated"` and a `rollout_chunk_size`.
-
-    Args:
-        **overrides: Fields of `NeuroevolutionSettings` that are to differ.
     """
     settings = NeuroevolutionSettings(
         network=NetworkSettings(hidden_sizes=(256, 256), activation="relu"),
-        population_size=2048,
-        num_episodes=8,
-        observation_normalization="fixed",
+        **_MINATAR,
         zero_init=True,
         evolution=EvolutionSettings("SNES", sigma=0.03, learning_rate=1.0, optimizer="sgd", temperature=20.0),
     )
@@ -113,9 +109,6 @@ def paper_offline(**overrides: Any) -> OfflineSettings:
     They were run for 50,000 outer steps (hopper 20,000), DBC and PBC for 200,000 (50,000). Ours are the initialiser of
     the networks (theirs is orthogonal), a log-std that does not depend on the state, the same noise in forward and
     backward pass, and the smaller of the two critics where they take the first.
-
-    Args:
-        **overrides: Fields of `OfflineSettings` that are to differ.
     """
     settings = OfflineSettings(
         dataset_size=256,
@@ -135,9 +128,6 @@ def ppo_cartpole(**overrides: Any) -> PPOSettings:
     Clip range and lambda are those of the PPO paper (arXiv 1707.06347, tables 1 and 3), the entropy weight is its one
     for Atari (table 5), value weight and gradient norm are those of the authors' code. The sizes, the learning rate and
     the longer horizon are ours: with a discount of 0.99 some seeds that had solved the task lost it again.
-
-    Args:
-        **overrides: Fields of `PPOSettings` that are to differ.
     """
     settings = PPOSettings(
         num_envs=32, num_steps=128, num_minibatches=8, learning_rate=2e-3, anneal_updates=100, gamma=0.995
@@ -149,9 +139,6 @@ def ppo_minatar(**overrides: Any) -> PPOSettings:
     """Settings for the MinAtar games, for 1,220 updates: ten million steps.
 
     Sizes, epochs and annealing are usual for single-file JAX implementations; network and learning rate are ours.
-
-    Args:
-        **overrides: Fields of `PPOSettings` that are to differ.
     """
     settings = PPOSettings(
         network=NetworkSettings(hidden_sizes=(128, 128), activation="relu"),
@@ -169,9 +156,6 @@ def ppo_brax(**overrides: Any) -> PPOSettings:
 
     The values of purejaxrl for continuous actions: no annealing, no entropy bonus, running statistics of observations
     and of discounted returns. The width of the network is ours.
-
-    Args:
-        **overrides: Fields of `PPOSettings` that are to differ.
     """
     settings = PPOSettings(
         network=NetworkSettings(hidden_sizes=(256, 256), activation="tanh"),

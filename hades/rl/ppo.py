@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,8 @@ from flax import struct
 from hades import policies
 from hades._cache import kept
 from hades._environment_contract import conform
-from hades.normalization import Normalizer, PolicyParams, RunningStatistics, mean_and_std
-from hades.outer import replace_non_finite
+from hades.normalization import Normalizer, PolicyParams, RunningStatistics
+from hades.outer import summarize
 from hades.policies import Policy, ValueNetwork
 from hades.rl.experience import make_batch, scale_rewards, substitute
 from hades.rl.losses import Batch, ppo_loss
@@ -102,42 +101,12 @@ class PPOState:
     normalizer: Normalizer
 
 
-class PPO(NamedTuple):
-    """PPO as pure functions: jit them, vmap them over seeds and hyperparameters, scan them.
-
-    Attributes:
-        env: Environment.
-        settings: All static settings.
-        policy: The actor.
-        critic: The value network.
-        init: `init(key, normalizer, hyperparameters=None)` returns the state before the first update; without
-            hyperparameters they are those of the settings.
-        step: `step(key, state)` is one update; returns the new state and scalars: `fitness_mean`, `fitness_best`,
-            `fitness_worst` and `fitness_std` over environments (return of the last finished episode, or so far),
-            `non_finite` (steps whose reward or observation is not finite), `masked_steps` (steps left out of the
-            update: those, and others whose log-probability, value or advantage is not finite or beyond
-            `hades.normalization.LARGEST`), `skipped` (gradient steps left out, since their
-            gradient is not finite or no step counts), `env_steps`, `learning_rate`, and what `ppo_loss` reports, as
-            means over the gradient steps that were taken.
-        params: `params(state)` is what `hades.evaluate` plays with; running statistics are fixed as they are.
-    """
-
-    env: Environment
-    settings: PPOSettings
-    policy: Policy
-    critic: ValueNetwork
-    init: Callable[..., PPOState]
-    step: Callable[[jax.Array, PPOState], tuple[PPOState, Metrics]]
-    params: Callable[[PPOState], PolicyParams]
-
-
 @kept
 def make_ppo(env: Environment, settings: PPOSettings) -> PPO:
     """Makes the functions of one run.
 
     Raises:
-        ValueError: The architecture does not suit the environment; from `init`, the normalizer is not the one that
-            `settings.observation_normalization` asks for.
+        ValueError: The architecture does not suit the environment.
 
     Example:
         >>> import envs, jax
@@ -151,13 +120,23 @@ def make_ppo(env: Environment, settings: PPOSettings) -> PPO:
     policy = policies.from_settings(env, settings.network)
     critic = policies.value_network(env, settings.network)
     collect = make_auto_reset_rollout(env, policy, settings.num_envs, settings.num_steps)
-    trainer = _Trainer(env, settings, policy, critic, collect, optax.scale_by_adam(eps=settings.adam_eps))
-    return PPO(env, settings, policy, critic, trainer.init, trainer.step, trainer.params)
+    return PPO(env, settings, policy, critic, collect, optax.scale_by_adam(eps=settings.adam_eps))
 
 
 # Hashed by identity: an environment of a user need not be hashable.
 @dataclass(frozen=True, eq=False)
-class _Trainer:
+class PPO:
+    """PPO as pure functions: jit them, vmap them over seeds and hyperparameters, scan them. Made by `make_ppo`.
+
+    Attributes:
+        env: Environment.
+        settings: All static settings.
+        policy: The actor.
+        critic: The value network.
+        collect: Goes on with the episodes under way.
+        optimizer: Adam without its step size, which is a hyperparameter.
+    """
+
     env: Environment
     settings: PPOSettings
     policy: Policy
@@ -166,6 +145,11 @@ class _Trainer:
     optimizer: optax.GradientTransformation
 
     def init(self, key: jax.Array, normalizer: Normalizer, hyperparameters: Hyperparameters | None = None) -> PPOState:
+        """State before the first update; without hyperparameters they are those of the settings.
+
+        Raises:
+            ValueError: The normalizer is not the one that `settings.observation_normalization` asks for.
+        """
         settings = self.settings
         if normalizer.kind != settings.observation_normalization:
             raise ValueError(
@@ -188,9 +172,20 @@ class _Trainer:
         )
 
     def params(self, state: PPOState) -> PolicyParams:
+        """Parameters that `hades.evaluate` plays with; running statistics are fixed as they are."""
         return PolicyParams(state.networks.actor, self._normalizer(state))
 
     def step(self, key: jax.Array, state: PPOState) -> tuple[PPOState, Metrics]:
+        """One update.
+
+        Returns:
+            The new state and scalars: `fitness_mean`, `fitness_best`, `fitness_worst` and `fitness_std` over
+            environments (return of the last finished episode, or so far), `non_finite` (steps whose reward or
+            observation is not finite), `masked_steps` (steps left out of the update: those, and others whose
+            log-probability, value or advantage is not finite or beyond `hades.normalization.LARGEST`), `skipped`
+            (gradient steps left out, since their gradient is not finite or no step counts), `env_steps`,
+            `learning_rate`, and what `ppo_loss` reports, as means over the gradient steps that were taken.
+        """
         collect_key, update_key = jax.random.split(key)
         # Statistics that this update gathers serve from the next one on: the ratio of the loss begins at 1.
         normalizer = self._normalizer(state)
@@ -200,13 +195,8 @@ class _Trainer:
         batch, valid = self._batch(state, transitions, rewards, normalizer)
         rate = self._learning_rate(state)
         networks, optimizer, metrics = self._improve(update_key, state, batch, valid, normalizer, rate)
-        scores, _ = replace_non_finite(episodes.scores)
-        mean, std = mean_and_std(scores)
-        metrics |= {
-            "fitness_mean": mean,
-            "fitness_best": jnp.max(scores),
-            "fitness_worst": jnp.min(scores),
-            "fitness_std": std,
+        _, fitness = summarize(episodes.scores, {})
+        metrics |= fitness | {
             "non_finite": jnp.sum(transitions.diverged, dtype=jnp.int32),
             "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
             "env_steps": jnp.int32(self.settings.env_steps),
@@ -275,7 +265,7 @@ class _Trainer:
         rows = rows.reshape(settings.num_epochs * settings.num_minibatches, -1)
         before = (state.networks, state.optimizer)
         after, (finite, metrics) = jax.lax.scan(step, before, rows)
-        networks, optimizer = jax.tree.map(lambda new, old: jnp.where(jnp.any(valid), new, old), after, before)
+        networks, optimizer = optax.tree.where(jnp.any(valid), after, before)
         finite &= jnp.any(valid)
         taken = jnp.sum(finite, dtype=jnp.int32)
         means = jax.tree.map(lambda leaf: jnp.sum(jnp.where(finite, leaf, 0.0)) / jnp.maximum(taken, 1), metrics)
@@ -309,9 +299,9 @@ class _Trainer:
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(networks)
         norm = optax.tree.norm(gradient)
         scale = jnp.minimum(1.0, hyperparameters.max_grad_norm / norm)
-        updates, moved = self.optimizer.update(jax.tree.map(lambda leaf: scale * leaf, gradient), optimizer)
-        improved = jax.tree.map(lambda leaf, update: leaf - rate * update, networks, updates)
+        updates, moved = self.optimizer.update(optax.tree.scale(scale, gradient), optimizer)
+        improved = optax.tree.add_scale(networks, -rate, updates)
         # Nothing moves otherwise, moments neither.
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        carry = jax.tree.map(lambda new, old: jnp.where(finite, new, old), (improved, moved), (networks, optimizer))
+        carry = optax.tree.where(finite, (improved, moved), (networks, optimizer))
         return carry, (finite, metrics)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from hades.offline.cal_ql.losses import (
     temperature_loss,
 )
 from hades.offline.cal_ql.settings import CalQLSettings
-from hades.offline.teacher import Layers, Teacher, apply_layers
+from hades.offline.teacher import Layers, Teacher
 from hades.offline.transitions import FLAG_KEYS, FLOAT_KEYS, OfflineDataError, Transitions, check_arrays
 from hades.types import Continuous, Metrics, PyTree
 
@@ -119,9 +119,9 @@ class CalQL:
         check_transitions(transitions, self.action_space)
         rewards = self.settings.reward_scale * jnp.asarray(transitions.rewards) + self.settings.reward_bias
         returns = returns_of_data(transitions, rewards, self.settings.discount, self.settings.after_timeout)
-        count = transitions.num_transitions
         observations, following = (
-            jnp.asarray(array).reshape(count, -1) for array in (transitions.observations, transitions.next_observations)
+            jnp.asarray(array).reshape(len(rewards), -1)
+            for array in (transitions.observations, transitions.next_observations)
         )
         actions, terminals = jnp.asarray(transitions.actions), jnp.asarray(transitions.terminals)
         return Experience(observations, actions, rewards, following, terminals, returns, self._normalizer(transitions))
@@ -141,13 +141,12 @@ class CalQL:
         )
         actor = Actor(layers, jnp.float32(1.0), jnp.float32(_FIRST_LOG_STD))
         networks = CalQLNetworks(actor, (first, second), jnp.float32(0.0))
-        found = cast(Normalizer, experience.normalizer)
-        mean, std = cast(jax.Array, found.mean), cast(jax.Array, found.std)
-        return CalQLState(jnp.int32(0), networks, networks.critics, _ADAM.init(networks), mean, std)
+        found: Any = experience.normalizer
+        return CalQLState(jnp.int32(0), networks, networks.critics, _ADAM.init(networks), found.mean, found.std)
 
     def teacher(self, state: CalQLState) -> Teacher:
         """Teacher made of the networks of a state."""
-        return self._teacher(state, state.networks.actor)
+        return self._teacher(state, state.networks.actor, state.networks.critics)
 
     def update(self, key: jax.Array, state: CalQLState, experience: Experience) -> tuple[CalQLState, Metrics]:
         """One step of Adam on a minibatch; returns the new state and scalars of the minibatch."""
@@ -164,9 +163,9 @@ class CalQL:
         updates, optimizer = _ADAM.update(gradient, state.optimizer)
         actor_rate, critic_rate = self.settings.actor_learning_rate, self.settings.critic_learning_rate
         networks = CalQLNetworks(
-            _descend(networks.actor, updates.actor, actor_rate),
-            _descend(networks.critics, updates.critics, critic_rate),
-            _descend(networks.log_temperature, updates.log_temperature, actor_rate),
+            optax.tree.add_scale(networks.actor, -actor_rate, updates.actor),
+            optax.tree.add_scale(networks.critics, -critic_rate, updates.critics),
+            networks.log_temperature - actor_rate * updates.log_temperature,
         )
         targets = optax.incremental_update(networks.critics, state.target_critics, self.settings.polyak)
         metrics |= {
@@ -191,16 +190,16 @@ class CalQL:
         return list(zip(self.action_space.low, self.action_space.high, strict=True))
 
     def _normalizer(self, transitions: Transitions) -> Normalizer:
-        found = transitions.statistics(self.settings.std_offset)
-        mean, std = jnp.ravel(cast(jax.Array, found.mean)), jnp.ravel(cast(jax.Array, found.std))
-        if not self.settings.normalize_observations:
-            mean, std = jnp.zeros_like(mean), jnp.ones_like(std)
-        return Normalizer("fixed", mean, std)
+        found = jax.tree.map(jnp.ravel, transitions.statistics(self.settings.std_offset))
+        if self.settings.normalize_observations:
+            return found
+        return dataclasses.replace(found, mean=jnp.zeros_like(found.mean), std=jnp.ones_like(found.std))
 
-    def _teacher(self, state: CalQLState, actor: Actor) -> Teacher:
+    def _teacher(self, state: CalQLState, actor: Actor, critics: Critics) -> Teacher:
+        """Teacher of these networks, which see observations as those of a state do."""
         return Teacher(
             actor.layers,
-            state.networks.critics,
+            critics,
             state.observation_mean,
             state.observation_std,
             actor.log_std_multiplier,
@@ -212,7 +211,7 @@ class CalQL:
     def _actor_loss(
         self, actor: Actor, key: jax.Array, state: CalQLState, batch: Experience
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        teacher = self._teacher(state, actor)
+        teacher = self._teacher(state, actor, state.networks.critics)
         policy = teacher.policy(batch.observations)
         actions, log_probs = policy.sample_with_log_prob(key)
         values = worth = teacher.q(batch.observations, actions)
@@ -229,25 +228,20 @@ class CalQL:
         settings = self.settings
         target_key, *keys = jax.random.split(key, 4)
         targets = self._targets(target_key, state, batch)
-        data_values = self._values(critics, state, batch.observations, batch.actions)
+        teacher = self._teacher(state, state.networks.actor, critics)
+        data_values = teacher.critic_values(batch.observations, batch.actions)
         errors = [jnp.mean(jnp.square(values - targets)) for values in data_values]
         metrics = {"critic_error": (errors[0] + errors[1]) / 2, "data_value": jnp.mean(jnp.minimum(*data_values))}
         loss = errors[0] + errors[1]
         if settings.conservative_weight:
             actions, log_densities = self._draw(keys, state, batch)
-            values = [self._values(critics, state, batch.observations, part) for part in jax.tree.leaves(actions)]
+            values = [teacher.critic_values(batch.observations, part) for part in jax.tree.leaves(actions)]
+            densities = log_densities if settings.importance_sampling else None
             returns = batch.returns if settings.calibrated else None
+            temperature = settings.conservative_temperature
             gaps = [
-                jnp.mean(
-                    conservative_gap(
-                        data_values[index],
-                        DrawnActions(*(part[index] for part in values)),
-                        log_densities if settings.importance_sampling else None,
-                        returns,
-                        settings.conservative_temperature,
-                    )
-                )
-                for index in range(2)
+                jnp.mean(conservative_gap(of_data, DrawnActions(*of_drawn), densities, returns, temperature))
+                for of_data, of_drawn in zip(data_values, zip(*values, strict=True), strict=True)
             ]
             loss += settings.conservative_weight * (gaps[0] + gaps[1])
             metrics["conservative_gap"] = (gaps[0] + gaps[1]) / 2
@@ -256,7 +250,8 @@ class CalQL:
     def _targets(self, key: jax.Array, state: CalQLState, batch: Experience) -> jax.Array:
         count = self.settings.num_actions if self.settings.max_target_backup else 1
         actions, _ = self._sample(key, state, batch.next_observations, count)
-        values = jnp.minimum(*self._values(state.target_critics, state, batch.next_observations, actions))
+        teacher = self._teacher(state, state.networks.actor, state.target_critics)
+        values = teacher.q(batch.next_observations, actions)
         return critic_targets(batch.rewards, batch.terminals, jnp.max(values, axis=0), self.settings.discount)
 
     def _draw(self, keys: list[jax.Array], state: CalQLState, batch: Experience) -> tuple[DrawnActions, DrawnActions]:
@@ -280,16 +275,6 @@ class CalQL:
         shape = (count, *policy.mean.shape)
         mean, log_std = (jnp.broadcast_to(part, shape) for part in (policy.mean, policy.log_std))
         return dataclasses.replace(policy, mean=mean, log_std=log_std).sample_with_log_prob(key)
-
-    def _values(
-        self, critics: Critics, state: CalQLState, observations: jax.Array, actions: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Values of each critic for actions `[..., batch, action_dim]` at states `[batch, observation_dim]`."""
-        seen = (observations - state.observation_mean) / state.observation_std
-        seen = jnp.broadcast_to(seen, (*actions.shape[:-1], seen.shape[-1]))
-        inputs = jnp.concatenate([seen, actions], axis=-1)
-        first, second = (apply_layers(layers, inputs)[..., 0] for layers in critics)
-        return first, second
 
 
 _ADAM = optax.scale_by_adam()
@@ -346,7 +331,3 @@ def _init_layers(key: jax.Array, widths: tuple[int, ...]) -> Layers:
         initializer = last if index == len(widths) - 2 else hidden
         layers.append((initializer(jax.random.fold_in(key, index), (inputs, outputs)), jnp.zeros(outputs)))
     return tuple(layers)
-
-
-def _descend(part: PyTree, updates: PyTree, rate: float) -> PyTree:
-    return jax.tree.map(lambda leaf, update: leaf - rate * update, part, updates)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hades._environment_contract import is_key, strong
-from hades.types import PyTree
+from hades.types import Continuous, PyTree
 
-__all__ = ["cast_like", "check_count", "freeze", "keyword_names", "make_simulator", "strong", "thaw"]
+__all__ = ["bounded", "cast_like", "check_count", "freeze", "keyword_names", "make_simulator", "strong", "thaw"]
 
 _LARGEST_COUNT = 2**31 - 1
 
@@ -47,11 +47,9 @@ def keyword_names(function: Callable[..., Any], leave_out: tuple[str, ...] = ())
         function: What is called. Of a class whose `__init__` takes `**kwargs` also those of its base classes.
         leave_out: Names that are not the user's to give.
     """
-    initialisers = (
-        [base.__dict__["__init__"] for base in inspect.getmro(function) if "__init__" in base.__dict__]
-        if (inspect.isclass(function))
-        else [function]
-    )
+    initialisers = [function]
+    if inspect.isclass(function):
+        initialisers = [vars(base)["__init__"] for base in inspect.getmro(function) if "__init__" in vars(base)]
     names: dict[str, None] = {}
     for initialiser in initialisers:
         try:
@@ -102,13 +100,29 @@ def freeze(full_name: str, options: Mapping[str, Any]) -> tuple[tuple[str, Any],
     return tuple((name, frozen(options[name])) for name in sorted(options))
 
 
-def thaw(frozen: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """The options that `freeze` was given, with lists, as JSON reads them back."""
+def thaw(
+    frozen: tuple[tuple[str, Any], ...], max_steps: int | None = None, default_max_steps: int | None = None
+) -> dict[str, Any]:
+    """The options that `freeze` was given, with lists, as JSON reads them back; and a limit that is not the default."""
 
     def value_of(value: Any) -> Any:
         return list(map(value_of, value)) if isinstance(value, tuple) else value
 
-    return {name: value_of(value) for name, value in frozen}
+    limit = {} if max_steps == default_max_steps else {"max_steps": max_steps}
+    return {name: value_of(value) for name, value in frozen} | limit
+
+
+def bounded(full_name: str, space: Any) -> Continuous:
+    """The action space of a simulator's box, flattened.
+
+    Raises:
+        ValueError: Its bounds are not finite, so that actions could not be clipped to them.
+    """
+    low, high = (np.broadcast_to(np.asarray(bound, float), space.shape).ravel() for bound in (space.low, space.high))
+    try:
+        return Continuous(low=tuple(low.tolist()), high=tuple(high.tolist()))
+    except ValueError as error:
+        raise ValueError(f"{full_name} is not supported: {error}") from error
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:

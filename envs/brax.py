@@ -79,10 +79,7 @@ class BraxEnvironment:
     def options(self) -> Mapping[str, Any]:
         """The backend, if any, the keywords that were given, and `max_steps` where it is not the default."""
         backend: dict[str, Any] = {} if self.backend is None else {"backend": self.backend}
-        options = backend | thaw(self.keywords)
-        if self.max_steps != DEFAULT_MAX_STEPS:
-            options["max_steps"] = self.max_steps
-        return options
+        return backend | thaw(self.keywords, self.max_steps, DEFAULT_MAX_STEPS)
 
     def reset(self, key: jax.Array) -> tuple[BraxState, jax.Array]:
         """Begins an episode.
@@ -147,11 +144,7 @@ def _registered() -> tuple[str, ...]:
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options that `make` takes: `backend`, `max_steps` and the keyword arguments of Brax's class.
-
-    Args:
-        name: Without the family, such as `"hopper"`.
-    """
+    """The options of a name without the family: `backend`, `max_steps` and the keyword arguments of Brax's class."""
     with quiet_import():
         from brax import envs as brax_envs
     keywords = keyword_names(brax_envs._envs[name], leave_out=("debug",))
@@ -160,11 +153,7 @@ def option_names(name: str) -> tuple[str, ...]:
 
 
 def knows(name: str) -> bool:
-    """Whether `make` has something to say about a name: makes it, or explains why not.
-
-    Args:
-        name: Without the family.
-    """
+    """Whether `make` makes a name, which is given without the family, or explains why not."""
     return name in (*names(), *_NOT_LISTED)
 
 

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hades._cache import kept
 from hades._flax_modules import linen_function, nnx_function
 from hades._networks import Function, Torso, network_function
 from hades._validation import require_positive
@@ -294,11 +295,7 @@ def from_linen(env: Spaces, module: nn.Module, action_distribution: ActionDistri
         >>> policy.apply(policy.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
         (5, 2)
     """
-    try:
-        hash(module)
-    except TypeError:  # an attribute is a list, say
-        return _from_linen.__wrapped__(_Spaces.of(env), module, action_distribution)
-    return _from_linen(_Spaces.of(env), module, action_distribution)
+    return _from_module(linen_function, _Spaces.of(env), module, action_distribution)
 
 
 def from_nnx(
@@ -317,25 +314,20 @@ def from_nnx(
 
     Example:
         >>> import envs
+        >>> from flax import nnx
         >>> env = envs.make("diagnostic/target", action_dim=2)
         >>> policy = from_nnx(env, lambda rngs: nnx.Linear(2, 2, rngs=rngs))
         >>> policy.apply(policy.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
         (5, 2)
     """
-    return _from_nnx(_Spaces.of(env), make_module, action_distribution)
+    return _from_module(nnx_function, _Spaces.of(env), make_module, action_distribution)
 
 
-@cache
-def _from_linen(spaces: _Spaces, module: nn.Module, action_distribution: ActionDistribution) -> Policy:
-    function = linen_function(module, spaces.observation_shape, spaces.outputs)
-    return _policy(spaces, function, action_distribution, jnp.float32)
-
-
-@cache
-def _from_nnx(
-    spaces: _Spaces, make_module: Callable[[nnx.Rngs], nnx.Module], action_distribution: ActionDistribution
+@kept
+def _from_module(
+    as_function: Callable[..., Function], spaces: _Spaces, module: Any, action_distribution: ActionDistribution
 ) -> Policy:
-    function = nnx_function(make_module, spaces.observation_shape, spaces.outputs)
+    function = as_function(module, spaces.observation_shape, spaces.outputs)
     return _policy(spaces, function, action_distribution, jnp.float32)
 
 
@@ -360,6 +352,7 @@ def _uniform(spaces: _Spaces) -> Policy:
     return Policy(lambda key: (), apply)
 
 
+@kept
 def ensemble(policy: Policy, size: int) -> Policy:
     """Several policies that act as one: by the mean of their modes, or by the mean of their action probabilities.
 
@@ -376,11 +369,7 @@ def ensemble(policy: Policy, size: int) -> Policy:
         (5, 2)
     """
     require_positive("size", size)
-    return _ensemble(policy, size)
 
-
-@cache
-def _ensemble(policy: Policy, size: int) -> Policy:
     def init(key: jax.Array) -> PyTree:
         return jax.vmap(policy.init)(jax.random.split(key, size))
 

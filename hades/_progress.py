@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 import rich.progress
@@ -45,9 +44,7 @@ class Progress:
             self._line(f"{self._unit} {self._done}/{self._total}, compiling")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Leaves the bar as it stands."""
         if self._bar:
             self._bar.stop()

@@ -23,8 +23,17 @@ from hades.types import ActionSpace, Discrete, Params, Solution
 _MIN_PROBABILITY = 1e-8
 
 
+class _MovingPairs:
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution."""
+        if "actions" in solution:
+            return SyntheticDataset(solution["observations"], actions=solution["actions"])
+        probabilities = jax.nn.softmax(solution["action_logits"])
+        return SyntheticDataset(solution["observations"], action_probabilities=probabilities)
+
+
 @dataclass(frozen=True)
-class FreePairs:
+class FreePairs(_MovingPairs):
     """Observations and actions move freely; discrete actions are the softmax of free logits.
 
     Made by `free_pairs`. The published parametrisation of HaDES (arXiv 2406.15042, section 4) on Brax.
@@ -54,10 +63,6 @@ class FreePairs:
         else:
             solution["actions"] = self._normal(action_key, (self.action_space.action_dim,))
         return solution
-
-    def decode(self, solution: Solution) -> SyntheticDataset:
-        """Pairs of one solution."""
-        return _pairs(solution)
 
     def _normal(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self.init_scale * jax.random.normal(key, (self.dataset_size, *shape))
@@ -110,7 +115,7 @@ def free_pairs(
 
 
 @struct.dataclass
-class RealPairs:
+class RealPairs(_MovingPairs):
     """Free pairs that begin at pairs of offline data with continuous actions (arXiv 2410.22728).
 
     Attributes:
@@ -131,13 +136,9 @@ class RealPairs:
         """Draws pairs from the data."""
         return self._draw(key, self.initialization)
 
-    def decode(self, solution: Solution) -> SyntheticDataset:
-        """Pairs of one solution."""
-        return _pairs(solution)
-
     def random(self, key: jax.Array) -> SyntheticDataset:
         """Real pairs drawn uniformly without replacement, a reference of what the data give without distillation."""
-        return _pairs(self._draw(key, "random"))
+        return self.decode(self._draw(key, "random"))
 
     def _draw(self, key: jax.Array, initialization: InitializationName) -> Solution:
         observations, actions = initial_pairs(
@@ -147,7 +148,7 @@ class RealPairs:
 
 
 @struct.dataclass
-class WarmStart:
+class WarmStart(_MovingPairs):
     """Free pairs that begin at those of a dataset, for instance one read from a file.
 
     Attributes:
@@ -171,10 +172,6 @@ class WarmStart:
         probabilities = cast(jax.Array, self.dataset.action_probabilities)
         return solution | {"action_logits": jnp.log(jnp.maximum(probabilities, _MIN_PROBABILITY))}
 
-    def decode(self, solution: Solution) -> SyntheticDataset:
-        """Pairs of one solution."""
-        return _pairs(solution)
-
 
 @dataclass(frozen=True)
 class PolicyParameters:
@@ -197,12 +194,6 @@ class PolicyParameters:
     def decode(self, solution: Solution) -> Params:
         """The parameters themselves."""
         return solution
-
-
-def _pairs(solution: Solution) -> SyntheticDataset:
-    if "actions" in solution:
-        return SyntheticDataset(solution["observations"], actions=solution["actions"])
-    return SyntheticDataset(solution["observations"], action_probabilities=jax.nn.softmax(solution["action_logits"]))
 
 
 def with_statistics(dataset: SyntheticDataset, mean: jax.Array | None, std: jax.Array | None) -> SyntheticDataset:

@@ -82,14 +82,7 @@ class BraxEnvironment:
         return backend | thaw(self.keywords, self.max_steps, DEFAULT_MAX_STEPS)
 
     def reset(self, key: jax.Array) -> tuple[BraxState, jax.Array]:
-        """Begins an episode.
-
-        Args:
-            key: A typed key.
-
-        Returns:
-            The first state, and the first observation, `[observation_dim]` float32.
-        """
+        """Begins an episode; returns the first state, and the first observation, `[observation_dim]` float32."""
         with quiet_trace():
             raw = self.simulator.reset(key)
         return BraxState(strong(self._carried(raw)), jnp.zeros((), jnp.int32)), jnp.asarray(raw.obs, jnp.float32)
@@ -97,10 +90,7 @@ class BraxEnvironment:
     def step(self, key: jax.Array, state: BraxState, action: jax.Array) -> Step:
         """Advances the episode by one step, which is several of the physics.
 
-        Args:
-            key: Unused: Brax is deterministic after the reset.
-            state: What `reset` or the last `step` returned.
-            action: `[action_dim]`, clipped to [-1, 1].
+        Actions `[action_dim]` are clipped to [-1, 1]; the key is unused, as Brax is deterministic after the reset.
         """
         del key
         from brax.envs import State

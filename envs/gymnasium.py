@@ -70,11 +70,7 @@ class GymnasiumEnvironment:
         return thaw(self.keywords, self.max_steps, self.default_max_steps)
 
     def simulate(self, seeds: np.ndarray) -> GymnasiumSimulator:
-        """Begins one episode for each seed.
-
-        Args:
-            seeds: `[episodes]` unsigned integers, gymnasium's seeds.
-        """
+        """Begins one episode for each of gymnasium's seeds, `[episodes]` unsigned integers."""
         return GymnasiumSimulator(self, seeds)
 
     def take(self) -> Any:
@@ -103,9 +99,8 @@ class GymnasiumSimulator:
     def step(self, actions: np.ndarray) -> HostStep:
         """Advances every living episode by one step.
 
-        Args:
-            actions: `[episodes, action_dim]`, which are clipped to the bounds; one that is not finite ends its episode
-                with a reward that is not a number.
+        Actions `[episodes, action_dim]` are clipped to the bounds; one that is not finite ends its episode with a
+        reward that is not a number.
         """
         rewards = np.zeros(len(self.alive))
         terminated, truncated = np.zeros_like(self.alive), np.zeros_like(self.alive)

@@ -84,27 +84,14 @@ class GymnaxEnvironment:
         return thaw(self.keywords, self.max_steps, self.default_max_steps)
 
     def reset(self, key: jax.Array) -> tuple[PyTree, jax.Array]:
-        """Begins an episode.
-
-        Args:
-            key: A typed key.
-
-        Returns:
-            Gymnax's first state, and the first observation, `[*observation_shape]` float32.
-        """
+        """Begins an episode; returns gymnax's first state, and the observation, `[*observation_shape]` float32."""
         # Some of gymnax's code mixes Python numbers with 32 bit ones, which fails where those have 64 bits.
         with jax.enable_x64(False):
             observation, state = self.simulator.reset_env(key, self.parameters)
             return strong(state), self._observation(observation)
 
     def step(self, key: jax.Array, state: PyTree, action: jax.Array) -> Step:
-        """Advances the episode by one step.
-
-        Args:
-            key: A typed key.
-            state: What `reset` or the last `step` returned.
-            action: `[]` integer, or `[action_dim]` float, which is clipped to the bounds.
-        """
+        """Advances the episode by one step; actions are `[]` integers, or `[action_dim]` clipped to the bounds."""
         with jax.enable_x64(False):
             observation, next_state, reward, terminated, _ = self.simulator.step_env(
                 key, state, self._action(action), self.parameters

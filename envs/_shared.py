@@ -21,12 +21,7 @@ _LARGEST_COUNT = 2**31 - 1
 
 
 def check_count(name: str, option: str, value: Any) -> int:
-    """Returns an option that counts something, as an int.
-
-    Args:
-        name: The environment, for the message.
-        option: The option's name, for the message.
-        value: What the user gave.
+    """Returns an option of an environment as an int.
 
     Raises:
         ValueError: If it is not a whole number from 1 to 2^31 - 1.
@@ -41,11 +36,9 @@ def check_count(name: str, option: str, value: Any) -> int:
 
 
 def keyword_names(function: Callable[..., Any], leave_out: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The keyword arguments of a function or class that have defaults.
+    """The keyword arguments that have defaults, less those that are not the user's to give.
 
-    Args:
-        function: What is called. Of a class whose `__init__` takes `**kwargs` also those of its base classes.
-        leave_out: Names that are not the user's to give.
+    Of a class whose `__init__` takes `**kwargs` they are also those of its base classes.
     """
     initialisers = [function]
     if inspect.isclass(function):
@@ -126,11 +119,7 @@ def bounded(full_name: str, space: Any) -> Continuous:
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
-    """Gives every leaf the dtype of its counterpart, strongly typed, so that a step returns what it was given.
-
-    Args:
-        tree: What a step computed.
-        like: What the step was given, of the same structure and shapes.
+    """Gives every leaf that a step computed the dtype of its counterpart in what it was given, strongly typed.
 
     Raises:
         ValueError: If the structures or shapes differ.

@@ -18,11 +18,7 @@ _EnvironmentT = TypeVar("_EnvironmentT", bound=AnyEnvironment)
 
 
 def strong(tree: PyTree) -> PyTree:
-    """Makes every leaf an array of its own dtype, not a weakly typed one, which a loop could not carry.
-
-    Args:
-        tree: Arrays, typed keys and Python numbers.
-    """
+    """Makes every array, typed key and Python number strongly typed, as a loop can carry it, of its own dtype."""
 
     def cast(leaf: Any) -> jax.Array:
         return leaf if is_key(leaf) else jnp.asarray(leaf, jnp.result_type(leaf))

@@ -136,19 +136,13 @@ class _Spaces:
 
 def _torso(shape: Sequence[int], settings: NetworkSettings, param_dtype: Any, channels: int) -> Torso:
     """The hidden layers that `settings` names, for observations of a shape that suits them."""
-    sizes = tuple(settings.hidden_sizes)
-    if settings.policy == "residual_mlp" and len(set(sizes)) != 1:
+    sizes, dtype = tuple(settings.hidden_sizes), jnp.dtype(param_dtype)
+    residual, convolves = settings.policy == "residual_mlp", settings.policy == "cnn"
+    if residual and len(set(sizes)) != 1:
         raise ValueError(f"hidden_sizes: a residual_mlp needs one or more equal widths, got {sizes}")
-    if settings.policy == "cnn" and len(shape) != 3:
+    if convolves and len(shape) != 3:
         raise ValueError(f"policy: cnn needs observations (height, width, channels), got {shape}")
-    return Torso(
-        sizes,
-        settings.activation,
-        settings.kernel_init,
-        settings.policy == "residual_mlp",
-        channels if settings.policy == "cnn" else None,
-        jnp.dtype(param_dtype),
-    )
+    return Torso(sizes, settings.activation, settings.kernel_init, residual, channels if convolves else None, dtype)
 
 
 def _policy(spaces: _Spaces, function: Function, action_distribution: ActionDistribution, dtype: Any) -> Policy:
@@ -344,15 +338,12 @@ def _uniform(spaces: _Spaces) -> Policy:
         batch = observations.shape[: observations.ndim - len(shape)]
         if isinstance(action_space, Discrete):
             return Categorical(jnp.zeros((*batch, action_space.num_actions)))
-        bounds = (
-            jnp.broadcast_to(jnp.array(side), (*batch, len(side))) for side in (action_space.low, action_space.high)
-        )
-        return Uniform(*bounds)
+        sides = (action_space.low, action_space.high)
+        return Uniform(*(jnp.broadcast_to(jnp.array(side), (*batch, len(side))) for side in sides))
 
     return Policy(lambda key: (), apply)
 
 
-@kept
 def ensemble(policy: Policy, size: int) -> Policy:
     """Several policies that act as one: by the mean of their modes, or by the mean of their action probabilities.
 
@@ -369,7 +360,11 @@ def ensemble(policy: Policy, size: int) -> Policy:
         (5, 2)
     """
     require_positive("size", size)
+    return _ensemble(policy, size)
 
+
+@cache
+def _ensemble(policy: Policy, size: int) -> Policy:
     def init(key: jax.Array) -> PyTree:
         return jax.vmap(policy.init)(jax.random.split(key, size))
 

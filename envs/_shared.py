@@ -13,20 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from hades._environment_contract import is_key, strong
-from hades.types import PyTree
+from hades.types import Continuous, PyTree
 
-__all__ = ["cast_like", "check_count", "freeze", "keyword_names", "make_simulator", "strong", "thaw"]
+__all__ = ["bounded", "cast_like", "check_count", "freeze", "keyword_names", "make_simulator", "strong", "thaw"]
 
 _LARGEST_COUNT = 2**31 - 1
 
 
 def check_count(name: str, option: str, value: Any) -> int:
-    """Returns an option that counts something, as an int.
-
-    Args:
-        name: The environment, for the message.
-        option: The option's name, for the message.
-        value: What the user gave.
+    """Returns an option of an environment as an int.
 
     Raises:
         ValueError: If it is not a whole number from 1 to 2^31 - 1.
@@ -41,17 +36,13 @@ def check_count(name: str, option: str, value: Any) -> int:
 
 
 def keyword_names(function: Callable[..., Any], leave_out: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The keyword arguments of a function or class that have defaults.
+    """The keyword arguments that have defaults, less those that are not the user's to give.
 
-    Args:
-        function: What is called. Of a class whose `__init__` takes `**kwargs` also those of its base classes.
-        leave_out: Names that are not the user's to give.
+    Of a class whose `__init__` takes `**kwargs` they are also those of its base classes.
     """
-    initialisers = (
-        [base.__dict__["__init__"] for base in inspect.getmro(function) if "__init__" in base.__dict__]
-        if (inspect.isclass(function))
-        else [function]
-    )
+    initialisers = [function]
+    if inspect.isclass(function):
+        initialisers = [vars(base)["__init__"] for base in inspect.getmro(function) if "__init__" in vars(base)]
     names: dict[str, None] = {}
     for initialiser in initialisers:
         try:
@@ -102,21 +93,33 @@ def freeze(full_name: str, options: Mapping[str, Any]) -> tuple[tuple[str, Any],
     return tuple((name, frozen(options[name])) for name in sorted(options))
 
 
-def thaw(frozen: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """The options that `freeze` was given, with lists, as JSON reads them back."""
+def thaw(
+    frozen: tuple[tuple[str, Any], ...], max_steps: int | None = None, default_max_steps: int | None = None
+) -> dict[str, Any]:
+    """The options that `freeze` was given, with lists, as JSON reads them back; and a limit that is not the default."""
 
     def value_of(value: Any) -> Any:
         return list(map(value_of, value)) if isinstance(value, tuple) else value
 
-    return {name: value_of(value) for name, value in frozen}
+    limit = {} if max_steps == default_max_steps else {"max_steps": max_steps}
+    return {name: value_of(value) for name, value in frozen} | limit
+
+
+def bounded(full_name: str, space: Any) -> Continuous:
+    """The action space of a simulator's box, flattened.
+
+    Raises:
+        ValueError: Its bounds are not finite, so that actions could not be clipped to them.
+    """
+    low, high = (np.broadcast_to(np.asarray(bound, float), space.shape).ravel() for bound in (space.low, space.high))
+    try:
+        return Continuous(low=tuple(low.tolist()), high=tuple(high.tolist()))
+    except ValueError as error:
+        raise ValueError(f"{full_name} is not supported: {error}") from error
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
-    """Gives every leaf the dtype of its counterpart, strongly typed, so that a step returns what it was given.
-
-    Args:
-        tree: What a step computed.
-        like: What the step was given, of the same structure and shapes.
+    """Gives every leaf that a step computed the dtype of its counterpart in what it was given, strongly typed.
 
     Raises:
         ValueError: If the structures or shapes differ.

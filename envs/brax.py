@@ -79,20 +79,10 @@ class BraxEnvironment:
     def options(self) -> Mapping[str, Any]:
         """The backend, if any, the keywords that were given, and `max_steps` where it is not the default."""
         backend: dict[str, Any] = {} if self.backend is None else {"backend": self.backend}
-        options = backend | thaw(self.keywords)
-        if self.max_steps != DEFAULT_MAX_STEPS:
-            options["max_steps"] = self.max_steps
-        return options
+        return backend | thaw(self.keywords, self.max_steps, DEFAULT_MAX_STEPS)
 
     def reset(self, key: jax.Array) -> tuple[BraxState, jax.Array]:
-        """Begins an episode.
-
-        Args:
-            key: A typed key.
-
-        Returns:
-            The first state, and the first observation, `[observation_dim]` float32.
-        """
+        """Begins an episode; returns the first state, and the first observation, `[observation_dim]` float32."""
         with quiet_trace():
             raw = self.simulator.reset(key)
         return BraxState(strong(self._carried(raw)), jnp.zeros((), jnp.int32)), jnp.asarray(raw.obs, jnp.float32)
@@ -100,10 +90,7 @@ class BraxEnvironment:
     def step(self, key: jax.Array, state: BraxState, action: jax.Array) -> Step:
         """Advances the episode by one step, which is several of the physics.
 
-        Args:
-            key: Unused: Brax is deterministic after the reset.
-            state: What `reset` or the last `step` returned.
-            action: `[action_dim]`, clipped to [-1, 1].
+        Actions `[action_dim]` are clipped to [-1, 1]; the key is unused, as Brax is deterministic after the reset.
         """
         del key
         from brax.envs import State
@@ -147,11 +134,7 @@ def _registered() -> tuple[str, ...]:
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options that `make` takes: `backend`, `max_steps` and the keyword arguments of Brax's class.
-
-    Args:
-        name: Without the family, such as `"hopper"`.
-    """
+    """The options of a name without the family: `backend`, `max_steps` and the keyword arguments of Brax's class."""
     with quiet_import():
         from brax import envs as brax_envs
     keywords = keyword_names(brax_envs._envs[name], leave_out=("debug",))
@@ -160,11 +143,7 @@ def option_names(name: str) -> tuple[str, ...]:
 
 
 def knows(name: str) -> bool:
-    """Whether `make` has something to say about a name: makes it, or explains why not.
-
-    Args:
-        name: Without the family.
-    """
+    """Whether `make` makes a name, which is given without the family, or explains why not."""
     return name in (*names(), *_NOT_LISTED)
 
 

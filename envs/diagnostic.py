@@ -20,13 +20,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from envs._diagnostic import CountState, Diagnostic, make_step
-from envs._learning import Delayed, Endless
+from envs._diagnostic import CountState, Diagnostic
 from hades.types import Continuous, Discrete, Step
 
 
@@ -34,7 +33,7 @@ from hades.types import Continuous, Discrete, Step
 class FixedLength(Diagnostic):
     """Episodes of exactly `length` steps, which end in truncation; every step is worth 1, so the return is `length`.
 
-    The observation is the fraction of the episode that has passed.
+    The observation is the fraction of the episode that has passed; the two actions are of no consequence.
 
     Attributes:
         length: Steps of an episode; `make` also takes it as `max_steps`.
@@ -44,21 +43,9 @@ class FixedLength(Diagnostic):
     """
 
     length: int = 10
-
-    @property
-    def name(self) -> str:
-        """Identifier."""
-        return "diagnostic/fixed-length"
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """One number."""
-        return (1,)
-
-    @property
-    def action_space(self) -> Discrete:
-        """Two actions, of no consequence."""
-        return Discrete(2)
+    name = "diagnostic/fixed-length"
+    observation_shape = (1,)
+    action_space = Discrete(2)
 
     @property
     def max_steps(self) -> int:
@@ -68,23 +55,20 @@ class FixedLength(Diagnostic):
     def reset(self, key: jax.Array) -> tuple[CountState, jax.Array]:
         """Begins an episode; the key is of no consequence."""
         del key
-        state = CountState(jnp.zeros((), jnp.int32), jnp.zeros(1, jnp.float32))
-        return state, state.observation
+        return self._begin(jnp.zeros(1, jnp.float32))
 
     def step(self, key: jax.Array, state: CountState, action: jax.Array) -> Step:
         """Counts a step."""
         del key, action
-        steps = state.steps + 1
-        observation = (steps.astype(jnp.float32) / self.length)[None]
-        return make_step(CountState(steps, observation), observation, 1.0, False, steps >= self.length)
+        return self._advance(state, ((state.steps + 1).astype(jnp.float32) / self.length)[None], 1.0)
 
 
 @dataclass(frozen=True)
 class Countdown(Diagnostic):
     """Terminates after a number of steps that the reset key draws; every step is worth 1, so the return is that number.
 
-    The number is uniform on `1 .. longest`, and the observation is how many steps remain. A `max_steps` below `longest`
-    truncates the longer episodes.
+    The number is uniform on `1 .. longest`, and the observation is how many steps remain; the two actions are of no
+    consequence. A `max_steps` below `longest` truncates the longer episodes.
 
     Attributes:
         longest: The longest episode.
@@ -97,32 +81,19 @@ class Countdown(Diagnostic):
 
     longest: int = 10
     max_steps: int = 20
-
-    @property
-    def name(self) -> str:
-        """Identifier."""
-        return "diagnostic/countdown"
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """The steps that remain."""
-        return (1,)
-
-    @property
-    def action_space(self) -> Discrete:
-        """Two actions, of no consequence."""
-        return Discrete(2)
+    name = "diagnostic/countdown"
+    observation_shape = (1,)
+    action_space = Discrete(2)
 
     def reset(self, key: jax.Array) -> tuple[CountState, jax.Array]:
         """Draws the length of the episode."""
-        observation = jax.random.randint(key, (1,), 1, self.longest + 1).astype(jnp.float32)
-        return CountState(jnp.zeros((), jnp.int32), observation), observation
+        return self._begin(jax.random.randint(key, (1,), 1, self.longest + 1).astype(jnp.float32))
 
     def step(self, key: jax.Array, state: CountState, action: jax.Array) -> Step:
         """Counts a step down."""
         del key, action
-        steps, observation = state.steps + 1, state.observation - 1
-        return make_step(CountState(steps, observation), observation, 1.0, observation[0] <= 0, steps >= self.max_steps)
+        observation = state.observation - 1
+        return self._advance(state, observation, 1.0, terminated=observation[0] <= 0)
 
 
 @dataclass(frozen=True)
@@ -144,11 +115,7 @@ class Target(Diagnostic):
 
     action_dim: int = 2
     max_steps: int = 1
-
-    @property
-    def name(self) -> str:
-        """Identifier."""
-        return "diagnostic/target"
+    name = "diagnostic/target"
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -162,14 +129,12 @@ class Target(Diagnostic):
 
     def reset(self, key: jax.Array) -> tuple[CountState, jax.Array]:
         """Draws the first observation."""
-        observation = self._draw(key)
-        return CountState(jnp.zeros((), jnp.int32), observation), observation
+        return self._begin(self._draw(key))
 
     def step(self, key: jax.Array, state: CountState, action: jax.Array) -> Step:
         """Scores the action, clipped to the box, and draws the next observation."""
-        steps, observation = state.steps + 1, self._draw(key)
         reward = -jnp.sum((jnp.clip(action, -1.0, 1.0) - state.observation / 2) ** 2)
-        return make_step(CountState(steps, observation), observation, reward, False, steps >= self.max_steps)
+        return self._advance(state, self._draw(key), reward)
 
     def _draw(self, key: jax.Array) -> jax.Array:
         return jax.random.uniform(key, (self.action_dim,), jnp.float32, -1.0, 1.0)
@@ -194,11 +159,7 @@ class Match(Diagnostic):
 
     num_actions: int = 3
     max_steps: int = 10
-
-    @property
-    def name(self) -> str:
-        """Identifier."""
-        return "diagnostic/match"
+    name = "diagnostic/match"
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -212,15 +173,11 @@ class Match(Diagnostic):
 
     def reset(self, key: jax.Array) -> tuple[CountState, jax.Array]:
         """Draws the first action to show."""
-        observation = self._draw(key)
-        return CountState(jnp.zeros((), jnp.int32), observation), observation
+        return self._begin(self._draw(key))
 
     def step(self, key: jax.Array, state: CountState, action: jax.Array) -> Step:
         """Compares the action with what was shown, and shows another."""
-        steps, observation = state.steps + 1, self._draw(key)
-        return make_step(
-            CountState(steps, observation), observation, state.observation[action], False, steps >= self.max_steps
-        )
+        return self._advance(state, self._draw(key), state.observation[action])
 
     def _draw(self, key: jax.Array) -> jax.Array:
         shown = jax.random.randint(key, (), 0, self.num_actions)
@@ -244,35 +201,104 @@ class Nan(Diagnostic):
     """
 
     max_steps: int = 5
-
-    @property
-    def name(self) -> str:
-        """Identifier."""
-        return "diagnostic/nan"
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """One number."""
-        return (1,)
-
-    @property
-    def action_space(self) -> Discrete:
-        """The good action and the bad."""
-        return Discrete(2)
+    name = "diagnostic/nan"
+    observation_shape = (1,)
+    action_space = Discrete(2)
 
     def reset(self, key: jax.Array) -> tuple[CountState, jax.Array]:
         """Draws the observation of the whole episode."""
-        observation = jax.random.uniform(key, (1,), jnp.float32, -1.0, 1.0)
-        return CountState(jnp.zeros((), jnp.int32), observation), observation
+        return self._begin(jax.random.uniform(key, (1,), jnp.float32, -1.0, 1.0))
 
     def step(self, key: jax.Array, state: CountState, action: jax.Array) -> Step:
         """Rewards action 0."""
         del key
-        steps = state.steps + 1
-        reward = jnp.where(action == 1, jnp.nan, 1.0)
-        return make_step(
-            CountState(steps, state.observation), state.observation, reward, False, steps >= self.max_steps
-        )
+        return self._advance(state, state.observation, jnp.where(action == 1, jnp.nan, 1.0))
+
+
+@dataclass(frozen=True)
+class Endless(Diagnostic):
+    """A task without an end, cut off by a time limit: every step is worth 1 and looks like any other.
+
+    The observation is always 1, and the two actions are of no consequence. With discount `gamma` its value is
+    `1 / (1 - gamma)` for whoever knows that truncation is no end of the task; for whoever takes it for one, far less.
+
+    Attributes:
+        max_steps: Steps of an episode, which ends in truncation.
+
+    >>> import jax, jax.numpy as jnp
+    >>> environment = Endless(max_steps=1)
+    >>> state, _ = environment.reset(jax.random.key(0))
+    >>> bool(environment.step(jax.random.key(1), state, jnp.asarray(0)).truncated)
+    True
+    """
+
+    max_steps: int = 5
+    name = "diagnostic/endless"
+    observation_shape = (1,)
+    action_space = Discrete(2)
+
+    def reset(self, key: jax.Array) -> tuple[CountState, jax.Array]:
+        """Begins an episode; the key is of no consequence."""
+        del key
+        return self._begin(jnp.ones(1, jnp.float32))
+
+    def step(self, key: jax.Array, state: CountState, action: jax.Array) -> Step:
+        """Counts a step."""
+        del key, action
+        return self._advance(state, state.observation, 1.0)
+
+
+class DelayedState(NamedTuple):
+    """Carry of `Delayed`.
+
+    Attributes:
+        steps: `[]` int32, steps taken so far.
+        observation: What the policy sees now.
+        earned: `[]` float32, the reward that waits for the end.
+    """
+
+    steps: jax.Array
+    observation: jax.Array
+    earned: jax.Array
+
+
+@dataclass(frozen=True)
+class Delayed(Diagnostic):
+    """Discrete: only the first of two actions counts, and is paid for at the last step.
+
+    The first observation shows the right first action, one-hot; all later ones are zeros, so that nothing tells whether
+    it was taken. The last step terminates and is worth 1 if it was, otherwise 0. The best return is 1; the uniformly
+    random policy expects 1/2.
+
+    Attributes:
+        max_steps: Steps of an episode, `max_steps - 1` between the action and its reward.
+
+    >>> import jax, jax.numpy as jnp
+    >>> environment = Delayed(max_steps=2)
+    >>> state, shown = environment.reset(jax.random.key(0))
+    >>> first = environment.step(jax.random.key(1), state, jnp.argmax(shown))
+    >>> last = environment.step(jax.random.key(1), first.state, jnp.asarray(0))
+    >>> float(first.reward), float(last.reward), bool(last.terminated)
+    (0.0, 1.0, True)
+    """
+
+    max_steps: int = 4
+    name = "diagnostic/delayed"
+    observation_shape = (2,)
+    action_space = Discrete(2)
+
+    def reset(self, key: jax.Array) -> tuple[DelayedState, jax.Array]:
+        """Draws the right first action."""
+        observation = jax.nn.one_hot(jax.random.randint(key, (), 0, 2), 2, dtype=jnp.float32)
+        return DelayedState(jnp.zeros((), jnp.int32), observation, jnp.zeros((), jnp.float32)), observation
+
+    def step(self, key: jax.Array, state: DelayedState, action: jax.Array) -> Step:
+        """Remembers whether the first action was right, and pays at the end."""
+        del key
+        earned = jnp.where(state.steps == 0, state.observation[action], state.earned)
+        over = state.steps + 1 >= self.max_steps
+        reward = jnp.where(over, earned, 0.0)
+        return self._advance(state._replace(earned=earned), jnp.zeros(2, jnp.float32), reward, terminated=over)
 
 
 DiagnosticEnvironment = FixedLength | Countdown | Target | Match | Nan | Endless | Delayed
@@ -295,21 +321,13 @@ def names() -> tuple[str, ...]:
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options that `make` takes for an environment.
-
-    Args:
-        name: Without the family, such as `"match"`.
-    """
+    """The options that `make` takes for an environment, whose name is given without the family."""
     fields = tuple(option.name for option in dataclasses.fields(_CLASSES[name]))
     return fields if "max_steps" in fields else (*fields, "max_steps")
 
 
 def knows(name: str) -> bool:
-    """Whether `make` takes a name.
-
-    Args:
-        name: Without the family.
-    """
+    """Whether `make` takes a name, which is given without the family."""
     return name in _CLASSES
 
 

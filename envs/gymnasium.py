@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from envs._noise import quiet_gymnasium
-from envs._shared import check_count, freeze, keyword_names, make_simulator, thaw
+from envs._shared import bounded, check_count, freeze, keyword_names, make_simulator, thaw
 from hades.types import Continuous, HostStep
 
 _EXTRA = "pip install 'hades-distillation[mujoco]'"
@@ -67,15 +67,10 @@ class GymnasiumEnvironment:
     @property
     def options(self) -> Mapping[str, Any]:
         """The keywords that were given, and `max_steps` where it is not the default."""
-        limit = {} if self.max_steps == self.default_max_steps else {"max_steps": self.max_steps}
-        return thaw(self.keywords) | limit
+        return thaw(self.keywords, self.max_steps, self.default_max_steps)
 
     def simulate(self, seeds: np.ndarray) -> GymnasiumSimulator:
-        """Begins one episode for each seed.
-
-        Args:
-            seeds: `[episodes]` unsigned integers, gymnasium's seeds.
-        """
+        """Begins one episode for each of gymnasium's seeds, `[episodes]` unsigned integers."""
         return GymnasiumSimulator(self, seeds)
 
     def take(self) -> Any:
@@ -104,9 +99,8 @@ class GymnasiumSimulator:
     def step(self, actions: np.ndarray) -> HostStep:
         """Advances every living episode by one step.
 
-        Args:
-            actions: `[episodes, action_dim]`, which are clipped to the bounds; one that is not finite ends its episode
-                with a reward that is not a number.
+        Actions `[episodes, action_dim]` are clipped to the bounds; one that is not finite ends its episode with a
+        reward that is not a number.
         """
         rewards = np.zeros(len(self.alive))
         terminated, truncated = np.zeros_like(self.alive), np.zeros_like(self.alive)
@@ -141,11 +135,7 @@ def names() -> tuple[str, ...]:
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options that `make` takes: `max_steps` and the keyword arguments of gymnasium's environment.
-
-    Args:
-        name: Without the family, such as `"Hopper-v4"`.
-    """
+    """The options that `make` takes for a name without the family: `max_steps` and gymnasium's keyword arguments."""
     try:
         import gymnasium
         from gymnasium.envs.registration import load_env_creator
@@ -162,11 +152,7 @@ def option_names(name: str) -> tuple[str, ...]:
 
 
 def knows(name: str) -> bool:
-    """Whether `make` has something to say about a name: one of `names`, or one that is registered with gymnasium.
-
-    Args:
-        name: Without the family.
-    """
+    """Whether a name without the family is one of `names`, or registered with gymnasium."""
     if name in _NAMES:
         return True
     try:
@@ -199,12 +185,19 @@ def make(name: str, max_steps: int | None = None, **keywords: Any) -> GymnasiumE
         raise ValueError(f"{full_name} has no limit of its own: expected the option max_steps")
     from gymnasium.spaces import Box
 
-    observation_space = simulator.observation_space
-    if not isinstance(observation_space, Box):
-        raise ValueError(f"{full_name} is not supported: its observation space is {observation_space!r}, not a Box")
-    shape = tuple(observation_space.shape)
-    action_space = _action_space(full_name, simulator.action_space)
-    return GymnasiumEnvironment(full_name, shape, action_space, limit, default_max_steps, frozen, [simulator])
+    spaces = {"observation": simulator.observation_space, "action": simulator.action_space}
+    for kind, space in spaces.items():
+        if not isinstance(space, Box):
+            raise ValueError(f"{full_name} is not supported: its {kind} space is {space!r}, not a Box")
+    return GymnasiumEnvironment(
+        name=full_name,
+        observation_shape=tuple(simulator.observation_space.shape),
+        action_space=bounded(full_name, simulator.action_space),
+        max_steps=limit,
+        default_max_steps=default_max_steps,
+        keywords=frozen,
+        idle=[simulator],
+    )
 
 
 @functools.cache
@@ -240,20 +233,3 @@ def _make(full_name: str, max_steps: int | None, keywords: Mapping[str, Any]) ->
     except (ImportError, gymnasium.error.Error) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{full_name} cannot be made: {reason}") from None
-
-
-def _action_space(full_name: str, space: Any) -> Continuous:
-    """Translates a gymnasium action space.
-
-    Raises:
-        ValueError: If it is no Box with finite bounds, to which actions could be clipped.
-    """
-    from gymnasium.spaces import Box
-
-    if not isinstance(space, Box):
-        raise ValueError(f"{full_name} is not supported: its action space is {space!r}, not a Box")
-    low, high = (np.asarray(bound, float).ravel().tolist() for bound in (space.low, space.high))
-    try:
-        return Continuous(low=tuple(low), high=tuple(high))
-    except ValueError as error:
-        raise ValueError(f"{full_name} is not supported: {error}") from error

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs._shared import cast_like, check_count, freeze, keyword_names, make_simulator, strong, thaw
+from envs._shared import bounded, cast_like, check_count, freeze, keyword_names, make_simulator, strong, thaw
 from hades.types import ActionSpace, Continuous, Discrete, PyTree, Step
 
 _NAMES = (
@@ -81,31 +81,17 @@ class GymnaxEnvironment:
     @property
     def options(self) -> Mapping[str, Any]:
         """The keywords that were given, and `max_steps` where it is not the default."""
-        limit = {} if self.max_steps == self.default_max_steps else {"max_steps": self.max_steps}
-        return thaw(self.keywords) | limit
+        return thaw(self.keywords, self.max_steps, self.default_max_steps)
 
     def reset(self, key: jax.Array) -> tuple[PyTree, jax.Array]:
-        """Begins an episode.
-
-        Args:
-            key: A typed key.
-
-        Returns:
-            Gymnax's first state, and the first observation, `[*observation_shape]` float32.
-        """
+        """Begins an episode; returns gymnax's first state, and the observation, `[*observation_shape]` float32."""
         # Some of gymnax's code mixes Python numbers with 32 bit ones, which fails where those have 64 bits.
         with jax.enable_x64(False):
             observation, state = self.simulator.reset_env(key, self.parameters)
             return strong(state), self._observation(observation)
 
     def step(self, key: jax.Array, state: PyTree, action: jax.Array) -> Step:
-        """Advances the episode by one step.
-
-        Args:
-            key: A typed key.
-            state: What `reset` or the last `step` returned.
-            action: `[]` integer, or `[action_dim]` float, which is clipped to the bounds.
-        """
+        """Advances the episode by one step; actions are `[]` integers, or `[action_dim]` clipped to the bounds."""
         with jax.enable_x64(False):
             observation, next_state, reward, terminated, _ = self.simulator.step_env(
                 key, state, self._action(action), self.parameters
@@ -139,11 +125,7 @@ def names() -> tuple[str, ...]:
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options that `make` takes: `max_steps`, the arguments of gymnax's class and the fields of its parameters.
-
-    Args:
-        name: Without the family, such as `"CartPole-v1"`.
-    """
+    """The options of a name without the family: `max_steps`, arguments of gymnax's class, fields of its parameters."""
     if name in _REFUSED:
         return ("max_steps",)
     with jax.enable_x64(False):
@@ -157,11 +139,7 @@ def _parameter_names(parameters: Any) -> tuple[str, ...]:
 
 
 def knows(name: str) -> bool:
-    """Whether `make` has something to say about a name: makes it, or explains why not.
-
-    Args:
-        name: Without the family.
-    """
+    """Whether `make` makes a name, which is given without the family, or explains why not."""
     return name in names() or name in _REFUSED
 
 
@@ -236,33 +214,17 @@ def _gymnax() -> ModuleType:
 
 
 def _like(full_name: str, key: str, value: Any, default: Any) -> Any:
-    """A parameter of the kind of its default: an array where that is one.
-
-    Raises:
-        ValueError: It is of another kind or shape.
-    """
-    array = np.asarray(value)
-    numeric = array.dtype.kind in "biuf"
-    if (
-        not numeric
-        or array.shape != np.shape(default)
-        or not np.can_cast(array.dtype, np.asarray(default).dtype, "same_kind")
-    ):
-        expected = (
-            f"a {np.asarray(default).dtype} of shape {np.shape(default)}"
-            if np.ndim(default)
-            else f"one like {default!r}"
-        )
+    """A parameter of the kind of its default: an array where that is one."""
+    array, like = np.asarray(value), np.asarray(default)
+    castable = array.dtype.kind in "biuf" and np.can_cast(array.dtype, like.dtype, "same_kind")
+    if not castable or array.shape != like.shape:
+        expected = f"a {like.dtype} of shape {like.shape}" if like.ndim else f"one like {default!r}"
         raise ValueError(f"{key} of {full_name}: expected {expected}, got {value!r}")
-    return jnp.asarray(array, jnp.asarray(default).dtype) if isinstance(default, jax.Array) else type(default)(value)
+    return jnp.asarray(array, like.dtype) if isinstance(default, jax.Array) else type(default)(value)
 
 
 def _observation_shape(full_name: str, simulator: Any, parameters: Any) -> tuple[int, ...]:
-    """Traces a reset for the shape, since a space is only what gymnax declares.
-
-    Raises:
-        ValueError: If observations are not arrays of numbers.
-    """
+    """Traces a reset for the shape, since a space is only what gymnax declares."""
     from gymnax.environments import spaces
 
     space = simulator.observation_space(parameters)
@@ -273,19 +235,10 @@ def _observation_shape(full_name: str, simulator: Any, parameters: Any) -> tuple
 
 
 def _action_space(full_name: str, space: Any) -> ActionSpace:
-    """Translates a gymnax action space.
-
-    Raises:
-        ValueError: If it is neither Discrete nor a Box with finite bounds, to which actions could be clipped.
-    """
     from gymnax.environments import spaces
 
     if isinstance(space, spaces.Discrete):
         return Discrete(int(space.n))
     if not isinstance(space, spaces.Box):
         raise ValueError(f"{full_name} is not supported: its action space is {space!r}, neither Discrete nor a Box")
-    low, high = (np.broadcast_to(np.asarray(bound, float), space.shape).ravel() for bound in (space.low, space.high))
-    try:
-        return Continuous(low=tuple(low.tolist()), high=tuple(high.tolist()))
-    except ValueError as error:
-        raise ValueError(f"{full_name} is not supported: {error}") from error
+    return bounded(full_name, space)

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 import jax
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from hades._environment_contract import is_key
 from hades._json import to_finite
 
 State = TypeVar("State")
@@ -48,9 +48,7 @@ class Checkpoints:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Waits for writes to end."""
         self._manager.close()
 
@@ -189,15 +187,11 @@ def _place(path: str, shapes: Mapping[str, Any], formerly: Mapping[str, str]) ->
     return place
 
 
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _request(path: str, leaf: Any, shape: tuple[int, ...]) -> Any:
     """Array to ask orbax for, or its placeholder for one that need not be read."""
     if np.size(leaf) == 0:
         return ocp.PLACEHOLDER
-    data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    data = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
     if tuple(data.shape) != shape:
         raise _OtherStateError(f"got one with {path} of shape {shape}, expected {tuple(data.shape)}")
     # An uncommitted array has a sharding too, that of the default device.
@@ -210,7 +204,7 @@ def _finish(leaf: Any, value: Any) -> jax.Array:
         return jnp.zeros(leaf.shape, leaf.dtype)
     array = jnp.asarray(value)
     # Checkpoints written before orbax knew typed keys hold their bits alone, and so does what is read as NumPy arrays.
-    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if _is_key(leaf) and not _is_key(array) else array
+    return jax.random.wrap_key_data(array, impl=_key_impl(leaf)) if is_key(leaf) and not is_key(array) else array
 
 
 def _key_impl(leaf: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from hades._cache import kept
 from hades.types import ActionSpace, AnyEnvironment, Continuous, Discrete, Environment, HostEnvironment, PyTree, Step
 
 _SHARED_MEMBERS = ("name", "options", "observation_shape", "action_space", "max_steps")
@@ -18,11 +18,7 @@ _EnvironmentT = TypeVar("_EnvironmentT", bound=AnyEnvironment)
 
 
 def strong(tree: PyTree) -> PyTree:
-    """Makes every leaf an array of its own dtype, not a weakly typed one, which a loop could not carry.
-
-    Args:
-        tree: Arrays, typed keys and Python numbers.
-    """
+    """Makes every array, typed key and Python number strongly typed, as a loop can carry it, of its own dtype."""
 
     def cast(leaf: Any) -> jax.Array:
         return leaf if is_key(leaf) else jnp.asarray(leaf, jnp.result_type(leaf))
@@ -105,12 +101,7 @@ def conform(env: _EnvironmentT) -> _EnvironmentT:
     _check_description(env)
     if isinstance(env, HostEnvironment | ConformedEnvironment):
         return env
-    try:
-        hash(env)
-    except TypeError:
-        needs_casts = _needs_casts(env)
-    else:
-        needs_casts = _cached_needs_casts(env, jnp.zeros(()).dtype.name)  # type: ignore[arg-type]
+    needs_casts = _needs_casts(env, jnp.zeros(()).dtype.name)
     return ConformedEnvironment(env) if needs_casts else env  # type: ignore[return-value]
 
 
@@ -151,15 +142,11 @@ def _is_count(value: Any) -> bool:
     return not isinstance(value, bool) and hasattr(value, "__index__") and value.__index__() >= 1
 
 
-@functools.lru_cache(maxsize=64)
-def _cached_needs_casts(env: Environment, default_dtype: str) -> bool:
+@kept
+def _needs_casts(env: Environment, default_dtype: str) -> bool:
+    """Traces a reset and a step, and refuses what no cast can mend."""
     # The dtype of Python floats keeps apart what was found with and without 64 bits.
     del default_dtype
-    return _needs_casts(env)
-
-
-def _needs_casts(env: Environment) -> bool:
-    """Traces a reset and a step, and refuses what no cast can mend."""
     key = jax.random.key(0)
     first = _trace(env, "reset", key)
     if not isinstance(first, tuple) or len(first) != 2:
@@ -184,11 +171,7 @@ def _needs_casts(env: Environment) -> bool:
 
 
 def _trace(env: Environment, method: str, *arguments: Any) -> Any:
-    """Shapes of what a method returns.
-
-    Raises:
-        ValueError: JAX cannot trace it; the cause is what it raised.
-    """
+    """Shapes of what a method returns."""
     try:
         return jax.eval_shape(getattr(env, method), *arguments)
     except Exception as error:
@@ -198,11 +181,7 @@ def _trace(env: Environment, method: str, *arguments: Any) -> Any:
 
 
 def _check_array(env: Environment, field: str, found: Any, shape: tuple[int, ...], dtype: Any) -> bool:
-    """Whether an array of the right shape needs a cast.
-
-    Raises:
-        ValueError: It is no array of real numbers of this shape.
-    """
+    """Whether an array of real numbers of the right shape needs a cast; anything else is refused."""
     expected = f"an array of shape {shape}"
     if not isinstance(found, jax.ShapeDtypeStruct) or is_key(found):
         raise ValueError(f"{env.name}: {field}: expected {expected}, got {_describe(found)}")
@@ -213,11 +192,7 @@ def _check_array(env: Environment, field: str, found: Any, shape: tuple[int, ...
 
 
 def _check_state(env: Environment, before: PyTree, after: PyTree) -> bool:
-    """Whether weakly typed leaves have to be made strong.
-
-    Raises:
-        ValueError: The structure, a shape or a dtype of the state changes between `reset` and `step`.
-    """
+    """Whether weakly typed leaves have to be made strong; a state that `step` changes otherwise is refused."""
     old_structure, new_structure = str(jax.tree.structure(before)), str(jax.tree.structure(after))
     if old_structure != new_structure:
         raise ValueError(f"{env.name}: state: expected step to keep {old_structure} of reset, got {new_structure}")

@@ -42,3 +42,12 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+@contextmanager
+def refusing(path: str | os.PathLike[str], kind: type[ValueError]) -> Iterator[None]:
+    """Makes every `ValueError` one of `kind`, in one sentence that names the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise kind(f"{os.fspath(path)}: {error}".replace("\n", " ")) from None

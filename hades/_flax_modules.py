@@ -17,16 +17,7 @@ if TYPE_CHECKING:
 
 
 def linen_function(module: nn.Module, shape: tuple[int, ...], outputs: int) -> Function:
-    """The function of a linen module.
-
-    Args:
-        module: Maps observations `[batch, *shape]` to `[batch, outputs]`.
-        shape: Shape of an observation.
-        outputs: Outputs that are expected of it.
-
-    Raises:
-        ValueError: It returns another shape, or has other collections than `params`.
-    """
+    """The function of a linen module that maps observations `[batch, *shape]` to `[batch, outputs]`."""
 
     def init(key: jax.Array) -> dict[str, PyTree]:
         return dict(module.init(key, jnp.zeros((1, *shape))).get("params", {}))
@@ -41,15 +32,9 @@ def linen_function(module: nn.Module, shape: tuple[int, ...], outputs: int) -> F
 
 
 def nnx_function(make_module: Callable[[nnx.Rngs], nnx.Module], shape: tuple[int, ...], outputs: int) -> Function:
-    """The function of an nnx module, whose parameters become nested dicts with keys of type str.
+    """The function of an nnx module that maps observations `[batch, *shape]` to `[batch, outputs]`.
 
-    Args:
-        make_module: Makes a module that maps observations `[batch, *shape]` to `[batch, outputs]`.
-        shape: Shape of an observation.
-        outputs: Outputs that are expected of it.
-
-    Raises:
-        ValueError: The module returns another shape, or has other state than parameters.
+    Its parameters become nested dicts with keys of type str.
     """
     # Half a second at the start of every process, for those who bring no nnx module.
     from flax import nnx

@@ -17,13 +17,13 @@ import numpy as np
 from hades._checkpointing import Checkpoints
 from hades._history import History, Row
 from hades._progress import Progress, with_prefix
-from hades._run_directory import RunDirectory
+from hades._run_directory import RunDirectory, key_words
 from hades.callbacks import Callback
 from hades.evaluation import Evaluation
 from hades.keys import Stream, stream
-from hades.run import OUTCOMES, DivergedError, Evaluator, Run, RunState
+from hades.run import OUTCOMES, DivergedError, Run, RunState
 from hades.sharding import replicate
-from hades.types import Metrics, PyTree
+from hades.types import Metrics
 
 if TYPE_CHECKING:
     from hades.training import LoopSettings
@@ -60,14 +60,8 @@ def advance(run: Run[Any], state: RunState, count: jax.Array, *, rows: int, log_
     return state, sums
 
 
-@jax.jit
-def _initial(run: Run[Any], key: jax.Array) -> RunState:
-    return run.init(key)
-
-
-@jax.jit
-def _outcome(run: Run[Any], state: RunState) -> Any:
-    return run.outcome(state)
+_initial = jax.jit(lambda run, key: run.init(key))
+_outcome = jax.jit(lambda run, state: run.outcome(state))
 
 
 @jax.jit
@@ -113,25 +107,17 @@ class HostLoop:
     ) -> None:
         """Takes up the newest checkpoint, or draws the first state."""
         self._key, self._loop, self._directory, self._callbacks = key, loop, directory, callbacks
-        self._run = run if run.mesh is None or run.mesh.size == 1 else replicate(run, run.mesh)
+        self._run = replicate(run, run.mesh)
         self._checkpoints = Checkpoints(directory.checkpoints) if directory else None
-        self.evaluator = self._make_evaluator()
+        inits, episodes = loop.evaluation_inits, loop.evaluation_episodes
+        self.evaluator = None if run.env is None else self._run.make_evaluator(inits, episodes)
         self.course = Course()
         # Rows up to here were seen by callbacks before a resume, which computes them again.
         self._seen = 0
-        self.state = self._restored() or self._placed(_initial(self._run, key))
+        self.state: RunState = replicate(self._restored() or _initial(self._run, key), run.mesh)
         self._started = time.monotonic() - self.course.seconds
         self._saved = time.monotonic()
         self.finished = False
-
-    def _make_evaluator(self) -> Evaluator | None:
-        if self._run.env is None:
-            return None
-        return self._run.make_evaluator(self._loop.evaluation_inits, self._loop.evaluation_episodes)
-
-    def _placed(self, tree: PyTree) -> PyTree:
-        mesh = self._run.mesh
-        return tree if mesh is None or mesh.size == 1 else replicate(tree, mesh)
 
     def _restored(self) -> RunState | None:
         """State of the newest checkpoint, None where there is none."""
@@ -152,7 +138,7 @@ class HostLoop:
         best = OUTCOMES[self._run.kind].load(self._file("best_")) if best_iteration >= 0 else None
         steps = history[-1].get("total_env_steps", 0) if history else 0
         self.course = Course(saved["seconds"], score, best_iteration, steps, history, best)
-        return self._placed(state)
+        return state
 
     @property
     def iteration(self) -> int:
@@ -244,11 +230,7 @@ class HostLoop:
         for index in range(-(-count // every)):
             iterations = min(every, count - index * every)
             last = index * every + iterations
-            row: Row = {
-                "iteration": first + last,
-                "seconds": before + each * last,
-                "seconds_per_iteration": each,
-            }
+            row: Row = {"iteration": first + last, "seconds": before + each * last, "seconds_per_iteration": each}
             if "env_steps" in sums:
                 total += int(np.sum(sums["env_steps"][index], dtype=np.int64))
                 row["total_env_steps"] = total
@@ -302,22 +284,19 @@ class HostLoop:
             self.tell("row", row)
         if new:
             self.tell("flush")
-        if self._directory:
-            self._directory.append_metrics(rows)
-            if evaluated:
-                self._save_outcome()
-        if self._directory and time.monotonic() - self._saved >= self._loop.checkpoint_seconds:
+        if self._directory is None:
+            return
+        self._directory.append_metrics(rows)
+        if evaluated:
+            self.described_outcome().save(self._file(""))
+        if time.monotonic() - self._saved >= self._loop.checkpoint_seconds:
             self.save_checkpoint()
-
-    def _save_outcome(self) -> None:
-        self.described_outcome().save(self._file(""))
 
     def _keep_snapshot(self, outcome: Any, evaluation: Evaluation) -> None:
         if self._directory is None or not self._loop.keep_snapshots:
             return
         self._directory.snapshots.mkdir(exist_ok=True)
-        path = self._directory.snapshot(self._run.kind, self.iteration)
-        self._describe(outcome, evaluation).save(path)
+        self._describe(outcome, evaluation).save(self._directory.snapshot(self._run.kind, self.iteration))
 
     def _file(self, prefix: str) -> Path:
         assert self._directory is not None
@@ -330,7 +309,7 @@ class HostLoop:
     def save_checkpoint(self) -> None:
         """Saves the state and the outcome, so that the run can be taken up from here."""
         if self._checkpoints and self.iteration and self._checkpoints.latest != self.iteration:
-            self._save_outcome()
+            self.described_outcome().save(self._file(""))
             self._checkpoints.save(self.iteration, self.state, self.course.to_json())
             self._saved = time.monotonic()
             self.tell("checkpoint", self.iteration)
@@ -343,11 +322,6 @@ class HostLoop:
         """Calls a hook of every callback."""
         for callback in self._callbacks:
             getattr(callback, event)(*arguments)
-
-
-def key_words(key: jax.Array) -> list[int]:
-    """Words of a key's data, by which a run directory knows it."""
-    return [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
 
 
 def seed_of(key: jax.Array) -> int:

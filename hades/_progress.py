@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 import rich.progress
@@ -23,14 +22,7 @@ class Progress:
     """
 
     def __init__(self, total: int, unit: str, done: int = 0, enabled: bool = True) -> None:
-        """Begins.
-
-        Args:
-            total: The number of units in the whole work.
-            unit: Name of one of them, such as `"iteration"`.
-            done: Units that were done before.
-            enabled: Whether to write anything.
-        """
+        """Begins after `done` of `total` units, such as `"iteration"`; writes nothing unless `enabled`."""
         self._total, self._unit, self._done, self._enabled = total, unit, done, enabled
         self._before, self._began, self._last_line = done, time.monotonic(), time.monotonic()
         self._bar = _make_bar(unit) if enabled else None
@@ -45,19 +37,17 @@ class Progress:
             self._line(f"{self._unit} {self._done}/{self._total}, compiling")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Leaves the bar as it stands."""
         if self._bar:
             self._bar.stop()
 
     def update(self, done: int, status: str = "", rate: float | None = None) -> None:
-        """Reports finished units.
+        """Reports all finished units, at most the total, and what else to say.
 
         Args:
-            done: All that are finished; more than the total count as the total.
-            status: What else to say, such as the fitness.
+            done: Finished units, those of before counted in.
+            status: Such as the fitness.
             rate: Units a second; on average since the beginning if None.
         """
         self._done = min(done, self._total)

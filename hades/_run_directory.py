@@ -58,7 +58,6 @@ _WHOLE = frozenset({"env_options"})
 # The checksum of a run's arrays is of one machine: the command knows data by the checksums of their files.
 _MAY_BE_UNKNOWN = frozenset({"arrays"})
 _FORMER_COLUMNS = {"generation": "iteration", "update": "iteration", "seconds_per_generation": "seconds_per_iteration"}
-_FORMER_SETTINGS = {"num_generations": "num_iterations"}
 _TAIL_BYTES = 1 << 16
 
 
@@ -89,16 +88,12 @@ class RunDirectory:
         config: `config.json`, the fully resolved settings.
         metrics: `metrics.jsonl`, one JSON object an iteration.
         checkpoints: Folder of the checkpoints.
-        dataset: Of a distillation, the mean of the search distribution at the last iteration.
-        best_dataset: The best mean by fresh-key evaluation.
-        policy: Of a baseline, the policy at the last iteration.
-        best_policy: The best policy by fresh-key evaluation.
+        dataset, policy, teacher: Outcome at the last iteration, of a distillation, a baseline or a teacher's training.
+        best_dataset, best_policy, best_teacher: The best of them by fresh-key evaluation.
         snapshots: Folder of what the run had made when it was evaluated, where it was asked to keep that.
         curve: Picture of the returns.
         dataset_picture: Picture of the best dataset.
         summary: `summary.json`, what the finished run returns.
-        teacher: Of a teacher's training, the teacher at the last iteration.
-        best_teacher: The best teacher by fresh-key evaluation.
         lock_file: File whose lock the process that works on the run holds, with the process's id in it.
     """
 
@@ -113,12 +108,12 @@ class RunDirectory:
         self.best_dataset = self.path / "best_dataset.npz"
         self.policy = self.path / "policy.npz"
         self.best_policy = self.path / "best_policy.npz"
+        self.teacher = self.path / "teacher.npz"
+        self.best_teacher = self.path / "best_teacher.npz"
         self.snapshots = self.path / "snapshots"
         self.curve = self.path / "curve.png"
         self.dataset_picture = self.path / "dataset.png"
         self.summary = self.path / "summary.json"
-        self.teacher = self.path / "teacher.npz"
-        self.best_teacher = self.path / "best_teacher.npz"
         self.lock_file = self.path / "lock"
 
     @property
@@ -127,15 +122,24 @@ class RunDirectory:
         return self.config.exists()
 
     def create(self, config: Mapping[str, Any]) -> None:
-        """Makes the folder and writes settings and versions.
-
-        Raises:
-            OSError: The folder cannot be made or written.
-        """
+        """Makes the folder and writes settings and versions."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.versions, to_json(installed_versions(), indent=2) + "\n")
         # Written last: a folder with a config.json holds a run.
         self.write_config(config)
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Begins a run, or goes on with the one that is there; what others keep in its `config.json` stays.
+
+        Raises:
+            OSError: The folder cannot be made or written.
+            OtherRunError: It holds a run of another configuration.
+        """
+        if self.holds_run:
+            self.check_same(config)
+            self.write_config(self.read_config() | dict(config))
+        else:
+            self.create(config)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replaces the settings of a run that is extended."""
@@ -189,7 +193,7 @@ class RunDirectory:
         Names that only one of both has are passed over, so that runs of older versions go on.
 
         Args:
-            config: The configuration of the run that is to go on, see `run_config`.
+            config: The configuration of the run that is to go on.
             saved: The one in the directory; read from `config.json` if None.
             free: Names that may differ.
 
@@ -223,17 +227,12 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.config}: expected JSON, got: {error}") from None
         if not isinstance(config, dict):
             raise RunDirectoryError(f"{self.config}: expected a JSON object, got a {type(config).__name__}")
-        for former, present in _FORMER_SETTINGS.items():
-            if former in config:
-                config[present] = config.pop(former)
+        if "num_generations" in config:
+            config["num_iterations"] = config.pop("num_generations")
         return config
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows to the metrics; numbers that are not finite become null.
-
-        Raises:
-            OSError: They cannot be written.
-        """
+        """Adds rows to the metrics; numbers that are not finite become null."""
         with naming(self.metrics), self.metrics.open("a") as file:
             file.write("".join(to_json(row) + "\n" for row in rows))
 
@@ -302,20 +301,9 @@ class RunDirectory:
         return row
 
 
-def run_config(
-    settings: Mapping[str, Any], env: str, env_options: Mapping[str, Any], key: jax.Array, **more: Any
-) -> dict[str, Any]:
-    """Configuration of a run, as `config.json` holds it.
-
-    Args:
-        settings: All static settings, as `to_dict` makes them.
-        env: Name of the environment.
-        env_options: Keyword arguments that made it.
-        key: The run's key; its words are kept, which tell a derived key from that of a seed.
-        **more: Anything else to keep beside them, such as `num_iterations` or the settings of the loop.
-    """
-    words = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
-    return {"env": env, "env_options": dict(env_options), "key": words, **more, "settings": dict(settings)}
+def key_words(key: jax.Array) -> list[int]:
+    """Words of a key's data, by which a run directory knows it, and a derived key from that of a seed."""
+    return [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
 
 
 def _differences(saved: Any, given: Any, free: Collection[str], where: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -339,10 +327,8 @@ def installed_versions() -> dict[str, Any]:
     """Packages, Python, processes and devices, and the git commit of the source tree where there is one."""
     packages = {"hades": __version__}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "packages": packages,
         "python": platform.python_version(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,19 @@ def require_positive(name: str, value: float) -> None:
     # Not math.isfinite, which overflows on large integers.
     if not 0 < value < math.inf:
         raise ValueError(f"{name}: expected a number above 0, got {value}")
+
+
+def require_positive_fields(settings: Any, *names: str) -> None:
+    """Raises `ValueError` unless each of these settings is finite and above zero, or None."""
+    for name in names:
+        if getattr(settings, name) is not None:
+            require_positive(name, getattr(settings, name))
+
+
+def require_below_one(name: str, value: float) -> None:
+    """Raises `ValueError` with the setting's name unless `value` is in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a number in [0, 1), got {value}")
 
 
 def require_finite(name: str, array: np.ndarray, given: np.ndarray | None = None) -> None:

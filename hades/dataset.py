@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hades._files import refusing
 from hades._npz import read_arrays, write_arrays
 from hades._validation import require_finite
 from hades.inner.cloning import CloningSettings
@@ -108,15 +108,12 @@ class SyntheticDataset:
             OSError: The file cannot be written, for example because the disk is full.
         """
         present = {name: value for name, value in vars(self).items() if value is not None}
-        try:
+        with refusing(path, DatasetError):
             if self.metadata is None:
                 raise ValueError("metadata: expected a FileMetadata, got None")
             present["metadata"] = metadata_to_array(self.metadata)
-            arrays = {name: np.asarray(value) for name, value in present.items()}
-            arrays, metadata = _check(arrays)
-        except ValueError as error:
-            _refuse(path, error)
-        arrays["metadata"] = metadata_to_array(metadata)
+            arrays, metadata = _check({name: np.asarray(value) for name, value in present.items()})
+            arrays["metadata"] = metadata_to_array(metadata)
         write_arrays(path, arrays)
 
     @classmethod
@@ -136,16 +133,10 @@ class SyntheticDataset:
             DatasetError: There is no such file, or it is not a whole and consistent dataset; one sentence that names
                 the file, the key and what was expected.
         """
-        try:
+        with refusing(path, DatasetError):
             arrays, metadata = _check(read_arrays(path))
-        except ValueError as error:
-            _refuse(path, error)
         del arrays["metadata"]
         return cls(**{name: jnp.asarray(array) for name, array in arrays.items()}, metadata=metadata)
-
-
-def _refuse(path: str | os.PathLike[str], error: ValueError) -> NoReturn:
-    raise DatasetError(f"{os.fspath(path)}: {error}".replace("\n", " ")) from None
 
 
 def _check(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], FileMetadata]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +23,7 @@ from hades.metadata import EvaluationSummary, FileMetadata
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
+from hades.rollouts.first_episode import Rollout
 from hades.rollouts.host import compiled_rollout
 from hades.statistics import mean_interval
 from hades.types import AnyEnvironment, InnerLoop, Params, PyTree
@@ -76,8 +76,7 @@ class Evaluation:
     @cached_property
     def ci95(self) -> tuple[float, float]:
         """95 % interval of the mean (Student's t) over policies, or over the episodes of a single policy."""
-        values = self.returns.mean(axis=1) if self.num_inits > 1 else self.returns[0]
-        return mean_interval(values)
+        return mean_interval(self.returns.mean(axis=1) if self.num_inits > 1 else self.returns[0])
 
     def summary(self) -> EvaluationSummary:
         """Part of the evaluation that a dataset file keeps."""
@@ -115,18 +114,9 @@ def evaluate(
         ValueError: `num_episodes` is not a multiple of `normalization_envs`.
     """
     _refuse_tracers("evaluate", "hades.rollouts.make_rollout", (key, params))
-    rollout = compiled_rollout(env, policy, num_episodes, action_selection, normalization_envs)
+    evaluator = PolicyEvaluator(env, policy, 1, num_episodes, action_selection, normalization_envs)
     network = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], params.network)
-    return _played(rollout, key[None], network, params.normalizer, normalization_envs or num_episodes)
-
-
-def _played(
-    rollout: Callable[..., Any], keys: jax.Array, networks: Params, normalizer: Normalizer, shared: int
-) -> Evaluation:
-    """Evaluation of policies `[1, inits, ...]`."""
-    episodes = rollout(keys, networks, normalizer)
-    running = shared if normalizer.kind == "running" else None
-    return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
+    return evaluator._play(key[None], network, params.normalizer)
 
 
 def _refuse_tracers(name: str, instead: str, arguments: PyTree) -> None:
@@ -134,6 +124,68 @@ def _refuse_tracers(name: str, instead: str, arguments: PyTree) -> None:
         raise TypeError(
             f"hades.{name} runs on the host, expected no jit, vmap or grad around it; {instead} can be jitted"
         )
+
+
+@dataclass(frozen=True)
+class PolicyEvaluator:
+    """Fresh-key evaluation of trained policies of one architecture: equal evaluators share what was compiled.
+
+    Attributes:
+        env: Environment.
+        policy: Architecture.
+        num_inits: Untrained policies that `references` plays with; a trained one plays for all of them.
+        num_episodes: Episodes of each.
+        action_selection: Whether actions are sampled or the mode.
+        normalization_envs: Episodes that share running statistics; all of `num_episodes` if None.
+
+    Raises:
+        ValueError: `num_episodes` is not a multiple of `normalization_envs`.
+
+    Example:
+        >>> import envs, hades
+        >>> env = envs.make("diagnostic/match")
+        >>> policy = hades.policies.mlp(env)
+        >>> evaluator = PolicyEvaluator(env, policy, num_inits=2, num_episodes=3)
+        >>> trained = TrainedPolicy(PolicyParams(policy.init(jax.random.key(0))))
+        >>> evaluator(jax.random.key(1), trained).returns.shape
+        (1, 6)
+    """
+
+    env: AnyEnvironment
+    policy: Policy
+    num_inits: int = 16
+    num_episodes: int = 8
+    action_selection: ActionSelection = "sample"
+    normalization_envs: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses episodes that do not divide into groups."""
+        _ = self._rollout
+
+    def __call__(self, key: jax.Array, trained: TrainedPolicy) -> Evaluation:
+        """Plays `num_inits * num_episodes` episodes with one policy; returns are `[1, inits * episodes]`."""
+        shape = (1, self.num_inits)
+        networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), trained.params.network)
+        played = self._play(jax.random.split(key, self.num_inits), networks, trained.params.normalizer)
+        return replace(played, returns=played.returns.reshape(1, -1), lengths=played.lengths.reshape(1, -1))
+
+    def references(self, key: jax.Array, trained: TrainedPolicy) -> dict[str, Evaluation]:
+        """Returns of policies as they are initialised."""
+        init_keys, play_keys = (jax.random.split(part, self.num_inits) for part in jax.random.split(key))
+        networks = jax.tree.map(lambda leaf: leaf[None], _initialise(self.policy)(init_keys))
+        return {"untrained policy": self._play(play_keys, networks, trained.params.normalizer)}
+
+    @property
+    def _rollout(self) -> Rollout:
+        arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
+        return compiled_rollout(self.env, self.policy, *arguments)
+
+    def _play(self, keys: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
+        """Plays with policies `[1, inits, ...]` under keys `[inits]`."""
+        episodes = self._rollout(keys, networks, normalizer)
+        shared = self.normalization_envs or self.num_episodes
+        running = shared if normalizer.kind == "running" else None
+        return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
 
 
 @dataclass(frozen=True)
@@ -180,7 +232,7 @@ class DatasetEvaluator:
         """Refuses ensembles of one initialisation, and episodes that do not divide into groups."""
         if self.ensemble > 1 and self.init_seed is not None:
             raise ValueError(f"ensemble: expected 1 for a dataset of one initialisation, got {self.ensemble}")
-        _ = self._rollout
+        _ = self._player
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> Evaluation:
         """Trains fresh policies on a dataset and plays with them."""
@@ -188,12 +240,13 @@ class DatasetEvaluator:
 
     def untrained(self, key: jax.Array, normalizer: Normalizer) -> Evaluation:
         """Plays with policies as they are initialised."""
-        initial = _draw(self.inner, self._trained, self.init_seed)(_parts(key).inits).initial
-        return self.play(key, self._grouped(jax.tree.map(lambda leaf: leaf[None], initial)), normalizer)
+        initial = jax.tree.map(lambda leaf: leaf[None], self._drawn(key).initial)
+        return self.play(key, self._grouped(initial), normalizer)
 
     def references(self, key: jax.Array, dataset: SyntheticDataset) -> dict[str, Evaluation]:
         """Returns of policies that have learned nothing: of the zero dataset, as they are initialised, and more."""
-        more = {} if self.more_references is None else self.more_references(_parts(key).references)
+        _, _, reference_key = jax.random.split(key, 3)
+        more = {} if self.more_references is None else self.more_references(reference_key)
         return {
             **{name: self(key, other) for name, other in more.items()},
             "zero dataset": self(key, zero_dataset(dataset)),
@@ -206,17 +259,16 @@ class DatasetEvaluator:
         Of ensembles they are `[1, inits, ensemble, ...]`.
         """
         _refuse_tracers("evaluate_dataset", "hades.behaviour_cloning", (key, dataset))
-        draw = _draw(self.inner, self._trained, self.init_seed)(_parts(key).inits)
         batched = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
-        return self._grouped(_fit(self.inner)(draw, batched))
+        return self._grouped(_fit(self.inner)(self._drawn(key), batched))
 
     def play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
         """Plays with the policies that `train` returned, given the same key."""
         if self.init_seed is not None:
             shape = (1, self.num_inits)
             networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape[2:]), networks)
-        keys = jax.random.split(_parts(key).episodes, self.num_inits)
-        return _played(self._rollout, keys, networks, normalizer, self.normalization_envs or self.num_episodes)
+        _, episode_key, _ = jax.random.split(key, 3)
+        return self._player._play(jax.random.split(episode_key, self.num_inits), networks, normalizer)
 
     def with_inner_loop(self, inner: InnerLoop) -> DatasetEvaluator:
         """The same evaluation of another inner loop, which shares the compiled rollout.
@@ -233,35 +285,24 @@ class DatasetEvaluator:
             raise ValueError("inner: expected a policy of the same architecture, got parameters of other shapes")
         return replace(self, inner=inner, acting_policy=self.acting_policy or self.inner.policy)
 
-    @property
-    def _trained(self) -> int:
-        """Policies that are trained: of one initialisation a single one."""
-        return 1 if self.init_seed is not None else self.num_inits * self.ensemble
+    def _drawn(self, key: jax.Array) -> Draw:
+        """Random numbers of training; of one initialisation a single policy is trained."""
+        init_key, _, _ = jax.random.split(key, 3)
+        trained = 1 if self.init_seed is not None else self.num_inits * self.ensemble
+        return _draw(self.inner, trained, self.init_seed)(init_key)
 
     @property
-    def _rollout(self) -> Callable[..., Any]:
-        acting_policy = self.acting_policy or self.inner.policy
-        acting_policy = policies.ensemble(acting_policy, self.ensemble) if self.ensemble != 1 else acting_policy
+    def _player(self) -> PolicyEvaluator:
+        policy = self.acting_policy or self.inner.policy
+        acting = policy if self.ensemble == 1 else policies.ensemble(policy, self.ensemble)
         arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
-        return compiled_rollout(self.env, acting_policy, *arguments)
+        return PolicyEvaluator(self.env, acting, self.num_inits, *arguments)
 
     def _grouped(self, networks: Params) -> Params:
         """Parameters `[1, inits * ensemble, ...]` as those of ensembles."""
         if self.ensemble == 1:
             return networks
         return jax.tree.map(lambda leaf: leaf.reshape(1, -1, self.ensemble, *leaf.shape[2:]), networks)
-
-
-class _Parts(NamedTuple):
-    """Keys of one evaluation."""
-
-    inits: jax.Array
-    episodes: jax.Array
-    references: jax.Array
-
-
-def _parts(key: jax.Array) -> _Parts:
-    return _Parts(*jax.random.split(key, 3))
 
 
 @kept
@@ -277,66 +318,6 @@ def _fit(inner: InnerLoop) -> Callable[[Draw, SyntheticDataset], Params]:
 @kept
 def _initialise(policy: Policy) -> Callable[[jax.Array], Params]:
     return jax.jit(jax.vmap(policy.init))
-
-
-@dataclass(frozen=True)
-class PolicyEvaluator:
-    """Fresh-key evaluation of trained policies of one architecture: equal evaluators share what was compiled.
-
-    Attributes:
-        env: Environment.
-        policy: Architecture.
-        num_inits: Untrained policies that `references` plays with; a trained one plays for all of them.
-        num_episodes: Episodes of each.
-        action_selection: Whether actions are sampled or the mode.
-        normalization_envs: Episodes that share running statistics; all of `num_episodes` if None.
-
-    Raises:
-        ValueError: `num_episodes` is not a multiple of `normalization_envs`.
-
-    Example:
-        >>> import envs, hades
-        >>> env = envs.make("diagnostic/match")
-        >>> policy = hades.policies.mlp(env)
-        >>> evaluator = PolicyEvaluator(env, policy, num_inits=2, num_episodes=3)
-        >>> trained = TrainedPolicy(PolicyParams(policy.init(jax.random.key(0))))
-        >>> evaluator(jax.random.key(1), trained).returns.shape
-        (1, 6)
-    """
-
-    env: AnyEnvironment
-    policy: Policy
-    num_inits: int = 16
-    num_episodes: int = 8
-    action_selection: ActionSelection = "sample"
-    normalization_envs: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses episodes that do not divide into groups."""
-        _ = self._rollout
-
-    def __call__(self, key: jax.Array, trained: TrainedPolicy) -> Evaluation:
-        """Plays `num_inits * num_episodes` episodes with one policy; returns are `[1, inits * episodes]`."""
-        shape = (1, self.num_inits)
-        networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), trained.params.network)
-        played = self._play(key, networks, trained.params.normalizer)
-        return replace(played, returns=played.returns.reshape(1, -1), lengths=played.lengths.reshape(1, -1))
-
-    def references(self, key: jax.Array, trained: TrainedPolicy) -> dict[str, Evaluation]:
-        """Returns of policies as they are initialised."""
-        init_key, play_key = jax.random.split(key)
-        initial = _initialise(self.policy)(jax.random.split(init_key, self.num_inits))
-        networks = jax.tree.map(lambda leaf: leaf[None], initial)
-        return {"untrained policy": self._play(play_key, networks, trained.params.normalizer)}
-
-    @property
-    def _rollout(self) -> Callable[..., Any]:
-        arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
-        return compiled_rollout(self.env, self.policy, *arguments)
-
-    def _play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
-        keys = jax.random.split(key, self.num_inits)
-        return _played(self._rollout, keys, networks, normalizer, self.normalization_envs or self.num_episodes)
 
 
 def dataset_evaluator(
@@ -398,15 +379,9 @@ def evaluate_dataset(
 
 def zero_dataset(dataset: SyntheticDataset) -> SyntheticDataset:
     """A dataset without information: zero observations, zero actions or uniform probabilities; the same statistics."""
-    probabilities = dataset.action_probabilities
-    return replace(
-        dataset,
-        observations=jnp.zeros_like(dataset.observations),
-        actions=None if dataset.actions is None else jnp.zeros_like(dataset.actions),
-        action_probabilities=None
-        if probabilities is None
-        else jnp.full_like(probabilities, 1 / probabilities.shape[-1]),
-    )
+    zeros = jax.tree.map(jnp.zeros_like, dataset.pairs())
+    uniform = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1 / leaf.shape[-1]), dataset.action_probabilities)
+    return replace(dataset, observations=zeros.observations, actions=zeros.actions, action_probabilities=uniform)
 
 
 def check_fits(env: AnyEnvironment, dataset: SyntheticDataset) -> None:

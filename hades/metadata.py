@@ -15,7 +15,7 @@ import numpy as np
 from flax.core import FrozenDict
 
 from hades._serialization import from_dict, to_dict
-from hades._validation import require_positive
+from hades._validation import require_positive, require_positive_fields
 from hades._version import __version__
 from hades.distributions import ActionSelection
 from hades.inner.cloning import CloningSettings
@@ -54,9 +54,7 @@ class EvaluationSummary:
             raise ValueError(f"mean: expected a finite number, got {self.mean}")
         if self.ci95 is not None and not -math.inf < self.ci95[0] <= self.ci95[1] < math.inf:
             raise ValueError(f"ci95: expected two finite numbers in ascending order, got {list(self.ci95)}")
-        for name in ("num_inits", "num_episodes", "normalization_envs"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
+        require_positive_fields(self, "num_inits", "num_episodes", "normalization_envs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from hades import policies
-from hades._validation import require_positive
+from hades._validation import require_positive, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.normalization import Normalizer
 from hades.offline.initialization import InitializationName, initial_pairs
@@ -31,8 +31,17 @@ _PLAYED_ENVS, _PLAYED_STEPS = 64, 64
 _MIN_PROBABILITY = 1e-8
 
 
+class _MovingPairs:
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution."""
+        if "actions" in solution:
+            return SyntheticDataset(solution["observations"], actions=solution["actions"])
+        probabilities = jax.nn.softmax(solution["action_logits"])
+        return SyntheticDataset(solution["observations"], action_probabilities=probabilities)
+
+
 @dataclass(frozen=True)
-class FreePairs:
+class FreePairs(_MovingPairs):
     """Observations and actions move freely; discrete actions are the softmax of free logits.
 
     Made by `free_pairs`. The published parametrisation of HaDES (arXiv 2406.15042, section 4) on Brax.
@@ -62,10 +71,6 @@ class FreePairs:
         else:
             solution["actions"] = self._normal(action_key, (self.action_space.action_dim,))
         return solution
-
-    def decode(self, solution: Solution) -> SyntheticDataset:
-        """Pairs of one solution."""
-        return _pairs(solution)
 
     def _normal(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self.init_scale * jax.random.normal(key, (self.dataset_size, *shape))
@@ -118,7 +123,7 @@ def free_pairs(
 
 
 @struct.dataclass
-class RealPairs:
+class RealPairs(_MovingPairs):
     """Free pairs that begin at pairs of offline data with continuous actions (arXiv 2410.22728).
 
     Attributes:
@@ -139,13 +144,9 @@ class RealPairs:
         """Draws pairs from the data."""
         return self._draw(key, self.initialization)
 
-    def decode(self, solution: Solution) -> SyntheticDataset:
-        """Pairs of one solution."""
-        return _pairs(solution)
-
     def random(self, key: jax.Array) -> SyntheticDataset:
         """Real pairs drawn uniformly without replacement, a reference of what the data give without distillation."""
-        return _pairs(self._draw(key, "random"))
+        return self.decode(self._draw(key, "random"))
 
     def _draw(self, key: jax.Array, initialization: InitializationName) -> Solution:
         observations, actions = initial_pairs(
@@ -155,7 +156,7 @@ class RealPairs:
 
 
 @struct.dataclass
-class WarmStart:
+class WarmStart(_MovingPairs):
     """Free pairs that begin at those of a dataset, for instance one read from a file.
 
     Attributes:
@@ -179,13 +180,9 @@ class WarmStart:
         probabilities = cast(jax.Array, self.dataset.action_probabilities)
         return solution | {"action_logits": jnp.log(jnp.maximum(probabilities, _MIN_PROBABILITY))}
 
-    def decode(self, solution: Solution) -> SyntheticDataset:
-        """Pairs of one solution."""
-        return _pairs(solution)
-
 
 @dataclass(frozen=True)
-class PlayedPairs:
+class PlayedPairs(_MovingPairs):
     """Free pairs that begin at observations of random play, normalised, with actions that are nearly undecided.
 
     Attributes:
@@ -209,9 +206,8 @@ class PlayedPairs:
         """Plays, and draws observations among those seen."""
         statistics_key, begin_key, play_key, row_key = jax.random.split(key, 4)
         random, num_envs = policies.uniform(self.env), _PLAYED_ENVS
-        settings = self.settings.observation_normalization
         normalizer = Normalizer()
-        if settings != "none":
+        if self.settings.observation_normalization != "none":
             normalizer = measure_statistics(
                 statistics_key, self.env, self.settings.statistics_episodes, min_std=self.settings.min_std
             )
@@ -228,10 +224,6 @@ class PlayedPairs:
             labels = jax.nn.one_hot(jnp.arange(self.dataset_size) % num_actions, num_actions)
             return solution | {"action_logits": self.label_scale * labels}
         return solution | {"actions": self.label_scale * actions}
-
-    def decode(self, solution: Solution) -> SyntheticDataset:
-        """Pairs of one solution."""
-        return _pairs(solution)
 
 
 @dataclass(frozen=True)
@@ -256,8 +248,7 @@ class LearnedSteps:
 
     def __post_init__(self) -> None:
         """Refuses steps and sizes that are not positive, and a bound that leaves no room."""
-        for name in ("num_steps", "first"):
-            require_positive(name, getattr(self, name))
+        require_positive_fields(self, "num_steps", "first")
         if not 1 < self.bound < math.inf:
             raise ValueError(f"bound: expected a number above 1, got {self.bound}")
 
@@ -298,12 +289,6 @@ class PolicyParameters:
     def decode(self, solution: Solution) -> Params:
         """The parameters themselves."""
         return solution
-
-
-def _pairs(solution: Solution) -> SyntheticDataset:
-    if "actions" in solution:
-        return SyntheticDataset(solution["observations"], actions=solution["actions"])
-    return SyntheticDataset(solution["observations"], action_probabilities=jax.nn.softmax(solution["action_logits"]))
 
 
 def with_statistics(dataset: SyntheticDataset, mean: jax.Array | None, std: jax.Array | None) -> SyntheticDataset:

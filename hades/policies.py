@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hades._cache import kept
 from hades._flax_modules import linen_function, nnx_function
 from hades._networks import Function, Torso, network_function
 from hades._validation import require_positive
@@ -135,19 +136,13 @@ class _Spaces:
 
 def _torso(shape: Sequence[int], settings: NetworkSettings, param_dtype: Any, channels: int) -> Torso:
     """The hidden layers that `settings` names, for observations of a shape that suits them."""
-    sizes = tuple(settings.hidden_sizes)
-    if settings.policy == "residual_mlp" and len(set(sizes)) != 1:
+    sizes, dtype = tuple(settings.hidden_sizes), jnp.dtype(param_dtype)
+    residual, convolves = settings.policy == "residual_mlp", settings.policy == "cnn"
+    if residual and len(set(sizes)) != 1:
         raise ValueError(f"hidden_sizes: a residual_mlp needs one or more equal widths, got {sizes}")
-    if settings.policy == "cnn" and len(shape) != 3:
+    if convolves and len(shape) != 3:
         raise ValueError(f"policy: cnn needs observations (height, width, channels), got {shape}")
-    return Torso(
-        sizes,
-        settings.activation,
-        settings.kernel_init,
-        settings.policy == "residual_mlp",
-        channels if settings.policy == "cnn" else None,
-        jnp.dtype(param_dtype),
-    )
+    return Torso(sizes, settings.activation, settings.kernel_init, residual, channels if convolves else None, dtype)
 
 
 def _policy(spaces: _Spaces, function: Function, action_distribution: ActionDistribution, dtype: Any) -> Policy:
@@ -294,11 +289,7 @@ def from_linen(env: Spaces, module: nn.Module, action_distribution: ActionDistri
         >>> policy.apply(policy.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
         (5, 2)
     """
-    try:
-        hash(module)
-    except TypeError:  # an attribute is a list, say
-        return _from_linen.__wrapped__(_Spaces.of(env), module, action_distribution)
-    return _from_linen(_Spaces.of(env), module, action_distribution)
+    return _from_module(linen_function, _Spaces.of(env), module, action_distribution)
 
 
 def from_nnx(
@@ -317,25 +308,20 @@ def from_nnx(
 
     Example:
         >>> import envs
+        >>> from flax import nnx
         >>> env = envs.make("diagnostic/target", action_dim=2)
         >>> policy = from_nnx(env, lambda rngs: nnx.Linear(2, 2, rngs=rngs))
         >>> policy.apply(policy.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
         (5, 2)
     """
-    return _from_nnx(_Spaces.of(env), make_module, action_distribution)
+    return _from_module(nnx_function, _Spaces.of(env), make_module, action_distribution)
 
 
-@cache
-def _from_linen(spaces: _Spaces, module: nn.Module, action_distribution: ActionDistribution) -> Policy:
-    function = linen_function(module, spaces.observation_shape, spaces.outputs)
-    return _policy(spaces, function, action_distribution, jnp.float32)
-
-
-@cache
-def _from_nnx(
-    spaces: _Spaces, make_module: Callable[[nnx.Rngs], nnx.Module], action_distribution: ActionDistribution
+@kept
+def _from_module(
+    as_function: Callable[..., Function], spaces: _Spaces, module: Any, action_distribution: ActionDistribution
 ) -> Policy:
-    function = nnx_function(make_module, spaces.observation_shape, spaces.outputs)
+    function = as_function(module, spaces.observation_shape, spaces.outputs)
     return _policy(spaces, function, action_distribution, jnp.float32)
 
 
@@ -352,10 +338,8 @@ def _uniform(spaces: _Spaces) -> Policy:
         batch = observations.shape[: observations.ndim - len(shape)]
         if isinstance(action_space, Discrete):
             return Categorical(jnp.zeros((*batch, action_space.num_actions)))
-        bounds = (
-            jnp.broadcast_to(jnp.array(side), (*batch, len(side))) for side in (action_space.low, action_space.high)
-        )
-        return Uniform(*bounds)
+        sides = (action_space.low, action_space.high)
+        return Uniform(*(jnp.broadcast_to(jnp.array(side), (*batch, len(side))) for side in sides))
 
     return Policy(lambda key: (), apply)
 

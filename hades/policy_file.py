@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from flax.traverse_util import unflatten_dict
 
 from hades import policies
+from hades._files import refusing
 from hades._npz import read_arrays, write_arrays
 from hades._validation import require_finite
 from hades.metadata import FileMetadata, metadata_from_array, metadata_to_array
@@ -19,6 +20,7 @@ from hades.normalization import Normalizer, PolicyParams
 from hades.policies import NamedSpaces, Policy
 
 _PREFIX = "params/"
+_STATISTICS = ("observation_mean", "observation_std")
 
 
 class PolicyFileError(ValueError):
@@ -45,16 +47,16 @@ class TrainedPolicy:
             OSError: The file cannot be written; what was there before is untouched.
             PolicyFileError: There is no metadata, or a parameter is not finite.
         """
-        if self.metadata is None:
-            raise PolicyFileError(f"{os.fspath(path)}: metadata: expected a FileMetadata, got None")
-        arrays = {"metadata": metadata_to_array(self.metadata)}
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(self.params.network):
-            arrays[_PREFIX + "/".join(str(key.key) for key in keys)] = np.asarray(leaf)
-        normalizer = self.params.normalizer
-        if normalizer.kind == "fixed":
-            arrays["observation_mean"] = np.asarray(normalizer.mean)
-            arrays["observation_std"] = np.asarray(normalizer.std)
-        _refuse_non_finite(path, arrays)
+        with refusing(path, PolicyFileError):
+            if self.metadata is None:
+                raise ValueError("metadata: expected a FileMetadata, got None")
+            arrays = {"metadata": metadata_to_array(self.metadata)}
+            for keys, leaf in jax.tree_util.tree_leaves_with_path(self.params.network):
+                arrays[_PREFIX + jax.tree_util.keystr(keys, simple=True, separator="/")] = np.asarray(leaf)
+            if self.params.normalizer.kind == "fixed":
+                arrays["observation_mean"] = np.asarray(self.params.normalizer.mean)
+                arrays["observation_std"] = np.asarray(self.params.normalizer.std)
+            _require_finite(arrays)
         write_arrays(path, arrays)
 
     @classmethod
@@ -64,24 +66,19 @@ class TrainedPolicy:
         Raises:
             PolicyFileError: It is not a policy file, or a parameter is not finite.
         """
-        arrays, metadata = _read(path)
-        _refuse_non_finite(path, arrays)
-        network: dict[str, Any] = {}
-        for name in arrays:
-            if name.startswith(_PREFIX):
-                *folders, leaf = name.removeprefix(_PREFIX).split("/")
-                place = network
-                for folder in folders:
-                    place = place.setdefault(folder, {})
-                place[leaf] = jnp.asarray(arrays[name])
-        kind = metadata.observation_normalization
-        if kind != "fixed":
-            return cls(PolicyParams(network, Normalizer(kind)), metadata)
-        for name in ("observation_mean", "observation_std"):
-            if name not in arrays:
-                raise PolicyFileError(f"{os.fspath(path)}: {name}: missing, expected with fixed normalisation")
-        mean, std = (jnp.asarray(arrays[name]) for name in ("observation_mean", "observation_std"))
-        return cls(PolicyParams(network, Normalizer(kind, mean, std)), metadata)
+        with refusing(path, PolicyFileError):
+            arrays = read_arrays(path)
+            if "metadata" not in arrays or not any(name.startswith(_PREFIX) for name in arrays):
+                raise ValueError(f"expected metadata and params/..., got {', '.join(arrays) or 'no arrays'}")
+            metadata = metadata_from_array(arrays["metadata"])
+            _require_finite(arrays)
+            kind = metadata.observation_normalization
+            for name in _STATISTICS:
+                if kind == "fixed" and name not in arrays:
+                    raise ValueError(f"{name}: missing, expected with fixed normalisation")
+        params = {name.removeprefix(_PREFIX): jnp.asarray(arrays[name]) for name in arrays if name.startswith(_PREFIX)}
+        mean, std = (jnp.asarray(arrays[name]) if kind == "fixed" else None for name in _STATISTICS)
+        return cls(PolicyParams(unflatten_dict(params, sep="/"), Normalizer(kind, mean, std)), metadata)
 
     def architecture(self, env: NamedSpaces) -> Policy:
         """The policy that these are parameters of, for the spaces of `env`.
@@ -113,21 +110,8 @@ def is_policy_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _refuse_non_finite(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    try:
-        for name, array in arrays.items():
-            # Not np.issubdtype, to which bfloat16 is no float.
-            if jnp.issubdtype(array.dtype, jnp.inexact):
-                require_finite(name, array)
-    except ValueError as error:
-        raise PolicyFileError(f"{os.fspath(path)}: {error}") from None
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], FileMetadata]:
-    try:
-        arrays = read_arrays(path)
-        if "metadata" not in arrays or not any(name.startswith(_PREFIX) for name in arrays):
-            raise ValueError(f"expected metadata and params/..., got {', '.join(arrays) or 'no arrays'}")
-        return arrays, metadata_from_array(arrays["metadata"])
-    except ValueError as error:
-        raise PolicyFileError(f"{os.fspath(path)}: {error}") from None
+def _require_finite(arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        # Not np.issubdtype, to which bfloat16 is no float.
+        if jnp.issubdtype(array.dtype, jnp.inexact):
+            require_finite(name, array)

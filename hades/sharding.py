@@ -47,6 +47,8 @@ def shard_fitness(fitness: FitnessFunction, mesh: Mesh) -> FitnessFunction:
     return sharded
 
 
-def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Places arrays on every device of a mesh, where compiled programs leave them too."""
+def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Places arrays on every device of a mesh of several, where compiled programs leave them too."""
+    if mesh is None or mesh.size == 1:
+        return tree
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

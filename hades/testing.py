@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hades import policies
 from hades._environment_contract import conform, is_key
 from hades.dataset import SyntheticDataset
 from hades.fitness import Minibatches
@@ -41,6 +42,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _CANDIDATES, _INITS = 2, 3
+_SHOWN = ("first observation", "observation", "reward", "terminated", "truncated")
 
 
 def check_environment(env: AnyEnvironment, num_steps: int = 10) -> None:
@@ -76,16 +78,11 @@ def check_environment(env: AnyEnvironment, num_steps: int = 10) -> None:
 
 def _play(env: Environment, num_steps: int, num_episodes: int = 4) -> dict[str, np.ndarray]:
     """Arrays of a few episodes by name, after their ends as well."""
+    actions = policies.uniform(env).apply((), jnp.zeros(env.observation_shape))
 
     def advance(carry: Any, key: jax.Array) -> Any:
         action_key, step_key = jax.random.split(key)
-        space = env.action_space
-        if isinstance(space, Continuous):
-            low, high = jnp.array(space.low, jnp.float32), jnp.array(space.high, jnp.float32)
-            action = jax.random.uniform(action_key, low.shape, jnp.float32, low, high)
-        else:
-            action = jax.random.randint(action_key, (), 0, space.num_actions, jnp.int32)
-        step = env.step(step_key, carry, action)
+        step = env.step(step_key, carry, actions.sample(action_key))
         return step.state, (step.observation, step.reward, step.terminated, step.truncated)
 
     def episode(key: jax.Array) -> Any:
@@ -96,17 +93,12 @@ def _play(env: Environment, num_steps: int, num_episodes: int = 4) -> dict[str, 
         return leaves, (observation, *shown)
 
     leaves, shown = jax.device_get(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(0), num_episodes)))
-    names = ("first observation", "observation", "reward", "terminated", "truncated")
     states = {f"leaf {index} of the first state": np.asarray(leaf) for index, leaf in enumerate(leaves)}
-    return dict(zip(names, map(np.asarray, shown), strict=True)) | states
+    return dict(zip(_SHOWN, map(np.asarray, shown), strict=True)) | states
 
 
 def _play_host(env: HostEnvironment, num_steps: int, num_episodes: int = 3) -> dict[str, np.ndarray]:
-    """Arrays of a few episodes in a host simulator, by name.
-
-    Raises:
-        ValueError: An array has the wrong shape, or an episode outlives `close`.
-    """
+    """Arrays of a few episodes in a host simulator, by name."""
     simulator = env.simulate(np.arange(num_episodes, dtype=np.uint32))
     space, generator = env.action_space, np.random.default_rng(0)
     low, high = (space.low, space.high) if isinstance(space, Continuous) else ((0.0,), (0.0,))
@@ -124,9 +116,7 @@ def _play_host(env: HostEnvironment, num_steps: int, num_episodes: int = 3) -> d
     simulator.close()
     if simulator.alive.any():
         raise ValueError(f"{env.name}: close: expected no episode alive after it, got {int(simulator.alive.sum())}")
-    observations, rewards, terminated, truncated = (np.stack(column) for column in zip(*rows, strict=True))
-    shown = {"observation": observations, "reward": rewards, "terminated": terminated, "truncated": truncated}
-    return {"first observation": first, **shown}
+    return dict(zip(_SHOWN, (first, *map(np.stack, zip(*rows, strict=True))), strict=True))
 
 
 def check_parametrization(parametrization: Parametrization) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from hades._history import Row
-from hades._host_loop import HostLoop, advance, key_words
-from hades._run_directory import RunDirectory
+from hades._host_loop import HostLoop, advance
+from hades._run_directory import RunDirectory, key_words
 from hades._serialization import to_dict
-from hades._validation import require_positive
+from hades._validation import require_positive, require_positive_fields
 from hades.callbacks import Callback, as_callback
 from hades.dataset import SyntheticDataset
 from hades.policy_file import TrainedPolicy
@@ -48,11 +49,8 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         """Refuses counts and limits that are not positive, and rows that do not divide a call."""
-        for name in ("iterations_per_call", "log_every", "evaluation_inits", "evaluation_episodes"):
-            require_positive(name, getattr(self, name))
-        for name in ("evaluate_every", "max_env_steps", "max_seconds"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
+        counts = ("iterations_per_call", "log_every", "evaluation_inits", "evaluation_episodes")
+        require_positive_fields(self, *counts, "evaluate_every", "max_env_steps", "max_seconds")
         if self.iterations_per_call % self.row_length:
             raise ValueError(
                 f"log_every: expected a divisor of iterations_per_call {self.iterations_per_call}, got {self.log_every}"
@@ -180,28 +178,16 @@ def distill(
     """
     require_positive("num_iterations", num_iterations)
     loop = loop or LoopSettings()
-    hooks = [as_callback(callback) for callback in callbacks]
     directory = None if out is None else RunDirectory(out)
-
-    def drive() -> Result[Outcome]:
-        host = HostLoop(key, run, loop, directory, hooks)
+    with contextlib.nullcontext() if directory is None else directory.lock():
+        if directory is not None:
+            own = run.config() | {"key": key_words(key), "num_iterations": num_iterations, "loop": to_dict(loop)}
+            directory.begin(own | dict(config or {}))
+        host = HostLoop(key, run, loop, directory, [as_callback(callback) for callback in callbacks])
         host.drive(num_iterations, progress, should_stop)
         result: Result[Outcome] = _result(run, host)
         host.tell("end", result)
-        return result
-
-    if directory is None:
-        return drive()
-    own = run.config() | {"key": key_words(key)}
-    config = own | {"num_iterations": num_iterations, "loop": to_dict(loop)} | dict(config or {})
-    with directory.lock():
-        if directory.holds_run:
-            directory.check_same(config)
-            # What the command or a notebook that began the run keeps beside it stays.
-            directory.write_config(directory.read_config() | config)
-        else:
-            directory.create(config)
-        return drive()
+    return result
 
 
 train = distill

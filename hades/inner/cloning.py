@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from hades import policies
-from hades._validation import require_positive
+from hades._validation import require_below_one, require_positive_fields
 from hades.distributions import Categorical, Distribution
 from hades.keys import Stream, stream
 from hades.normalization import PolicyParams
@@ -60,16 +60,10 @@ class CloningSettings(NetworkSettings):
     def __post_init__(self) -> None:
         """Refuses sizes and rates that are not positive."""
         super().__post_init__()
-        require_positive("learning_rate", self.learning_rate)
-        require_positive("adam_eps", self.adam_eps)
-        require_positive("num_steps", self.num_steps)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}")
+        require_positive_fields(self, "learning_rate", "adam_eps", "num_steps", "max_grad_norm", "batch_size")
+        require_below_one("momentum", self.momentum)
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay: expected a number of at least 0, got {self.weight_decay}")
-        for name in ("max_grad_norm", "batch_size"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
 
     @property
     def with_fixed_steps(self) -> CloningSettings:

@@ -14,7 +14,7 @@ from flax import struct
 
 from hades import policies
 from hades._environment_contract import conform
-from hades._validation import require_positive
+from hades._validation import require_positive_fields
 from hades.fitness import Minibatches
 from hades.normalization import Normalizer, RunningStatistics, mean_and_std
 from hades.outer._metrics import replace_non_finite
@@ -69,11 +69,8 @@ class PolicyGradientSettings(PlaySettings):
     def __post_init__(self) -> None:
         """Refuses sizes and rates out of range, and a collection that does not split into its minibatches."""
         super().__post_init__()
-        counts = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "critic_epochs", "critic_minibatches")
-        for name in (*counts, "clip_range", "critic_learning_rate"):
-            require_positive(name, getattr(self, name))
-        if self.value_clip_range is not None:
-            require_positive("value_clip_range", self.value_clip_range)
+        require_positive_fields(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "critic_epochs")
+        require_positive_fields(self, "critic_minibatches", "clip_range", "critic_learning_rate", "value_clip_range")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")

@@ -7,14 +7,15 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hades._validation import require_positive
+from hades._environment_contract import strong
+from hades._validation import require_below_one, require_positive_fields
 from hades.optimizers import OptimizerName, make_optimizer
 from hades.outer._metrics import summarize
 from hades.types import Metrics, PyTree, Solution, Value
@@ -51,14 +52,8 @@ class EvolutionSettings:
 
     def __post_init__(self) -> None:
         """Refuses a sigma, learning rate or temperature that is not positive."""
-        require_positive("sigma", self.sigma)
-        if self.learning_rate is not None:
-            require_positive("learning_rate", self.learning_rate)
-        if not 0 <= self.adam_b1 < 1:
-            raise ValueError(f"adam_b1: expected a number in [0, 1), got {self.adam_b1}")
-        require_positive("rank", self.rank)
-        if self.temperature is not None:
-            require_positive("temperature", self.temperature)
+        require_positive_fields(self, "sigma", "learning_rate", "rank", "temperature")
+        require_below_one("adam_b1", self.adam_b1)
 
     def resolved(self) -> EvolutionSettings:
         """Settings with the defaults of the strategy filled in.
@@ -142,8 +137,8 @@ class Evolution:
             ValueError: evosax has no distribution-based strategy of that name, or a setting does not suit it.
         """
         structure = Structure.of(solution)
-        built = self._built(structure)
-        return EvolutionState(_initial(built.algorithm, key, solution, built.params), structure)
+        algorithm, params = self._built(structure)
+        return EvolutionState(_initial(algorithm, key, solution, params), structure)
 
     def step(self, key: jax.Array, state: EvolutionState, value: Value) -> tuple[EvolutionState, Metrics]:
         """One iteration: ask, evaluate, tell.
@@ -157,43 +152,28 @@ class Evolution:
             The new distribution, and the metrics of `hades.outer.summarize`.
         """
         ask_key, tell_key = jax.random.split(key)
-        built = self._built(state.structure)
-        population, strategy = built.algorithm.ask(ask_key, state.strategy, built.params)
+        algorithm, params = self._built(state.structure)
+        population, strategy = algorithm.ask(ask_key, state.strategy, params)
         values, metrics = summarize(*value(population))
         # evosax minimises.
-        strategy, _ = built.algorithm.tell(tell_key, population, -values, strategy, built.params)
-        return EvolutionState(_strong(strategy), state.structure), metrics
+        strategy, _ = algorithm.tell(tell_key, population, -values, strategy, params)
+        # evosax gives other leaves a weak type in `init` than in `tell`, and a step would be compiled twice.
+        return EvolutionState(strong(strategy), state.structure), metrics
 
     def solution(self, state: EvolutionState) -> Solution:
         """Mean of the search distribution."""
-        return self._built(state.structure).algorithm.get_mean(state.strategy)
+        algorithm, _ = self._built(state.structure)
+        return algorithm.get_mean(state.strategy)
 
-    def _built(self, structure: Structure) -> Built:
+    def _built(self, structure: Structure) -> tuple[Any, Any]:
         return build_strategy(structure, self.population_size, self.settings)
-
-
-class Built(NamedTuple):
-    """A strategy for one structure of solutions.
-
-    Attributes:
-        algorithm: The evosax algorithm, which compiles its methods for each instance.
-        params: Its parameters.
-    """
-
-    algorithm: Any
-    params: Any
 
 
 @partial(jax.jit, static_argnums=0)
 def _initial(algorithm: Any, key: jax.Array, solution: Solution, params: Any) -> PyTree:
     state = algorithm.init(key, solution, params)
     # evosax marks the best solution before the first one as NaN, which debug_nans would take for a fault.
-    return _strong(state.replace(best_solution=jnp.nan_to_num(state.best_solution)))
-
-
-def _strong(state: PyTree) -> PyTree:
-    """Strips weak types: evosax gives other leaves one in `init` than in `tell`, and a step would be compiled twice."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
+    return strong(state.replace(best_solution=jnp.nan_to_num(state.best_solution)))
 
 
 @functools.cache
@@ -216,14 +196,12 @@ def check_population_size(population_size: int) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def build_strategy(structure: Structure, population_size: int, settings: EvolutionSettings) -> Built:
-    """The evosax algorithm that settings name, with the optimiser, sigma and fitness shaping that it takes.
+def build_strategy(structure: Structure, population_size: int, settings: EvolutionSettings) -> tuple[Any, Any]:
+    """The evosax algorithm that settings name, with the optimiser and fitness shaping that it takes; its parameters.
 
-    Raises:
-        ValueError: There is none of that name, or a setting does not suit it.
+    The algorithm compiles its methods for each instance.
     """
     settings = settings.resolved()
-    check_population_size(population_size)
     offered = {
         "optimizer": make_optimizer(
             cast(OptimizerName, settings.optimizer), cast(float, settings.learning_rate), adam_b1=settings.adam_b1
@@ -240,7 +218,7 @@ def build_strategy(structure: Structure, population_size: int, settings: Evoluti
             strategy = algorithm(population_size=population_size, solution=structure.zeros(), **arguments)
         except AssertionError as error:
             raise ValueError(f"strategy: {settings.strategy} refuses these settings: {error}") from None
-        return Built(strategy, _strategy_params(strategy, population_size, settings))
+        return strategy, _strategy_params(strategy, population_size, settings)
 
 
 def _algorithm(name: str) -> Any:
@@ -260,11 +238,7 @@ def _has_weights(name: str) -> bool:
 
 
 def _strategy_params(strategy: Any, population_size: int, settings: EvolutionSettings) -> Any:
-    """Parameters of an evosax algorithm.
-
-    Raises:
-        ValueError: A temperature is given, and it has no recombination weights; or fitness shaping is, and it has.
-    """
+    """Parameters of an evosax algorithm; a temperature needs recombination weights, fitness shaping none."""
     from evosax.algorithms.distribution_based.discovered_es import get_weights
 
     params = strategy.default_params

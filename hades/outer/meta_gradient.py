@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hades._validation import require_positive
+from hades._validation import require_below_one, require_positive_fields
 from hades.optimizers import OptimizerName, make_optimizer
 from hades.outer._metrics import summarize
 from hades.types import Metrics, Solution, Value
@@ -41,12 +41,10 @@ class MetaGradientSettings:
 
     def __post_init__(self) -> None:
         """Refuses rates and windows that are not positive."""
-        require_positive("learning_rate", self.learning_rate)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}")
-        for name in ("max_grad_norm", "window", "max_kl", "anneal_iterations"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
+        require_positive_fields(
+            self, "learning_rate", "max_grad_norm", "window", "max_kl", "anneal_iterations"
+        )
+        require_below_one("momentum", self.momentum)
 
 
 @struct.dataclass

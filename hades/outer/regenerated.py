@@ -13,14 +13,7 @@ from flax import struct
 
 from hades.fitness import map_chunks, pad_rows
 from hades.outer._metrics import summarize
-from hades.outer.evolution import (
-    Built,
-    EvolutionSettings,
-    EvolutionState,
-    Structure,
-    build_strategy,
-    check_population_size,
-)
+from hades.outer.evolution import EvolutionSettings, EvolutionState, Structure, build_strategy, check_population_size
 from hades.types import Metrics, PyTree, Solution, Value
 
 _STRATEGIES = ("Open_ES", "SNES")
@@ -90,7 +83,7 @@ class RegeneratedEvolution:
     def _adapts_std(self) -> bool:
         return self.settings.strategy == "SNES"
 
-    def _built(self, structure: Structure) -> Built:
+    def _built(self, structure: Structure) -> tuple[Any, Any]:
         return build_strategy(structure, self.population_size, self.settings)
 
     def init(self, key: jax.Array, solution: Solution) -> EvolutionState:
@@ -98,12 +91,13 @@ class RegeneratedEvolution:
         del key
         mean, structure = jax.tree.map(jnp.asarray, solution), Structure.of(solution)
         std = jax.tree.map(lambda leaf: jnp.full_like(leaf, self.settings.sigma), mean)
-        return EvolutionState(_Search(mean, std, self._built(structure).algorithm.optimizer.init(mean)), structure)
+        algorithm, _ = self._built(structure)
+        return EvolutionState(_Search(mean, std, algorithm.optimizer.init(mean)), structure)
 
     def step(self, key: jax.Array, state: EvolutionState, value: Value) -> tuple[EvolutionState, Metrics]:
         """One iteration. Arguments and returns of `Evolution.step`; F sees one chunk of candidates after the other."""
         search: _Search = state.strategy
-        built = self._built(state.structure)
+        algorithm, params = self._built(state.structure)
         draws = jnp.arange(self._draws)
 
         def evaluate(draws: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -119,27 +113,27 @@ class RegeneratedEvolution:
         values, counts = map_chunks(evaluate, draws, self._chunk)
         values, metrics = summarize(values.reshape(-1), jax.tree.map(jnp.ravel, counts))
         # evosax minimises: Open_ES descends along shaped values, SNES climbs along weights by rank.
-        shaping = built.algorithm.fitness_shaping_fn
-        weights = shaping(values[:, None], -values, search, built.params).reshape(self._draws, len(self._signs))
-        return EvolutionState(self._tell(key, built, search, weights), state.structure), metrics
+        weights = algorithm.fitness_shaping_fn(values[:, None], -values, search, params)
+        weights = weights.reshape(self._draws, len(self._signs))
+        return EvolutionState(self._tell(key, algorithm, params, search, weights), state.structure), metrics
 
     def solution(self, state: EvolutionState) -> Solution:
         """Mean of the search distribution."""
         return state.strategy.mean
 
-    def _tell(self, key: jax.Array, built: Built, search: _Search, weights: jax.Array) -> _Search:
+    def _tell(self, key: jax.Array, algorithm: Any, params: Any, search: _Search, weights: jax.Array) -> _Search:
         """Update for shaped values `[draws, signs]`."""
         first = weights @ jnp.array(self._signs)
         moments = self._weighted_moments(key, search.mean, first, jnp.sum(weights, axis=1))
         if self._adapts_std:
             gradient = jax.tree.map(lambda std, moment: -std * moment, search.std, moments[0])
-            rate = 0.5 * built.params.lr_std_init
+            rate = 0.5 * params.lr_std_init
             std = jax.tree.map(lambda std, moment: std * jnp.exp(rate * moment), search.std, moments[1])
         else:
             scale = 1 / self.population_size
             gradient = jax.tree.map(lambda std, moment: scale * moment / std, search.std, moments[0])
             std = search.std
-        updates, optimizer = built.algorithm.optimizer.update(gradient, search.optimizer, search.mean)
+        updates, optimizer = algorithm.optimizer.update(gradient, search.optimizer, search.mean)
         return _Search(optax.apply_updates(search.mean, updates), std, optimizer)
 
     def _weighted_moments(

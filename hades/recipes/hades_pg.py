@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jax.sharding import Mesh
 
 from hades._environment_contract import conform
-from hades._validation import require_positive
+from hades._validation import require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.inner import cloning
@@ -55,8 +55,7 @@ class HadesPGSettings(PolicyGradientSettings):
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive, and inits that do not share environments evenly."""
         super().__post_init__()
-        for name in ("dataset_size", "num_inits", "first_step_size", "step_size_bound"):
-            require_positive(name, getattr(self, name))
+        require_positive_fields(self, "dataset_size", "num_inits", "first_step_size", "step_size_bound")
         if self.num_envs % self.num_inits:
             raise ValueError(f"num_envs: expected a multiple of num_inits = {self.num_inits}, got {self.num_envs}")
 

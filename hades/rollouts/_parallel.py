@@ -1,8 +1,6 @@
-"""Parallel episodes of one environment: the first states, one step, and the two rules that every rollout keeps.
+"""Parallel episodes of one environment: the first states, one step, and the two rules of `hades.rollouts`.
 
-An episode is truncated after `max_steps` steps, whatever the environment's own flag says; termination takes precedence.
-An episode has diverged where its action, observation or reward is not finite, or its state holds a NaN. An infinite
-number in a state is allowed: it is a common sentinel.
+An infinite number in a state is no divergence: it is a common sentinel.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -90,26 +91,25 @@ def make_auto_reset_rollout(env: AnyEnvironment, policy: Policy, num_envs: int, 
         A function of a key, parameters of the policy, a normalizer and the episodes under way; it returns the episodes
         after these steps, and the steps.
     """
-    environments = _AutoReset(require_pure(env), policy, num_envs)
-
-    def rollout(
-        key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
-    ) -> tuple[RunningEpisodes, CollectedSteps]:
-        def step(episodes: RunningEpisodes, key: jax.Array) -> tuple[RunningEpisodes, CollectedSteps]:
-            return environments.advance(key, params, normalizer, episodes)
-
-        return jax.lax.scan(step, episodes, jax.random.split(key, num_steps))
-
-    return rollout
+    return _AutoReset(require_pure(env), policy, num_envs, num_steps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _AutoReset:
     env: Environment
     policy: Policy
     num_envs: int
+    num_steps: int
 
-    def advance(
+    def __call__(
+        self, key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
+    ) -> tuple[RunningEpisodes, CollectedSteps]:
+        def step(episodes: RunningEpisodes, key: jax.Array) -> tuple[RunningEpisodes, CollectedSteps]:
+            return self._advance(key, params, normalizer, episodes)
+
+        return jax.lax.scan(step, episodes, jax.random.split(key, self.num_steps))
+
+    def _advance(
         self, key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
     ) -> tuple[RunningEpisodes, CollectedSteps]:
         """Advances every environment by one step."""
@@ -148,14 +148,7 @@ class _AutoReset:
     def _restart(self, key: jax.Array, ended: jax.Array, current: Any) -> Any:
         def mixed() -> Any:
             state, observations, _ = reset_parallel(key, self.env, self.num_envs)
-            return jax.tree.map(
-                lambda new, old: jnp.where(_trailing(ended, old.ndim), new, old), (state, observations), current
-            )
+            return jax.tree.map(partial(jax.vmap(jnp.where), ended), (state, observations), current)
 
         # Resets of a simulator can cost as much as steps, and most steps end no episode.
         return jax.lax.cond(jnp.any(ended), mixed, lambda: current)
-
-
-def _trailing(mask: jax.Array, ndim: int) -> jax.Array:
-    """The mask with axes of length 1 behind, up to `ndim` of them in all."""
-    return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))

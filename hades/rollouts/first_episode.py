@@ -54,72 +54,13 @@ class GroupObservations:
 
 
 @struct.dataclass
-class GroupActions:
-    """Actions of parallel episodes that share their running statistics.
-
-    Attributes:
-        actions: `[envs]` or `[envs, action_dim]`.
-        invalid: Which of them are not finite, `[envs]` bool.
-        statistics: Running statistics with the present observations; None unless normalisation is running.
-    """
-
-    actions: jax.Array
-    invalid: jax.Array
-    statistics: RunningStatistics | None
-
-
-@struct.dataclass
 class _EpisodeGroup:
     """Parallel episodes of one policy that share their running statistics. Axes of a single group: `[envs]`."""
 
     state: Any
-    observations: jax.Array
+    seen: GroupObservations
     returns: jax.Array
     lengths: jax.Array
-    alive: jax.Array
-    statistics: RunningStatistics | None
-
-
-@dataclass(frozen=True)
-class _GroupRollout:
-    """Start and step of one group, and the same of all groups `[candidates, inits, groups]`."""
-
-    env: Environment
-    policy: Policy
-    group_size: int
-    action_selection: ActionSelection
-
-    def start(self, key: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
-        state, observations, diverged = reset_parallel(key, self.env, self.group_size)
-        statistics = normalizer.empty_statistics(self.env.observation_shape)
-        lengths = jnp.zeros(self.group_size, jnp.int32)
-        return _EpisodeGroup(state, observations, jnp.where(diverged, jnp.nan, 0.0), lengths, ~diverged, statistics)
-
-    def advance(
-        self, time: jax.Array, key: jax.Array, group: _EpisodeGroup, params: PyTree, normalizer: Normalizer
-    ) -> _EpisodeGroup:
-        keys = jax.random.split(key, self.group_size + 1)
-        seen = GroupObservations(group.observations, group.alive, group.statistics)
-        chosen = act(keys[0], self.policy, self.action_selection, seen, params, normalizer)
-        step = step_parallel(keys[1:], self.env, group.state, chosen.actions, chosen.invalid, time)
-        rewards = jnp.where(step.diverged, jnp.nan, step.rewards)
-        return _EpisodeGroup(
-            step.state,
-            step.observations,
-            group.returns + jnp.where(group.alive, rewards, 0.0),
-            group.lengths + group.alive,
-            group.alive & ~step.ended,
-            chosen.statistics,
-        )
-
-    def start_all(self, keys: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
-        return jax.vmap(jax.vmap(self.start, in_axes=(0, None)), in_axes=(0, None))(keys, normalizer)
-
-    def advance_all(
-        self, time: jax.Array, keys: jax.Array, groups: _EpisodeGroup, params: PyTree, normalizer: Normalizer
-    ) -> _EpisodeGroup:
-        # Living episodes have all taken `time` steps: one scalar for all of them, which is faster than their lengths.
-        return over_all(functools.partial(self.advance, time))(keys, groups, params, normalizer)
 
 
 def act(
@@ -129,8 +70,13 @@ def act(
     seen: GroupObservations,
     params: PyTree,
     normalizer: Normalizer,
-) -> GroupActions:
-    """Actions of one group, and its statistics with these observations."""
+) -> tuple[jax.Array, jax.Array, RunningStatistics | None]:
+    """Chooses the actions of one group.
+
+    Returns:
+        Actions `[envs]` or `[envs, action_dim]`, which of them are not finite, `[envs]` bool, and running statistics
+        with the present observations, None unless normalisation is running.
+    """
     statistics = seen.statistics
     if statistics is None:
         observations = normalizer.apply(seen.observations)
@@ -139,7 +85,7 @@ def act(
         observations = statistics.apply(seen.observations)
     distribution = policy.apply(params, observations)
     actions = choose(key, distribution, action_selection)
-    return GroupActions(actions, invalid_actions(distribution, actions), statistics)
+    return actions, invalid_actions(distribution, actions), statistics
 
 
 def over_all(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,27 +129,57 @@ def make_rollout(
     """
     env = require_pure(env)
     group_size = group_size_of(num_episodes, normalization_envs)
-    group_rollout = _GroupRollout(env, policy, group_size, action_selection)
+    return _Rollout(env, policy, num_episodes, group_size, action_selection)
 
-    def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
-        group_keys = split_all(keys, num_episodes // group_size)
+
+@dataclass(frozen=True, eq=False)
+class _Rollout:
+    env: Environment
+    policy: Policy
+    num_episodes: int
+    group_size: int
+    action_selection: ActionSelection
+
+    def __call__(self, keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
+        group_keys = split_all(keys, self.num_episodes // self.group_size)
         candidates = num_candidates(params)
-        first = group_rollout.start_all(fold_in_all(group_keys, 0), normalizer)
+        start_all = jax.vmap(jax.vmap(self._start, in_axes=(0, None)), in_axes=(0, None))
+        first = start_all(fold_in_all(group_keys, 0), normalizer)
         groups = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (candidates, *leaf.shape)), first)
 
         def any_alive(carry: tuple[jax.Array, _EpisodeGroup]) -> jax.Array:
-            return jnp.any(carry[1].alive)
+            return jnp.any(carry[1].seen.alive)
 
-        def advance(carry: tuple[jax.Array, _EpisodeGroup]) -> tuple[jax.Array, _EpisodeGroup]:
+        def advance_all(carry: tuple[jax.Array, _EpisodeGroup]) -> tuple[jax.Array, _EpisodeGroup]:
+            # Living episodes have all taken `time` steps: one scalar for all of them, which is faster than lengths.
             time, groups = carry
-            time_keys = fold_in_all(group_keys, time + 1)
-            return time + 1, group_rollout.advance_all(time, time_keys, groups, params, normalizer)
+            advance = over_all(functools.partial(self._advance, time))
+            return time + 1, advance(fold_in_all(group_keys, time + 1), groups, params, normalizer)
 
-        _, groups = jax.lax.while_loop(any_alive, advance, (jnp.int32(0), groups))
-        shape = (candidates, keys.shape[0], num_episodes)
-        return EpisodeReturns(groups.returns.reshape(shape), groups.lengths.reshape(shape), groups.statistics)
+        _, groups = jax.lax.while_loop(any_alive, advance_all, (jnp.int32(0), groups))
+        shape = (candidates, keys.shape[0], self.num_episodes)
+        return EpisodeReturns(groups.returns.reshape(shape), groups.lengths.reshape(shape), groups.seen.statistics)
 
-    return rollout
+    def _start(self, key: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
+        state, observations, diverged = reset_parallel(key, self.env, self.group_size)
+        seen = GroupObservations(observations, ~diverged, normalizer.empty_statistics(self.env.observation_shape))
+        lengths = jnp.zeros(self.group_size, jnp.int32)
+        return _EpisodeGroup(state, seen, jnp.where(diverged, jnp.nan, 0.0), lengths)
+
+    def _advance(
+        self, time: jax.Array, key: jax.Array, group: _EpisodeGroup, params: PyTree, normalizer: Normalizer
+    ) -> _EpisodeGroup:
+        keys = jax.random.split(key, self.group_size + 1)
+        alive = group.seen.alive
+        actions, invalid, statistics = act(keys[0], self.policy, self.action_selection, group.seen, params, normalizer)
+        step = step_parallel(keys[1:], self.env, group.state, actions, invalid, time)
+        rewards = jnp.where(step.diverged, jnp.nan, step.rewards)
+        return _EpisodeGroup(
+            step.state,
+            GroupObservations(step.observations, alive & ~step.ended, statistics),
+            group.returns + jnp.where(alive, rewards, 0.0),
+            group.lengths + alive,
+        )
 
 
 def group_size_of(num_episodes: int, normalization_envs: int | None) -> int:

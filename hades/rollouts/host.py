@@ -16,7 +16,6 @@ from hades.normalization import Normalizer
 from hades.policies import Policy
 from hades.rollouts.first_episode import (
     EpisodeReturns,
-    GroupActions,
     GroupObservations,
     Rollout,
     act,
@@ -107,14 +106,7 @@ def make_host_rollout(
     """Makes the function that plays episodes with a batch of policies in a simulator outside of JAX.
 
     As with `make_rollout`, candidates share the keys of their inits, and with them seeds and noise, which is also the
-    noise that `make_rollout` draws.
-
-    Args:
-        env: The environment; rolled for at most its `max_steps`.
-        policy: Plays; its parameters come with each call.
-        num_episodes: Episodes of each policy.
-        action_selection: Whether actions are drawn from the policy's distribution or are its mode.
-        normalization_envs: With running normalisation, how many episodes share statistics; all of them if None.
+    noise that `make_rollout` draws. Arguments as of that.
 
     Returns:
         A function of keys `[inits]`, network parameters with leading axes `[candidates, inits]`, and a normalizer. It
@@ -146,36 +138,26 @@ def make_host_rollout(
         time = 0
         while episodes.alive.any():
             observations = episodes.observations.reshape(shape + tuple(env.observation_shape))
-            seen = GroupObservations(
-                jnp.asarray(observations), jnp.asarray(episodes.alive.reshape(shape).copy()), statistics
-            )
+            seen = GroupObservations(jnp.asarray(observations), jnp.asarray(episodes.alive.reshape(shape)), statistics)
             time += 1
-            chosen = act_all(np.int32(time), group_keys, seen, params, normalizer)
-            statistics = chosen.statistics
+            actions, invalid, statistics = act_all(np.int32(time), group_keys, seen, params, normalizer)
             lengths += episodes.alive
-            actions = np.asarray(chosen.actions).reshape(len(returns), -1)
-            returns += episodes.step(actions, np.asarray(chosen.invalid).ravel()).rewards
+            returns += episodes.step(np.asarray(actions).reshape(len(returns), -1), np.asarray(invalid).ravel()).rewards
         final = (*batch[:2], num_episodes)
         return EpisodeReturns(returns.reshape(final), lengths.reshape(final), statistics)  # type: ignore[arg-type]
 
     return rollout
 
 
-def _make_act_all(policy: Policy, action_selection: ActionSelection) -> Callable[..., GroupActions]:
-    """Compiles the actions of all episodes at one point in time, `[candidates, inits, groups, envs, action_dim]`."""
+def _make_act_all(policy: Policy, action_selection: ActionSelection) -> Callable[..., Any]:
+    """Compiles `act` for all episodes at one point in time, `[candidates, inits, groups, envs, action_dim]`."""
 
-    def act_one(key: jax.Array, seen: GroupObservations, params: PyTree, normalizer: Normalizer) -> GroupActions:
+    def act_one(key: jax.Array, seen: GroupObservations, params: PyTree, normalizer: Normalizer) -> Any:
         # The jitted rollout gives the other keys to the environments; with this one the noise on actions is the same.
         act_key = jax.random.split(key, len(seen.alive) + 1)[0]
         return act(act_key, policy, action_selection, seen, params, normalizer)
 
-    @jax.jit
-    def act_all(
-        time: jax.Array, group_keys: jax.Array, seen: GroupObservations, params: PyTree, normalizer: Normalizer
-    ) -> GroupActions:
-        return cast(GroupActions, over_all(act_one)(fold_in_all(group_keys, time), seen, params, normalizer))
-
-    return cast(Callable[..., GroupActions], act_all)
+    return jax.jit(lambda time, keys, *arguments: over_all(act_one)(fold_in_all(keys, time), *arguments))
 
 
 HostRecordedRollout: TypeAlias = Callable[[jax.Array, PyTree, int], RecordedEpisodes]

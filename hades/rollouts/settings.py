@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from hades._validation import require_positive
+from hades._validation import require_positive_fields
 from hades.distributions import ActionSelection
 from hades.normalization import Normalization
 
@@ -25,8 +25,7 @@ class PlaySettings:
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""
-        require_positive("statistics_episodes", self.statistics_episodes)
-        require_positive("min_std", self.min_std)
+        require_positive_fields(self, "statistics_episodes", "min_std")
 
     @property
     def played(self) -> PlaySettings:

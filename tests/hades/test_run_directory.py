@@ -19,7 +19,7 @@ import pytest
 
 from hades import _run_directory
 from hades._files import write_atomically
-from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError, git_commit, run_config
+from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError, git_commit, key_words
 
 ROWS = [{"iteration": index, "fitness_mean": 0.1 * index} for index in range(1, 6)]
 
@@ -198,7 +198,8 @@ def test_a_file_system_without_locks_is_named(directory, monkeypatch):
 def config(seed=0, options=None, **changes):
     settings = {"sigma": 0.1, "evolution": {"strategy": "SNES", "rank": 4}, "sizes": [8, 8]}
     options = {"backend": "spring"} if options is None else options
-    return run_config(settings | changes, "brax/hopper", options, jax.random.key(seed), num_iterations=5 + seed)
+    beside = {"key": key_words(jax.random.key(seed)), "num_iterations": 5 + seed}
+    return {"env": "brax/hopper", "env_options": options, **beside, "settings": settings | changes}
 
 
 @pytest.mark.parametrize(
@@ -238,9 +239,9 @@ def test_what_is_free_to_change_and_what_only_one_has_is_passed_over(tmp_path):
     directory.check_same(config(sigma=0.3), free={"sigma", "num_iterations"})
 
 
-def test_keys_that_were_derived_differ_from_seeds(tmp_path):
+def test_keys_that_were_derived_differ_from_seeds():
     derived = jax.random.fold_in(jax.random.key(0), 1)
-    assert run_config({}, "e", {}, derived)["key"] != run_config({}, "e", {}, jax.random.key(0))["key"]
+    assert key_words(derived) != key_words(jax.random.key(0))
 
 
 def test_a_run_directory_of_the_version_before_is_read(tmp_path):

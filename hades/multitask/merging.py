@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hades._serialization import from_dict, to_dict
-from hades._validation import require_positive
+from hades._validation import require_positive, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distributions import Categorical, DiagonalGaussian, Distribution
 from hades.inner.cloning import CloningLoss, CloningSettings
@@ -61,8 +61,7 @@ class Task:
 
     def __post_init__(self) -> None:
         """Refuses shapes that no dataset has, and datasets that cannot be merged."""
-        for name in ("num_pairs", "action_dim"):
-            require_positive(name, getattr(self, name))
+        require_positive_fields(self, "num_pairs", "action_dim")
         for size in self.observation_shape or (0,):
             require_positive("observation_shape", size)
         if is_merged(self.metadata):
@@ -346,7 +345,9 @@ def split(dataset: SyntheticDataset) -> list[SyntheticDataset]:
         )
         normalizer = task.normalizer()
         parts.append(
-            SyntheticDataset(observations, actions, probabilities, normalizer.mean, normalizer.std, task.metadata)
+            SyntheticDataset(
+                observations, actions, probabilities, normalizer.mean, normalizer.std, metadata=task.metadata
+            )
         )
     again = _assemble(joint, parts)
     for name in ("observations", "actions", "action_probabilities"):

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import numpy as np
 
 from hades._validation import require_finite
-
-
-@contextmanager
-def refusing(path: str | os.PathLike[str], kind: type[ValueError]) -> Iterator[None]:
-    """Makes every `ValueError` one of `kind`, in one sentence that names the file."""
-    try:
-        yield
-    except ValueError as error:
-        raise kind(f"{os.fspath(path)}: {error}".replace("\n", " ")) from None
 
 
 def finite_float32(name: str, array: np.ndarray) -> np.ndarray:

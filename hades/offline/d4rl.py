@@ -28,8 +28,8 @@ import h5py
 import jax
 import numpy as np
 
-from hades._files import write_atomically
-from hades.offline._checks import few, reason, refusing
+from hades._files import refusing, write_atomically
+from hades.offline._checks import few, reason
 from hades.offline.transitions import FLAG_KEYS, FLOAT_KEYS, OfflineDataError, Transitions, check_arrays
 
 KEYS = (*FLOAT_KEYS, *FLAG_KEYS)

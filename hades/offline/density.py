@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hades._validation import require_finite, require_positive
+from hades._validation import require_finite, require_positive_fields
 
 LogDensity: TypeAlias = Callable[[jax.Array], jax.Array]
 """`log_density(states)`: natural logarithm of the density, `[states, *observation_shape]` to `[states]`; pure."""
@@ -47,8 +47,8 @@ class FlowSettings:
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive and a share outside of (0, 1)."""
-        for name in ("num_layers", "width", "epochs", "patience", "batch_size", "learning_rate", "max_states"):
-            require_positive(name, getattr(self, name))
+        require_positive_fields(self, "num_layers", "width", "epochs", "patience", "batch_size", "learning_rate")
+        require_positive_fields(self, "max_states")
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share: expected a number between 0 and 1, got {self.validation_share}")
 

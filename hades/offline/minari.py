@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hades.offline._checks import reason, refusing
+from hades._files import refusing
+from hades.offline._checks import reason
 from hades.offline.transitions import OfflineDataError, Transitions, check_arrays
 
 

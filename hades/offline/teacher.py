@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hades._files import refusing
 from hades._npz import read_arrays, write_arrays
 from hades.distributions import TanhGaussian
-from hades.offline._checks import few, finite_float32, refusing
+from hades.offline._checks import few, finite_float32
 from hades.policies import NamedSpaces, Policy
 from hades.types import Continuous
 

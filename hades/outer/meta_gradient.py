@@ -41,9 +41,7 @@ class MetaGradientSettings:
 
     def __post_init__(self) -> None:
         """Refuses rates and windows that are not positive."""
-        require_positive_fields(
-            self, "learning_rate", "max_grad_norm", "window", "max_kl", "anneal_iterations"
-        )
+        require_positive_fields(self, "learning_rate", "max_grad_norm", "window", "max_kl", "anneal_iterations")
         require_below_one("momentum", self.momentum)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jax.sharding import Mesh
 
 from hades._environment_contract import conform
-from hades._validation import require_positive
+from hades._validation import require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
@@ -44,10 +44,7 @@ class HadesSettings(PopulationSettings):
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""
         super().__post_init__()
-        for name in ("dataset_size", "num_inits"):
-            require_positive(name, getattr(self, name))
-        if self.cloning_chunk_size is not None:
-            require_positive("cloning_chunk_size", self.cloning_chunk_size)
+        require_positive_fields(self, "dataset_size", "num_inits", "cloning_chunk_size")
         if self.init_scale < 0:
             raise ValueError(f"init_scale: expected a number of at least 0, got {self.init_scale}")
 

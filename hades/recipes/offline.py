@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from hades._validation import require_positive
+from hades._validation import require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.distributions import ActionSelection
@@ -75,8 +75,7 @@ class OfflineSettings:
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive, and a window that is longer than the inner loop."""
-        for name in ("dataset_size", "num_inits", "num_states", "min_std"):
-            require_positive(name, getattr(self, name))
+        require_positive_fields(self, "dataset_size", "num_inits", "num_states", "min_std")
         if self.density_exponent < 0:
             raise ValueError(f"density_exponent: expected a number of at least 0, got {self.density_exponent}")
         window = self.meta_gradient.window

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from jax.sharding import Mesh
 
-from hades._validation import require_positive
+from hades._validation import require_positive_fields
 from hades.distillation import distillation_run
 from hades.fitness import Chunks
 from hades.normalization import Normalizer
@@ -41,11 +41,7 @@ class PopulationSettings(PlaySettings):
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""
         super().__post_init__()
-        for name in ("population_size", "num_episodes"):
-            require_positive(name, getattr(self, name))
-        for name in ("normalization_envs", "rollout_chunk_size"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
+        require_positive_fields(self, "population_size", "num_episodes", "normalization_envs", "rollout_chunk_size")
 
 
 Settings = TypeVar("Settings", bound=PopulationSettings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hades._validation import require_positive
+from hades._validation import require_positive_fields
 from hades.normalization import Normalization
 from hades.policies import NetworkSettings
 from hades.rollouts.settings import PlaySettings
@@ -60,12 +60,8 @@ class PPOSettings(PlaySettings):
     def __post_init__(self) -> None:
         """Refuses sizes and rates out of range, and a collection that does not split into its minibatches."""
         super().__post_init__()
-        positive = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "learning_rate", "clip_range")
-        for name in (*positive, "adam_eps"):
-            require_positive(name, getattr(self, name))
-        for name in ("anneal_updates", "value_clip_range", "max_grad_norm"):
-            if getattr(self, name) is not None:
-                require_positive(name, getattr(self, name))
+        require_positive_fields(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "learning_rate")
+        require_positive_fields(self, "clip_range", "adam_eps", "anneal_updates", "value_clip_range", "max_grad_norm")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hades._validation import require_positive
+from hades._validation import require_below_one, require_positive, require_positive_fields
 
 AfterTimeout = Literal["mean_reward", "nothing"]
 
@@ -71,14 +71,12 @@ class CalQLSettings:
 
     def __post_init__(self) -> None:
         """Refuses sizes and rates out of range."""
-        positive = ("actor_learning_rate", "critic_learning_rate", "batch_size", "conservative_temperature")
-        for name in (*positive, "num_actions", "reward_scale", "std_offset"):
-            require_positive(name, getattr(self, name))
+        require_positive_fields(self, "actor_learning_rate", "critic_learning_rate", "batch_size")
+        require_positive_fields(self, "conservative_temperature", "num_actions", "reward_scale", "std_offset")
         for name in ("actor_hidden_sizes", "critic_hidden_sizes"):
             for size in getattr(self, name):
                 require_positive(name, size)
-        if not 0 <= self.discount < 1:
-            raise ValueError(f"discount: expected a number in [0, 1), got {self.discount}")
+        require_below_one("discount", self.discount)
         if not 0 < self.polyak <= 1:
             raise ValueError(f"polyak: expected a number in (0, 1], got {self.polyak}")
         for name in ("conservative_weight", "cloning_updates"):

@@ -16,9 +16,9 @@ from hades._validation import require_positive
 from hades.offline.cal_ql import CalQLSettings
 from hades.outer import EvolutionSettings
 from hades.recipes.hades import HadesSettings
-from hades.recipes.hades_pg import HadesPGSettings
 from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.offline import OfflineSettings
+from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import PPOSettings
 from hades.training import LoopSettings
 

@@ -40,10 +40,10 @@ class SyntheticDataset:
             sum to 1, otherwise None.
         observation_mean: `[*observation_shape]` float32 with fixed normalisation, otherwise None.
         observation_std: `[*observation_shape]` float32 with fixed normalisation, otherwise None.
+        metadata: Where it comes from; needed for saving.
         step_sizes: `[steps]` float32, learned step sizes of an inner loop of as many steps, otherwise None.
         log_std: `[action_dim]` float32, learned log standard deviation that training of a policy begins with, otherwise
             None.
-        metadata: Where it comes from; needed for saving.
 
     Example:
         >>> import tempfile
@@ -63,9 +63,9 @@ class SyntheticDataset:
     action_probabilities: jax.Array | None = None
     observation_mean: jax.Array | None = None
     observation_std: jax.Array | None = None
+    metadata: FileMetadata | None = struct.field(pytree_node=False, default=None)
     step_sizes: jax.Array | None = None
     log_std: jax.Array | None = None
-    metadata: FileMetadata | None = struct.field(pytree_node=False, default=None)
 
     @property
     def num_pairs(self) -> int:
@@ -84,7 +84,7 @@ class SyntheticDataset:
         return SyntheticDataset(self.observations, self.actions, self.action_probabilities)
 
     def without_statistics(self) -> SyntheticDataset:
-        """All that training sees: neither statistics of observations nor metadata."""
+        """The arrays that training sees, without statistics of observations and metadata."""
         return replace(self, observation_mean=None, observation_std=None, metadata=None)
 
     def normalizer(self) -> Normalizer:

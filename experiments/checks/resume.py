@@ -79,7 +79,7 @@ class Trial:
 
     @property
     def checks(self) -> tuple[bool, ...]:
-        """What must be true of it."""
+        """The conditions that it has to meet."""
         return self.whole, self.dataset_equal, self.best_dataset_equal, self.metrics_equal
 
     @property

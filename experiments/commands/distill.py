@@ -9,7 +9,7 @@ from experiments import running
 from experiments.arguments import expand, flag_value
 from experiments.settings import DistillSettings, PolicyGradientDistillSettings
 from hades._run_directory import RunDirectory
-from hades.recipes.hades_pg import Method
+from hades.recipes.policy_gradient import Method
 
 COMMAND = running.Command("distill", DistillSettings)
 POLICY_GRADIENT = running.Command(

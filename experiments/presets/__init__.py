@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 
-from experiments.presets import distill, hades_pg, neuroevolution, offline, ppo
+from experiments.presets import distill, neuroevolution, offline, policy_gradient, ppo
 from experiments.presets._preset import Preset, network_of
 
 __all__ = ["PRESETS", "Preset", "get_preset", "network_of"]
 
 PRESETS: Mapping[str, Mapping[str, Callable[[], Preset]]] = {
     "distill": distill.PRESETS,
-    "distill hades-pg": hades_pg.PRESETS,
+    "distill hades-pg": policy_gradient.PRESETS,
     "baseline es": neuroevolution.PRESETS,
     "baseline ppo": ppo.PRESETS,
     "offline distill": offline.PRESETS,

@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from hades.normalization import Normalizer
 from hades.recipes.cal_ql import cal_ql, cal_ql_run
 from hades.recipes.hades import HadesSettings, hades_f, hades_r, hades_run
-from hades.recipes.hades_pg import HadesPGSettings, hades_pg, hades_pg_run, ppmo
 from hades.recipes.neuroevolution import NeuroevolutionSettings, neuroevolution, neuroevolution_run
 from hades.recipes.offline import OfflineSettings, av_pbc, dbc, offline_run, pbc, sdw
+from hades.recipes.policy_gradient import HadesPGSettings, hades_pg, hades_pg_run, ppmo
 from hades.recipes.ppo import ppo, ppo_run
 from hades.recipes.published import paper_brax, paper_es_brax, paper_es_minatar, paper_minatar, paper_offline
 from hades.rl.settings import PPOSettings

@@ -139,8 +139,8 @@ def test_sampled_labels_are_drawn_anew_from_the_raw_observations():
     teacher, statistics = make_teacher(), Normalizer("fixed", jnp.array([1.0, 2.0]), jnp.array([2.0, 4.0]))
     states = LabelledStates(jnp.zeros((3, 2)), teacher_actions=jnp.zeros((3, 2)), action_values=jnp.zeros(3))
     objective = OfflineStates(states, statistics, teacher, constant_policy(), pbc, num_states=500)
-    (_, first), _ = objective.draw(jax.random.key(0), (), lambda: None)
-    (_, second), _ = objective.draw(jax.random.key(1), (), lambda: None)
+    (_, first), *_ = objective.draw(jax.random.key(0), (), lambda: None)
+    (_, second), *_ = objective.draw(jax.random.key(1), (), lambda: None)
     assert (np.asarray(first.teacher_actions) != np.asarray(second.teacher_actions)).all()
     np.testing.assert_allclose(first.action_values, 100.0)
     # tanh(observation / 2) of the teacher at the raw mean (1, 2), where normalised observations are 0.

@@ -16,7 +16,8 @@ from hades._serialization import from_dict, to_dict
 from hades.normalization import Normalizer
 from hades.policies import NetworkSettings
 from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
-from hades.rl.ppo import Hyperparameters, PPOSettings, _substitute, make_ppo
+from hades.rl.experience import substitute
+from hades.rl.ppo import Hyperparameters, PPOSettings, make_ppo
 from tests.helpers import Watched
 
 SMALL = PPOSettings(
@@ -173,12 +174,12 @@ def test_nothing_moves_where_no_step_counts():
 def test_steps_that_do_not_count_are_replaced_by_those_that_do():
     valid = jnp.arange(100) % 10 != 0
     rows = jnp.stack([jax.random.permutation(jax.random.key(seed), 100) for seed in range(40)])
-    found = np.asarray(_substitute(jax.random.key(0), rows, valid))
+    found = np.asarray(substitute(jax.random.key(0), rows, valid))
     kept = np.asarray(valid)[rows]
     np.testing.assert_array_equal(found[kept], rows[kept])
     replaced = found[~kept]
     assert np.asarray(valid)[replaced].all() and len(np.unique(replaced)) > 80
-    np.testing.assert_array_equal(_substitute(jax.random.key(0), rows, jnp.zeros(100, bool)), rows)
+    np.testing.assert_array_equal(substitute(jax.random.key(0), rows, jnp.zeros(100, bool)), rows)
 
 
 def test_learning_goes_on_where_simulators_diverge():

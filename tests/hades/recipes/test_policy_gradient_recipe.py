@@ -16,7 +16,7 @@ from hades.dataset import SyntheticDataset
 from hades.inner.cloning import CloningSettings
 from hades.outer import MetaGradientSettings
 from hades.policies import NetworkSettings
-from hades.recipes.hades_pg import HadesPGSettings, resolve
+from hades.recipes.policy_gradient import HadesPGSettings, resolve
 from hades.training import LoopSettings
 
 INNER = CloningSettings(

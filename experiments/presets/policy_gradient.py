@@ -10,7 +10,7 @@ from experiments.environments import EnvironmentOptions
 from experiments.presets._preset import MINATAR, Preset
 from hades.inner.cloning import CloningSettings
 from hades.outer.meta_gradient import MetaGradientSettings
-from hades.recipes.hades_pg import HadesPGSettings
+from hades.recipes.policy_gradient import HadesPGSettings
 from hades.training import LoopSettings
 
 _LOOP = LoopSettings(

@@ -75,7 +75,7 @@ def hades_pg(
         ValueError: A setting does not suit the environment; the message names it.
 
     Example:
-        >>> import envs, hades
+        >>> import envs, hades, jax
         >>> run = hades_pg(envs.make("diagnostic/match"), dataset_size=3, num_envs=4, num_steps=8)
         >>> result = hades.distill(jax.random.key(0), run, num_iterations=2, progress=False)
         >>> result.dataset.step_sizes.shape

@@ -47,7 +47,7 @@ class Torso(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array, batch_axes: int) -> jax.Array:
-        activation = ACTIVATIONS[self.activation]
+        activation = self._activation()
         initializer = _initializer(self.kernel_init, math.sqrt(2))
         batch = observations.shape[:batch_axes]
         if self.channels is not None:
@@ -63,6 +63,14 @@ class Torso(nn.Module):
             hidden = activation(self._dense(size, initializer)(features))
             features = features + hidden if self.residual and index > 0 else hidden
         return features
+
+    def _activation(self) -> Callable[[jax.Array], jax.Array]:
+        if self.activation != "tanh_or_relu":
+            return ACTIVATIONS[self.activation]
+        # A parameter, so that each initialisation draws its own; training leaves it alone.
+        drawn = self.param("relu", lambda key: jax.random.bernoulli(key).astype(self.param_dtype))
+        relu = jax.lax.stop_gradient(drawn) > 0.5
+        return lambda hidden: jnp.where(relu, nn.relu(hidden), jnp.tanh(hidden))
 
     def _dense(self, features: int, initializer: Callable[..., jax.Array]) -> nn.Dense:
         return nn.Dense(features, kernel_init=initializer, param_dtype=self.param_dtype)

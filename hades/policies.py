@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flax import nnx
 
 PolicyName = Literal["mlp", "residual_mlp", "cnn"]
-Activation = Literal["tanh", "relu", "gelu", "silu", "elu"]
+Activation = Literal["tanh", "relu", "gelu", "silu", "elu", "tanh_or_relu"]
 KernelInit = Literal["orthogonal", "lecun_normal", "he_normal", "glorot_uniform"]
 ActionDistribution = Literal["gaussian", "tanh_gaussian"]
 
@@ -39,7 +39,7 @@ class NetworkSettings:
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers (of the dense layers behind the convolution, for cnn)."""
     activation: Activation = "tanh"
-    """Nonlinearity of the hidden layers."""
+    """Nonlinearity of the hidden layers; tanh_or_relu is either, drawn with each initialisation."""
     kernel_init: KernelInit = "orthogonal"
     """Initialiser of the weights."""
     action_distribution: ActionDistribution = "gaussian"

@@ -30,7 +30,7 @@ class BudgetSettings(RunsSettings):
 
     env: str = "gymnax/CartPole-v1"
     """Environment; settings are those of its small preset, or the defaults."""
-    method: Literal["hades-r", "hades-f"] = "hades-r"
+    method: Literal["hades-r", "hades-f", "hades-pg", "hades-pg-f", "ppmo"] = "hades-r"
     """Method that distils the datasets."""
     dataset_sizes: tuple[int, ...] = (2, 4, 8, 16, 64)
     """Numbers of pairs."""

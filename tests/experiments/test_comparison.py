@@ -125,7 +125,10 @@ def test_methods_share_the_network_of_the_preset(method: str) -> None:
     assert settings.env == "gymnax/Breakout-MinAtar"
     assert settings.settings.method == method
     network = settings.settings.cloning if command.name == "distill" else settings.settings.network
-    assert (network.hidden_sizes, network.activation) == ((64, 64), "relu")
+    own = method in ("hades-pg", "hades-pg-f", "ppmo")
+    assert (network.hidden_sizes, network.activation) == (((128, 128), "tanh") if own else ((64, 64), "relu"))
+    if own:
+        assert settings.settings.meta_gradient.anneal_iterations == 10
     if method == "ppo":
         assert settings.settings.anneal_updates == 10
     assert small_preset(method, "diagnostic/match") is None  # type: ignore[arg-type]

@@ -13,17 +13,24 @@ from typing import Literal, get_args
 
 from experiments.bench._lib.base import SeedsBenchSettings, tell
 from experiments.commands.baseline import COMMANDS
-from experiments.commands.distill import COMMAND
+from experiments.commands.distill import command_of
 from experiments.curves import Curve, read_curve
 from experiments.presets import PRESETS, get_preset
 from experiments.processes import command
 from experiments.running import Command
 from hades._files import write_atomically
 from hades._run_directory import RunDirectory
+from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import PPOSettings
 
-Method = Literal["hades-r", "hades-f", "es", "ppo"]
+Method = Literal["hades-r", "hades-f", "hades-pg", "hades-pg-f", "ppmo", "es", "ppo"]
 METHODS: tuple[Method, ...] = get_args(Method)
+_POLICY_GRADIENTS = {
+    "hades-pg": [],
+    "hades-pg-f": ["--num-inits", "1"],
+    "ppmo": ["--cloning.num-steps", "1"],
+}
+_PRESETS = {"es": "baseline es", "ppo": "baseline ppo"} | dict.fromkeys(_POLICY_GRADIENTS, "distill hades-pg")
 _ENDLESS = 10**6
 _COMMAND_FILE = "bench_command.json"
 # An iteration of an evolution takes as many environment steps as its episodes last, one of PPO always the same number.
@@ -99,8 +106,8 @@ class Job:
 def method_flags(method: Method, env: str, budget: int) -> list[str]:
     """Verb and flags that make a method comparable with the others on an environment, up to a budget.
 
-    All have the network of the small preset of HaDES for the environment, where there is one; the learning rate of PPO
-    falls to zero at the end of the budget.
+    ES and PPO have the network of the small preset of HaDES for the environment, where there is one; methods by policy
+    gradients have presets of their own. Step sizes of gradients fall to zero at the end of the budget.
 
     Args:
         method: Method.
@@ -116,6 +123,11 @@ def method_flags(method: Method, env: str, budget: int) -> list[str]:
         return ["distill", *begin, "--method", "hades-f", "--num-inits", "1", *_evaluated_every(_ITERATIONS)]
     if method == "es":
         return ["baseline", "es", *begin, *_evaluated_every(_ITERATIONS)]
+    if method in _POLICY_GRADIENTS:
+        own = HadesPGSettings() if name is None else get_preset(_PRESETS[method], name).settings
+        iterations = max(1, budget // own.env_steps)
+        flags = ["--meta-gradient.anneal-iterations", str(iterations), *_POLICY_GRADIENTS[method]]
+        return ["distill", *begin, "--method", method, *flags, *_evaluated_every(max(1, iterations // _EVALUATIONS))]
     settings = PPOSettings() if name is None else get_preset("baseline ppo", name).settings
     updates = max(1, budget // settings.env_steps)
     flags = ["--anneal-updates", str(updates), *_evaluated_every(max(1, updates // _EVALUATIONS))]
@@ -129,7 +141,7 @@ def method_flags(method: Method, env: str, budget: int) -> list[str]:
 def split_flags(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     """The command that the words of `method_flags` begin with, and the flags behind them."""
     first, *rest = arguments
-    return (COMMAND, rest) if first == "distill" else (COMMANDS[rest[0]], rest[1:])
+    return (command_of(rest), rest) if first == "distill" else (COMMANDS[rest[0]], rest[1:])
 
 
 def _evaluated_every(iterations: int) -> list[str]:
@@ -138,7 +150,7 @@ def _evaluated_every(iterations: int) -> list[str]:
 
 def small_preset(method: Method, env: str) -> str | None:
     """The first preset for an environment that is not a published one, None where there is none."""
-    presets = PRESETS[{"es": "baseline es", "ppo": "baseline ppo"}.get(method, "distill")]
+    presets = PRESETS[_PRESETS.get(method, "distill")]
     return next((name for name, make in presets.items() if not name.startswith("paper/") and make().env == env), None)
 
 

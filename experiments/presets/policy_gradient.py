@@ -31,7 +31,13 @@ def _outer(learning_rate: float, max_kl: float, iterations: int) -> MetaGradient
 
 
 def _minatar(game: str) -> Preset:
-    settings = HadesPGSettings(min_std=0.1, step_size_bound=50.0, cloning=_GAMES, meta_gradient=_outer(0.01, 0.03, 245))
+    settings = HadesPGSettings(
+        min_std=0.1,
+        entropy_coefficient=0.003,
+        step_size_bound=50.0,
+        cloning=_GAMES,
+        meta_gradient=_outer(0.03, 0.03, 245),
+    )
     return Preset(env=f"gymnax/{game}-MinAtar", num_iterations=245, settings=settings, loop=_LOOP)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import get_args
 
 from experiments import running
 from experiments.arguments import expand, flag_value
+from experiments.pictures import draw_curve
 from experiments.settings import DistillSettings, PolicyGradientDistillSettings
 from hades._run_directory import RunDirectory
 from hades.recipes.policy_gradient import Method
@@ -16,6 +18,7 @@ POLICY_GRADIENT = running.Command(
     "distill",
     PolicyGradientDistillSettings,
     "environments (last episodes in training)",
+    draw=partial(draw_curve, env_steps=True),
     presets="distill hades-pg",
 )
 

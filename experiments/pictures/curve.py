@@ -242,7 +242,7 @@ def _describe(history: Sequence[Mapping[str, float]], evaluated: Evaluations, ou
 
 def _style_panel(axes: Axes, panel: _Panel) -> None:
     end = float(_finite(panel.x).max(initial=0.0)) or 1.0
-    whole = panel.x_label == "iteration"
+    whole = panel.x_label in ("iteration", "environment steps")
     axes.set_xlim(-0.02 * end, 1.04 * end)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.xaxis.set_major_formatter("{x:,.0f}" if whole else "{x:,.4g}")
@@ -255,6 +255,7 @@ def curve_figure(
     references: Mapping[str, float] | None = None,
     population: str = POPULATION,
     outcome: str = "mean dataset",
+    env_steps: bool = False,
 ) -> Figure:
     """Draws a run's returns against iterations (left) and against wall-clock time (right), on one y axis.
 
@@ -266,6 +267,7 @@ def curve_figure(
         references: Returns to compare with, by name, drawn as dashed horizontal lines.
         population: What `fitness_mean` and `fitness_best` are the mean and the best of.
         outcome: What was evaluated.
+        env_steps: Whether environment steps take the place of iterations, by which other methods are compared.
 
     Returns:
         A figure with two axes; nothing is written.
@@ -280,7 +282,8 @@ def curve_figure(
     shown = (values, POPULATION_SERIES, evaluated, _finite_references(references))
     seconds = column(history, "seconds")
     scale, unit = time_unit(float(np.nanmax(seconds, initial=0.0)))
-    left = _Panel(column(history, "iteration"), "iteration", RETURN, *shown)
+    axis, label = ("total_env_steps", "environment steps") if env_steps else ("iteration", "iteration")
+    left = _Panel(column(history, axis), label, RETURN, *shown)
     right = _Panel(seconds / scale, f"wall-clock time, compilation included [{unit}]", "", *shown)
     return _draw(history, title, left, right, population, outcome)
 
@@ -342,6 +345,7 @@ def draw_curve(
     references: Mapping[str, float] | None = None,
     population: str = POPULATION,
     outcome: str = "mean dataset",
+    env_steps: bool = False,
 ) -> None:
     """Writes the picture of `curve_figure`, whose arguments and errors it has, into a file, whole or not at all.
 
@@ -351,7 +355,7 @@ def draw_curve(
         FileNotFoundError: The folder does not exist.
         ValueError: The suffix is not a format that matplotlib writes.
     """
-    write_figure(curve_figure(history, title, references, population, outcome), path)
+    write_figure(curve_figure(history, title, references, population, outcome, env_steps), path)
 
 
 def draw_offline_curve(

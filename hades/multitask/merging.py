@@ -257,7 +257,11 @@ def _task(index: int, dataset: SyntheticDataset, discrete: bool) -> Task:
             for values in (dataset.observation_mean, dataset.observation_std)
         )
         shape = dataset.observations.shape[1:]
-        return Task(dataset.metadata, dataset.num_pairs, shape, targets.shape[1], *statistics)
+        metadata = dataset.metadata
+        # Learned step sizes are no part of the joint dataset, whose inner loop is another.
+        if metadata.cloning is not None:
+            metadata = replace(metadata, cloning=metadata.cloning.with_fixed_steps)
+        return Task(metadata, dataset.num_pairs, shape, targets.shape[1], *statistics)
     except ValueError as error:
         raise ValueError(f"datasets[{index}]: {error}") from None
 
@@ -320,6 +324,8 @@ def tasks(metadata: FileMetadata) -> tuple[Task, ...]:
 
 def split(dataset: SyntheticDataset) -> list[SyntheticDataset]:
     """The datasets that `merge` was given, in their order: the same pairs, statistics and metadata.
+
+    Learned step sizes are left out, and the metadata then name the default optimiser.
 
     Raises:
         ValueError: It is not a merged dataset, or its arrays are not what its metadata say.

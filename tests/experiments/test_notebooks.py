@@ -43,6 +43,12 @@ def test_offline_notebook_distils_what_random_pairs_do_not_teach():
     assert printed_score("01_offline", "action values")[0] > 0
 
 
+def test_policy_gradient_notebook_distils_what_trains_others():
+    for name in ("own steps", "Adam", "Adam, wider"):
+        assert -130 < printed_score("02_policy_gradient", name)[0] < 0
+    assert printed_score("02_policy_gradient", "zeros")[0] < -400
+
+
 def printed_score(notebook, name):
     """The numbers that a stored notebook printed behind `name:`, in their order."""
     (path,) = (path for path in NOTEBOOKS if path.stem == notebook)

@@ -126,6 +126,13 @@ def test_curve_shows_each_series_against_iterations_and_against_seconds() -> Non
     assert not overlapping_texts(figure)
 
 
+def test_curve_may_be_drawn_against_environment_steps() -> None:
+    rows = [{**row, "total_env_steps": 1000 * row["iteration"]} for row in history(30)]
+    left, _ = curve_figure(rows, "A run", env_steps=True).axes
+    assert left.get_xlabel() == "environment steps"
+    np.testing.assert_allclose(values(left, MEAN)[0], 1000 * np.arange(1, 31))
+
+
 def test_offline_curve_shows_the_objective_beside_the_returns() -> None:
     rows = history(30)
     for row in rows:

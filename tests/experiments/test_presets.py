@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from experiments import running
-from experiments.commands.distill import COMMAND
+from experiments.commands.distill import COMMAND, POLICY_GRADIENT
 from experiments.environments import EnvironmentOptions
 from experiments.presets import PRESETS, get_preset
 from hades import recipes
@@ -55,6 +55,19 @@ def test_preset_parses_and_builds_its_run(name: str, tmp_path: Path, monkeypatch
         after, metrics = jax.eval_shape(run.step, state)
         assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)
         assert metrics["fitness_mean"].shape == ()
+
+
+@pytest.mark.parametrize("name", PRESETS["distill hades-pg"])
+def test_preset_of_policy_gradients_parses_and_builds_its_run(name: str) -> None:
+    settings = running.resolve(POLICY_GRADIENT, ["--preset", name, "--out", "runs/x"])
+    assert settings.settings == get_preset("distill hades-pg", name).settings
+    assert settings.settings.meta_gradient.anneal_iterations == settings.num_iterations
+    run = recipes.from_settings(make(settings.options, settings.env), settings.settings)
+    assert run.method == "hades-pg"
+    if not settings.env.startswith("brax/"):
+        dataset = jax.eval_shape(lambda key: run.dataset(run.init(key)), jax.random.key(0))
+        assert dataset.num_pairs == settings.settings.dataset_size
+        assert dataset.step_sizes.shape == (settings.settings.cloning.num_steps,)
 
 
 def test_flags_override_a_preset() -> None:

@@ -92,6 +92,18 @@ def _metadata(case: str, change: Callable[[dict[str, Any]], object], *words: str
     return MalformedFile(f"metadata: {case}", write, ("metadata", *words))
 
 
+def _learned(case: str, step_sizes: np.ndarray | None, *words: str) -> MalformedFile:
+    """A file of learned step sizes that are wrong."""
+
+    def write(path: Path) -> None:
+        arrays = valid_arrays()
+        arrays["metadata"]["format"] = 2
+        arrays["metadata"]["cloning"]["step_sizes"] = "learned"
+        write_file(path, arrays if step_sizes is None else arrays | {"step_sizes": step_sizes})
+
+    return MalformedFile(f"step_sizes: {case}", write, ("step_sizes", *words))
+
+
 def _bytes(case: str, content: Callable[[bytes], bytes], *words: str) -> MalformedFile:
     """A file whose bytes are made from those of a good one."""
 
@@ -157,6 +169,13 @@ MALFORMED_FILES: list[MalformedFile] = [
     _changed("metadata", lambda old: None, "missing", "observations", case="missing"),
     _changed("actions", lambda old: None, "exactly one", case="missing"),
     _changed("action_probabilities", lambda old: np.full((4, 3), 1 / 3), "exactly one", "both", case="also"),
+    _changed("step_sizes", lambda old: np.ones(20, np.float32), "present", "says fixed", case="not asked for"),
+    _changed("log_std", lambda old: np.zeros(2, np.float32), "expected shape (3,)", "(2,)", case="of other actions"),
+    _changed("log_std", lambda old: np.zeros(3, np.float32), "only with actions", discrete=True, case="of labels"),
+    _learned("missing", None, "missing", "says learned"),
+    _learned("of another number of steps", np.ones(3, np.float32), "expected shape (20,)", "(3,)"),
+    _learned("not finite", np.full(20, np.nan, np.float32), "finite"),
+    _metadata("unknown step sizes", lambda data: data["cloning"].update(step_sizes="guessed"), "step_sizes", "guessed"),
     _changed("actions", lambda old: old.astype(object), "pickle", case="objects"),
     _changed("notes", lambda old: np.array([{}], dtype=object), "pickle", case="objects under an unknown key"),
     _changed("actions", lambda old: old[:, 0], "2 axes", "(4,)", case="one axis"),

@@ -164,6 +164,30 @@ def test_format_2_is_written_only_where_it_is_needed(tmp_path: Path) -> None:
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "one.npz").read_bytes()
 
 
+def test_learned_steps_are_of_format_2_and_come_back(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    assert dataset.metadata is not None and dataset.metadata.cloning is not None
+    cloning = dataclasses.replace(dataset.metadata.cloning, step_sizes="learned", num_steps=3)
+    learned = dataclasses.replace(
+        dataset,
+        step_sizes=jnp.array([0.5, 1.0, 2.0]),
+        log_std=jnp.full(3, -1.0),
+        metadata=dataclasses.replace(dataset.metadata, cloning=cloning),
+    )
+    learned.save(tmp_path / "learned.npz")
+    loaded = SyntheticDataset.load(tmp_path / "learned.npz")
+    assert loaded.metadata is not None
+    assert (loaded.metadata.format, loaded.metadata.cloning) == (2, cloning)
+    np.testing.assert_array_equal(loaded.step_sizes, learned.step_sizes)
+    np.testing.assert_array_equal(loaded.log_std, learned.log_std)
+    bare = loaded.without_statistics()
+    assert bare.metadata is None and bare.step_sizes is loaded.step_sizes
+    assert cloning.with_fixed_steps == CloningSettings(
+        hidden_sizes=cloning.hidden_sizes, activation=cloning.activation, loss=cloning.loss
+    )
+    assert dataset.metadata.cloning.with_fixed_steps is dataset.metadata.cloning
+
+
 def test_case_names_are_unique() -> None:
     assert len({case.name for case in MALFORMED_FILES}) == len(MALFORMED_FILES) >= 25
 

@@ -11,13 +11,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
 from hades import policies
 from hades._initializers import orthogonal
+from hades.dataset import SyntheticDataset
 from hades.distributions import Categorical, DiagonalGaussian
-from hades.inner.cloning import CloningSettings
+from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.policies import NetworkSettings
 from hades.types import Continuous, Discrete
 
@@ -295,3 +297,23 @@ def test_an_nnx_policy_computes_what_its_module_does():
 def test_modules_that_are_no_policies_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_an_activation_may_be_drawn_with_each_initialisation():
+    policy = policies.mlp(VECTOR, (4, 4), "tanh_or_relu")
+    params = jax.vmap(policy.init)(jax.random.split(jax.random.key(0), 8))
+    drawn = np.asarray(params["torso"]["relu"])
+    assert set(drawn) == {0.0, 1.0}
+    observations = jax.random.normal(jax.random.key(1), (4, 5))
+    for index, gate in enumerate(drawn):
+        own = jax.tree.map(lambda leaf, i=index: leaf[i], params)
+        plain = policies.mlp(VECTOR, (4, 4), "relu" if gate else "tanh")
+        torso = {name: leaf for name, leaf in own["torso"].items() if name != "relu"}
+        expected = plain.apply({**own, "torso": torso}, observations).logits
+        np.testing.assert_allclose(policy.apply(own, observations).logits, expected, rtol=1e-6)
+    trained = behaviour_cloning(policy, optax.adam(0.1), num_steps=3).fit(
+        jax.random.key(2),
+        jax.tree.map(lambda leaf: leaf[0], params),
+        SyntheticDataset(observations, action_probabilities=jnp.full((4, 3), 1 / 3)),
+    )
+    assert trained["torso"]["relu"] == drawn[0]

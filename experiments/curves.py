@@ -44,7 +44,9 @@ class Curve:
 def read_curve(directory: RunDirectory) -> Curve:
     """Learning curve of a finished run."""
     rows = directory.read_metrics()
-    seconds = np.cumsum([row["seconds_per_iteration"] for row in rows])
+    # A row may be of several iterations.
+    iterations = np.diff([row["iteration"] for row in rows], prepend=0)
+    seconds = np.cumsum(iterations * np.array([row["seconds_per_iteration"] for row in rows]))
     evaluated = [index for index, row in enumerate(rows) if row.get("evaluation_mean") is not None]
     return Curve(
         np.array([rows[index]["total_env_steps"] for index in evaluated], float),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from experiments.environments import EnvironmentOptions
 from experiments.presets._preset import MINATAR, Preset
@@ -13,9 +14,7 @@ from hades.outer.meta_gradient import MetaGradientSettings
 from hades.recipes.policy_gradient import HadesPGSettings
 from hades.training import LoopSettings
 
-_LOOP = LoopSettings(
-    iterations_per_call=10, log_every=10, evaluate_every=20, evaluation_inits=16, evaluation_episodes=8
-)
+_LOOP = LoopSettings(iterations_per_call=10, evaluate_every=20, evaluation_inits=16, evaluation_episodes=8)
 _INNER = CloningSettings(hidden_sizes=(64, 64), optimizer="sgd", learning_rate=1.0, num_steps=6, step_sizes="learned")
 _GAMES = dataclasses.replace(_INNER, hidden_sizes=(128, 128))
 
@@ -41,15 +40,17 @@ def _minatar(game: str) -> Preset:
     return Preset(env=f"gymnax/{game}-MinAtar", num_iterations=245, settings=settings, loop=_LOOP)
 
 
-def _classic(env: str, dataset_size: int, iterations: int, **changes: object) -> Preset:
+def _classic(env: str, dataset_size: int, iterations: int, **changes: Any) -> Preset:
     settings = HadesPGSettings(
         dataset_size=dataset_size,
+        num_inits=8,
+        num_envs=32,
+        num_epochs=8,
         action_selection="mode",
         cloning=_INNER,
-        meta_gradient=_outer(0.03, 0.03, iterations),
+        meta_gradient=_outer(0.03, 0.1, iterations),
     )
-    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
-    return Preset(env=env, num_iterations=iterations, settings=settings, loop=_LOOP)
+    return Preset(env=env, num_iterations=iterations, settings=dataclasses.replace(settings, **changes), loop=_LOOP)
 
 
 def _brax(env: str, dataset_size: int, iterations: int, backend: str = "positional") -> Preset:
@@ -70,11 +71,21 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
     return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=_LOOP)
 
 
+_PENDULUM = {
+    "gamma": 0.95,
+    "normalize_rewards": True,
+    "entropy_coefficient": 0.0,
+    # Larger steps of training on continuous actions overshoot.
+    "first_step_size": 0.1,
+    "step_size_bound": 50.0,
+    "label_scale": 0.5,
+}
+
 PRESETS: dict[str, Callable[[], Preset]] = {
-    "cartpole": partial(_classic, "gymnax/CartPole-v1", 2, 40),
-    "acrobot": partial(_classic, "gymnax/Acrobot-v1", 3, 60),
-    "pendulum": partial(_classic, "gymnax/Pendulum-v1", 16, 200),
-    "mountaincar": partial(_classic, "gymnax/MountainCarContinuous-v0", 4, 100),
+    "cartpole": partial(_classic, "gymnax/CartPole-v1", 2, 120, num_envs=16, num_steps=64),
+    "acrobot": partial(_classic, "gymnax/Acrobot-v1", 3, 80, num_steps=64),
+    "pendulum": partial(_classic, "gymnax/Pendulum-v1", 16, 250, **_PENDULUM),
+    "mountaincar": partial(_classic, "gymnax/MountainCarContinuous-v0", 4, 40, normalize_rewards=True),
     **{game.lower(): partial(_minatar, game) for game in MINATAR},
     "inverted-pendulum": partial(_brax, "brax/inverted_pendulum", 4, 100, "spring"),
     **{

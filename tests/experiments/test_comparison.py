@@ -17,8 +17,9 @@ from experiments.bench._lib.runs import METHODS, Job, method_flags, small_preset
 from experiments.bench._lib.seeds import parse_seeds
 from experiments.bench.budget import summarize
 from experiments.bench.neuroevolution import compare, together
-from experiments.curves import Curve
+from experiments.curves import Curve, read_curve
 from experiments.settings import PPOCommandSettings
+from hades._run_directory import RunDirectory
 from hades.policies import NetworkSettings
 from hades.rl import PPOSettings
 from tests.experiments.command import Outcome, exit_code
@@ -58,6 +59,19 @@ def test_seeds_that_are_none_are_refused(text: str) -> None:
 def test_a_curve_says_what_was_known_at_a_place() -> None:
     known = curve([10, 20], [1, 3], [5.0, 7.0]).at("env_steps", np.array([5, 10, 19, 20, 99]))
     np.testing.assert_array_equal(known, [-1, 5, 5, 7, 7])
+
+
+def test_seconds_of_a_run_count_every_iteration_of_a_row(tmp_path: Path) -> None:
+    rows = [
+        {"iteration": 4, "seconds_per_iteration": 0.5, "total_env_steps": 40, "evaluation_mean": 1.0},
+        {"iteration": 8, "seconds_per_iteration": 0.25, "total_env_steps": 80},
+        {"iteration": 9, "seconds_per_iteration": 1.0, "total_env_steps": 90, "evaluation_mean": 2.0},
+    ]
+    directory = RunDirectory(tmp_path / "run")
+    directory.create({"settings": {}})
+    directory.append_metrics(rows)
+    directory.write_summary({})
+    np.testing.assert_array_equal(read_curve(directory).seconds, [2, 4])
 
 
 def test_comparison_by_hand() -> None:

@@ -146,11 +146,12 @@ def variants(own: CloningSettings, settings: TransferSettings) -> list[Variant]:
             rows.append(Variant("architectures", describe(cloned), cloned))
     if "optimisers" in settings.tables:
         rates = (settings.adam_learning_rate, settings.sgd_learning_rate)
+        fixed = own.with_fixed_steps
         loops = optimisers(
-            own, *rates, settings.sgd_momentum, settings.momentum_learning_rate, settings.adamw_weight_decay
+            fixed, *rates, settings.sgd_momentum, settings.momentum_learning_rate, settings.adamw_weight_decay
         )
         for loop in loops:
-            cloned = dataclasses.replace(own, learning_rate=loop.base_rate, **loop.changes)
+            cloned = dataclasses.replace(fixed, learning_rate=loop.base_rate, **loop.changes)
             rows.append(Variant("optimisers", f"{loop.label}, rate {loop.base_rate:g}", cloned))
     if "ensembles" in settings.tables:
         rows += [Variant("ensembles", f"ensemble of {size}", own, size) for size in settings.ensembles]

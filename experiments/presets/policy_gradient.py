@@ -75,8 +75,10 @@ _PENDULUM = {
     "gamma": 0.95,
     "normalize_rewards": True,
     "entropy_coefficient": 0.0,
+    "num_inits": 4,
     # Larger steps of training on continuous actions overshoot.
-    "first_step_size": 0.1,
+    "first_step_size": 0.2,
+    "first_log_std": 0.5,
     "step_size_bound": 50.0,
     "label_scale": 0.5,
 }

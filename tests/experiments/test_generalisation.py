@@ -70,7 +70,7 @@ def test_panels_stand_around_the_settings_of_the_file() -> None:
     # The file's own width is not among those of the grid.
     assert (size.rows, size.columns) == (("1", "2", "3", "4"), ("4", "32", "64", "128", "256", "512"))
     assert size.cells[2][1] == dataclasses.replace(OWN_LOOP, hidden_sizes=(32, 32, 32))
-    assert network.rows == get_args(Activation)
+    assert network.rows == tuple(name for name in get_args(Activation) if name != "tanh_or_relu")
     assert [cell.kernel_init for cell in network.cells[0]] == list(get_args(KernelInit))
     assert [row[0].optimizer for row in optimiser.cells] == ["adam", "adamw", "sgd", "sgd"]
     assert [row[0].momentum for row in optimiser.cells] == [0.0, 0.0, 0.0, 0.9]
@@ -101,6 +101,14 @@ def test_base_rates_are_those_of_the_family(changes: dict[str, Any], bases: list
     assert rows[3].changes["momentum"] == momentum
     (panel,) = make_panels(own, dataclasses.replace(SMALL, panels=("optimiser",)))
     assert [cell == own for row in panel.cells for cell in row].count(True) == 1
+
+
+def test_learned_step_sizes_leave_the_panels_that_vary_the_optimiser() -> None:
+    own = dataclasses.replace(OWN_LOOP, optimizer="sgd", learning_rate=1.0, num_steps=6, step_sizes="learned")
+    size, network, optimiser, budget = make_panels(own, SMALL)
+    for panel, learned in ((size, True), (network, True), (optimiser, False), (budget, False)):
+        assert {cell.step_sizes for row in panel.cells for cell in row} == {"learned" if learned else "fixed"}
+    assert own.with_fixed_steps in optimiser.cells[0]
 
 
 def test_layers_of_different_widths_have_no_cell_among_equal_ones() -> None:

@@ -75,7 +75,8 @@ class Panel:
 def make_panels(own: CloningSettings, grid: Grid) -> list[Panel]:
     """Panels around an inner loop; all that a panel does not vary is as in the file.
 
-    The file's own settings stand in every panel, unless its hidden layers differ in width: then not in `size`.
+    The file's own settings stand in every panel, unless its hidden layers differ in width: then not in `size`. Learned
+    step sizes belong to their optimiser and number of steps: the panels that vary these begin at the default optimiser.
     """
     builders: dict[PanelName, Callable[[CloningSettings, Grid], Panel]] = {
         "size": _size,
@@ -83,7 +84,8 @@ def make_panels(own: CloningSettings, grid: Grid) -> list[Panel]:
         "optimiser": _optimiser,
         "budget": _budget,
     }
-    return [builders[name](own, grid) for name in PANELS if name in grid.panels]
+    bases = {"optimiser": own.with_fixed_steps, "budget": own.with_fixed_steps}
+    return [builders[name](bases.get(name, own), grid) for name in PANELS if name in grid.panels]
 
 
 def distinct(own: CloningSettings, panels: Iterable[Panel]) -> list[CloningSettings]:
@@ -141,7 +143,9 @@ def _size(own: CloningSettings, grid: Grid) -> Panel:
 
 
 def _network(own: CloningSettings, grid: Grid) -> Panel:
-    rows, columns = get_args(Activation), get_args(KernelInit)
+    # One that is drawn is no architecture to train.
+    rows = [name for name in get_args(Activation) if name != "tanh_or_relu"]
+    columns = get_args(KernelInit)
     cells = [[dataclasses.replace(own, activation=row, kernel_init=column) for column in columns] for row in rows]
     return _panel("network", "activation", "initialiser", rows, [name.replace("_", " ") for name in columns], cells)
 

@@ -40,6 +40,14 @@ def _minatar(game: str) -> Preset:
     return Preset(env=f"gymnax/{game}-MinAtar", num_iterations=245, settings=settings, loop=_LOOP)
 
 
+def _general_minatar(game: str) -> Preset:
+    """Pairs for other architectures and optimisers: training as most do it, with either activation."""
+    own = _minatar(game)
+    cloning = CloningSettings(hidden_sizes=(128, 128), activation="tanh_or_relu", learning_rate=0.01, num_steps=40)
+    settings = dataclasses.replace(own.settings, action_selection="mode", entropy_coefficient=0.005, cloning=cloning)
+    return dataclasses.replace(own, settings=settings)
+
+
 def _classic(env: str, dataset_size: int, iterations: int, **changes: Any) -> Preset:
     settings = HadesPGSettings(
         dataset_size=dataset_size,
@@ -89,10 +97,11 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "pendulum": partial(_classic, "gymnax/Pendulum-v1", 16, 366, **_PENDULUM),
     "mountaincar": partial(_classic, "gymnax/MountainCarContinuous-v0", 4, 40, normalize_rewards=True),
     **{game.lower(): partial(_minatar, game) for game in MINATAR},
+    **{f"{game.lower()}-general": partial(_general_minatar, game) for game in MINATAR},
     "inverted-pendulum": partial(_brax, "brax/inverted_pendulum", 4, 100, "spring"),
     **{
         name: partial(_brax, f"brax/{name}", 64, 250)
         for name in ("hopper", "walker2d", "halfcheetah", "reacher", "pusher")
     },
 }
-"""Presets by name: sizes for a CPU."""
+"""Presets by name: sizes for a CPU. Those that end in -general distil pairs for other inner loops than their own."""

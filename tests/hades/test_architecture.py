@@ -55,7 +55,11 @@ def test_importing_hades_is_free_of_simulators_and_of_devices():
 import sys, json
 import hades
 from jax._src import xla_bridge
-print(json.dumps([sorted({name.partition(".")[0] for name in sys.modules}), xla_bridge.backends_are_initialized()]))
+names = sorted({name.partition(".")[0] for name in sys.modules} | {"flax.nnx"} & set(sys.modules))
+started = xla_bridge.backends_are_initialized()
+import envs
+envs.make("gymnax/CartPole-v1")
+print(json.dumps([names, started, sorted({"pandas", "scipy.stats"} & set(sys.modules))]))
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
@@ -66,10 +70,14 @@ print(json.dumps([sorted({name.partition(".")[0] for name in sys.modules}), xla_
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    modules, started = json.loads(done.stdout)
+    modules, started, of_pictures = json.loads(done.stdout)
     assert "hades" in modules
     assert not {"brax", "gymnax", "mujoco", "matplotlib", "envs", "experiments"} & set(modules)
+    # Each takes half a second of every process.
+    assert not {"scipy", "flax.nnx"} & set(modules)
     assert not started
+    # What gymnax draws with takes two more.
+    assert of_pictures == []
 
 
 def test_public_names_exist_and_have_docstrings():

@@ -214,6 +214,9 @@ class OfflineDistillSettings(RunSettings):
             raise ValueError(
                 f"max_env_steps: expected none, as training plays in no environment, got {self.loop.max_env_steps}"
             )
+        _require_annealed(self, self.settings.meta_gradient.anneal_iterations, "meta-gradient.anneal-iterations")
+        if self.settings.meta_gradient.max_kl is not None:
+            raise ValueError("meta_gradient.max_kl: expected none, as objectives on offline states report no KL")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ class Torso(nn.Module):
             return ACTIVATIONS[self.activation]
         # A parameter, so that each initialisation draws its own; training leaves it alone.
         drawn = self.param("relu", lambda key: jax.random.bernoulli(key).astype(self.param_dtype))
-        relu = jax.lax.stop_gradient(drawn) > 0.5
+        relu = jax.lax.stop_gradient(drawn) > 0
         return lambda hidden: jnp.where(relu, nn.relu(hidden), jnp.tanh(hidden))
 
     def _dense(self, features: int, initializer: Callable[..., jax.Array]) -> nn.Dense:

@@ -113,7 +113,7 @@ class SyntheticDataset:
                 raise ValueError("metadata: expected a FileMetadata, got None")
             present["metadata"] = metadata_to_array(self.metadata)
             arrays, metadata = _check({name: np.asarray(value) for name, value in present.items()})
-            arrays["metadata"] = metadata_to_array(metadata)
+            arrays["metadata"] = metadata_to_array(metadata, 2 if "log_std" in arrays else 1)
         write_arrays(path, arrays)
 
     @classmethod

@@ -163,13 +163,18 @@ def _freeze(value: Any) -> Any:
     return tuple(_freeze(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def metadata_to_array(metadata: FileMetadata) -> np.ndarray:
+def metadata_to_array(metadata: FileMetadata, least_format: int = 1) -> np.ndarray:
     """Metadata as the 0-d text array that stands in a file.
+
+    Args:
+        metadata: Metadata.
+        least_format: Version of the file format that the arrays beside it need.
 
     Raises:
         ValueError: A value cannot be written as JSON.
     """
     data = to_dict(metadata)
+    data["format"] = max(data["format"], least_format)
     # Format 1 was first written without them.
     later = {"batch_size": None, "action_distribution": "gaussian", "weight_decay": 1e-4, "step_sizes": "fixed"}
     for name, default in later.items():

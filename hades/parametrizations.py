@@ -22,7 +22,7 @@ from hades.offline.initialization import InitializationName, initial_pairs
 from hades.policies import Policy, Spaces
 from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout
 from hades.rollouts.settings import PlaySettings
-from hades.rollouts.statistics import measure_statistics
+from hades.rollouts.statistics import initial_normalizer
 from hades.types import ActionSpace, Discrete, Environment, Parametrization, Params, Solution
 
 _PLAYED_ENVS, _PLAYED_STEPS = 64, 64
@@ -160,7 +160,7 @@ class WarmStart(_MovingPairs):
     """Free pairs that begin at those of a dataset, for instance one read from a file.
 
     Attributes:
-        dataset: Where to begin; its statistics and metadata are passed over.
+        dataset: Where to begin; its statistics and metadata are passed over, and so are learned step sizes and log-std.
 
     Example:
         >>> pairs = SyntheticDataset(jnp.ones((2, 3)), action_probabilities=jnp.eye(2))
@@ -188,15 +188,17 @@ class PlayedPairs(_MovingPairs):
     Attributes:
         env: Environment, which is played with uniformly random actions.
         dataset_size: Pairs N.
-        settings: Normalisation of the observations; running one begins as fixed.
+        settings: Normalisation of the observations; running statistics begin with raw ones.
         label_scale: Logit of one action in the first labels, spread evenly over the pairs, the others being 0; of
             continuous actions, the factor of random ones.
+        statistics: Given normalisation, in place of one that `init` measures.
     """
 
     env: Environment
     dataset_size: int
     settings: PlaySettings = PlaySettings()
     label_scale: float = 2.0
+    statistics: Normalizer | None = None
 
     def __post_init__(self) -> None:
         """Refuses a size that is not positive."""
@@ -206,11 +208,7 @@ class PlayedPairs(_MovingPairs):
         """Plays, and draws observations among those seen."""
         statistics_key, begin_key, play_key, row_key = jax.random.split(key, 4)
         random, num_envs = policies.uniform(self.env), _PLAYED_ENVS
-        normalizer = Normalizer()
-        if self.settings.observation_normalization != "none":
-            normalizer = measure_statistics(
-                statistics_key, self.env, self.settings.statistics_episodes, min_std=self.settings.min_std
-            )
+        normalizer = self.statistics or initial_normalizer(statistics_key, self.env, self.settings)
         num_steps = max(_PLAYED_STEPS, -(-self.dataset_size // num_envs))
         play = make_auto_reset_rollout(self.env, random, num_envs, num_steps)
         _, steps = play(play_key, (), Normalizer(), begin_episodes(begin_key, self.env, num_envs))
@@ -228,11 +226,11 @@ class PlayedPairs(_MovingPairs):
 
 @dataclass(frozen=True)
 class LearnedSteps:
-    """Another parametrisation's pairs, with learned step sizes of the inner loop, and a learned log-std of actions.
+    """Another parametrisation's pairs, with learned step sizes of the inner loop, learned log-std of actions, or both.
 
     Attributes:
         pairs: Parametrisation of the pairs.
-        num_steps: Steps of the inner loop.
+        num_steps: Steps of the inner loop; None leaves step sizes to it.
         first: First step size of each.
         bound: Largest factor that a step size may leave its first value by, either way.
         action_dim: Components of continuous actions, whose log-std begins at `first_log_std`; None for discrete ones.
@@ -240,7 +238,7 @@ class LearnedSteps:
     """
 
     pairs: Parametrization
-    num_steps: int
+    num_steps: int | None
     first: float = 0.7
     bound: float = 4.0
     action_dim: int | None = None
@@ -254,18 +252,23 @@ class LearnedSteps:
 
     def init(self, key: jax.Array) -> Solution:
         """Draws the pairs; all step sizes begin at `first`."""
-        solution = {"pairs": self.pairs.init(key), "step_sizes": jnp.zeros(self.num_steps)}
-        if self.action_dim is None:
-            return solution
-        return solution | {"log_std": jnp.full(self.action_dim, float(self.first_log_std))}
+        solution = {"pairs": self.pairs.init(key)}
+        if self.num_steps is not None:
+            solution["step_sizes"] = jnp.zeros(self.num_steps)
+        if self.action_dim is not None:
+            solution["log_std"] = jnp.zeros(self.action_dim) + self.first_log_std
+        return solution
 
     def decode(self, solution: Solution) -> SyntheticDataset:
-        """Pairs of one solution with step sizes `first * bound ** tanh(x)` and the log-std."""
+        """Pairs of one solution with step sizes `first * bound ** tanh(x / log(bound))` and the log-std."""
+        pairs = cast(SyntheticDataset, self.pairs.decode(solution["pairs"]))
+        pairs = dataclasses.replace(pairs, log_std=solution.get("log_std"))
+        if self.num_steps is None:
+            return pairs
         reach = math.log(self.bound)
         # Near its first value a step size moves by as much, relatively, as its coordinate.
         sizes = self.first * jnp.exp(reach * jnp.tanh(solution["step_sizes"] / reach))
-        pairs = cast(SyntheticDataset, self.pairs.decode(solution["pairs"]))
-        return dataclasses.replace(pairs, step_sizes=sizes, log_std=solution.get("log_std"))
+        return dataclasses.replace(pairs, step_sizes=sizes)
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,11 @@ class GeneralisationSettings(BenchSettings, TrainingSettings):
     """Trains policies on dataset files under settings around those of the file, and scores each on fresh keys.
 
     Up to four panels: hidden layers x width, activation x initialiser, optimiser x learning rate, and cloning steps x
-    learning rate. All else is as in the file, and its own settings stand in every panel. The panels are ours: the grid
-    of figure 4 of the paper (arXiv 2406.15042) is not known. Every cell trains freshly drawn initialisations, also of
-    a HaDES-F file, whose own return (what the cells are held against) keeps the one that it was made for. A cell with
-    a policy that is no longer finite is called diverged and counts as one that does not reach the threshold.
+    learning rate. All else is as in the file, and its own settings stand in every panel; learned step sizes only where
+    the optimiser does not vary. The panels are ours: the grid of figure 4 of the paper (arXiv 2406.15042) is not known.
+    Every cell trains freshly drawn initialisations, also of a HaDES-F file, whose own return (what the cells are held
+    against) keeps the one that it was made for. A cell with a policy that is no longer finite is called diverged and
+    counts as one that does not reach the threshold.
     """
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]

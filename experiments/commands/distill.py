@@ -8,6 +8,7 @@ from typing import get_args
 
 from experiments import running
 from experiments.arguments import expand, flag_value
+from experiments.cli import BadArgumentsError
 from experiments.pictures import draw_curve
 from experiments.settings import DistillSettings, PolicyGradientDistillSettings
 from hades._run_directory import RunDirectory
@@ -22,6 +23,8 @@ POLICY_GRADIENT = running.Command(
     presets="distill hades-pg",
 )
 
+_EVOLUTIONS = ("hades-r", "hades-f")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
@@ -29,8 +32,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def command_of(arguments: Sequence[str]) -> running.Command:
-    """The command whose flags the method has: that of `--method`, or of the run that is resumed."""
+    """The command whose flags the method has: that of the run that is resumed, or of `--method`.
+
+    Raises:
+        BadArgumentsError: There is no such method.
+    """
     method, out = flag_value(arguments, "--method"), flag_value(arguments, "--out")
-    if method is None and out is not None and RunDirectory(expand(out)).holds_run:
+    known = (*_EVOLUTIONS, *get_args(Method))
+    if method is not None and method not in known:
+        raise BadArgumentsError(f"--method: expected one of {', '.join(known)}, got {method!r}")
+    if "--resume" in arguments and out is not None and RunDirectory(expand(out)).holds_run:
         method = RunDirectory(expand(out)).read_config().get("method")
     return POLICY_GRADIENT if method in get_args(Method) else COMMAND

@@ -193,7 +193,14 @@ class BehaviourCloning:
             return self._scan(key, carry, dataset, jnp.arange(self.num_steps))
         first = jax.random.randint(stream(key, Stream.WINDOW), (), 0, self.num_steps - self.window + 1)
         before = self._make_step(key, jax.lax.stop_gradient(dataset))
-        carry = jax.lax.fori_loop(0, first, lambda index, carry: before(carry, index)[0], jax.lax.stop_gradient(carry))
+        params, optimizer = jax.lax.fori_loop(
+            0, first, lambda index, carry: before(carry, index)[0], jax.lax.stop_gradient(carry)
+        )
+        if dataset.log_std is not None:
+            # Its value stays; its gradient does not end with the window, as it is no outcome of the steps before.
+            straight = dataset.log_std - jax.lax.stop_gradient(dataset.log_std)
+            params = {**params, "log_std": params["log_std"] + straight}
+        carry = params, optimizer
         return self._scan(key, carry, dataset, first + jnp.arange(self.window))
 
     def _scan(self, key: jax.Array, carry: _Carry, dataset: SyntheticDataset, indices: jax.Array) -> PyTree:

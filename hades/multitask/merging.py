@@ -325,7 +325,7 @@ def tasks(metadata: FileMetadata) -> tuple[Task, ...]:
 def split(dataset: SyntheticDataset) -> list[SyntheticDataset]:
     """The datasets that `merge` was given, in their order: the same pairs, statistics and metadata.
 
-    Learned step sizes are left out, and the metadata then name the default optimiser.
+    Learned step sizes and log standard deviations are left out, and the metadata then name the default optimiser.
 
     Raises:
         ValueError: It is not a merged dataset, or its arrays are not what its metadata say.

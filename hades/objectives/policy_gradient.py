@@ -269,7 +269,7 @@ class PolicyGradient:
         before = (state.critic, state.optimizer)
         rows = _minibatch_rows(key, valid, settings.critic_epochs, settings.critic_minibatches)
         after, errors = jax.lax.scan(step, before, rows)
-        finite = jnp.any(valid) & jnp.all(jnp.isfinite(errors))
+        finite = jnp.any(valid) & jnp.all(jnp.isfinite(errors)) & jnp.isfinite(optax.tree.norm(after[0]))
         critic, optimizer = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
         return critic, optimizer, jnp.mean(errors)
 
@@ -282,10 +282,19 @@ class PolicyGradient:
             return apart.reshape(inits, -1, *leaf.shape[2:])
 
         batch, valid = jax.tree.map(by_init, (batch, valid))
+        # The whole problem holds none that does not count either.
+        batch = jax.vmap(_with_steps_that_count)(batch, valid)
         epochs, parts = self.settings.num_epochs, self.settings.num_minibatches
         keys = jax.random.split(key, inits)
         rows = jax.vmap(lambda key, valid: _minibatch_rows(key, valid, epochs, parts), out_axes=1)(keys, valid)
         return Minibatches(batch, rows)
+
+
+def _with_steps_that_count(batch: Batch, valid: jax.Array) -> Batch:
+    """Steps `[steps]`, in which those that do not count give way to others, in their order."""
+    places = jnp.arange(valid.shape[0])
+    counting = jnp.argsort(~valid, stable=True)[places % jnp.maximum(jnp.sum(valid), 1)]
+    return jax.tree.map(lambda leaf: leaf[jnp.where(valid, places, counting)], batch)
 
 
 def side_by_side(policy: Policy, inits: int) -> Policy:

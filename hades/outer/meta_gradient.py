@@ -28,7 +28,7 @@ class MetaGradientSettings:
     momentum: float = 0.9
     """Momentum of sgd."""
     max_grad_norm: float | None = 2.0
-    """Largest global norm of the gradient; default: no clipping."""
+    """Largest global norm of the gradient; none clips nothing."""
     window: int | None = None
     """Inner steps before a random one that gradients flow through (RaT-BPTT); default: all of them, to the last."""
     max_kl: float | None = None
@@ -134,8 +134,7 @@ class MetaGradient:
         def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             index, updates, _, state, sums = carry
             state, metrics, taken = ascend(index, state)
-            within = taken if self.max_kl is not None else jnp.bool_(True)
-            return index + 1, updates + taken, within, state, jax.tree.map(jnp.add, sums, metrics)
+            return index + 1, updates + taken, self._within(metrics), state, jax.tree.map(jnp.add, sums, metrics)
 
         shapes = jax.eval_shape(ascend, jnp.int32(0), state)[1]
         sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -145,6 +144,14 @@ class MetaGradient:
         )
         means = {name: leaf if name == "non_finite" else leaf / count for name, leaf in sums.items()}
         return state, {**means, "updates": updates}
+
+    def _within(self, metrics: Metrics) -> jax.Array:
+        """Whether the KL divergence is within its limit; one that is not a number is the gradient's matter."""
+        if self.max_kl is None:
+            return jnp.bool_(True)
+        if "approx_kl" not in metrics:
+            raise ValueError("max_kl: expected none, as the objective reports no approx_kl")
+        return ~(jnp.max(metrics["approx_kl"]) > self.max_kl)
 
     def _ascend(
         self, state: MetaGradientState, value: Callable[[Solution], tuple[jax.Array, Metrics]]
@@ -166,7 +173,7 @@ class MetaGradient:
             updates = jax.tree.map(lambda leaf: rate * leaf, updates)
         moved = replace(state, solution=optax.apply_updates(state.solution, updates), optimizer=optimizer)
         finite = jnp.isfinite(norm)
-        taken = finite if self.max_kl is None else finite & (jnp.max(metrics["approx_kl"]) <= self.max_kl)
+        taken = finite & self._within(metrics)
         kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, state)
         non_finite = jnp.maximum(metrics["non_finite"], ~finite)
         return kept, {**metrics, "non_finite": non_finite, "gradient_norm": norm}, taken

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import jax
 from jax.sharding import Mesh
 
 from hades._environment_contract import conform
@@ -19,6 +20,7 @@ from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSetti
 from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
 from hades.parametrizations import LearnedSteps, PlayedPairs
 from hades.run import Run
+from hades.sharding import population_mesh
 from hades.types import Discrete, Environment, Parametrization, require_pure
 
 Method = Literal["hades-pg", "hades-pg-f", "ppmo"]
@@ -58,6 +60,13 @@ class HadesPGSettings(PolicyGradientSettings):
         require_positive_fields(self, "dataset_size", "num_inits", "first_step_size", "step_size_bound")
         if self.num_envs % self.num_inits:
             raise ValueError(f"num_envs: expected a multiple of num_inits = {self.num_inits}, got {self.num_envs}")
+        if self.env_steps // self.num_inits % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches: expected a divisor of the {self.env_steps // self.num_inits} steps of an "
+                f"initialisation, got {self.num_minibatches}"
+            )
+        if self.step_size_bound <= 1:
+            raise ValueError(f"step_size_bound: expected a number above 1, got {self.step_size_bound}")
 
 
 def hades_pg(
@@ -67,7 +76,7 @@ def hades_pg(
 
     Args:
         env: Environment.
-        mesh: One device; that of JAX if None.
+        mesh: One device; the first that JAX has if None.
         normalizer: Given observation statistics, in place of those that `init` would measure.
         **settings: Fields of `HadesPGSettings`.
 
@@ -106,11 +115,12 @@ def hades_pg_run(
     outer = settings.meta_gradient
     inner = cloning.from_settings(env, settings.cloning, outer.rematerialize, outer.window)
     space = env.action_space
-    pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale)
-    if settings.cloning.step_sizes == "learned":
+    pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale, normalizer)
+    learned = settings.cloning.step_sizes == "learned"
+    if learned or not isinstance(space, Discrete):
         pairs = LearnedSteps(
             pairs,
-            settings.cloning.num_steps,
+            settings.cloning.num_steps if learned else None,
             settings.first_step_size,
             settings.step_size_bound,
             None if isinstance(space, Discrete) else space.action_dim,
@@ -126,7 +136,7 @@ def hades_pg_run(
         init_seed=settings.init_seed,
         evaluation_inner=dataclasses.replace(inner, rematerialize=False, window=None),
         play=settings.played,
-        mesh=mesh,
+        mesh=population_mesh(jax.devices()[:1]) if mesh is None else mesh,
         method=settings.method,
         settings=settings,
     )
@@ -148,6 +158,8 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
         init_seed = 0 if init_seed is None else init_seed
         if settings.num_inits != 1:
             raise ValueError(f"num_inits: hades-pg-f has one initialisation, expected 1, got {settings.num_inits}")
+        if settings.meta_gradient.window is not None:
+            raise ValueError("window: hades-pg-f has one key of training, whose window would be always the same")
     elif init_seed is not None:
         raise ValueError(f"init_seed: {settings.method} draws fresh initialisations, expected none, got {init_seed}")
     if settings.method == "ppmo" and settings.cloning.num_steps != 1:

@@ -15,7 +15,7 @@ class Batch:
     """Steps to learn from, in any order.
 
     Attributes:
-        observations: Raw observations, `[batch, *observation_shape]`.
+        observations: Raw, or as the policy sees them where the user says so, `[batch, *observation_shape]`.
         actions: What was done, `[batch]` int32 or `[batch, action_dim]`, not clipped.
         log_probs: Their log-probabilities under the policy that drew them, `[batch]`.
         values: What the critic said then, `[batch]`.

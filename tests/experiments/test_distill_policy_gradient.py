@@ -71,11 +71,19 @@ def test_another_optimiser_leaves_the_learned_step_sizes_aside(
     assert (cloning["learning_rate"], cloning["num_steps"], cloning["hidden_sizes"]) == (0.005, 200, [4])
 
 
+def test_a_run_of_another_method_is_not_gone_on_with(hades: Callable[..., Outcome], run: Path) -> None:
+    outcome = hades("distill", "--method", "hades-r", "--out", run, "--resume")
+    assert outcome.code == 2
+    assert "--method" in outcome.unboxed
+
+
 def test_flags_of_the_other_methods_are_refused(hades: Callable[..., Outcome]) -> None:
     outcome = hades("distill", *TINY, "--population-size", "8")
     assert outcome.code == 2
     assert "--population-size" in outcome.unboxed
     outcome = hades("distill", "--method", "hades-pg", "--preset", "cartpol")
     assert outcome.complaint.startswith("hades distill: --preset: there is no 'cartpol', the nearest are cartpole")
+    outcome = hades("distill", "--method", "hades_pg", "--preset", "cartpole")
+    assert outcome.complaint.endswith("hades-pg, hades-pg-f, ppmo, got 'hades_pg'")
     outcome = hades("distill", *TINY, "--meta-gradient.anneal-iterations", "3")
     assert "after which --meta-gradient.anneal-iterations makes the learning rate zero, got 4" in outcome.unboxed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import chex
 import jax
@@ -135,6 +136,8 @@ def test_ppmo_takes_one_inner_step():
         ({"num_envs": 7}, "num_envs: expected a multiple of num_inits = 2, got 7"),
         ({"num_minibatches": 5}, "num_minibatches: expected a divisor of num_envs * num_steps = 64, got 5"),
         ({"cloning": dataclasses.replace(INNER, loss="mse")}, "loss: actions of diagnostic/match are discrete"),
+        ({"step_size_bound": 1.0}, "step_size_bound: expected a number above 1, got 1.0"),
+        ({"num_inits": 4, "num_envs": 4, "num_minibatches": 16}, "num_minibatches: expected a divisor of the 8 steps"),
         ({"gamma": 1.5}, "gamma: expected a number in"),
         ({"step_size_bound": -1.0}, "step_size_bound"),
     ],
@@ -152,8 +155,27 @@ def test_settings_of_the_inner_loop_may_fix_its_step_sizes():
     assert resolve(Match(), HadesPGSettings(cloning=fixed)).cloning.loss == "cross_entropy"
 
 
-def test_an_iteration_compiles_once():
-    run = make_run()
+def test_a_log_std_is_learned_beside_fixed_step_sizes(tmp_path):
+    fixed = dataclasses.replace(INNER, step_sizes="fixed", learning_rate=0.1)
+    run = make_run(Target(max_steps=8), cloning=fixed, first_log_std=-0.5)
+    result = hades.distill(jax.random.key(0), run, 4, loop=LOOP, progress=False)
+    result.dataset.save(tmp_path / "dataset.npz")
+    loaded = SyntheticDataset.load(tmp_path / "dataset.npz")
+    assert loaded.step_sizes is None and (np.asarray(loaded.log_std) != -0.5).all()
+    with np.load(tmp_path / "dataset.npz") as archive:
+        assert json.loads(str(archive["metadata"]))["format"] == 2
+
+
+def test_hades_pg_f_takes_no_window():
+    outer = dataclasses.replace(SMALL["meta_gradient"], window=2)
+    with pytest.raises(ValueError, match=r"^window: hades-pg-f has one key of training"):
+        make_run(method="hades-pg-f", num_inits=1, meta_gradient=outer)
+
+
+@pytest.mark.parametrize("env", [Match(max_steps=8), Target(max_steps=8)], ids=["discrete", "continuous"])
+def test_an_iteration_compiles_once(env):
+    run = make_run(env)
+    chex.clear_trace_counter()
     step = jax.jit(chex.assert_max_traces(run.step, n=1))
     state = jax.jit(run.init)(jax.random.key(0))
     for _ in range(3):

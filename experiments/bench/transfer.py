@@ -31,7 +31,8 @@ TABLES: tuple[TableName, ...] = get_args(TableName)
 _NOTE = (
     "A score of a file is the mean over inits and episodes; iqm and ci95 (trimmed t) are over files. Keys "
     "are the same in all rows. Policies are freshly initialised, also those of a HaDES-F file. What a row does not "
-    "name is as in the file: loss, steps and gradient clipping with every optimiser, the rate with every architecture. "
+    "name is as in the file: loss, steps and gradient clipping with every optimiser (but for a file of learned step "
+    "sizes, where these are the defaults), the rate with every architecture. "
     "adamw has a weight decay of its own flag, where the files are not of adamw. A row "
     "has no iqm where a policy of a file is no longer finite."
 )

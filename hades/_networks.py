@@ -99,6 +99,14 @@ class Function(NamedTuple):
 
 
 def network_function(shape: tuple[int, ...], torso: Torso, outputs: int, head_gain: float) -> Function:
+    """The function of a torso with a linear head, for observations of a shape.
+
+    Args:
+        shape: Shape of an observation.
+        torso: Layers before the head.
+        outputs: Outputs of the head.
+        head_gain: Gain of an orthogonal initialisation of the head.
+    """
     network = Network(torso, outputs, head_gain)
 
     def init(key: jax.Array) -> dict[str, PyTree]:

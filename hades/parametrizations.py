@@ -92,9 +92,13 @@ class FixedLabels(FreePairs):
 
     def decode(self, solution: Solution) -> SyntheticDataset:
         """Pairs of one solution; label `i mod num_actions` belongs to pair `i`."""
-        num_actions = cast(Discrete, self.action_space).num_actions
-        labels = jax.nn.one_hot(jnp.arange(self.dataset_size) % num_actions, num_actions)
+        labels = _even_labels(self.dataset_size, cast(Discrete, self.action_space))
         return SyntheticDataset(solution["observations"], action_probabilities=labels)
+
+
+def _even_labels(count: int, space: Discrete) -> jax.Array:
+    """One-hot labels, spread evenly over `count` pairs."""
+    return jax.nn.one_hot(jnp.arange(count) % space.num_actions, space.num_actions)
 
 
 def free_pairs(
@@ -218,8 +222,7 @@ class PlayedPairs(_MovingPairs):
         )
         solution = {"observations": normalizer.apply(observations)}
         if isinstance(self.env.action_space, Discrete):
-            num_actions = self.env.action_space.num_actions
-            labels = jax.nn.one_hot(jnp.arange(self.dataset_size) % num_actions, num_actions)
+            labels = _even_labels(self.dataset_size, self.env.action_space)
             return solution | {"action_logits": self.label_scale * labels}
         return solution | {"actions": self.label_scale * actions}
 

@@ -6,7 +6,7 @@ Equal spaces and arguments give the same policy, so that what was compiled for o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
@@ -49,6 +49,11 @@ class NetworkSettings:
         """Refuses widths that are not positive."""
         for size in self.hidden_sizes:
             require_positive("hidden_sizes", size)
+
+    @property
+    def network_settings(self) -> NetworkSettings:
+        """These fields alone, of settings that add to them."""
+        return NetworkSettings(**{field.name: getattr(self, field.name) for field in fields(NetworkSettings)})
 
 
 class Spaces(Protocol):

@@ -23,6 +23,7 @@ from hades.types import (
     Environment,
     HostEnvironment,
     InnerLoop,
+    Metrics,
     Objective,
     OuterLoop,
     Parametrization,
@@ -251,17 +252,7 @@ def check_objective(objective: Objective, policy: Policy, differentiable: bool =
     with _contract(f"{name}: value: expected values [candidates, inits]"):
         chex.assert_shape(values, (_CANDIDATES, _INITS))
         chex.assert_type(values, float)
-    if "env_steps" not in {**counts, **drawn}:
-        raise ValueError(
-            f"{name}: value: expected the count env_steps there or in the metrics of draw, got "
-            f"{', '.join((*counts, *drawn)) or 'none'}"
-        )
-    for label, metric in drawn.items():
-        with _contract(f"{name}: draw: expected the metric {label} to be a scalar"):
-            chex.assert_shape(metric, ())
-    for label, count in counts.items():
-        with _contract(f"{name}: value: expected {label} [candidates]"):
-            chex.assert_shape(count, (_CANDIDATES,))
+    _check_counts(name, counts, drawn)
     with _contract(f"{name}: value: expected the same values from equal keys"):
         chex.assert_trees_all_equal((values, counts), evaluate(draw_key, state, params)[2])
     with _contract(f"{name}: value: expected a candidate's values to be independent of its place and of the others"):
@@ -335,6 +326,20 @@ def check_outer_loop(outer: OuterLoop, num_steps: int = 100) -> None:
     with _contract(f"{name}: step: expected a value that is not finite to be counted and to leave the solution finite"):
         chex.assert_tree_all_finite(outer.solution(state))
         assert int(metrics["non_finite"]) >= 1, "non_finite 0"
+
+
+def _check_counts(name: str, counts: Metrics, drawn: Metrics) -> None:
+    if "env_steps" not in {**counts, **drawn}:
+        raise ValueError(
+            f"{name}: value: expected the count env_steps there or in the metrics of draw, got "
+            f"{', '.join((*counts, *drawn)) or 'none'}"
+        )
+    for label, metric in drawn.items():
+        with _contract(f"{name}: draw: expected the metric {label} to be a scalar"):
+            chex.assert_shape(metric, ())
+    for label, count in counts.items():
+        with _contract(f"{name}: value: expected {label} [candidates]"):
+            chex.assert_shape(count, (_CANDIDATES,))
 
 
 def _check_pairs(name: str, dataset: SyntheticDataset) -> None:

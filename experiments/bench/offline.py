@@ -21,7 +21,6 @@ from experiments.bench._lib.seeds import init_seeds, normalize, of_seed, scale, 
 from experiments.bench._lib.timing import compile_step
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, environment_of
-from experiments.presets import network_of
 from experiments.registry import OBJECTIVES
 from experiments.settings import Flat, choice
 from hades._serialization import to_dict
@@ -228,7 +227,7 @@ class _Table:
 
     def _all_data(self) -> dict[str, Any]:
         inner = self._settings.settings.cloning
-        steps, network = self._settings.all_data_steps, vars(network_of(inner))
+        steps, network = self._settings.all_data_steps, vars(inner.network_settings)
         budget = CloningSettings(**network, loss="mse", learning_rate=1e-3, num_steps=steps, batch_size=256)
         evaluator = self._evaluator.with_inner_loop(cloning.from_settings(self.env, budget))
         data, normalizer = self._transitions, self._normalizer

@@ -12,7 +12,7 @@ from experiments.cli import BadArgumentsError
 from experiments.pictures import draw_curve
 from experiments.settings import DistillSettings, PolicyGradientDistillSettings
 from hades._run_directory import RunDirectory
-from hades.recipes.policy_gradient import Method
+from hades.recipes import hades, policy_gradient
 
 COMMAND = running.Command("distill", DistillSettings)
 POLICY_GRADIENT = running.Command(
@@ -22,8 +22,6 @@ POLICY_GRADIENT = running.Command(
     draw=partial(draw_curve, env_steps=True),
     presets="distill hades-pg",
 )
-
-_EVOLUTIONS = ("hades-r", "hades-f")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,9 +36,9 @@ def command_of(arguments: Sequence[str]) -> running.Command:
         BadArgumentsError: There is no such method.
     """
     method, out = flag_value(arguments, "--method"), flag_value(arguments, "--out")
-    known = (*_EVOLUTIONS, *get_args(Method))
+    known = (*get_args(hades.Method), *get_args(policy_gradient.Method))
     if method is not None and method not in known:
         raise BadArgumentsError(f"--method: expected one of {', '.join(known)}, got {method!r}")
     if "--resume" in arguments and out is not None and RunDirectory(expand(out)).holds_run:
         method = RunDirectory(expand(out)).read_config().get("method")
-    return POLICY_GRADIENT if method in get_args(Method) else COMMAND
+    return POLICY_GRADIENT if method in get_args(policy_gradient.Method) else COMMAND

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Callable, Mapping
 
 from experiments.presets import distill, neuroevolution, offline, policy_gradient, ppo
-from experiments.presets._preset import Preset, network_of
+from experiments.presets._preset import Preset
 
-__all__ = ["PRESETS", "Preset", "get_preset", "network_of"]
+__all__ = ["PRESETS", "Preset", "get_preset"]
 
 PRESETS: Mapping[str, Mapping[str, Callable[[], Preset]]] = {
     "distill": distill.PRESETS,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from experiments.environments import EnvironmentOptions
-from hades.inner.cloning import CloningSettings
-from hades.policies import NetworkSettings
 from hades.training import LoopSettings
 
 PAPER_BRAX = (
@@ -46,10 +43,3 @@ class Preset:
     num_iterations: int
     settings: Any
     loop: LoopSettings
-
-
-def network_of(cloning: CloningSettings) -> NetworkSettings:
-    """The architecture of the policy that is cloned."""
-    return NetworkSettings(
-        **{field.name: getattr(cloning, field.name) for field in dataclasses.fields(NetworkSettings)}
-    )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from experiments.presets import distill
-from experiments.presets._preset import MINATAR, PAPER_BRAX, PAPER_LOOP, Preset, network_of
+from experiments.presets._preset import MINATAR, PAPER_BRAX, PAPER_LOOP, Preset
 from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.population import PopulationSettings
 from hades.recipes.published import paper_es_brax, paper_es_minatar
@@ -22,7 +22,7 @@ def _counterpart(name: str) -> Preset:
     # As many rollouts of a candidate, where HaDES plays with several inits.
     shared["num_episodes"] = settings.num_episodes * settings.num_inits
     return dataclasses.replace(
-        of_hades, settings=NeuroevolutionSettings(**shared, network=network_of(settings.cloning))
+        of_hades, settings=NeuroevolutionSettings(**shared, network=settings.cloning.network_settings)
     )
 
 

@@ -15,8 +15,8 @@ from hades.recipes.policy_gradient import HadesPGSettings
 from hades.training import LoopSettings
 
 _LOOP = LoopSettings(iterations_per_call=10, evaluate_every=20, evaluation_inits=16, evaluation_episodes=8)
-_INNER = CloningSettings(hidden_sizes=(64, 64), optimizer="sgd", learning_rate=1.0, num_steps=6, step_sizes="learned")
-_GAMES = dataclasses.replace(_INNER, hidden_sizes=(128, 128))
+_GAMES = HadesPGSettings().cloning
+_INNER = dataclasses.replace(_GAMES, hidden_sizes=(64, 64))
 
 
 def _outer(learning_rate: float, max_kl: float, iterations: int) -> MetaGradientSettings:

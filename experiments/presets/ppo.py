@@ -7,14 +7,14 @@ from collections.abc import Callable
 from functools import partial
 
 from experiments.presets import distill
-from experiments.presets._preset import MINATAR, SMALL_LOOP, Preset, network_of
+from experiments.presets._preset import MINATAR, SMALL_LOOP, Preset
 from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
 
 
 def _counterpart(name: str) -> Preset:
     """PPO in the environment of a small preset of HaDES, with the network that it clones."""
     of_hades = distill.PRESETS[name]()
-    settings = ppo_cartpole(network=network_of(of_hades.settings.cloning))
+    settings = ppo_cartpole(network=of_hades.settings.cloning.network_settings)
     if name not in ("cartpole", "acrobot"):
         # Continuous actions: running statistics, as in the settings for Brax; sizes for a CPU.
         settings = dataclasses.replace(

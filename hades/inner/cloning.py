@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import jax
@@ -70,8 +70,7 @@ class CloningSettings(NetworkSettings):
         """The same architecture and loss, with the default optimiser where step sizes are learned."""
         if self.step_sizes == "fixed":
             return self
-        network = {field.name: getattr(self, field.name) for field in fields(NetworkSettings)}
-        return CloningSettings(**network, loss=self.loss)
+        return CloningSettings(**vars(self.network_settings), loss=self.loss)
 
 
 LossFunction: TypeAlias = Callable[[Distribution, "SyntheticDataset"], jax.Array]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from hades import policies
 from hades.inner import cloning
 from hades.inner.cloning import BehaviourCloning, CloningSettings
@@ -28,5 +26,4 @@ def settings_of(inner: InnerLoop, env: Spaces) -> CloningSettings | None:
 
 def architecture(network: NetworkSettings) -> CloningSettings:
     """Cloning settings of a policy that was not cloned: its architecture, and defaults for the rest."""
-    fields = {field.name: getattr(network, field.name) for field in dataclasses.fields(NetworkSettings)}
-    return CloningSettings(**fields)
+    return CloningSettings(**vars(network.network_settings))

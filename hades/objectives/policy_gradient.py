@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -16,13 +15,13 @@ from hades import policies
 from hades._environment_contract import conform
 from hades._validation import require_positive_fields
 from hades.fitness import Minibatches
-from hades.normalization import Normalizer, RunningStatistics, mean_and_std
-from hades.outer._metrics import replace_non_finite
+from hades.normalization import Normalizer, RunningStatistics
+from hades.outer._metrics import summarize
 from hades.policies import NetworkSettings, Policy, ValueNetwork
-from hades.rl.experience import make_batch, scale_rewards, substitute
+from hades.rl.experience import gather, make_batch, minibatch_rows, present_normalizer
 from hades.rl.losses import Batch, clipped_surrogate, value_loss
-from hades.rollouts.auto_reset import CollectedSteps, RunningEpisodes, begin_episodes, make_auto_reset_rollout
-from hades.rollouts.settings import PlaySettings
+from hades.rl.settings import OnPolicySettings
+from hades.rollouts.auto_reset import RunningEpisodes, begin_episodes, make_auto_reset_rollout
 from hades.rollouts.statistics import initial_normalizer
 from hades.types import Environment, Metrics, Params, PyTree, require_pure
 
@@ -30,31 +29,17 @@ _EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
-class PolicyGradientSettings(PlaySettings):
+class PolicyGradientSettings(OnPolicySettings):
     """Collection of steps, their advantages, and the surrogate of a policy gradient."""
 
     num_envs: int = 64
     """Environments of all initialisations together, played at once."""
-    num_steps: int = 128
-    """Steps of each environment in an iteration."""
+    num_minibatches: int = 2
+    """Parts that each pass over the collected steps is split into, at random; one gradient step each."""
     restart_episodes: bool = False
     """Whether every iteration begins new episodes, rather than going on with those under way."""
-    num_epochs: int = 4
-    """Passes of an iteration over the collected steps."""
-    num_minibatches: int = 2
-    """Parts that each of these passes is split into, at random; one gradient step each."""
-    gamma: float = 0.99
-    """Discount of a step."""
-    gae_lambda: float = 0.95
-    """Weight of longer estimates of the advantage: 0 is the one-step error, 1 the whole return."""
-    clip_range: float = 0.2
-    """Largest distance of the probability ratio from 1 that still gains."""
-    entropy_coefficient: float = 0.01
-    """Weight of the policies' entropy."""
     normalize_advantages: bool = True
     """Whether the advantages of an iteration are shifted and scaled to mean 0 and standard deviation 1."""
-    normalize_rewards: bool = False
-    """Whether rewards are divided by the running standard deviation of the discounted return."""
     critic: NetworkSettings = NetworkSettings(hidden_sizes=(128, 128))
     """Architecture of the one critic of all initialisations."""
     critic_learning_rate: float = 1e-3
@@ -63,29 +48,12 @@ class PolicyGradientSettings(PlaySettings):
     """Passes of an iteration over the collected steps that train the critic."""
     critic_minibatches: int = 4
     """Parts that each of these passes is split into."""
-    value_clip_range: float | None = None
-    """Largest distance of a value from the one at collection that still gains; default: no limit."""
 
     def __post_init__(self) -> None:
-        """Refuses sizes and rates out of range, and a collection that does not split into its minibatches."""
+        """Refuses also sizes of the critic's training that are out of range, or do not split the collection."""
         super().__post_init__()
-        require_positive_fields(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "critic_epochs")
-        require_positive_fields(self, "critic_minibatches", "clip_range", "critic_learning_rate", "value_clip_range")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.entropy_coefficient < math.inf:
-            raise ValueError(f"entropy_coefficient: expected a number of at least 0, got {self.entropy_coefficient}")
-        for name in ("num_minibatches", "critic_minibatches"):
-            if self.env_steps % getattr(self, name):
-                raise ValueError(
-                    f"{name}: expected a divisor of num_envs * num_steps = {self.env_steps}, got {getattr(self, name)}"
-                )
-
-    @property
-    def env_steps(self) -> int:
-        """Steps of the environment in one iteration."""
-        return self.num_envs * self.num_steps
+        require_positive_fields(self, "critic_epochs", "critic_minibatches", "critic_learning_rate")
+        self._require_divisors("critic_minibatches")
 
 
 @struct.dataclass
@@ -180,7 +148,7 @@ class PolicyGradient:
             self._env, side_by_side(self.policy, inits), settings.num_envs, settings.num_steps
         )
         episodes, steps = collect(collect_key, params, normalizer, state.episodes)
-        state, rewards = self._gather(replace(state, episodes=episodes), steps)
+        state, rewards = gather(replace(state, episodes=episodes), steps, settings.gamma)
 
         def value(observations: jax.Array) -> jax.Array:
             return self._critic.apply(state.critic, normalizer.apply(observations))
@@ -192,13 +160,8 @@ class PolicyGradient:
         if settings.normalize_advantages:
             batch = replace(batch, advantages=_standardized(batch.advantages, valid))
         problem = self._divide(row_key, batch, valid, inits)
-        scores, _ = replace_non_finite(episodes.scores)
-        mean, std = mean_and_std(scores)
-        metrics = {
-            "fitness_mean": mean,
-            "fitness_best": jnp.max(scores),
-            "fitness_worst": jnp.min(scores),
-            "fitness_std": std,
+        _, fitness = summarize(episodes.scores, {})
+        metrics = fitness | {
             "non_finite": jnp.sum(steps.diverged, dtype=jnp.int32),
             "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
             "env_steps": jnp.int32(settings.env_steps),
@@ -219,9 +182,7 @@ class PolicyGradient:
 
     def normalizer(self, state: PolicyGradientState) -> Normalizer:
         """Normalisation that policies see observations by."""
-        if state.observation_statistics is None:
-            return state.normalizer
-        return Normalizer.from_statistics(state.observation_statistics, self.settings.min_std)
+        return present_normalizer(state, self.settings.min_std)
 
     @property
     def _env(self) -> Environment:
@@ -234,19 +195,6 @@ class PolicyGradient:
     @property
     def _optimizer(self) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(self.settings.critic_learning_rate, eps=1e-5))
-
-    def _gather(self, state: PolicyGradientState, steps: CollectedSteps) -> tuple[PolicyGradientState, jax.Array]:
-        """Adds steps to the running statistics; returns their rewards, scaled if so asked."""
-        if state.observation_statistics is not None:
-            seen = steps.observations.reshape(-1, *self.env.observation_shape)
-            statistics = state.observation_statistics.update(seen, jnp.ones(len(seen), bool))
-            state = replace(state, observation_statistics=statistics)
-        if state.reward_statistics is None:
-            return state, steps.rewards
-        rewards, statistics, after = scale_rewards(
-            state.reward_statistics, steps, state.discounted_returns, self.settings.gamma
-        )
-        return replace(state, reward_statistics=statistics, discounted_returns=after), rewards
 
     def _train_critic(
         self, key: jax.Array, state: PolicyGradientState, batch: Batch, valid: jax.Array
@@ -267,7 +215,7 @@ class PolicyGradient:
             return (optax.apply_updates(critic, updates), optimizer), error
 
         before = (state.critic, state.optimizer)
-        rows = _minibatch_rows(key, valid, settings.critic_epochs, settings.critic_minibatches)
+        rows = minibatch_rows(key, valid, settings.critic_epochs, settings.critic_minibatches)
         after, errors = jax.lax.scan(step, before, rows)
         finite = jnp.any(valid) & jnp.all(jnp.isfinite(errors)) & jnp.isfinite(optax.tree.norm(after[0]))
         critic, optimizer = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
@@ -286,7 +234,7 @@ class PolicyGradient:
         batch = jax.vmap(_with_steps_that_count)(batch, valid)
         epochs, parts = self.settings.num_epochs, self.settings.num_minibatches
         keys = jax.random.split(key, inits)
-        rows = jax.vmap(lambda key, valid: _minibatch_rows(key, valid, epochs, parts), out_axes=1)(keys, valid)
+        rows = jax.vmap(lambda key, valid: minibatch_rows(key, valid, epochs, parts), out_axes=1)(keys, valid)
         return Minibatches(batch, rows)
 
 
@@ -313,13 +261,6 @@ def side_by_side(policy: Policy, inits: int) -> Policy:
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), distributions)
 
     return Policy(policy.init, apply)
-
-
-def _minibatch_rows(key: jax.Array, valid: jax.Array, epochs: int, parts: int) -> jax.Array:
-    """Rows of each minibatch, `[epochs * parts, size]`, with steps that count in the place of those that do not."""
-    *keys, substitute_key = jax.random.split(key, epochs + 1)
-    rows = jax.vmap(lambda key: jax.random.permutation(key, valid.shape[0]))(jnp.stack(keys))
-    return substitute(substitute_key, rows, valid).reshape(epochs * parts, -1)
 
 
 def _standardized(values: jax.Array, valid: jax.Array) -> jax.Array:

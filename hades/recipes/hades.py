@@ -15,16 +15,19 @@ from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.normalization import Normalizer
 from hades.parametrizations import free_pairs
+from hades.recipes._resolve import resolve_init_seed, resolve_loss
 from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
 from hades.run import Run
-from hades.types import Discrete, Environment, require_pure
+from hades.types import Environment, require_pure
+
+Method = Literal["hades-r", "hades-f"]
 
 
 @dataclass(frozen=True)
 class HadesSettings(PopulationSettings):
     """A behaviour distillation by evolution, HaDES-R or HaDES-F."""
 
-    method: Literal["hades-r", "hades-f"] = "hades-r"
+    method: Method = "hades-r"
     """hades-r draws new initialisations every generation, hades-f keeps one for the whole run."""
     init_seed: int | None = None
     """Seed of the initialisation of hades-f, jax.random.key(init_seed); default: 0 (hades-r takes no seed)."""
@@ -100,21 +103,10 @@ def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:
         ValueError: The loss does not suit the action space, the initialisation seed the method, or
             `normalization_envs` the normalisation.
     """
-    discrete = isinstance(env.action_space, Discrete)
-    loss = settings.cloning.loss or ("cross_entropy" if discrete else "gaussian_nll")
-    if (loss == "cross_entropy") != discrete:
-        kind = "discrete: cross_entropy" if discrete else "continuous: gaussian_nll, mse or sampled_mse"
-        raise ValueError(f"loss: actions of {env.name} are {kind} expected, got {loss}")
-    init_seed = settings.init_seed
-    if settings.method == "hades-f" and init_seed is None:
-        init_seed = 0
-    if settings.method == "hades-r" and init_seed is not None:
-        raise ValueError(f"init_seed: hades-r draws fresh initialisations, expected none, got {init_seed}")
-    if settings.method == "hades-f" and settings.num_inits != 1:
-        raise ValueError(f"num_inits: hades-f has one initialisation, expected 1, got {settings.num_inits}")
+    fixed = settings.method == "hades-f"
     return dataclasses.replace(
         resolve_normalization(settings),
-        init_seed=init_seed,
-        cloning=dataclasses.replace(settings.cloning, loss=loss),
+        init_seed=resolve_init_seed(settings.method, fixed, settings.init_seed, settings.num_inits),
+        cloning=resolve_loss(env, settings.cloning, "gaussian_nll"),
         evolution=settings.evolution.resolved(),
     )

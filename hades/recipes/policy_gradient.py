@@ -19,6 +19,7 @@ from hades.normalization import Normalizer
 from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSettings
 from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
 from hades.parametrizations import LearnedSteps, PlayedPairs
+from hades.recipes._resolve import resolve_init_seed, resolve_loss
 from hades.run import Run
 from hades.sharding import population_mesh
 from hades.types import Discrete, Environment, Parametrization, require_pure
@@ -64,6 +65,10 @@ class HadesPGSettings(PolicyGradientSettings):
             raise ValueError(
                 f"num_minibatches: expected a divisor of the {self.env_steps // self.num_inits} steps of an "
                 f"initialisation, got {self.num_minibatches}"
+            )
+        if self.cloning.action_distribution != "gaussian":
+            raise ValueError(
+                f"action_distribution: policy gradients need gaussian, got {self.cloning.action_distribution}"
             )
         if self.step_size_bound <= 1:
             raise ValueError(f"step_size_bound: expected a number above 1, got {self.step_size_bound}")
@@ -148,20 +153,11 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
     Raises:
         ValueError: The loss does not suit the action space, or a setting the method.
     """
-    discrete = isinstance(env.action_space, Discrete)
-    loss = settings.cloning.loss or ("cross_entropy" if discrete else "mse")
-    if (loss == "cross_entropy") != discrete:
-        kind = "discrete: cross_entropy" if discrete else "continuous: gaussian_nll, mse or sampled_mse"
-        raise ValueError(f"loss: actions of {env.name} are {kind} expected, got {loss}")
-    init_seed = settings.init_seed
-    if settings.method == "hades-pg-f":
-        init_seed = 0 if init_seed is None else init_seed
-        if settings.num_inits != 1:
-            raise ValueError(f"num_inits: hades-pg-f has one initialisation, expected 1, got {settings.num_inits}")
-        if settings.meta_gradient.window is not None:
-            raise ValueError("window: hades-pg-f has one key of training, whose window would be always the same")
-    elif init_seed is not None:
-        raise ValueError(f"init_seed: {settings.method} draws fresh initialisations, expected none, got {init_seed}")
+    cloning = resolve_loss(env, settings.cloning, "mse")
+    fixed = settings.method == "hades-pg-f"
+    init_seed = resolve_init_seed(settings.method, fixed, settings.init_seed, settings.num_inits)
+    if fixed and settings.meta_gradient.window is not None:
+        raise ValueError("window: hades-pg-f has one key of training, whose window would be always the same")
     if settings.method == "ppmo" and settings.cloning.num_steps != 1:
         raise ValueError(f"num_steps: ppmo has one inner step, expected 1, got {settings.cloning.num_steps}")
-    return dataclasses.replace(settings, init_seed=init_seed, cloning=dataclasses.replace(settings.cloning, loss=loss))
+    return dataclasses.replace(settings, init_seed=init_seed, cloning=cloning)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 
-from hades.normalization import RunningStatistics, representable
+from hades.normalization import Normalizer, RunningStatistics, representable
 from hades.rl.advantages import discounted_returns, generalized_advantages
 from hades.rl.losses import Batch
 from hades.rollouts.auto_reset import CollectedSteps
@@ -64,6 +66,73 @@ def make_batch(
     targets = advantages + values
     valid &= representable(advantages) & representable(targets)
     return Batch(steps.observations, steps.actions, steps.log_probs, values, advantages, targets), valid
+
+
+class Gathering(Protocol):
+    """A state that gathers statistics: a dataclass with these fields, which PPO and HaDES-PG add to.
+
+    Attributes:
+        normalizer: Normalisation that was given or measured first.
+        observation_statistics: Of all raw observations so far; None unless normalisation is running.
+        reward_statistics: Of the discounted returns so far; None unless rewards are normalised.
+        discounted_returns: Discounted rewards of the episodes under way, `[envs]`.
+    """
+
+    normalizer: Normalizer
+    observation_statistics: RunningStatistics | None
+    reward_statistics: RunningStatistics | None
+    discounted_returns: jax.Array
+
+
+GatheringT = TypeVar("GatheringT", bound=Gathering)
+
+
+def present_normalizer(state: Gathering, min_std: float) -> Normalizer:
+    """Normalisation by the statistics gathered so far, or the first one where none are gathered."""
+    if state.observation_statistics is None:
+        return state.normalizer
+    return Normalizer.from_statistics(state.observation_statistics, min_std)
+
+
+def gather(state: GatheringT, steps: CollectedSteps, gamma: jax.Array | float) -> tuple[GatheringT, jax.Array]:
+    """Adds collected steps to the statistics of a state.
+
+    Args:
+        state: State before.
+        steps: Collected steps.
+        gamma: Discount of a step.
+
+    Returns:
+        The state after, and the rewards of the steps, scaled where the state normalises them, `[time, envs]`.
+    """
+    changes: dict[str, Any] = {}
+    if state.observation_statistics is not None:
+        # What the policy saw is finite: an episode that is not ends, and another begins.
+        seen = steps.observations.reshape(-1, *steps.observations.shape[2:])
+        changes["observation_statistics"] = state.observation_statistics.update(seen, jnp.ones(len(seen), bool))
+    rewards = steps.rewards
+    if state.reward_statistics is not None:
+        rewards, changes["reward_statistics"], changes["discounted_returns"] = scale_rewards(
+            state.reward_statistics, steps, state.discounted_returns, gamma
+        )
+    return dataclasses.replace(cast(Any, state), **changes), rewards
+
+
+def minibatch_rows(key: jax.Array, valid: jax.Array, num_epochs: int, num_minibatches: int) -> jax.Array:
+    """Rows of each minibatch, in which steps that count take the place of those that do not.
+
+    Args:
+        key: Key.
+        valid: Steps that count, `[steps]` bool.
+        num_epochs: Passes over the steps.
+        num_minibatches: Parts of each pass.
+
+    Returns:
+        Indices of steps, `[num_epochs * num_minibatches, size]`.
+    """
+    *keys, substitute_key = jax.random.split(key, num_epochs + 1)
+    rows = jax.vmap(lambda key: jax.random.permutation(key, valid.shape[0]))(jnp.stack(keys))
+    return substitute(substitute_key, rows, valid).reshape(num_epochs * num_minibatches, -1)
 
 
 def substitute(key: jax.Array, rows: jax.Array, valid: jax.Array) -> jax.Array:

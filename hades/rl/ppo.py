@@ -18,7 +18,7 @@ from hades._environment_contract import conform
 from hades.normalization import Normalizer, PolicyParams, RunningStatistics
 from hades.outer import summarize
 from hades.policies import Policy, ValueNetwork
-from hades.rl.experience import make_batch, scale_rewards, substitute
+from hades.rl.experience import gather, make_batch, minibatch_rows, present_normalizer
 from hades.rl.losses import Batch, ppo_loss
 from hades.rl.settings import PPOSettings
 from hades.rollouts.auto_reset import (
@@ -173,7 +173,7 @@ class PPO:
 
     def params(self, state: PPOState) -> PolicyParams:
         """Parameters that `hades.evaluate` plays with; running statistics are fixed as they are."""
-        return PolicyParams(state.networks.actor, self._normalizer(state))
+        return PolicyParams(state.networks.actor, present_normalizer(state, self.settings.min_std))
 
     def step(self, key: jax.Array, state: PPOState) -> tuple[PPOState, Metrics]:
         """One update.
@@ -188,10 +188,9 @@ class PPO:
         """
         collect_key, update_key = jax.random.split(key)
         # Statistics that this update gathers serve from the next one on: the ratio of the loss begins at 1.
-        normalizer = self._normalizer(state)
+        normalizer = present_normalizer(state, self.settings.min_std)
         episodes, transitions = self.collect(collect_key, state.networks.actor, normalizer, state.episodes)
-        state = self._observe(dataclasses.replace(state, episodes=episodes), transitions)
-        rewards, state = self._scale_rewards(state, transitions)
+        state, rewards = gather(dataclasses.replace(state, episodes=episodes), transitions, state.hyperparameters.gamma)
         batch, valid = self._batch(state, transitions, rewards, normalizer)
         rate = self._learning_rate(state)
         networks, optimizer, metrics = self._improve(update_key, state, batch, valid, normalizer, rate)
@@ -204,32 +203,11 @@ class PPO:
         }
         return dataclasses.replace(state, networks=networks, optimizer=optimizer, update=state.update + 1), metrics
 
-    def _normalizer(self, state: PPOState) -> Normalizer:
-        if state.observation_statistics is None:
-            return state.normalizer
-        return Normalizer.from_statistics(state.observation_statistics, self.settings.min_std)
-
     def _learning_rate(self, state: PPOState) -> jax.Array:
         rate = state.hyperparameters.learning_rate
         if self.settings.anneal_updates is None:
             return rate
         return rate * jnp.maximum(1 - state.update / self.settings.anneal_updates, 0.0)
-
-    def _observe(self, state: PPOState, transitions: CollectedSteps) -> PPOState:
-        if state.observation_statistics is None:
-            return state
-        # What the policy saw is finite: an episode that is not ends, and another begins.
-        seen = transitions.observations.reshape(-1, *self.env.observation_shape)
-        statistics = state.observation_statistics.update(seen, jnp.ones(len(seen), bool))
-        return dataclasses.replace(state, observation_statistics=statistics)
-
-    def _scale_rewards(self, state: PPOState, transitions: CollectedSteps) -> tuple[jax.Array, PPOState]:
-        if state.reward_statistics is None:
-            return transitions.rewards, state
-        rewards, statistics, after = scale_rewards(
-            state.reward_statistics, transitions, state.discounted_returns, state.hyperparameters.gamma
-        )
-        return rewards, dataclasses.replace(state, reward_statistics=statistics, discounted_returns=after)
 
     def _batch(
         self, state: PPOState, transitions: CollectedSteps, rewards: jax.Array, normalizer: Normalizer
@@ -259,10 +237,7 @@ class PPO:
             minibatch = jax.tree.map(lambda leaf: leaf[rows], batch)
             return self._gradient_step(*carry, minibatch, normalizer, state.hyperparameters, rate)
 
-        *keys, substitute_key = jax.random.split(key, settings.num_epochs + 1)
-        rows = jax.vmap(lambda key: jax.random.permutation(key, settings.env_steps))(jnp.stack(keys))
-        rows = substitute(substitute_key, rows, valid)
-        rows = rows.reshape(settings.num_epochs * settings.num_minibatches, -1)
+        rows = minibatch_rows(key, valid, settings.num_epochs, settings.num_minibatches)
         before = (state.networks, state.optimizer)
         after, (finite, metrics) = jax.lax.scan(step, before, rows)
         networks, optimizer = optax.tree.where(jnp.any(valid), after, before)

@@ -1,4 +1,4 @@
-"""Settings of PPO."""
+"""Settings of PPO, and those that it shares with policy gradients through the inner loop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from hades.rollouts.settings import PlaySettings
 
 
 @dataclass(frozen=True)
-class PPOSettings(PlaySettings):
-    """Proximal policy optimisation. The defaults suit small tasks."""
+class OnPolicySettings(PlaySettings):
+    """Collection of steps by the present policy, their advantages, and the clipped surrogate."""
 
-    network: NetworkSettings = NetworkSettings()
-    """Architecture of the policy; the critic is another network with the same hidden layers."""
     num_envs: int = 32
     """Environments that are played at once."""
     num_steps: int = 128
@@ -25,10 +23,6 @@ class PPOSettings(PlaySettings):
     """Passes of an update over the collected steps."""
     num_minibatches: int = 4
     """Parts that each of these passes is split into, at random; one gradient step each."""
-    learning_rate: float = 3e-4
-    """Step size of adam."""
-    anneal_updates: int | None = None
-    """Updates over which the learning rate falls linearly to 0; default: constant."""
     gamma: float = 0.99
     """Discount of a step."""
     gae_lambda: float = 0.95
@@ -39,18 +33,58 @@ class PPOSettings(PlaySettings):
     """Largest distance of a value from the one at collection that still gains; default: no limit."""
     entropy_coefficient: float = 0.01
     """Weight of the policy's entropy."""
+    normalize_advantages: bool = True
+    """Whether the advantages of a minibatch are shifted and scaled to mean 0 and standard deviation 1."""
+    normalize_rewards: bool = False
+    """Whether rewards are divided by the running standard deviation of the discounted return."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes and rates out of range, and a collection that does not split into its minibatches."""
+        super().__post_init__()
+        require_positive_fields(self, "num_envs", "num_steps", "num_epochs", "num_minibatches")
+        require_positive_fields(self, "clip_range", "value_clip_range")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
+        self._require_weights("entropy_coefficient")
+        self._require_divisors("num_minibatches")
+
+    @property
+    def env_steps(self) -> int:
+        """Steps of the environment in one update."""
+        return self.num_envs * self.num_steps
+
+    def _require_weights(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)}")
+
+    def _require_divisors(self, *names: str) -> None:
+        for name in names:
+            if self.env_steps % getattr(self, name):
+                raise ValueError(
+                    f"{name}: expected a divisor of num_envs * num_steps = {self.env_steps}, got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True)
+class PPOSettings(OnPolicySettings):
+    """Proximal policy optimisation. The defaults suit small tasks."""
+
+    network: NetworkSettings = NetworkSettings()
+    """Architecture of the policy; the critic is another network with the same hidden layers."""
+    learning_rate: float = 3e-4
+    """Step size of adam."""
+    anneal_updates: int | None = None
+    """Updates over which the learning rate falls linearly to 0; default: constant."""
     value_coefficient: float = 0.5
     """Weight of the value loss, which is half of the mean squared error."""
     max_grad_norm: float | None = 0.5
     """Largest global norm of the gradient of both networks; default: no clipping."""
     adam_eps: float = 1e-5
     """Epsilon in the denominator of adam."""
-    normalize_advantages: bool = True
-    """Whether the advantages of a minibatch are shifted and scaled to mean 0 and standard deviation 1."""
     observation_normalization: Normalization = "none"
     """none, fixed statistics of random rollouts, or running ones of all that training has seen."""
-    normalize_rewards: bool = False
-    """Whether rewards are divided by the running standard deviation of the discounted return."""
 
     @property
     def method(self) -> str:
@@ -58,25 +92,9 @@ class PPOSettings(PlaySettings):
         return "ppo"
 
     def __post_init__(self) -> None:
-        """Refuses sizes and rates out of range, and a collection that does not split into its minibatches."""
+        """Refuses also rates out of range, and an action distribution that has no entropy in closed form."""
         super().__post_init__()
-        require_positive_fields(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "learning_rate")
-        require_positive_fields(self, "clip_range", "adam_eps", "anneal_updates", "value_clip_range", "max_grad_norm")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
-        for name in ("entropy_coefficient", "value_coefficient"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)}")
+        require_positive_fields(self, "learning_rate", "adam_eps", "anneal_updates", "max_grad_norm")
+        self._require_weights("value_coefficient")
         if self.network.action_distribution != "gaussian":
             raise ValueError(f"action_distribution: PPO needs gaussian, got {self.network.action_distribution}")
-        if self.env_steps % self.num_minibatches:
-            raise ValueError(
-                f"num_minibatches: expected a divisor of num_envs * num_steps = {self.env_steps}, "
-                f"got {self.num_minibatches}"
-            )
-
-    @property
-    def env_steps(self) -> int:
-        """Steps of the environment in one update."""
-        return self.num_envs * self.num_steps

@@ -1,0 +1,37 @@
+"""Checks and defaults that the recipes of online distillation share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hades.inner.cloning import CloningLoss, CloningSettings
+from hades.types import Discrete, Environment
+
+
+def resolve_loss(env: Environment, cloning: CloningSettings, of_continuous: CloningLoss) -> CloningSettings:
+    """Cloning settings with the loss filled in, that of continuous actions being `of_continuous`.
+
+    Raises:
+        ValueError: The loss does not suit the action space.
+    """
+    discrete = isinstance(env.action_space, Discrete)
+    loss = cloning.loss or ("cross_entropy" if discrete else of_continuous)
+    if (loss == "cross_entropy") != discrete:
+        kind = "discrete: cross_entropy" if discrete else "continuous: gaussian_nll, mse or sampled_mse"
+        raise ValueError(f"loss: actions of {env.name} are {kind} expected, got {loss}")
+    return replace(cloning, loss=loss)
+
+
+def resolve_init_seed(method: str, fixed: bool, init_seed: int | None, num_inits: int) -> int | None:
+    """Seed of the one initialisation of a method that keeps it, 0 if none is given; None for the others.
+
+    Raises:
+        ValueError: A method of fresh initialisations has a seed, or one of a fixed one has several initialisations.
+    """
+    if not fixed:
+        if init_seed is not None:
+            raise ValueError(f"init_seed: {method} draws fresh initialisations, expected none, got {init_seed}")
+        return None
+    if num_inits != 1:
+        raise ValueError(f"num_inits: {method} has one initialisation, expected 1, got {num_inits}")
+    return 0 if init_seed is None else init_seed

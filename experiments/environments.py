@@ -64,19 +64,32 @@ class EnvironmentOptions:
     """Physics of a Brax environment: positional, spring, generalized or mjx; default: positional."""
     max_steps: int | None = None
     """Steps after which an episode is cut off; default: the environment's own limit."""
+    env_module: str | None = None
+    """Module whose import registers a gymnasium environment; default: none, or gymnasium_robotics for its own."""
+    observation_keys: tuple[str, ...] | None = None
+    """Parts of gymnasium's observations that are dictionaries, one behind the other; default: none."""
     env_options: Annotated[Mapping[str, Any], _KeysAndValues] = field(default_factory=dict, hash=False)
     """Further options, as KEY=VALUE with values in JSON, such as num_actions=3."""
 
     def __post_init__(self) -> None:
         """Refuses an option that is given twice."""
-        for name in ("backend", "max_steps"):
-            if getattr(self, name) is not None and name in self.env_options:
-                raise ValueError(f"env_options: expected no {name} beside --{name.replace('_', '-')}, got both")
+        for name, (flag, value) in self._flags().items():
+            if value is not None and name in self.env_options:
+                raise ValueError(f"env_options: expected no {name} beside --{flag}, got both")
+
+    def _flags(self) -> dict[str, tuple[str, Any]]:
+        """Flags that stand for an option, and their values, by its name."""
+        return {
+            "backend": ("backend", self.backend),
+            "max_steps": ("max-steps", self.max_steps),
+            "module": ("env-module", self.env_module),
+            "observation_keys": ("observation-keys", self.observation_keys and list(self.observation_keys)),
+        }
 
     def given(self) -> dict[str, Any]:
         """The options that are not left to the environment."""
-        named = {"backend": self.backend, "max_steps": self.max_steps}
-        return {**self.env_options, **{name: value for name, value in named.items() if value is not None}}
+        named = {name: value for name, (_, value) in self._flags().items() if value is not None}
+        return {**self.env_options, **named}
 
     def make(self, env: str) -> Environment:
         """Makes an environment of pure functions.

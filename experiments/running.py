@@ -197,6 +197,8 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
     try:
         directory.check_same(to_dict(settings), to_dict(saved))
     except OtherRunError as error:
+        if error.field.endswith("_checksum"):
+            raise BadArgumentsError(_other_file(directory, settings, error)) from None
         flag = re.sub(r"^(loop|options)\.", "", error.field).replace("_", "-")
         raise BadArgumentsError(
             f"--{flag}: the run in {directory.path} has {_plain(error.saved)}, got {_plain(error.given)}; "
@@ -209,6 +211,15 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
             f"--num-iterations: the run in {directory.path} has done {done}, got {settings.num_iterations}"
         )
     return dataclasses.replace(settings, out=directory.path, resume=True)
+
+
+def _other_file(directory: RunDirectory, settings: Any, error: OtherRunError) -> str:
+    name = error.field.removesuffix("_checksum")
+    file = getattr(settings, name)
+    found = "none" if file is None else f"{file} of checksum {error.given}"
+    return (
+        f"--{name}: the run in {directory.path} has a file of checksum {error.saved}, got {found}; choose another --out"
+    )
 
 
 def _plain(value: Any) -> str:

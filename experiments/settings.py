@@ -13,7 +13,9 @@ from experiments.environments import EnvironmentOptions
 from experiments.presets import PRESETS, offline
 from experiments.registry import INNER_LOOPS, OBJECTIVES, OUTER_LOOPS
 from hades._validation import require_positive
+from hades.offline import Transitions, d4rl
 from hades.offline.cal_ql import CalQLSettings
+from hades.offline.spaces import DataSpaces
 from hades.outer import EvolutionSettings
 from hades.recipes.hades import HadesSettings
 from hades.recipes.neuroevolution import NeuroevolutionSettings
@@ -186,22 +188,65 @@ class OfflineMethodSettings(OfflineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineDistillSettings(RunSettings):
+class OfflineRunSettings(RunSettings):
+    """Settings of every run on offline data."""
+
+    data: Path | None = None
+    """HDF5 file of transitions, in D4RL's layout; default: that of the run that is resumed."""
+    trajectory_steps: int | None = None
+    """Steps after which a trajectory of the data is cut off, where the file has no timeouts; default: not at all."""
+    action_low: tuple[float, ...] | None = None
+    """Lower bounds of actions where no environment has them, one for all or one for each component; default: -1, or
+    the smallest of the data where some are below."""
+    action_high: tuple[float, ...] | None = None
+    """Upper bounds likewise; default: 1, or the largest of the data where some are above."""
+    data_checksum: Annotated[str | None, tyro.conf.Suppress] = None
+    """Checksum of the data file, so that a run is not resumed on other data."""
+
+    def __post_init__(self) -> None:
+        """Refuses also trajectories without steps."""
+        super().__post_init__()
+        self.require_positive("trajectory_steps")
+
+    def load(self, env: str | None = None) -> Transitions:
+        """The data.
+
+        Args:
+            env: Name of their environment; the file's own if None.
+
+        Raises:
+            OfflineDataError: The file is missing or malformed.
+        """
+        assert self.data is not None  # commands refuse it otherwise
+        return d4rl.load(self.data, env, self.trajectory_steps)
+
+    def spaces(self, transitions: Transitions, name: str) -> DataSpaces:
+        """Spaces of the data, where nothing simulates their environment.
+
+        Raises:
+            ValueError: The bounds that flags give do not suit; the message names the flag.
+        """
+        try:
+            return DataSpaces.of(transitions, name, self.action_low, self.action_high)
+        except ValueError as error:
+            raise ValueError(f"--{str(error).replace('_', '-', 1)}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineDistillSettings(OfflineRunSettings):
     """Condenses an offline dataset into a few state-action pairs, by DBC, PBC, Av-PBC or SDW."""
 
     preset: Annotated[str | None, preset_flag("offline distill")] = None
     env: str | None = None
     """Environment to evaluate in, such as gymnasium/Hopper-v4; default: the one that the data file names."""
-    data: Path | None = None
-    """HDF5 file in D4RL's layout; default: that of the run that is resumed."""
+    evaluation: bool = True
+    """Whether datasets are scored in the environment. Without, nothing simulates it: shapes are those of the data."""
     teacher: Path | None = None
     """Teacher file, or run directory of a teacher, for all objectives but dbc; default: none."""
     num_iterations: int = 3000
     """Iterations of the whole run."""
-    data_checksum: Annotated[str | None, tyro.conf.Suppress] = None
-    """Checksum of the data file, so that a run is not resumed on other data."""
     teacher_checksum: Annotated[str | None, tyro.conf.Suppress] = None
-    """Checksum of the teacher file, likewise."""
+    """Checksum of the teacher file, so that a run is not resumed with another."""
     settings: Annotated[OfflineMethodSettings, Flat] = OfflineMethodSettings()
     """The method."""
     loop: Annotated[LoopSettings, Flat] = offline.LOOP
@@ -220,7 +265,7 @@ class OfflineDistillSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachSettings(RunSettings):
+class TeachSettings(OfflineRunSettings):
     """Trains a teacher on offline data by Cal-QL: a policy and its action values, for hades offline distill.
 
     An --out that ends in .npz is the teacher's file, and the run directory a folder of its name beside it.
@@ -228,14 +273,9 @@ class TeachSettings(RunSettings):
 
     preset: Annotated[str | None, tyro.conf.Suppress] = None
     env: str | None = None
-    """Environment of the data, for the bounds of actions and to play in; default: the one that the file names. Where
-    neither does, actions are within -1 and 1."""
-    data: Path | None = None
-    """HDF5 file of transitions, in D4RL's layout; default: that of the run that is resumed."""
+    """Environment of the data, for the bounds of actions and to play in; default: the one that the file names."""
     num_iterations: int = 100_000
     """Updates of the whole training; published teachers took a million."""
-    data_checksum: Annotated[str | None, tyro.conf.Suppress] = None
-    """Checksum of the data file, so that a run is not resumed on other data."""
     settings: Annotated[CalQLSettings, Flat] = CalQLSettings()
     """The method."""
     loop: Annotated[LoopSettings, Flat] = LoopSettings(

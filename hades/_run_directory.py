@@ -49,6 +49,9 @@ FREE_TO_CHANGE = frozenset(
         "checkpoint_seconds",
         "max_env_steps",
         "max_seconds",
+        # Files that may have moved; their checksums are compared.
+        "data",
+        "teacher",
     }
 )
 """Names in a configuration that may differ when a run goes on: how long it is, and what is seen and kept of it."""

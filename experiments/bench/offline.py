@@ -116,7 +116,7 @@ class _Table:
         except ValueError as error:
             raise BadArgumentsError(str(error)) from None
         self._normalizer = self._transitions.statistics(settings.settings.min_std)
-        self._reference = score_reference(self.env.name)
+        self._reference = score_reference(self.env.name, d4rl.load_attributes(settings.data))
         # Seed i of the table is the run of `hades offline distill --seed i` where --seed is 0.
         self._keys = jnp.stack([jax.random.key(settings.seed + index) for index in range(settings.num_seeds)])
         self._evaluator = self._make_evaluator(1)

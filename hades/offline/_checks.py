@@ -10,12 +10,12 @@ from hades._validation import require_finite
 
 
 def finite_float32(name: str, array: np.ndarray) -> np.ndarray:
-    """The array as finite float32 in C order.
+    """The numbers as finite float32 in C order, also those of integers.
 
     Raises:
-        ValueError: It holds another type, or numbers that are not finite; `"name: what was expected"`.
+        ValueError: It holds no numbers, or some that are not finite; `"name: what was expected"`.
     """
-    if not np.issubdtype(array.dtype, np.floating):
+    if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: expected float32, got {array.dtype}")
     # What is too large for float32 becomes infinite, and is refused.
     with np.errstate(over="ignore"):

@@ -1,16 +1,17 @@
-"""Files of offline data in the layout of D4RL v2, HDF5, read and written with h5py alone.
+"""Files of offline data in the layout of D4RL, HDF5, read and written with h5py alone.
 
 | key | shape | type |
 |---|---|---|
 | `observations` | (transitions, *observation_shape) | float32 |
 | `actions` | (transitions, action_dim) | float32 |
-| `rewards` | (transitions,) | float32 |
+| `rewards` | (transitions,) or (transitions, 1) | float32 |
 | `next_observations`, optional | as `observations` | float32 |
-| `terminals` | (transitions,) | bool |
-| `timeouts` | (transitions,) | bool |
+| `terminals` | as `rewards` | bool |
+| `timeouts`, optional | as `terminals` | bool |
 
-Other keys and groups, such as `infos/` and `metadata/`, are passed over. What this project writes also has the file
-attributes `env`, the name of the environment, and `hades`, JSON that says where the data come from.
+Types are those that it writes; others that hold numbers are read, too. Other keys and groups, such as `infos/` and
+`metadata/`, are passed over. What this project writes also has the file attributes `env`, the name of the environment,
+and `hades`, JSON that says where the data come from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,32 +32,31 @@ import numpy as np
 
 from hades._files import refusing, write_atomically
 from hades.offline._checks import few, reason
+from hades.offline.scores import d4rl_domain
 from hades.offline.transitions import FLAG_KEYS, FLOAT_KEYS, OfflineDataError, Transitions, check_arrays
 
 KEYS = (*FLOAT_KEYS, *FLAG_KEYS)
 
-_PUBLISHED_AT = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
-_PUBLISHED_NAME = re.compile(
-    r"(halfcheetah|hopper|walker2d|ant)[-_]"
-    r"(random|medium|expert|medium[-_]replay|medium[-_]expert|full[-_]replay)-v2(\.h5|\.hdf5)?"
-)
-# Their observations did not change from -v2 to -v4. Those of Ant did, so that its files name no environment here.
-_ENVS = {"halfcheetah": "HalfCheetah", "hopper": "Hopper", "walker2d": "Walker2d"}
+_PUBLISHED_AT = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
+# Last transitions of all episodes in files of d3rlpy 1.
+_D3RLPY_ENDS = "episode_terminals"
 # An HDF5 attribute, its header included, fits into 64 KiB.
 _MAX_ATTRIBUTE_BYTES = 60_000
 
 
-def load(path: str | os.PathLike[str], env: str | None = None) -> Transitions:
-    """Reads a file in the layout of D4RL v2, compressed or not.
+def load(path: str | os.PathLike[str], env: str | None = None, trajectory_steps: int | None = None) -> Transitions:
+    """Reads a file in the layout of D4RL, compressed or not.
 
     Without `next_observations`, they are those of the transition that follows in the same trajectory. A transition that
     ends its trajectory by timeout, or with the data, has an unknown successor then: it is dropped with its reward, and
     the one before it carries the timeout. That of a terminal state plays no part; it is filled with the observation.
+    With them, a trajectory also ends where they are not the observation that follows; a warning says how often.
 
     Args:
         path: The file.
         env: Name of the environment; None takes that of the file's attributes, or what a name of D4RL such as
             `hopper_medium-v2.hdf5` stands for.
+        trajectory_steps: Steps after which a trajectory is cut off, of a file without `timeouts`; not at all if None.
 
     Raises:
         OfflineDataError: There is no such file, or it is not a whole and consistent one; one sentence that names the
@@ -67,15 +68,42 @@ def load(path: str | os.PathLike[str], env: str | None = None) -> Transitions:
             # Also of links that lead nowhere.
             with _damage_is("expected a whole HDF5 file, got damaged data"):
                 present = list(file)
-            for name in KEYS:
-                if name not in present and name != "next_observations":
-                    raise ValueError(f"{name}: missing, expected in every file of D4RL's layout, got {few(present)}")
+            _check_layout(present)
             arrays = {name: _read(file, name) for name in KEYS if name in present}
+            if "timeouts" not in present and _D3RLPY_ENDS in present:
+                arrays["timeouts"] = _read(file, _D3RLPY_ENDS)
             own_env = _text_attribute(file, "env")
-        arrays = check_arrays(arrays)
-        if "next_observations" not in arrays:
-            arrays = _with_successors(arrays)
-        return Transitions.from_arrays(arrays, env or own_env or _env_from_name(path))
+        checked = check_arrays(arrays, trajectory_steps)
+        guessed = _ends_that_are_guessed(arrays, checked) if trajectory_steps is None else None
+        if guessed is not None:
+            warnings.warn(f"{path}: {guessed}", stacklevel=2)
+        if "next_observations" not in checked:
+            checked = _with_successors(checked)
+        return Transitions.from_arrays(checked, env or own_env or _env_from_name(path))
+
+
+def _ends_that_are_guessed(arrays: dict[str, np.ndarray], checked: dict[str, np.ndarray]) -> str | None:
+    """What to say where ends of trajectories are not those of flags alone."""
+    if "next_observations" in checked:
+        flagged = arrays["timeouts"].ravel().astype(bool) if "timeouts" in arrays else False
+        jumps = np.count_nonzero(checked["timeouts"] & ~np.asarray(flagged))
+        what = "transitions without a flag end a trajectory, as their next observation is not the one that follows"
+        return f"next_observations: {jumps} {what}" if jumps else None
+    if "timeouts" not in arrays:
+        ends = np.count_nonzero(checked["terminals"])
+        return f"timeouts: missing, so that trajectories end at the {ends} terminals alone unless their steps are given"
+    return None
+
+
+def _check_layout(present: list[str]) -> None:
+    if "observations" not in present and any(name.startswith("episode_") for name in present):
+        raise ValueError(
+            "expected D4RL's layout, found Minari's; hades offline collect --minari ID writes the dataset of that id "
+            "in D4RL's"
+        )
+    for name in KEYS:
+        if name not in present and name not in ("next_observations", "timeouts"):
+            raise ValueError(f"{name}: missing, expected in every file of D4RL's layout, got {few(present)}")
 
 
 def env_name(path: str | os.PathLike[str]) -> str | None:
@@ -227,16 +255,14 @@ def _with_successors(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _env_from_name(path: Path) -> str | None:
-    match = _PUBLISHED_NAME.fullmatch(path.name.lower())
-    agent = _ENVS.get(match[1]) if match else None
-    return f"gymnasium/{agent}-v4" if agent else None
+    domain = d4rl_domain(path.name)
+    return domain.env if domain else None
 
 
 def _where_published(path: Path) -> str:
-    match = _PUBLISHED_NAME.fullmatch(path.name.lower())
-    if not match:
-        return ""
-    return f"; D4RL publishes it at {_PUBLISHED_AT}/{match[1]}_{match[2].replace('-', '_')}-v2.hdf5"
+    if not path.suffix and not path.is_absolute() and len(path.parts) > 1 and re.fullmatch(r".+-v\d+", path.name):
+        return f"; hades offline collect --minari {path} writes one of the Minari dataset of that id"
+    return f"; D4RL publishes it below {_PUBLISHED_AT}" if d4rl_domain(path.name) else ""
 
 
 def _to_json(attributes: Mapping[str, Any]) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hades._files import refusing
+from hades._observations import select
 from hades.offline._checks import reason
 from hades.offline.transitions import OfflineDataError, Transitions, check_arrays
 
 
-def load(dataset: str | Iterable[Any], env: str | None = None) -> Transitions:
+def load(
+    dataset: str | Iterable[Any], env: str | None = None, observation_keys: Sequence[str] | None = None
+) -> Transitions:
     """Reads a Minari dataset; nothing is downloaded.
 
     Args:
@@ -20,6 +23,7 @@ def load(dataset: str | Iterable[Any], env: str | None = None) -> Transitions:
             episodes like those of one, with `observations` `[steps + 1, *observation_shape]`, `actions`
             `[steps, action_dim]`, `rewards`, `terminations` and `truncations`, all `[steps]`.
         env: Name of the environment; None takes that of the dataset, where it has one.
+        observation_keys: Parts of observations that are dictionaries, one behind the other.
 
     Returns:
         The transitions of all episodes, one behind the other. An episode that ends with neither flag is marked as timed
@@ -38,7 +42,7 @@ def load(dataset: str | Iterable[Any], env: str | None = None) -> Transitions:
         with refusing(name, OfflineDataError):
             for index, episode in enumerate(episodes):
                 with refusing(f"episode {index}", ValueError):
-                    parts.append(_episode_arrays(episode))
+                    parts.append(_episode_arrays(episode, observation_keys))
                     for key in ("observations", "actions"):
                         shape, expected = (part[key].shape[1:] for part in (parts[-1], parts[0]))
                         if shape != expected:
@@ -52,7 +56,41 @@ def load(dataset: str | Iterable[Any], env: str | None = None) -> Transitions:
     return Transitions.from_arrays(arrays, env or (None if spec is None else f"gymnasium/{spec.id}"))
 
 
-def _load_by_id(dataset_id: str) -> Iterable[Any]:
+def attributes(dataset: str | Any, observation_keys: Sequence[str] | None = None) -> dict[str, Any]:
+    """What a dataset says of its environment and scores, as attributes of a file in D4RL's layout.
+
+    Args:
+        dataset: Id of one that is on this machine, or a `MinariDataset`.
+        observation_keys: As of `load`.
+
+    Returns:
+        `minari`, the id; `env_options`, with which the environment is made here; and `score_reference`, returns that
+        score 0 and 100, where the dataset has them.
+
+    Raises:
+        ImportError: As of `load`.
+        OfflineDataError: As of `load`.
+    """
+    found: Any = _load_by_id(dataset) if isinstance(dataset, str) else dataset
+    spec, metadata = getattr(found, "env_spec", None), getattr(getattr(found, "storage", None), "metadata", {})
+    options: dict[str, Any] = {}
+    if spec is not None:
+        options = dict(spec.kwargs)
+        module = str(spec.entry_point).partition(".")[0].partition(":")[0]
+        if module not in ("gymnasium", "gymnasium_robotics"):
+            options["module"] = module
+        if spec.max_episode_steps is not None:
+            options["max_steps"] = int(spec.max_episode_steps)
+    if observation_keys is not None:
+        options["observation_keys"] = list(observation_keys)
+    described: dict[str, Any] = {"minari": str(getattr(found, "id", dataset)), "env_options": options}
+    low, high = (metadata.get(name) for name in ("ref_min_score", "ref_max_score"))
+    if low is not None and high is not None:
+        described["score_reference"] = {"random": float(low), "expert": float(high)}
+    return described
+
+
+def _load_by_id(dataset_id: str) -> Any:
     try:
         import minari
     except ImportError:
@@ -69,14 +107,14 @@ def _load_by_id(dataset_id: str) -> Iterable[Any]:
         raise OfflineDataError(f"{dataset_id}: expected a Minari dataset that can be read ({reason(error)})") from None
 
 
-def _episode_arrays(episode: Any) -> dict[str, np.ndarray]:
+def _episode_arrays(episode: Any, observation_keys: Sequence[str] | None) -> dict[str, np.ndarray]:
     """One episode as checked arrays.
 
     Raises:
         ValueError: It is empty, or not what an episode should be; `"key: what was expected"`.
     """
     names = {"actions": "actions", "rewards": "rewards", "terminals": "terminations", "timeouts": "truncations"}
-    arrays = {"observations": _array("observations", episode)}
+    arrays = {"observations": _observations(episode, observation_keys)}
     arrays |= {key: _array(name, episode) for key, name in names.items()}
     steps = len(arrays["rewards"]) if arrays["rewards"].ndim else 0
     if not steps:
@@ -89,6 +127,20 @@ def _episode_arrays(episode: Any) -> dict[str, np.ndarray]:
     checked = check_arrays(arrays | {"observations": observations[:-1], "next_observations": observations[1:]})
     checked["timeouts"][-1] |= not checked["terminals"][-1]
     return checked
+
+
+def _observations(episode: Any, keys: Sequence[str] | None) -> np.ndarray:
+    observations = getattr(episode, "observations", None)
+    if not isinstance(observations, Mapping):
+        if keys is not None:
+            raise ValueError("observation_keys: expected none, as observations are no dictionaries")
+        return _array("observations", episode)
+    if keys is None:
+        raise ValueError(
+            f"observations: expected an array, got a dictionary; expected observation_keys, some of "
+            f"{', '.join(map(str, observations))}"
+        )
+    return select(observations, keys, batch_axes=1)
 
 
 def _array(name: str, episode: Any) -> np.ndarray:

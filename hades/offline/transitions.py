@@ -94,6 +94,8 @@ class Transitions:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], env: str | None = None) -> Transitions:
         """Checks arrays on the host, by the names of the attributes, and moves them to the device.
 
+        A trajectory also ends where the next observation is not the observation that follows; `timeouts` may be absent.
+
         Raises:
             OfflineDataError: One is missing, of another shape or type, or holds numbers that are not finite.
         """
@@ -209,27 +211,61 @@ class Transitions:
             raise OfflineDataError(f"actions: expected those of {env.name}, {space}, got {self.action_dim} components")
 
 
-def check_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Validates offline data on the host.
+def check_arrays(arrays: Mapping[str, np.ndarray], trajectory_steps: int | None = None) -> dict[str, np.ndarray]:
+    """Validates offline data on the host, and marks the ends of trajectories that they show but do not flag.
+
+    A trajectory also ends where the next observation is not the observation that follows.
 
     Args:
-        arrays: By the names of the attributes of `Transitions`; `next_observations` may be absent, others are passed
-            over.
+        arrays: By the names of the attributes of `Transitions`; `next_observations` and `timeouts` may be absent,
+            others are passed over. Rewards and flags may be columns `[transitions, 1]`.
+        trajectory_steps: Steps after which a trajectory is cut off where `timeouts` are absent; not at all if None.
 
     Returns:
-        Floating-point numbers as float32 in C order, and flags as bool.
+        Numbers as float32 in C order, and flags as bool.
 
     Raises:
         OfflineDataError: One is missing, of another shape or type, or holds numbers that are not finite; `"key: what
             was expected"`.
     """
-    for name in (*FLOAT_KEYS[:3], *FLAG_KEYS):
+    for name in (*FLOAT_KEYS[:3], "terminals"):
         if name not in arrays:
             raise OfflineDataError(f"{name}: missing, expected in all offline data, got {few(arrays)}")
-    for name in (name for name in (*FLOAT_KEYS, *FLAG_KEYS) if name in arrays):
-        _check_shape(name, arrays[name].shape, arrays["observations"].shape)
-    checked = {name: _floats(name, arrays[name]) for name in FLOAT_KEYS if name in arrays}
-    return checked | {name: _flags(name, arrays[name]) for name in FLAG_KEYS}
+    present = {name: arrays[name] for name in (*FLOAT_KEYS, *FLAG_KEYS) if name in arrays}
+    for name in (name for name in ("rewards", *FLAG_KEYS) if name in present):
+        if present[name].ndim == 2 and present[name].shape[1] == 1:
+            present[name] = present[name][:, 0]
+    for name, array in present.items():
+        _check_shape(name, array.shape, present["observations"].shape)
+    checked = {name: (_floats if name in FLOAT_KEYS else _flags)(name, array) for name, array in present.items()}
+    if "timeouts" not in checked:
+        checked["timeouts"] = _cut_off(checked["terminals"], trajectory_steps)
+    elif trajectory_steps is not None:
+        raise OfflineDataError("timeouts: expected none where the steps of a trajectory are given, got some")
+    if "next_observations" in checked:
+        checked["timeouts"] = checked["timeouts"] | _jumps(checked)
+    return checked
+
+
+def _cut_off(terminals: np.ndarray, steps: int | None) -> np.ndarray:
+    """Timeouts `[transitions]` every so many steps after the last end."""
+    timeouts = np.zeros_like(terminals)
+    if steps is None:
+        return timeouts
+    require_positive("trajectory_steps", steps)
+    index = np.arange(len(terminals))
+    # The first transition behind the last terminal one, for each.
+    starts = np.maximum.accumulate(np.where(np.concatenate([[True], terminals[:-1]]), index, 0))
+    timeouts[(index - starts + 1) % steps == 0] = True
+    return timeouts & ~terminals
+
+
+def _jumps(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Transitions `[transitions]` of no flag that another trajectory follows."""
+    observations, successors = arrays["observations"], arrays["next_observations"]
+    jumps = np.zeros(len(observations), bool)
+    jumps[:-1] = (successors[:-1] != observations[1:]).reshape(len(observations) - 1, -1).any(axis=1)
+    return jumps & ~arrays["terminals"] & ~arrays["timeouts"]
 
 
 def _check_shape(name: str, shape: tuple[int, ...], observations: tuple[int, ...]) -> None:

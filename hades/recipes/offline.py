@@ -234,7 +234,7 @@ def _check(
     if teacher is not None:
         teacher.check_fits(env)
     elif objective.needs_teacher:
-        raise ValueError(f"teacher: {objective.name} needs one, got none")
+        raise ValueError(f"teacher: {objective.name} needs one, such as hades offline teach trains, got none")
     elif "highest_q" in settings.initialization:
         raise ValueError(f"teacher: initialization {settings.initialization} needs one, got none")
     if settings.cloning.loss == "cross_entropy":

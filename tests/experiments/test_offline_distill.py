@@ -141,8 +141,8 @@ def test_the_same_files_by_another_path_are_no_contradiction(
     ("flags", "words"),
     [
         (("--objective", "pbc"), "--objective: the run in {run} has av-pbc, got pbc; choose another --out"),
-        (("--data", "nameless.hdf5"), "--data: the run in {run} has {files}/data.hdf5, got {files}/nameless.hdf5"),
-        (("--teacher", "other.npz"), "--teacher: the run in {run} has {files}/teacher.npz, got {files}/other.npz"),
+        (("--data", "nameless.hdf5"), "--data: the run in {run} has a file of checksum"),
+        (("--teacher", "other.npz"), "--teacher: the run in {run} has a file of checksum"),
         (("--meta-gradient.learning-rate", "0.5"), "--meta-gradient.learning-rate: the run in {run} has 0.4, got 0.5"),
         (("--flow.num-layers", "9"), "--flow.num-layers: the run in {run} has"),
         (("--num-generations", "2"), "--num-iterations: the run in {run} has done 4, got 2"),
@@ -160,6 +160,31 @@ def test_resuming_refuses_what_contradicts_the_run(
     outcome = hades("offline", "distill", "--out", offline_run, "--resume", *flags)
     assert outcome.code == 2
     assert words.format(run=offline_run, files=files) in outcome.complaint
+
+
+def test_a_run_goes_on_with_files_that_moved(
+    hades: Callable[..., Outcome], files: Path, offline_run: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(offline_run, tmp_path / "run")
+    moved = [shutil.copy(files / name, tmp_path / f"moved-{name}") for name in ("data.hdf5", "teacher.npz")]
+    outcome = hades("offline", "distill", "--out", copy, "--resume", "--data", moved[0], "--teacher", moved[1])
+    assert outcome.code == 0, outcome.err
+
+
+def test_without_a_simulator_shapes_are_those_of_the_data(
+    hades: Callable[..., Outcome], files: Path, tmp_path: Path
+) -> None:
+    flags = ("--objective", "dbc", "--no-evaluation", *TINY, "--num-generations", "2")
+    start = ("offline", "distill", "--data", files / "nameless.hdf5", "--out", tmp_path / "run", *flags)
+    refused = hades(*start, "--action-low", "1", "2", "3", "4", "5")
+    assert refused.code == 2 and "--action-low: expected 1 or" in refused.complaint
+    assert hades(*start, "--action-high", "7").code == 0
+    dataset = SyntheticDataset.load(tmp_path / "run" / "dataset.npz")
+    assert dataset.metadata is not None and dataset.metadata.env == "nameless"
+    assert hades("info", tmp_path / "run").code == 0
+    evaluated = hades("evaluate", tmp_path / "run")
+    assert evaluated.code == 1 and "unknown environment 'nameless'" in evaluated.complaint
+    assert hades("offline", "distill", "--out", tmp_path / "run", "--resume").code == 0
 
 
 def test_other_verbs_take_the_run(hades: Callable[..., Outcome], offline_run: Path, tmp_path: Path) -> None:
@@ -198,7 +223,7 @@ def test_paper_preset_has_the_published_settings_and_flags_override_it(files: Pa
         ),
         (("--data", "broken.hdf5"), 1, "broken.hdf5: expected an HDF5 file, found another format"),
         (("--data", "nameless.hdf5"), 2, "--env: nameless.hdf5 does not name its environment"),
-        (("--data", "data.hdf5"), 2, "teacher: av-pbc needs one, got none"),
+        (("--data", "data.hdf5"), 2, "teacher: av-pbc needs one, such as hades offline teach trains, got none"),
         (
             ("--data", "data.hdf5", "--objective", "dbc", "--initialization", "kmeans-highest-q"),
             2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -94,11 +94,11 @@ def main(arguments: Sequence[str]) -> int:
         transitions, attributes, seconds = _collect(settings)
         more = {"seed": settings.seed, "behaviours": attributes["behaviours"]}
     else:
-        transitions, attributes, seconds = _load_minari(settings, settings.minari), {}, None
-        more = {"minari": settings.minari}
+        transitions, attributes = _load_minari(settings, settings.minari)
+        seconds, more = None, {"minari": settings.minari}
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     d4rl.save(transitions, settings.out, {"command": ["hades", "offline", "collect", *arguments], **attributes})
-    summary = _summary(transitions) | {"env": transitions.env, "out": str(settings.out), "seconds": seconds}
+    summary = _summary(transitions, attributes) | {"env": transitions.env, "out": str(settings.out), "seconds": seconds}
     _print(summary)
     if settings.json:
         print_json(summary | more)
@@ -126,11 +126,22 @@ def _collect(settings: CollectSettings) -> tuple[Transitions, dict[str, Any], fl
     return transitions, attributes, seconds
 
 
-def _load_minari(settings: CollectSettings, dataset_id: str) -> Transitions:
-    if settings.teacher or settings.policy or settings.run is not None or settings.random_fraction:
-        raise BadArgumentsError("--minari: expected no --teacher, --policy, --run or --random-fraction beside it")
+# Flags that --minari has no use for.
+_OF_PLAYING = (
+    "backend", "teacher", "policy", "run", "quality", "noise", "epsilon", "random_fraction", "action_selection",
+    "num_transitions", "num_envs", "seed", "max_steps", "env_module", "env_options",
+)  # fmt: skip
+
+
+def _load_minari(settings: CollectSettings, dataset_id: str) -> tuple[Transitions, dict[str, Any]]:
+    default = CollectSettings(out=settings.out)
+    for name in _OF_PLAYING:
+        given, usual = (getattr(of if hasattr(of, name) else of.options, name) for of in (settings, default))
+        if given != usual:
+            raise BadArgumentsError(f"--{name.replace('_', '-')}: expected none beside --minari, got {given}")
+    keys = settings.options.observation_keys
     try:
-        return minari.load(dataset_id, settings.env)
+        return minari.load(dataset_id, settings.env, keys), minari.attributes(dataset_id, keys)
     except ImportError as error:
         raise BadArgumentsError(f"--minari: {error}") from None
 
@@ -238,7 +249,7 @@ def _stages(path: Path, quality: Quality) -> list[Path]:
     return [list(scored)[index] for index in chosen]
 
 
-def _summary(transitions: Transitions) -> dict[str, Any]:
+def _summary(transitions: Transitions, attributes: Mapping[str, Any]) -> dict[str, Any]:
     returns = np.asarray(transitions.trajectory_returns())
     summary = {
         "num_transitions": transitions.num_transitions,
@@ -246,7 +257,7 @@ def _summary(transitions: Transitions) -> dict[str, Any]:
         "mean_return": float(returns.mean()),
         "best_return": float(returns.max()),
     }
-    reference = score_reference(transitions.env or "")
+    reference = score_reference(transitions.env or "", attributes)
     if reference is not None:
         summary["normalized_mean"] = reference.normalize(summary["mean_return"])
         summary["normalized_best"] = reference.normalize(summary["best_return"])

@@ -20,6 +20,7 @@ from hades.keys import Stream, stream
 from hades.offline import Teacher, d4rl
 from hades.recipes.offline import offline_run
 from hades.run import Run
+from hades.types import AnyEnvironment
 
 
 def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
@@ -27,9 +28,16 @@ def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
     if settings.data is None:
         raise BadArgumentsError("--data: expected an HDF5 file, such as hades offline collect writes")
     teacher = None if settings.teacher is None else outcome_file(settings.teacher).absolute()
+    env, loop = settings.env, settings.loop
+    if settings.evaluation:
+        env = environment_name(settings.data, env)
+    else:
+        env = env or d4rl.env_name(settings.data) or settings.data.stem
+        loop = dataclasses.replace(loop, evaluate_every=None)
     return dataclasses.replace(
         settings,
-        env=environment_name(settings.data, settings.env),
+        env=env,
+        loop=loop,
         data=settings.data.absolute(),
         data_checksum=checksum(settings.data),
         teacher=teacher,
@@ -38,8 +46,12 @@ def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
 
 
 def _make_run(settings: Any) -> Run[SyntheticDataset]:
-    env = environment_of(settings.data, settings.env, settings.options)
-    transitions = d4rl.load(settings.data)
+    transitions = settings.load()
+    env: AnyEnvironment
+    if settings.evaluation:
+        env = environment_of(settings.data, settings.env, settings.options)
+    else:
+        env = settings.spaces(transitions, settings.env)
     teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
     # Here, where the files are known by name; the run checks again.
     for flag, path, part in (("data", settings.data, transitions), ("teacher", settings.teacher, teacher)):

@@ -24,7 +24,7 @@ from hades.offline.transitions import OfflineDataError, Transitions
 from hades.recipes.cal_ql import cal_ql_run
 from hades.run import Run
 from hades.run import checksum as checksum_of_arrays
-from hades.types import AnyEnvironment, Continuous
+from hades.types import AnyEnvironment
 
 
 def _complete(settings: TeachSettings) -> TeachSettings:
@@ -40,10 +40,9 @@ def _complete(settings: TeachSettings) -> TeachSettings:
 
 
 def _make_run(settings: Any) -> Run[Teacher]:
-    transitions = d4rl.load(settings.data, settings.env)
+    transitions = settings.load(settings.env)
     env = _environment(settings, transitions)
-    dim = transitions.action_dim
-    space = Continuous((-1.0,) * dim, (1.0,) * dim) if env is None else env.action_space
+    space = (env or settings.spaces(transitions, settings.data.stem)).action_space
     try:
         return cal_ql_run(transitions, space, settings.settings, env)  # type: ignore[arg-type]
     except OfflineDataError as error:

@@ -130,7 +130,7 @@ MALFORMED_HDF5: list[MalformedFile] = [
     *[
         _changed(name, lambda old: None, "missing", case="missing")
         for name in KEYS
-        if name != "next_observations"
+        if name not in ("next_observations", "timeouts")
     ],
     _all(lambda array: array[:0], "zero transitions", ": observations: ", "at least one transition", "none"),
     _changed("observations", lambda old: old[:, 0], "at least 2 axes", "(9,)", case="one axis"),
@@ -139,14 +139,14 @@ MALFORMED_HDF5: list[MalformedFile] = [
     _changed("actions", lambda old: old[None], "2 axes", "(1, 9, 2)", case="three axes"),
     _changed("actions", lambda old: old[:8], "9 rows", "8", case="shorter than observations"),
     _changed("actions", lambda old: old[:, :0], "every axis", "(9, 0)", case="no components"),
-    _changed("actions", lambda old: old.astype(np.int64), "float32", "int64", case="integers"),
+    _changed("actions", lambda old: old > 0, "float32", "bool", case="booleans"),
     _changed("actions", lambda old: _put(old, (4, 1), np.nan), "finite", "nan", "[4, 1]", case="NaN"),
     _changed("observations", lambda old: _put(old, (4, 1), np.nan), "finite", "nan", "[4, 1]", case="NaN"),
     _changed("observations", lambda old: _put(old, (0, 0), -np.inf), "finite", "-inf", case="infinite"),
     _changed("observations", lambda old: old.astype(complex), "float32", "complex128", case="complex numbers"),
     _changed("rewards", lambda old: _put(old, 5, np.nan), "finite", "nan", "[5]", case="NaN"),
     _changed("rewards", lambda old: old.astype(float) * 1e300, "finite", "1e+300", case="too large for float32"),
-    _changed("rewards", lambda old: old[:, None], "1 axis", "(9, 1)", case="two axes"),
+    _changed("rewards", lambda old: np.stack([old, old], axis=1), "1 axis", "(9, 2)", case="two columns"),
     _changed("rewards", lambda old: np.float32(1), "1 axis", "()", case="no axis"),
     _changed("rewards", lambda old: old[:8], "9 rows", "8", case="shorter than observations"),
     _changed("rewards", lambda old: np.array([b"1"] * 9), "float32", "S1", case="strings"),
@@ -156,7 +156,7 @@ MALFORMED_HDF5: list[MalformedFile] = [
     _changed("terminals", lambda old: np.full(9, 0.5, np.float32), "booleans", "0.5 at [0]", case="fractions"),
     _changed("terminals", lambda old: np.full(9, np.nan), "booleans", "nan", case="NaN"),
     _changed("terminals", lambda old: ["no"] * 9, "booleans", "object", case="text"),
-    _changed("terminals", lambda old: old[:, None], "1 axis", "(9, 1)", case="two axes"),
+    _changed("terminals", lambda old: old[None], "1 axis", "(1, 9)", case="a row"),
     _changed("timeouts", lambda old: old[:5], "9 rows", "5", case="shorter than observations"),
     _changed("next_observations", lambda old: old[:, :2], "(9, 3)", "(9, 2)", case="of another width"),
     _changed("next_observations", lambda old: old[1:], "(9, 3)", "(8, 3)", case="shorter than observations"),
@@ -171,6 +171,6 @@ MALFORMED_HDF5: list[MalformedFile] = [
     _edited("rewards", lambda file: file.__setitem__("rewards", h5py.SoftLink("/rewards")), "links", case="circle"),
     _edited("rewards", _virtual, "virtual", case="virtual, its source missing"),
     _edited("observations", _larger_than_memory, "memory", "(1000000000000000, 3)", case="larger than memory"),
-    MalformedFile("layout of Minari", _episodes, ("observations", "missing", "episode_0")),
+    MalformedFile("layout of Minari", _episodes, ("Minari's", "hades offline collect --minari ID")),
     MalformedFile("no successor is known", _no_successor, ("next_observations", "missing")),
 ]  # fmt: skip

@@ -20,6 +20,15 @@ from tests.hades.malformed import MalformedFile
 from tests.hades.offline.malformed_hdf5 import KEYS, MALFORMED_HDF5, valid_arrays, write_file
 
 
+def discounted_returns_to_go(data: Transitions, gamma: float) -> np.ndarray:
+    rewards, ends = np.asarray(data.rewards), np.asarray(data.terminals | data.timeouts)
+    found = np.zeros(len(rewards))
+    for index in reversed(range(len(rewards))):
+        following = 0.0 if ends[index] or index == len(rewards) - 1 else found[index + 1]
+        found[index] = rewards[index] + gamma * following
+    return found
+
+
 def make_transitions(env: str | None = "gymnasium/Hopper-v4") -> Transitions:
     return Transitions.from_arrays(valid_arrays(), env)
 
@@ -82,6 +91,13 @@ def test_other_types_of_the_same_numbers(tmp_path: Path) -> None:
     assert_equal(d4rl.load(tmp_path / "data.hdf5"), make_transitions(None))
 
 
+def test_columns_and_integers(tmp_path: Path) -> None:
+    arrays = valid_arrays()
+    changed = {name: arrays[name][:, None] for name in ("rewards", "terminals", "timeouts")}
+    write_file(tmp_path / "data.hdf5", arrays | changed | {"rewards": changed["rewards"].astype(np.int64)})
+    assert_equal(d4rl.load(tmp_path / "data.hdf5"), make_transitions(None))
+
+
 def test_soft_links_that_lead_somewhere(tmp_path: Path) -> None:
     arrays = valid_arrays()
     write_file(tmp_path / "data.hdf5", {"elsewhere" if name == "rewards" else name: arrays[name] for name in KEYS})
@@ -127,6 +143,8 @@ def test_a_terminal_that_is_a_timeout_too_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("next_observations", [False, True])
 def test_a_trajectory_that_never_ends(tmp_path: Path, next_observations: bool) -> None:
     arrays = valid_arrays(next_observations) | {"terminals": np.zeros(9, bool), "timeouts": np.zeros(9, bool)}
+    if next_observations:
+        arrays["next_observations"] = np.roll(arrays["observations"], -1, axis=0)
     write_file(tmp_path / "data.hdf5", arrays)
     found = d4rl.load(tmp_path / "data.hdf5")
     assert found.trajectory_returns().tolist() == ([511] if next_observations else [255])
@@ -141,6 +159,9 @@ def test_a_trajectory_that_never_ends(tmp_path: Path, next_observations: bool) -
         # Ant-v4 has other observations than D4RL's files.
         ("ant_medium-v2.hdf5", None),
         ("my_hopper_medium-v2.hdf5", None),
+        ("hopper_mixed.hdf5", "gymnasium/Hopper-v4"),
+        ("door-human-v1.hdf5", "gymnasium/AdroitHandDoor-v1"),
+        ("antmaze-umaze-diverse-v2.hdf5", None),
     ],
 )
 def test_env_from_the_name_of_the_file(tmp_path: Path, name: str, env: str | None) -> None:
@@ -151,13 +172,70 @@ def test_env_from_the_name_of_the_file(tmp_path: Path, name: str, env: str | Non
     assert d4rl.load(tmp_path / name).env == "brax/hopper"
 
 
-@pytest.mark.parametrize("name", ["hopper_medium_replay-v2.hdf5", "hopper-medium-replay-v2.hdf5"])
+@pytest.mark.parametrize("name", ["hopper_medium_replay-v2.hdf5", "hopper-medium-replay-v2.hdf5", "pen-cloned-v0"])
 def test_missing_file_of_d4rl_says_where_it_is_published(tmp_path: Path, name: str) -> None:
     with pytest.raises(OfflineDataError) as caught:
         d4rl.load(tmp_path / name)
-    url = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/hopper_medium_replay-v2.hdf5"
     assert str(caught.value).startswith(str(tmp_path / name))
-    assert str(caught.value).endswith(url)
+    assert str(caught.value).endswith("D4RL publishes it below http://rail.eecs.berkeley.edu/datasets/offline_rl")
+
+
+def test_an_id_of_minari_in_the_place_of_a_file_says_how_to_get_one() -> None:
+    with pytest.raises(OfflineDataError, match=r"hades offline collect --minari mujoco/hopper/medium-v0"):
+        d4rl.load("mujoco/hopper/medium-v0")
+
+
+def two_episodes() -> dict[str, np.ndarray]:
+    """Two episodes of three steps, rewards 1 and 10; no flag marks where the first one ends."""
+    states = np.arange(8, dtype=np.float32)[:, None]
+    return {
+        "observations": states[[0, 1, 2, 4, 5, 6]],
+        "actions": np.zeros((6, 1), np.float32),
+        "rewards": np.repeat(np.float32([1, 10]), 3),
+        "next_observations": states[[1, 2, 3, 5, 6, 7]],
+        "terminals": np.zeros(6, bool),
+        "timeouts": np.arange(6) == 5,
+    }
+
+
+def test_a_trajectory_ends_where_another_state_follows(tmp_path: Path) -> None:
+    write_file(tmp_path / "data.hdf5", two_episodes())
+    with pytest.warns(UserWarning, match=r"data.hdf5: next_observations: 1 transitions without a flag end a"):
+        found = d4rl.load(tmp_path / "data.hdf5")
+    assert found.trajectory_returns().tolist() == [3, 30]
+    to_go = discounted_returns_to_go(found, 0.99)
+    np.testing.assert_allclose(to_go[0], 1 + 0.99 + 0.99**2, rtol=1e-6)
+    assert Transitions.from_arrays(two_episodes()).trajectories().ends.tolist() == [3, 6]
+
+
+@pytest.mark.parametrize("steps", [None, 3, 4])
+def test_without_timeouts(tmp_path: Path, steps: int | None) -> None:
+    """Terminal is transition 2; the six behind it are cut off every so many steps, or where another state follows."""
+    arrays = valid_arrays()
+    del arrays["timeouts"]
+    write_file(tmp_path / "data.hdf5", arrays)
+    if steps is None:
+        with pytest.warns(UserWarning, match="1 transitions without a flag"):
+            found = d4rl.load(tmp_path / "data.hdf5")
+    else:
+        found = d4rl.load(tmp_path / "data.hdf5", trajectory_steps=steps)
+    ends = {None: [3, 7, 9], 3: [3, 6, 7, 9], 4: [3, 7, 9]}[steps]
+    assert found.trajectories().ends.tolist() == ends
+    del arrays["next_observations"]
+    write_file(tmp_path / "bare.hdf5", arrays)
+    if steps is None:
+        with pytest.warns(UserWarning, match="timeouts: missing, so that trajectories end at the 1 terminals alone"):
+            found = d4rl.load(tmp_path / "bare.hdf5")
+    else:
+        found = d4rl.load(tmp_path / "bare.hdf5", trajectory_steps=steps)
+    # The last transition of each that no terminal ends has no successor.
+    assert np.asarray(found.trajectories().lengths).tolist() == {None: [3, 5], 3: [3, 2, 2], 4: [3, 3, 1]}[steps]
+
+
+def test_steps_of_trajectories_beside_timeouts_are_refused(tmp_path: Path) -> None:
+    write_file(tmp_path / "data.hdf5", valid_arrays())
+    with pytest.raises(OfflineDataError, match="timeouts: expected none where the steps of a trajectory are given"):
+        d4rl.load(tmp_path / "data.hdf5", trajectory_steps=3)
 
 
 @pytest.mark.parametrize("case", MALFORMED_HDF5, ids=lambda case: case.name)
@@ -181,6 +259,7 @@ def test_there_are_enough_malformed_files() -> None:
     assert len({case.name for case in MALFORMED_HDF5}) == len(MALFORMED_HDF5) >= 15
 
 
+@pytest.mark.filterwarnings("ignore:.*end a trajectory:UserWarning")
 def test_damaged_bytes_anywhere_give_one_sentence_or_data(tmp_path: Path) -> None:
     d4rl.save(make_transitions(), tmp_path / "good.hdf5")
     good = (tmp_path / "good.hdf5").read_bytes()
@@ -205,7 +284,7 @@ def test_damaged_bytes_anywhere_give_one_sentence_or_data(tmp_path: Path) -> Non
     [
         ({"rewards": jnp.full(9, jnp.nan)}, ("rewards", "nan")),
         ({"rewards": jnp.zeros(8)}, ("rewards", "9 rows", "8")),
-        ({"actions": jnp.zeros((9, 2), jnp.int32)}, ("actions", "float32", "int32")),
+        ({"actions": jnp.zeros((9, 2), bool)}, ("actions", "float32", "bool")),
         ({"observations": jnp.zeros((0, 3))}, ("observations", "at least one transition")),
     ],
 )

@@ -216,8 +216,8 @@ class DatasetRun(_FourParts):
 
     def _real_pairs(self, key: jax.Array) -> dict[str, SyntheticDataset]:
         normalizer = self.objective.normalizer(self.objective.init(key))
-        pairs = cast(RealPairs, self.parametrization).random(key)
-        return {"random real pairs": with_statistics(pairs, normalizer.mean, normalizer.std)}
+        references = cast(RealPairs, self.parametrization).references(key)
+        return {name: with_statistics(pairs, normalizer.mean, normalizer.std) for name, pairs in references.items()}
 
 
 @dataclass(frozen=True, eq=False)

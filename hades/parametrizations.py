@@ -23,7 +23,7 @@ from hades.policies import Policy, Spaces
 from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout
 from hades.rollouts.settings import PlaySettings
 from hades.rollouts.statistics import initial_normalizer
-from hades.types import ActionSpace, Discrete, Environment, Parametrization, Params, Solution
+from hades.types import ActionSpace, Continuous, Discrete, Environment, Parametrization, Params, Solution
 
 _PLAYED_ENVS, _PLAYED_STEPS = 64, 64
 
@@ -136,6 +136,9 @@ class RealPairs(_MovingPairs):
         action_values: q*(s, a) of the data's own actions, `[transitions]`; None where `initialization` needs none.
         dataset_size: Pairs N.
         initialization: Choice of the first pairs, see `hades.offline.initialization.initial_pairs`.
+        teacher_actions: Of the states of the data, which the first pairs have in place of the data's own,
+            `[transitions, action_dim]`; None for the data's own.
+        bounds: Box that decoded actions are clipped to, gradients passing as if they were not; None for no clipping.
     """
 
     observations: jax.Array
@@ -143,18 +146,36 @@ class RealPairs(_MovingPairs):
     action_values: jax.Array | None
     dataset_size: int = struct.field(pytree_node=False)
     initialization: InitializationName = struct.field(pytree_node=False, default="random")
+    teacher_actions: jax.Array | None = None
+    bounds: Continuous | None = struct.field(pytree_node=False, default=None)
 
     def init(self, key: jax.Array) -> Solution:
         """Draws pairs from the data."""
-        return self._draw(key, self.initialization)
+        return self._draw(
+            key, self.initialization, self.actions if self.teacher_actions is None else self.teacher_actions
+        )
 
-    def random(self, key: jax.Array) -> SyntheticDataset:
-        """Real pairs drawn uniformly without replacement, a reference of what the data give without distillation."""
-        return self.decode(self._draw(key, "random"))
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution, their actions within the bounds."""
+        if self.bounds is not None:
+            actions = solution["actions"]
+            clipped = jnp.clip(actions, jnp.asarray(self.bounds.low), jnp.asarray(self.bounds.high))
+            # A gradient of zero outside would hold actions there for ever.
+            solution = {**solution, "actions": actions + jax.lax.stop_gradient(clipped - actions)}
+        return super().decode(solution)
 
-    def _draw(self, key: jax.Array, initialization: InitializationName) -> Solution:
+    def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
+        """Pairs that the data give without distillation, by name: random ones, also with the teacher's actions."""
+        labels = {"random real pairs": self.actions, "random states, teacher's actions": self.teacher_actions}
+        return {
+            name: self.decode(self._draw(key, "random", actions))
+            for name, actions in labels.items()
+            if actions is not None
+        }
+
+    def _draw(self, key: jax.Array, initialization: InitializationName, actions: jax.Array) -> Solution:
         observations, actions = initial_pairs(
-            key, initialization, self.observations, self.actions, self.dataset_size, self.action_values
+            key, initialization, self.observations, actions, self.dataset_size, self.action_values
         )
         return {"observations": observations, "actions": actions}
 

@@ -1,7 +1,9 @@
-"""`hades bench budget`: return by the number of synthetic pairs, at equal environment steps."""
+"""`hades bench budget`: return by the number of synthetic pairs, or by another setting, at equal environment steps."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,13 +19,15 @@ from experiments.pictures.budget import budget_figure
 from experiments.pictures.canvas import write_figure
 
 _INTERVAL = "95 % trimmed t interval"
-_HEADER = ("pairs", "last dataset", _INTERVAL, "best dataset", _INTERVAL, "zero dataset")
+_HEADER = ("last dataset", _INTERVAL, "best dataset", _INTERVAL, "zero dataset")
 _OUTCOMES = ("last dataset", "best dataset")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetSettings(RunsSettings):
     """Distils datasets of several sizes with equal environment steps, and scores each on fresh keys.
+
+    Or datasets of several values of any other setting: --setting cloning.num-steps --values 1 2 4 8.
 
     Numbers are interquartile means over seeds with 95 % trimmed t intervals. Runs that are there are not run again.
     """
@@ -32,21 +36,35 @@ class BudgetSettings(RunsSettings):
     """Environment; settings are those of its small preset, or the defaults."""
     method: Literal["hades-r", "hades-f", "hades-pg", "hades-pg-f", "ppmo"] = "hades-r"
     """Method that distils the datasets."""
-    dataset_sizes: tuple[int, ...] = (2, 4, 8, 16, 64)
-    """Numbers of pairs."""
+    setting: str = "dataset-size"
+    """Flag of hades distill whose values are compared."""
+    values: tuple[str, ...] = ("2", "4", "8", "16", "64")
+    """Its values; one of several words, such as a value with another flag, in quotes."""
     seeds: str = "0-2"
     runs: Path = Path("runs/budget")
     out: Path = Path("runs/budget")
 
     def __post_init__(self) -> None:
-        """Refuses also sizes that are not positive."""
+        """Refuses also no values, and one that stands twice."""
         super().__post_init__()
-        self.require_positive("dataset_sizes")
+        if not self.values or len(set(self.values)) != len(self.values):
+            raise ValueError(f"values: expected one or more, each once, got {' '.join(self.values) or 'none'}")
 
     @property
     def result_file(self) -> Path:
-        """JSON file of the environment."""
-        return self.out / f"{file_stem(self.env)}.json"
+        """JSON file of the environment and the setting."""
+        own = "" if self.setting == "dataset-size" else f".{self.setting}"
+        return self.out / f"{file_stem(self.env)}{own}.json"
+
+    @property
+    def label(self) -> str:
+        """What the values are, in words."""
+        return "synthetic pairs" if self.setting == "dataset-size" else self.setting.replace("cloning.", "cloning: ")
+
+    def run_label(self, value: str) -> str:
+        """Name of the run directories of one value."""
+        short = "N" if self.setting == "dataset-size" else f"{self.setting}-"
+        return f"{self.method}-{short}" + re.sub(r"[^\w.]+", "-", value)
 
     @property
     def title(self) -> str:
@@ -55,30 +73,35 @@ class BudgetSettings(RunsSettings):
 
 
 def measure(settings: BudgetSettings, report: Report) -> None:
-    """Distils datasets of every size with every seed, and draws their returns."""
-    cells = list(product(settings.dataset_sizes, settings.seed_numbers))
+    """Distils datasets of every value with every seed, and draws their returns."""
+    cells = list(product(settings.values, settings.seed_numbers))
     jobs = [
-        settings.job(settings.method, settings.env, seed, f"{settings.method}-N{size}", ("--dataset-size", str(size)))
-        for size, seed in cells
+        settings.job(
+            settings.method,
+            settings.env,
+            seed,
+            settings.run_label(value),
+            (f"--{settings.setting}", *shlex.split(value)),
+        )
+        for value, seed in cells
     ]
     evaluations = [curve.summary["evaluations"] for curve in run_all(jobs, settings.jobs)]
-    sizes = {
-        str(size): summarize([found for found, cell in zip(evaluations, cells, strict=True) if cell[0] == size])
-        for size in settings.dataset_sizes
+    scores = {
+        value: summarize([found for found, cell in zip(evaluations, cells, strict=True) if cell[0] == value])
+        for value in settings.values
     }
     report.add(
         env=settings.env,
         env_steps=settings.env_steps,
         title=settings.title,
-        sizes=sizes,
+        label=settings.label,
+        values=scores,
         commands=[["hades", *job.command] for job in jobs],
     )
     file = settings.result_file
-    table = tables.markdown(_HEADER, _rows(sizes))
+    table = tables.markdown((settings.label, *_HEADER), _rows(scores))
     write_page(file.with_suffix(".md"), f"# {settings.title}", table, f"`{report.command}`")
-    write_figure(
-        budget_figure({int(size): entry for size, entry in sizes.items()}, settings.title), file.with_suffix(".png")
-    )
+    write_figure(budget_figure(scores, settings.title, settings.label), file.with_suffix(".png"))
 
 
 def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -89,20 +112,20 @@ def summarize(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """Table of the sizes."""
-    return tables.table(result["title"], _HEADER, _rows(result["sizes"]))
+    """Table of the values."""
+    return tables.table(result["title"], (result["label"], *_HEADER), _rows(result["values"]))
 
 
-def _rows(sizes: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     last, best = _OUTCOMES
     return [
         (
-            size,
+            value,
             *tables.estimate(entry[last], "iqm"),
             *tables.estimate(entry[best], "iqm"),
             f"{entry['zero dataset']:.4g}",
         )
-        for size, entry in sizes.items()
+        for value, entry in scores.items()
     ]
 
 

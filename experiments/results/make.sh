@@ -34,7 +34,7 @@ $hades bench generalisation "$reference/walker2d_hades-r_N4_fixed_seed0.npz" $co
   --panels size optimiser budget --out $out/generalisation_walker2d.json
 
 # The number of pairs; the cost of each method; PPO over five seeds at once.
-$hades bench budget --dataset-sizes 2 4 16 64 --runs "$runs/budget" --out $out/budget
+$hades bench budget --values 2 4 16 64 --runs "$runs/budget" --out $out/budget
 $hades bench cost --out $out/cost_cartpole.json
 # ES at width 512 and population 2048, where the published code ran out of memory.
 $hades bench cost --env gymnax/Breakout-MinAtar --methods es --num-iterations 1 --out $out/cost_es_width512.json \

@@ -17,6 +17,7 @@ from flax import struct
 
 from hades.distributions import ActionSelection, choose
 from hades.normalization import Normalizer
+from hades.offline.density import effective_sample_size
 from hades.offline.teacher import Teacher
 from hades.policies import Policy
 from hades.types import Metrics, Params
@@ -180,6 +181,8 @@ class OfflineStates:
         objective: Value of its actions.
         num_states: States of an iteration, drawn with replacement.
         action_selection: Whether the policy's actions are sampled or the mode.
+        draw_by_weight: Whether states are drawn in proportion to their weights, and then count alike, rather than
+            weighed. Without effect where the objective weighs none.
     """
 
     states: LabelledStates
@@ -189,6 +192,7 @@ class OfflineStates:
     objective: StateObjective = struct.field(pytree_node=False)
     num_states: int = struct.field(pytree_node=False, default=512)
     action_selection: ActionSelection = struct.field(pytree_node=False, default="mode")
+    draw_by_weight: bool = struct.field(pytree_node=False, default=False)
 
     def init(self, key: jax.Array) -> tuple[()]:
         """No state."""
@@ -199,11 +203,21 @@ class OfflineStates:
         """Draws a batch of states, with new actions of the teacher where they are sampled, and a key."""
         del policies
         index_key, action_key, sample_key = jax.random.split(key, 3)
-        count = self.states.observations.shape[0]
-        states = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count))
+        count, weights = self.states.observations.shape[0], self.states.state_weights
+        if not self.objective.needs_density or weights is None:
+            states, metrics = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count)), {}
+        else:
+            metrics = {"effective_sample_size": effective_sample_size(weights)}
+            if self.draw_by_weight:
+                thresholds = jax.random.uniform(index_key, (self.num_states,), maxval=jnp.sum(weights))
+                indices = jnp.searchsorted(jnp.cumsum(weights), thresholds)
+                taken = self.states.take(jnp.minimum(indices, count - 1))
+                states = replace(taken, state_weights=jnp.ones(self.num_states))
+            else:
+                states = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count))
         if self.teacher is not None:
             states = states.with_actions_of(self.teacher, self.statistics, action_key)
-        return (sample_key, states), state, {}
+        return (sample_key, states), state, metrics
 
     def value(self, problem: Any, params: Params) -> tuple[jax.Array, Metrics]:
         """Mean value over the states of a batch, `[candidates, inits]`; candidates share states and noise."""

@@ -214,6 +214,34 @@ def density_weights(log_density: jax.Array, tau: jax.Array | float) -> jax.Array
     return weights / jnp.mean(weights)
 
 
+def effective_sample_size(weights: jax.Array) -> jax.Array:
+    """Fraction of the states that weights `[states]` are worth, (sum w)^2 / (n sum w^2) (Kish, 1965), `[]`.
+
+    Example:
+        >>> float(effective_sample_size(jnp.array([1.0, 1.0, 0.0, 0.0])))
+        0.5
+    """
+    return jnp.square(jnp.mean(weights)) / jnp.mean(jnp.square(weights))
+
+
+def exponent_of(log_density: jax.Array, fraction: float) -> float:
+    """The exponent tau at which `density_weights` are worth a fraction of the states, by bisection.
+
+    Args:
+        log_density: As of `density_weights`.
+        fraction: Effective sample size that is asked for, above 0 and at most 1.
+
+    Returns:
+        tau, from 0 to 64, where 64 is worth more.
+    """
+    low, high = 0.0, 64.0
+    worth = jax.jit(lambda tau: effective_sample_size(density_weights(log_density, tau)))
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if float(worth(middle)) > fraction else (low, middle)
+    return low
+
+
 def _rows(name: str, states: jax.Array | np.ndarray) -> np.ndarray:
     """The states as finite rows `[states, columns]`."""
     array = np.asarray(states)

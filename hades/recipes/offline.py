@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax.sharding import Mesh
@@ -17,9 +17,9 @@ from hades.inner.cloning import CloningSettings
 from hades.keys import Stream, stream
 from hades.objectives import states
 from hades.objectives.states import OfflineStates, StateObjective
-from hades.offline.density import DensityName, FlowSettings, estimate_log_density
+from hades.offline.density import DensityName, FlowSettings, estimate_log_density, exponent_of
 from hades.offline.initialization import InitializationName
-from hades.offline.labels import action_values, label_states
+from hades.offline.labels import action_values, label_states, teacher_actions
 from hades.offline.teacher import Teacher
 from hades.offline.transitions import Transitions
 from hades.outer import MetaGradient, MetaGradientSettings
@@ -28,7 +28,7 @@ from hades.policies import Policy
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run
 from hades.sharding import population_mesh
-from hades.types import AnyEnvironment, InnerLoop, OuterLoop
+from hades.types import AnyEnvironment, Continuous, InnerLoop, OuterLoop
 
 _INNER_LOOP = CloningSettings(
     hidden_sizes=(64, 64),
@@ -51,6 +51,10 @@ class OfflineSettings:
     """Synthetic state-action pairs N."""
     initialization: InitializationName = "random"
     """The first pairs: random real ones, those of highest action value, of k-means, or noise."""
+    first_actions: Literal["auto", "data", "teacher"] = "auto"
+    """Actions of the first pairs: of the data or of the teacher; auto is the teacher where the objective asks one."""
+    bounded_actions: bool = True
+    """Whether synthetic actions are clipped to the bounds of the environment's."""
     num_inits: int = 1
     """Fresh initialisations that each outer step averages over."""
     num_states: int = 512
@@ -60,6 +64,10 @@ class OfflineSettings:
     spread must be cloned too: --cloning.loss sampled_mse or gaussian_nll."""
     density_exponent: float = 0.25
     """tau of the weights d(s)^-tau of sdw; 0 weighs all states alike."""
+    effective_sample_size: float | None = None
+    """Fraction of the states that the weights of sdw are to be worth, which chooses tau; default: tau as given."""
+    draw_by_weight: bool = False
+    """Whether sdw draws states in proportion to their weights, rather than weighing them."""
     density: DensityName = "flow"
     """Estimate of the state density: flow (needs the extra flows) or knn."""
     flow: FlowSettings = FlowSettings()
@@ -78,9 +86,18 @@ class OfflineSettings:
         require_positive_fields(self, "dataset_size", "num_inits", "num_states", "min_std")
         if self.density_exponent < 0:
             raise ValueError(f"density_exponent: expected a number of at least 0, got {self.density_exponent}")
+        if self.effective_sample_size is not None and not 0 < self.effective_sample_size <= 1:
+            raise ValueError(
+                f"effective_sample_size: expected a fraction above 0 and at most 1, got {self.effective_sample_size}"
+            )
         window = self.meta_gradient.window
         if window is not None and window > self.cloning.num_steps:
             raise ValueError(f"window: expected at most {self.cloning.num_steps}, the inner steps, got {window}")
+
+    @property
+    def weighs_states(self) -> bool:
+        """Whether sdw weighs states by their density."""
+        return self.density_exponent > 0 or self.effective_sample_size is not None
 
     @property
     def played(self) -> PlaySettings:
@@ -160,12 +177,9 @@ def offline_run(
             ascent = settings.meta_gradient
             inner = replace(inner, rematerialize=ascent.rematerialize, window=ascent.window)
     problem = _label(key, transitions, objective, settings, teacher, log_density, inner.policy)
-    observations, actions, values = problem.states.observations, transitions.actions, None
-    if teacher is not None and "highest_q" in settings.initialization:
-        values = action_values(teacher, transitions.observations, actions)
     return distillation_run(
         env,
-        RealPairs(observations, actions, values, settings.dataset_size, settings.initialization),
+        _first_pairs(env, transitions, objective, settings, teacher, problem),
         inner,
         problem,
         outer or MetaGradient.from_settings(settings.meta_gradient),
@@ -175,6 +189,34 @@ def offline_run(
         mesh=population_mesh(jax.devices()[:1]) if mesh is None else mesh,
         method=objective.name,
         settings=settings,
+    )
+
+
+def _first_pairs(
+    env: AnyEnvironment,
+    transitions: Transitions,
+    objective: StateObjective,
+    settings: OfflineSettings,
+    teacher: Teacher | None,
+    problem: OfflineStates,
+) -> RealPairs:
+    """The synthetic pairs, which begin at pairs of the data."""
+    values = labels = None
+    if teacher is not None and "highest_q" in settings.initialization:
+        values = action_values(teacher, transitions.observations, transitions.actions)
+    if settings.first_actions == "teacher" or (settings.first_actions == "auto" and objective.needs_teacher):
+        assert teacher is not None  # `_check` has refused it otherwise
+        # Their modes, also where the objective samples.
+        labels = teacher_actions(teacher, transitions.observations)
+    space = env.action_space
+    return RealPairs(
+        problem.states.observations,
+        transitions.actions,
+        values,
+        settings.dataset_size,
+        settings.initialization,
+        labels,
+        space if settings.bounded_actions and isinstance(space, Continuous) else None,
     )
 
 
@@ -189,16 +231,19 @@ def _label(
 ) -> OfflineStates:
     """The objective on all states of the data, labelled once for the whole run."""
     statistics = transitions.statistics(settings.min_std)
-    if objective.needs_density and settings.density_exponent > 0 and log_density is None:
+    if objective.needs_density and settings.weighs_states and log_density is None:
         normalized = statistics.apply(transitions.observations)
         log_density = estimate_log_density(stream(key, Stream.DENSITY), normalized, settings.density, settings.flow)
+    tau = None
+    if settings.effective_sample_size is not None and log_density is not None:
+        tau = exponent_of(log_density, settings.effective_sample_size)
     sampled = settings.objective_actions == "sample"
     labelled = label_states(
         transitions,
         statistics,
         teacher if objective.needs_teacher else None,
         log_density,
-        settings.density_exponent,
+        settings.density_exponent if tau is None else tau,
         stream(key, Stream.LABELS) if sampled else None,
     )
     mean = labelled.mean_action_value
@@ -215,6 +260,7 @@ def _label(
         objective,
         settings.num_states,
         settings.objective_actions,
+        settings.draw_by_weight,
     )
 
 
@@ -237,5 +283,7 @@ def _check(
         raise ValueError(f"teacher: {objective.name} needs one, such as hades offline teach trains, got none")
     elif "highest_q" in settings.initialization:
         raise ValueError(f"teacher: initialization {settings.initialization} needs one, got none")
+    elif settings.first_actions == "teacher":
+        raise ValueError("teacher: first_actions teacher needs one, got none")
     if settings.cloning.loss == "cross_entropy":
         raise ValueError("loss: expected gaussian_nll, mse or sampled_mse for continuous actions, got cross_entropy")

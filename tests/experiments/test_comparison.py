@@ -148,6 +148,7 @@ def test_methods_share_the_network_of_the_preset(method: str) -> None:
     assert small_preset(method, "diagnostic/match") is None  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_neuroevolution_of_every_command(hades: Callable[..., Outcome], tmp_path: Path) -> None:
     methods = ("hades-r", "hades-pg", "es", "ppo")
@@ -172,13 +173,18 @@ def test_neuroevolution_of_every_command(hades: Callable[..., Outcome], tmp_path
 
 @pytest.mark.usefixtures("in_process")
 def test_budget(hades: Callable[..., Outcome], tmp_path: Path) -> None:
-    flags = ("--env", "diagnostic/match", "--dataset-sizes", "2", "3", "--seeds", "0", "--env-steps", "1000")
+    flags = ("--env", "diagnostic/match", "--values", "2", "3", "--seeds", "0", "--env-steps", "1000")
     assert hades("bench", "budget", *flags, "--runs", tmp_path / "runs", "--out", tmp_path / "out", TINY).code == 0
-    assert set(json.loads((tmp_path / "out" / "diagnostic-match.json").read_text())["sizes"]) == {"2", "3"}
+    assert set(json.loads((tmp_path / "out" / "diagnostic-match.json").read_text())["values"]) == {"2", "3"}
+    words = ("--setting", "cloning.optimizer", "--values", "sgd", "adam --cloning.learning-rate 0.1", *flags[5:])
+    words = ("--env", "diagnostic/match", *words)
+    assert hades("bench", "budget", *words, "--runs", tmp_path / "runs", "--out", tmp_path / "out", TINY).code == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"diagnostic-match.json", "diagnostic-match.md", "diagnostic-match.png"}
+    stems = ("diagnostic-match", "diagnostic-match.cloning.optimizer")
+    assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("json", "md", "png")}
 
 
+@pytest.mark.slow
 def test_cost_of_a_dataset_and_of_a_policy(hades: Callable[..., Outcome]) -> None:
     flags = ("--env", "diagnostic/match", "--methods", "hades-r", "es", "--num-iterations", "2")
     methods = hades("bench", "cost", *flags, "--flags=--population-size 4", "--json").json["methods"]
@@ -196,7 +202,7 @@ def test_cost_of_a_dataset_and_of_a_policy(hades: Callable[..., Outcome]) -> Non
         (("neuroevolution", "--env", "gymnax/CartPole"), "--env: unknown environment 'gymnax/CartPole': did you mean"),
         (("neuroevolution", "--seeds", "x"), "seeds: expected numbers and ranges such as 0-4, got 'x'"),
         (("ppo", "--preset", "cartpoles"), "--preset: there is no 'cartpoles', the nearest are cartpole"),
-        (("budget", "--dataset-sizes", "0"), "dataset_sizes: expected a number above 0, got 0"),
+        (("budget", "--values", "2", "2"), "values: expected one or more, each once, got 2 2"),
         (("cost", "--num-iterations", "0"), "num_iterations: expected a number above 0, got 0"),
     ],
 )

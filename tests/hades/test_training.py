@@ -496,6 +496,7 @@ def test_rows_of_several_iterations_are_sums_of_counts_and_means_of_the_rest():
     assert result.history[-1]["total_env_steps"] == 13 * 2**30
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_rows_take_seconds(tmp_path):
     # Far from quadratic, and without an fsync a call: the version before took 34 s for the history alone.
     loop = dataclasses.replace(QUIET, iterations_per_call=1000)

@@ -59,6 +59,7 @@ def test_fresh_policies_learn_from_what_policy_gradients_distilled(learned):
     assert all(row["env_steps"] == 64 for row in result.history)
 
 
+@pytest.mark.slow
 def test_continuous_actions_learn_with_their_standard_deviation():
     run = make_run(Target(max_steps=8), first_log_std=-0.5, label_scale=0.5)
     result = hades.distill(jax.random.key(0), run, 60, loop=LOOP, progress=False)
@@ -69,6 +70,7 @@ def test_continuous_actions_learn_with_their_standard_deviation():
     assert (np.asarray(result.dataset.log_std) != -0.5).all()
 
 
+@pytest.mark.slow
 def test_credit_reaches_an_action_whose_reward_is_late():
     run = make_run(Delayed(), num_envs=32, num_steps=16, gamma=1.0, gae_lambda=1.0)
     result = hades.distill(jax.random.key(0), run, 60, loop=LOOP, progress=False)

@@ -143,7 +143,16 @@ def faulty(probability, reward=np.nan, max_steps=10):
 LARGE = dataclasses.replace(SMALL, num_envs=64, num_steps=32, num_minibatches=8)
 
 
-@pytest.mark.parametrize(("count", "reward"), [(2, np.nan), (10, np.nan), (10, np.inf), (10, 1e20), (200, np.nan)])
+@pytest.mark.parametrize(
+    ("count", "reward"),
+    [
+        (10, np.nan),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [(2, np.nan), (10, np.inf), (10, 1e20), (200, np.nan)]
+        ),
+    ],
+)
 def test_a_step_that_is_not_finite_costs_itself_and_no_other(count, reward):
     env = faulty(count / LARGE.env_steps, reward)
     ppo, state, metrics = train(env, dataclasses.replace(LARGE, normalize_rewards=True), 30)

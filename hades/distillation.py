@@ -211,13 +211,18 @@ class DatasetRun(_FourParts):
             self.play.action_selection,
             self.normalization_envs,
             self.init_seed,
-            more_references=self._real_pairs if isinstance(self.parametrization, RealPairs) else None,
+            more_references=self.references,
         )
 
-    def _real_pairs(self, key: jax.Array) -> dict[str, SyntheticDataset]:
+    def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
+        """Datasets to compare with that the parametrisation knows, by name, such as random real pairs; often none."""
+        if not isinstance(self.parametrization, RealPairs):
+            return {}
         normalizer = self.objective.normalizer(self.objective.init(key))
-        references = cast(RealPairs, self.parametrization).references(key)
-        return {name: with_statistics(pairs, normalizer.mean, normalizer.std) for name, pairs in references.items()}
+        return {
+            name: with_statistics(pairs, normalizer.mean, normalizer.std)
+            for name, pairs in self.parametrization.references(key).items()
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from experiments.registry import OBJECTIVES
 from experiments.settings import Flat, choice
 from hades._serialization import to_dict
 from hades.dataset import SyntheticDataset
+from hades.distillation import DatasetRun
 from hades.evaluation import DatasetEvaluator, evaluate, zero_dataset
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
@@ -33,6 +34,7 @@ from hades.normalization import PolicyParams
 from hades.objectives.states import av_pbc, dbc
 from hades.offline import Teacher, Transitions, d4rl
 from hades.offline.density import estimate_log_density
+from hades.offline.labels import teacher_actions
 from hades.offline.scores import score_reference
 from hades.offline.teacher import teacher_policy
 from hades.recipes.offline import OfflineSettings, offline_run
@@ -40,16 +42,19 @@ from hades.run import Run, RunState
 from hades.types import AnyEnvironment, Metrics
 
 METHODS = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
-_HEADER = ("", "IQM", "95 % trimmed t interval", "mean", "outer steps", "seconds")
+_HEADER = ("", "IQM", "95 % trimmed t interval", "mean", "outer steps", "seconds", "ESS")
 _CALL_STEPS = 20
+_ESS = "effective_sample_size"
+_RANDOM, _RELABELLED = "random real pairs", "random states, teacher's actions"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineBenchSettings(SeededBenchSettings):
     """Distils one offline dataset by several objectives, and scores fresh policies beside references.
 
-    All seeds of an objective run at once, by vmap. Scored is the last iterate. In the same table: random real
-    pairs, an all-zero dataset, untrained policies, behaviour cloning on all of the data, and the teacher.
+    All seeds of an objective run at once, by vmap. Scored is the last iterate. In the same table: an untrained policy,
+    an all-zero dataset, random real pairs, random states with the teacher's actions, behaviour cloning on all of the
+    data and of the teacher on all of their states, and the teacher.
     """
 
     data: Path
@@ -75,7 +80,7 @@ class OfflineBenchSettings(SeededBenchSettings):
     ensemble: int = 10
     """Policies of the ensembles that are trained on the pairs of av-pbc; 1 leaves that row out."""
     all_data_steps: int = 5000
-    """Steps of behaviour cloning on all of the data, with minibatches of 256 and adam; 0 leaves that row out."""
+    """Steps of cloning on all states, with minibatches of 256 and adam; 0 leaves these rows out."""
     settings: Annotated[OfflineSettings, Flat] = OfflineSettings()
     """All else of the methods."""
     datasets: Path | None = None
@@ -143,14 +148,17 @@ class _Table:
         settings = self._settings
         rows: dict[str, Callable[[], dict[str, Any]]] = {
             "untrained policy": self._untrained,
-            "zero dataset": lambda: self._evaluate([zero_dataset(dataset) for dataset in self._random_pairs]),
-            "random real pairs": lambda: self._evaluate(self._random_pairs),
+            "zero dataset": lambda: self._evaluate([zero_dataset(pairs) for pairs in self._references[_RANDOM]]),
+            **{name: partial(self._evaluate_reference, name) for name in (_RANDOM, _RELABELLED)},
             **{method: partial(self._distil, method) for method in settings.methods},
         }
         if av_pbc.name in settings.methods and settings.ensemble > 1:
             rows[f"{av_pbc.name}, ensemble of {settings.ensemble}"] = self._ensemble
         if settings.all_data_steps:
-            rows["behaviour cloning on all data"] = self._all_data
+            rows["behaviour cloning on all data"] = lambda: self._all_data(self._transitions.actions)
+            rows["cloning the teacher on all states"] = lambda: self._all_data(
+                teacher_actions(self._teacher, self._transitions.observations)
+            )
         rows["teacher"] = self._play_teacher
         return rows
 
@@ -180,7 +188,7 @@ class _Table:
     def _make_run(self, method: str) -> Run[SyntheticDataset]:
         settings, objective = self._settings.settings, OBJECTIVES[method]
         key = stream(jax.random.key(self._settings.seed), Stream.DENSITY)
-        if objective.needs_density and settings.density_exponent > 0 and self._log_density is None:
+        if objective.needs_density and settings.weighs_states and self._log_density is None:
             # Once for all objectives; a run of `hades offline distill` estimates the same.
             normalized = self._normalizer.apply(self._transitions.observations)
             density_key = stream(key, Stream.DENSITY)
@@ -211,11 +219,16 @@ class _Table:
         return row | self._evaluate(datasets)
 
     @cached_property
-    def _random_pairs(self) -> list[SyntheticDataset]:
+    def _references(self) -> dict[str, list[SyntheticDataset]]:
+        """Pairs of every seed that the data give without distillation, by name."""
         # Pairs of any objective; this one labels no states.
-        settings = dataclasses.replace(self._settings.settings, initialization="random")
-        run = offline_run(self.env, self._transitions, dbc, settings)
-        return _datasets(run, init_seeds(run, self._keys))
+        settings = dataclasses.replace(self._settings.settings, initialization="random", first_actions="teacher")
+        run = cast(DatasetRun, offline_run(self.env, self._transitions, dbc, settings, self._teacher))
+        drawn = [run.references(key) for key in self._keys]
+        return {name: [found[name] for found in drawn] for name in (_RANDOM, _RELABELLED)}
+
+    def _evaluate_reference(self, name: str) -> dict[str, Any]:
+        return self._evaluate(self._references[name])
 
     def _untrained(self) -> dict[str, Any]:
         seeds = range(len(self._keys))
@@ -225,14 +238,14 @@ class _Table:
     def _ensemble(self) -> dict[str, Any]:
         return self._evaluate(self._distilled[av_pbc.name], self._make_evaluator(self._settings.ensemble))
 
-    def _all_data(self) -> dict[str, Any]:
+    def _all_data(self, actions: jax.Array) -> dict[str, Any]:
         inner = self._settings.settings.cloning
         steps, network = self._settings.all_data_steps, vars(inner.network_settings)
         budget = CloningSettings(**network, loss="mse", learning_rate=1e-3, num_steps=steps, batch_size=256)
         evaluator = self._evaluator.with_inner_loop(cloning.from_settings(self.env, budget))
         data, normalizer = self._transitions, self._normalizer
         everything = SyntheticDataset(
-            normalizer.apply(data.observations), data.actions, None, normalizer.mean, normalizer.std
+            normalizer.apply(data.observations), actions, None, normalizer.mean, normalizer.std
         )
         return self._evaluate([everything] * len(self._keys), evaluator)
 
@@ -274,6 +287,7 @@ def run_seeds(
     compiled, compile_seconds = compile_step(several, run, states)
     times: list[float] = []
     objective, non_finite = [], 0
+    metrics: Metrics = {}
     while len(times) * _CALL_STEPS < num_steps and (seconds is None or sum(times) < seconds):
         started = time.perf_counter()
         states, metrics = jax.block_until_ready(compiled(run, states))
@@ -287,6 +301,7 @@ def run_seeds(
         "seconds_per_step": float(np.median(times)) / _CALL_STEPS,
         "non_finite": non_finite,
         "objective": objective,
+        **({"effective_sample_size": float(jnp.mean(metrics[_ESS]))} if _ESS in metrics else {}),
     }
 
 
@@ -298,7 +313,7 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    steps, seconds = row.get("outer_steps"), row.get("seconds")
+    steps, seconds, worth = row.get("outer_steps"), row.get("seconds"), row.get(_ESS)
     return (
         name,
         f"{row['iqm']:.1f}",
@@ -306,6 +321,7 @@ def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{np.mean(row['scores']):.1f}",
         "-" if steps is None else str(steps),
         "-" if seconds is None else f"{seconds:.0f}",
+        "-" if worth is None else f"{worth:.0%}",
     )
 
 

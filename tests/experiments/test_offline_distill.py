@@ -83,7 +83,8 @@ def test_json_is_the_summary_of_the_run(hades: Callable[..., Outcome], files: Pa
     assert outcome.code == 0, outcome.err
     folder = Path("runs/diagnostic-target-pbc-seed3")
     assert outcome.json == json.loads((folder / "summary.json").read_text())
-    names = {"best dataset", "last dataset", "random real pairs", "zero dataset", "untrained policy"}
+    relabelled = "random states, teacher's actions"
+    names = {"best dataset", "last dataset", "random real pairs", relabelled, "zero dataset", "untrained policy"}
     assert set(outcome.json["evaluations"]) == names
     assert (outcome.json["env"], outcome.json["iterations"]) == ("diagnostic/target", 4)
     assert "random real pairs" in outcome.err
@@ -286,8 +287,8 @@ def test_offline_benchmark_scores_objectives_beside_their_references(
     assert outcome.code == 0, outcome.err
     result = outcome.json
     assert json.loads(out.read_text()) == result
-    references = ["untrained policy", "zero dataset", "random real pairs"]
-    others = ["av-pbc, ensemble of 2", "behaviour cloning on all data", "teacher"]
+    references = ["untrained policy", "zero dataset", "random real pairs", "random states, teacher's actions"]
+    others = ["av-pbc, ensemble of 2", "behaviour cloning on all data", "cloning the teacher on all states", "teacher"]
     assert list(result["rows"]) == [*references, "av-pbc", *others]
     for row in result["rows"].values():
         assert np.shape(row["scores"]) == (2,)

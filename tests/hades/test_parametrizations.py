@@ -19,6 +19,7 @@ from hades.parametrizations import (
     free_pairs,
     with_statistics,
 )
+from hades.types import Continuous
 
 KEY = jax.random.key(2)
 
@@ -88,10 +89,29 @@ def test_real_pairs_are_rows_of_the_data():
     best = RealPairs(observations, actions, jnp.arange(20.0), 3, "highest_q")
     np.testing.assert_array_equal(sorted(best.decode(best.init(KEY)).observations[:, 0].tolist()), [17, 18, 19])
     # Its reference is uniform whatever it begins with.
-    drawn = np.concatenate([best.random(key).observations for key in jax.random.split(KEY, 60)])
+    (name,) = best.references(KEY)
+    drawn = np.concatenate([best.references(key)[name].observations for key in jax.random.split(KEY, 60)])
     assert len(set(drawn.ravel().tolist())) == 20
-    for dataset in (best.random(KEY), best.decode(best.init(KEY))):
+    for dataset in (best.references(KEY)[name], best.decode(best.init(KEY))):
         np.testing.assert_array_equal(dataset.observations, -dataset.actions)
+
+
+def test_first_pairs_may_have_the_teachers_actions():
+    rows = jnp.arange(20.0)[:, None]
+    pairs = RealPairs(rows, -rows, None, 3, teacher_actions=2 * rows)
+    found = pairs.references(KEY) | {"first": pairs.decode(pairs.init(KEY))}
+    factors = {"random real pairs": -1, "random states, teacher's actions": 2, "first": 2}
+    assert set(found) == set(factors)
+    for name, factor in factors.items():
+        np.testing.assert_array_equal(found[name].actions, factor * found[name].observations)
+
+
+def test_bounded_actions_come_back_from_outside():
+    pairs = RealPairs(jnp.zeros((3, 1)), jnp.zeros((3, 1)), None, 3, bounds=Continuous((-1.0,), (0.5,)))
+    solution = {"observations": jnp.zeros((3, 1)), "actions": jnp.array([[-7.0], [0.25], [2.0]])}
+    np.testing.assert_array_equal(pairs.decode(solution).actions, [[-1.0], [0.25], [0.5]])
+    gradient = jax.grad(lambda solution: jnp.sum(pairs.decode(solution).actions))(solution)
+    np.testing.assert_array_equal(gradient["actions"], np.ones((3, 1)))
 
 
 def test_parameters_stand_for_themselves():

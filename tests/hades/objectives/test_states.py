@@ -154,3 +154,18 @@ def test_an_objective_of_ones_own_is_a_function_with_its_needs():
     np.testing.assert_allclose(closest(ACTIONS, STATES), [-1.0, -1.0])
     assert sdw(closest).name == "sdw-l1"
     np.testing.assert_allclose(sdw(closest)(ACTIONS, STATES), [-0.25, -1.75])
+
+
+def test_states_drawn_by_weight_count_alike_and_their_mean_is_the_weighted_one():
+    count = 6
+    weights = jnp.array([0.0, 1.0, 2.0, 0.0, 3.0, 0.0])
+    rows = jnp.arange(float(count))[:, None]
+    states = LabelledStates(rows, actions=rows, state_weights=weights / jnp.mean(weights))
+    objective = sdw(dbc)
+    problem = OfflineStates(states, Normalizer("none"), None, None, objective, 30_000, draw_by_weight=True)
+    (_, drawn), _, metrics = problem.draw(jax.random.key(0), (), dict)
+    found = np.bincount(np.asarray(drawn.observations[:, 0], int), minlength=count) / 30_000
+    np.testing.assert_allclose(found, weights / 6, atol=0.015)
+    assert (np.asarray(drawn.state_weights) == 1).all()
+    # (1 + 2 + 3)^2 / (1 + 4 + 9) of six.
+    assert float(metrics["effective_sample_size"]) == pytest.approx(36 / 14 / 6, rel=1e-6)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hades.offline.density import FlowSettings, density_weights, fit_flow, knn_log_density
+from hades.offline.density import FlowSettings, density_weights, exponent_of, fit_flow, knn_log_density
 
 SMALL = FlowSettings(num_layers=3, width=32, epochs=15, batch_size=64, learning_rate=0.005)
 
@@ -152,6 +152,15 @@ def test_weights_by_hand():
 def test_exponent_zero_weighs_all_states_exactly_alike(count):
     log_density = jax.random.normal(jax.random.key(0), (count,)).at[0].set(-jnp.inf if count > 1 else 0.0)
     np.testing.assert_array_equal(jax.jit(density_weights)(log_density, 0.0), np.ones(count, np.float32))
+
+
+@pytest.mark.parametrize("fraction", [0.9, 0.5, 0.1])
+def test_an_exponent_of_an_effective_sample_size(fraction):
+    log_density = jax.random.normal(jax.random.key(0), (1000,))
+    tau = exponent_of(log_density, fraction)
+    weights = np.asarray(density_weights(log_density, tau), np.float64)
+    assert weights.sum() ** 2 / np.sum(weights**2) / 1000 == pytest.approx(fraction, abs=1e-3)
+    assert exponent_of(log_density, 1.0) == pytest.approx(0, abs=1e-3)
 
 
 def test_weights_do_not_overflow_and_ignore_the_unit():

@@ -133,10 +133,13 @@ def make(name: str, **options: Any) -> AnyEnvironment:
     _plugins.load()
     if name in _factories:
         return _make_registered(name, options)
+    prefix, _, bare_name = name.partition("/")
+    # A module registers names that nobody knows before it is imported.
+    if prefix == "gymnasium" and "module" in options:
+        return _family(prefix).make(bare_name, **options)
     family = _find_family(name)
     if family is None:
         raise ValueError(f"unknown environment {name!r}: {_hint(name)}")
-    bare_name = name.partition("/")[2]
     _check_options(name, options, family.option_names(bare_name) if options else ())
     return family.make(bare_name, **options)
 

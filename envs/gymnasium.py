@@ -160,7 +160,7 @@ def option_names(name: str) -> tuple[str, ...]:
         _register(name, None)
         entry_point = gymnasium.spec(name).entry_point
         creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    # `make` says what is missing.
+    # `make` says what is missing, such as the module that registers the name.
     except (ImportError, ValueError, gymnasium.error.Error):
         return own
     assert creator is not None  # gymnasium registers nothing without one

@@ -176,7 +176,14 @@ def metadata_to_array(metadata: FileMetadata, least_format: int = 1) -> np.ndarr
     data = to_dict(metadata)
     data["format"] = max(data["format"], least_format)
     # Format 1 was first written without them.
-    later = {"batch_size": None, "action_distribution": "gaussian", "weight_decay": 1e-4, "step_sizes": "fixed"}
+    later = {
+        "batch_size": None,
+        "action_distribution": "gaussian",
+        "weight_decay": 1e-4,
+        "step_sizes": "fixed",
+        "head_gain": 0.01,
+        "initial_log_std": 0.0,
+    }
     for name, default in later.items():
         if data["cloning"] is not None and data["cloning"][name] == default:
             del data["cloning"][name]

@@ -44,11 +44,16 @@ class NetworkSettings:
     """Initialiser of the weights."""
     action_distribution: ActionDistribution = "gaussian"
     """Of continuous actions: gaussian, or tanh_gaussian, which stays inside of the environment's bounds."""
+    head_gain: float = 0.01
+    """Gain of an orthogonal initialisation of the last layer; the hidden ones have sqrt(2)."""
+    initial_log_std: float = 0.0
+    """First log standard deviation of continuous actions."""
 
     def __post_init__(self) -> None:
-        """Refuses widths that are not positive."""
+        """Refuses widths and a gain that are not positive."""
         for size in self.hidden_sizes:
             require_positive("hidden_sizes", size)
+        require_positive("head_gain", self.head_gain)
 
     @property
     def network_settings(self) -> NetworkSettings:
@@ -92,11 +97,15 @@ class ArchitectureOptions(TypedDict, total=False):
     Attributes:
         kernel_init: Initialiser of the weights (default: orthogonal).
         action_distribution: Of continuous actions: Gaussian (default), or squashed by tanh into the bounds.
+        head_gain: Gain of an orthogonal initialisation of the last layer (default: 0.01).
+        initial_log_std: First log standard deviation of continuous actions (default: 0).
         param_dtype: Type of the parameters (default: float32).
     """
 
     kernel_init: KernelInit
     action_distribution: ActionDistribution
+    head_gain: float
+    initial_log_std: float
     param_dtype: Any
 
 
@@ -114,7 +123,7 @@ class ValueNetwork(NamedTuple):
 
 
 _CHANNELS = 16
-_POLICY_GAIN, _VALUE_GAIN = 0.01, 1.0
+_VALUE_GAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -150,30 +159,34 @@ def _torso(shape: Sequence[int], settings: NetworkSettings, param_dtype: Any, ch
     return Torso(sizes, settings.activation, settings.kernel_init, residual, channels if convolves else None, dtype)
 
 
-def _policy(spaces: _Spaces, function: Function, action_distribution: ActionDistribution, dtype: Any) -> Policy:
+def _policy(
+    spaces: _Spaces, function: Function, action_distribution: ActionDistribution, dtype: Any, log_std: float = 0.0
+) -> Policy:
     """The policy whose logits or means a function returns; the log-std of continuous actions stands beside them."""
     space = spaces.action_space
     if isinstance(space, Discrete):
         return Policy(function.init, lambda params, observations: Categorical(function.apply(params, observations)))
 
     def init(key: jax.Array) -> PyTree:
-        return {**function.init(key), "log_std": jnp.zeros(space.action_dim, dtype)}
+        return {**function.init(key), "log_std": jnp.full(space.action_dim, log_std, dtype)}
 
     def apply(params: PyTree, observations: jax.Array) -> Distribution:
         others = {name: leaf for name, leaf in params.items() if name != "log_std"}
-        mean, log_std = function.apply(others, observations), params["log_std"]
+        mean, spread = function.apply(others, observations), params["log_std"]
         if action_distribution == "gaussian":
-            return DiagonalGaussian(mean, log_std)
+            return DiagonalGaussian(mean, spread)
         low, high = (jnp.array(side, dtype) for side in (space.low, space.high))
-        return TanhGaussian(mean, log_std, low, high)
+        return TanhGaussian(mean, spread, low, high)
 
     return Policy(init, apply)
 
 
 @cache
-def _build(spaces: _Spaces, torso: Torso, action_distribution: ActionDistribution) -> Policy:
-    network = network_function(spaces.observation_shape, torso, spaces.outputs, _POLICY_GAIN)
-    return _policy(spaces, network, action_distribution, torso.param_dtype)
+def _build(
+    spaces: _Spaces, torso: Torso, action_distribution: ActionDistribution, head_gain: float, log_std: float
+) -> Policy:
+    network = network_function(spaces.observation_shape, torso, spaces.outputs, head_gain)
+    return _policy(spaces, network, action_distribution, torso.param_dtype, log_std)
 
 
 def from_settings(
@@ -192,7 +205,7 @@ def from_settings(
     """
     spaces = _Spaces.of(env)
     torso = _torso(spaces.observation_shape, settings, param_dtype, channels)
-    return _build(spaces, torso, settings.action_distribution)
+    return _build(spaces, torso, settings.action_distribution, settings.head_gain, settings.initial_log_std)
 
 
 def _named(
@@ -209,6 +222,8 @@ def _named(
         activation,
         options.get("kernel_init", "orthogonal"),
         options.get("action_distribution", "gaussian"),
+        options.get("head_gain", NetworkSettings.head_gain),
+        options.get("initial_log_std", NetworkSettings.initial_log_std),
     )
     return from_settings(env, settings, options.get("param_dtype", jnp.float32), channels)
 
@@ -221,15 +236,16 @@ def mlp(
 ) -> Policy:
     """A multilayer perceptron on flattened observations.
 
-    Continuous actions get a diagonal Gaussian, before tanh if so asked, whose log-std is a parameter of its own, zero
-    at the start; discrete ones a categorical distribution. With orthogonal initialisation the hidden layers have gain
-    sqrt(2) and the head 0.01, as in the published runs (Behaviour Distillation, arXiv 2406.15042).
+    Continuous actions get a diagonal Gaussian, before tanh if so asked, whose log-std is a parameter of its own;
+    discrete ones a categorical distribution. With orthogonal initialisation the hidden layers have gain sqrt(2) and the
+    head 0.01 if nothing else is said, as in the published runs (Behaviour Distillation, arXiv 2406.15042).
 
     Args:
         env: An environment, or anything with its `observation_shape` and `action_space`.
         hidden_sizes: Widths of the hidden layers; empty for a linear policy.
         activation: Nonlinearity of the hidden layers.
-        **options: `kernel_init`, `action_distribution` and `param_dtype`, see `ArchitectureOptions`.
+        **options: `kernel_init`, `action_distribution`, `head_gain`, `initial_log_std` and `param_dtype`, see
+            `ArchitectureOptions`.
 
     Raises:
         ValueError: A width is not positive.

@@ -6,6 +6,7 @@ Each takes fields of its settings that are to differ, as keyword arguments.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from hades.inner.cloning import CloningSettings
@@ -106,16 +107,24 @@ def paper_es_minatar(**overrides: Any) -> NeuroevolutionSettings:
 def paper_offline(**overrides: Any) -> OfflineSettings:
     """Published settings (arXiv 2410.22728 and its released code): N=256, 100 inner steps, 10 x 256 states.
 
-    They were run for 50,000 outer steps (hopper 20,000), DBC and PBC for 200,000 (50,000). Ours are the initialiser of
-    the networks (theirs is orthogonal), a log-std that does not depend on the state, the same noise in forward and
-    backward pass, and the smaller of the two critics where they take the first.
+    They were run for 50,000 outer steps (hopper 20,000), DBC and PBC for 200,000 (50,000). What is ours: a log-std that
+    does not depend on the state, the same noise in forward and backward pass, and the smaller of the two critics where
+    they take the first.
     """
     settings = OfflineSettings(
         dataset_size=256,
         num_states=2560,
         objective_actions="sample",
+        first_actions="data",
+        bounded_actions=False,
         cloning=dataclasses.replace(
-            OfflineSettings().cloning, hidden_sizes=(256, 256, 256), loss="sampled_mse", learning_rate=0.1
+            OfflineSettings().cloning,
+            hidden_sizes=(256, 256, 256),
+            kernel_init="orthogonal",
+            head_gain=math.sqrt(2),
+            initial_log_std=-1.0,
+            loss="sampled_mse",
+            learning_rate=0.1,
         ),
         meta_gradient=MetaGradientSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9, max_grad_norm=2.0),
     )

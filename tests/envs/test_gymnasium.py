@@ -164,3 +164,56 @@ def test_components_have_the_names_of_the_robots_joints(name: str) -> None:
     assert len(observations) == 2 * len(joints) - 1
     assert all(shown.startswith(joint) for shown, joint in zip(observations[1:], joints[2:], strict=False))
     assert list(actions) == [model.joint(model.actuator_trnid[index, 0]).name for index in range(model.nu)]
+
+
+@pytest.fixture(scope="module")
+def robotics() -> None:
+    pytest.importorskip("gymnasium_robotics", reason="the extra robotics is not installed")
+
+
+@pytest.mark.usefixtures("robotics")
+def test_robotics_are_found_without_their_module_and_play_as_raw_gymnasium() -> None:
+    env = envs.make("gymnasium/AdroitHandDoor-v1", max_steps=5)
+    assert (env.observation_shape, env.action_space.action_dim) == ((39,), 28)
+    actions = actions_of(env, 1)
+    simulator = env.simulate(np.array([3], np.uint32))
+    found = [simulator.observations[0], *(simulator.step(action).observations[0] for action in actions)]
+    expected, _, end = play_raw("AdroitHandDoor-v1", 5, 3, actions[:, 0])
+    assert end == "truncated"
+    np.testing.assert_array_equal(found, np.asarray(expected, np.float32))
+
+
+@pytest.mark.usefixtures("robotics")
+def test_dictionaries_of_observations_by_their_keys() -> None:
+    keys = ["desired_goal", "observation"]
+    env = envs.make("gymnasium/PointMaze_UMaze-v3", observation_keys=keys, max_steps=4)
+    assert env.observation_shape == (6,)
+    assert dict(env.options) == {"observation_keys": keys, "max_steps": 4}
+    raw = gymnasium.make("PointMaze_UMaze-v3")
+    simulator, (observation, _) = env.simulate(np.array([7], np.uint32)), raw.reset(seed=7)
+    for action in actions_of(env, 1):
+        expected = np.concatenate([observation[key] for key in keys]).astype(np.float32)
+        np.testing.assert_array_equal(simulator.observations[0], expected)
+        observation, *_ = raw.step(action[0])
+        simulator.step(action)
+    for options, words in (
+        ({}, "not a Box; expected observation_keys, some of achieved_goal, desired_goal, observation"),
+        ({"observation_keys": ["goal"]}, "observation_keys: expected some of .* got 'goal'"),
+        ({"observation_keys": []}, "observation_keys|expected observation_keys"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            envs.make("gymnasium/PointMaze_UMaze-v3", **options)
+    with pytest.raises(ValueError, match="observation_keys: expected none, as observations of gymnasium/Hopper-v4"):
+        envs.make("gymnasium/Hopper-v4", observation_keys=["goal"])
+
+
+def test_modules_that_register_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_bodies.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('MyPendulum-v0', 'gymnasium.envs.classic_control:PendulumEnv', max_episode_steps=7)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    env = envs.make("gymnasium/MyPendulum-v0", module="my_bodies")
+    assert (env.observation_shape, env.max_steps, dict(env.options)) == ((3,), 7, {"module": "my_bodies"})
+    with pytest.raises(ValueError, match="gymnasium/Hopper-v4 needs the module not_there"):
+        envs.make("gymnasium/Hopper-v4", module="not_there")

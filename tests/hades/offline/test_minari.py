@@ -64,6 +64,37 @@ def test_dataset_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         minari.load("test/pendulum-v0")
 
 
+def test_parts_of_dictionaries_by_their_keys() -> None:
+    episode = make_episode(3, True)
+    parts = {"goal": np.ones((4, 2, 2)), "position": episode.observations}
+    split = SimpleNamespace(**(vars(episode) | {"observations": parts}))
+    found = minari.load([split], observation_keys=("position", "goal"))
+    np.testing.assert_array_equal(found.observations[:, :3], episode.observations[:-1].astype(np.float32))
+    np.testing.assert_array_equal(found.next_observations[:, 3:], np.ones((3, 4)))
+    for keys, words in ((None, "expected observation_keys, some of goal, position"), (("x",), "got 'x'")):
+        with pytest.raises(OfflineDataError, match=words):
+            minari.load([split], observation_keys=keys)
+    with pytest.raises(OfflineDataError, match="observation_keys: expected none"):
+        minari.load([episode], observation_keys=("goal",))
+
+
+def test_options_limit_and_scores_of_a_dataset_are_kept() -> None:
+    gymnasium = pytest.importorskip("gymnasium")
+    spec = gymnasium.spec("Pendulum-v1")
+    spec.kwargs, spec.max_episode_steps = {"g": 9.0}, 50
+    metadata = {"ref_min_score": np.float64(-1500), "ref_max_score": np.float64(-150)}
+    dataset = SimpleNamespace(id="test/pendulum-v0", env_spec=spec, storage=SimpleNamespace(metadata=metadata))
+    assert minari.attributes(dataset, ("goal",)) == {
+        "minari": "test/pendulum-v0",
+        "env_options": {"g": 9.0, "max_steps": 50, "observation_keys": ["goal"]},
+        "score_reference": {"random": -1500.0, "expert": -150.0},
+    }
+    spec.entry_point = "my_bodies.pendulum:Pendulum"
+    del metadata["ref_max_score"]
+    found = minari.attributes(dataset)
+    assert found["env_options"]["module"] == "my_bodies" and "score_reference" not in found
+
+
 def test_an_episode_without_an_end_does_not_run_on_into_the_next() -> None:
     found = minari.load([make_episode(2, True, truncations=np.zeros(2, bool)), make_episode(3, False)])
     assert np.flatnonzero(found.timeouts).tolist() == [4]

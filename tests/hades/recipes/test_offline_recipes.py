@@ -182,3 +182,11 @@ def test_published_settings_are_those_of_the_paper():
     assert (outer.optimizer, outer.learning_rate, outer.momentum, outer.max_grad_norm) == ("sgd", 0.1, 0.9, 2.0)
     assert (settings.objective_actions, settings.cloning.loss) == ("sample", "sampled_mse")
     assert (settings.cloning.activation, settings.cloning.action_distribution) == ("relu", "tanh_gaussian")
+    student = hades.policies.from_settings(ENV, settings.cloning)
+    params = student.init(jax.random.key(0))
+    np.testing.assert_array_equal(params["log_std"], -np.ones_like(params["log_std"]))
+    # Orthogonal columns of length sqrt(2), in the head, too.
+    kernels = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+    assert len(kernels) == 4
+    for kernel in kernels:
+        assert np.linalg.norm(kernel, 2) == pytest.approx(np.sqrt(2), rel=1e-4)

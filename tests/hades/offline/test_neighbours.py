@@ -1,0 +1,172 @@
+"""Files as users of D4RL, Minari, d3rlpy and others have them: each is read, or refused by one true sentence."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from hades.offline import d4rl
+from hades.offline.transitions import OfflineDataError
+from tests.hades.offline.malformed_hdf5 import valid_arrays, write_file
+
+REFERENCE = Path(os.environ.get("HADES_REFERENCE", "../shared/reference")) / "offline"
+
+Write = Callable[[Path], None]
+
+
+def plain(**changes: Any) -> Write:
+    """The arrays of a good file, some of them replaced, or left out where they are None."""
+
+    def write(path: Path) -> None:
+        arrays = {name: array for name, array in (valid_arrays() | changes).items() if array is not None}
+        write_file(path, arrays)
+
+    return write
+
+
+def without(*names: str, **changes: Any) -> Write:
+    return plain(**dict.fromkeys(names), **changes)
+
+
+def grouped(groups: dict[str, Any], write: Write) -> Write:
+    """A file with more beside its arrays."""
+
+    def both(path: Path) -> None:
+        write(path)
+        with h5py.File(path, "a") as file:
+            for name, value in groups.items():
+                file[name] = value
+
+    return both
+
+
+def nested(prefix: str, **names: str) -> Write:
+    """The arrays of a good file within a group, under other names."""
+
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            for name, array in valid_arrays().items():
+                file[f"{prefix}/{names.get(name, name)}"] = array
+
+    return write
+
+
+def renamed(**names: str) -> Write:
+    def write(path: Path) -> None:
+        write_file(path, {names.get(name, name): array for name, array in valid_arrays().items()})
+
+    return write
+
+
+def npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **ARRAYS)
+
+
+ARRAYS = valid_arrays()
+ENDS = ARRAYS["terminals"] | ARRAYS["timeouts"] | (np.arange(9) == 8)
+INFOS = {"infos/qpos": np.zeros((9, 6)), "infos/qvel": np.zeros((9, 6)), "infos/action_log_probs": np.zeros(9)}
+MODEL = {"metadata/policy/fc0/weight": np.zeros((4, 4)), "metadata/algorithm": "SAC", "metadata/iteration": 7}
+IMAGES = np.random.default_rng(0).integers(0, 255, (9, 4, 4, 3)).astype(np.uint8)
+
+READ: dict[str, Write] = {
+    "d4rl gym-mujoco v2": grouped(INFOS | MODEL, plain()),
+    "d4rl gym-mujoco v0, no next observations": grouped(INFOS, without("next_observations")),
+    "d4rl adroit human": grouped({"infos/env_state_dict/qpos": np.zeros((9, 30))}, without("next_observations")),
+    "d4rl antmaze, sparse rewards": grouped({"infos/goal": np.zeros((9, 2))}, plain(rewards=np.zeros(9, np.float32))),
+    "d4rl antmaze, integer rewards": plain(rewards=(np.arange(9) == 2).astype(np.int64)),
+    "d4rl kitchen, no timeouts": without("timeouts"),
+    "d4rl kitchen, no timeouts and no next observations": without("timeouts", "next_observations"),
+    "d4rl maze2d, never terminal": without("next_observations", terminals=np.zeros(9, bool)),
+    "d4rl flow, float64": plain(**{name: ARRAYS[name].astype(np.float64) for name in ("observations", "actions")}),
+    "d4rl carla, flattened images": without("next_observations", observations=IMAGES.reshape(9, -1)),
+    "d4rl bullet": grouped({"infos/qpos": np.zeros((9, 6))}, plain()),
+    "minigrid-like images of integers": without("next_observations", observations=IMAGES),
+    "columns of rewards and flags": plain(**{name: ARRAYS[name][:, None] for name in ("rewards", "terminals")}),
+    "flags as integers": plain(terminals=ARRAYS["terminals"].astype(np.int8)),
+    "flags as floats": plain(terminals=ARRAYS["terminals"].astype(np.float32)),
+    "float16": plain(observations=ARRAYS["observations"].astype(np.float16), next_observations=None),
+    "big-endian": plain(actions=ARRAYS["actions"].astype(">f4")),
+    "d3rlpy 1, episode_terminals": grouped(
+        {"episode_terminals": ENDS.astype(np.float32), "discrete_action": False, "version": "1.0"},
+        without("timeouts", "next_observations"),
+    ),
+    "more keys of one's own": grouped({"returns_to_go": np.zeros(9), "language/goal": "open"}, plain()),
+}
+
+REFUSED: dict[str, tuple[Write, str]] = {
+    "minari's main_data.hdf5": (nested("episode_0"), "found Minari's; hades offline collect --minari ID"),
+    "robomimic": (nested("data/demo_0", observations="obs"), "observations: missing, .* got data"),
+    "d3rlpy 2": (
+        renamed(**{name: f"{name}_0" for name in ARRAYS}),
+        "observations: missing, .* got actions_0, next_observations_0",
+    ),
+    "rl unplugged names": (renamed(observations="observation"), "observations: missing, .* got actions"),
+    "terminals called dones": (renamed(terminals="dones"), "terminals: missing, .* got actions, dones"),
+    "discrete actions": (plain(actions=np.arange(9)), r"actions: expected 2 axes, got shape \(9,\)"),
+    "dictionary of observations": (
+        grouped({"observations/proprio": np.zeros((9, 3))}, without("observations", "next_observations")),
+        "observations: expected an array, found a group",
+    ),
+    "padded with NaN": (plain(actions=np.full((9, 2), np.nan)), "actions: expected finite numbers"),
+    "episodes stacked": (
+        plain(**{name: array[None] for name, array in ARRAYS.items()}),
+        r"actions: expected 2 axes, got shape \(1, 9, 2\)",
+    ),
+    "strings of rewards": (plain(rewards=np.array([b"1"] * 9)), "rewards: expected float32, got"),
+    "npz under another name": (npz, "found another format"),
+    "no transitions": (plain(**{name: array[:0] for name, array in ARRAYS.items()}), "at least one transition"),
+}
+
+
+def test_there_are_thirty() -> None:
+    assert len(READ) + len(REFUSED) >= 30
+
+
+@pytest.mark.parametrize("name", READ)
+def test_is_read(tmp_path: Path, name: str) -> None:
+    READ[name](tmp_path / "data.hdf5")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = d4rl.load(tmp_path / "data.hdf5")
+    # Whoever has no timeouts hears where trajectories are taken to end.
+    assert bool(said) == ("no timeouts" in name)
+    assert 7 <= found.num_transitions <= 9
+    rewards = np.asarray(h5py.File(tmp_path / "data.hdf5")["rewards"]).ravel()
+    assert float(found.trajectory_returns().sum()) <= rewards.sum()
+    if found.num_transitions == 9:
+        assert found.trajectories().ends.tolist() == [3, 7, 9]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_is_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
+    write, words = REFUSED[name]
+    write(tmp_path / "data.hdf5")
+    with pytest.raises(OfflineDataError, match=words) as caught:
+        d4rl.load(tmp_path / "data.hdf5")
+    assert str(caught.value).startswith(f"{tmp_path / 'data.hdf5'}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="no ../shared/reference (or HADES_REFERENCE)")
+@pytest.mark.parametrize(
+    ("name", "trajectories", "mean_return"),
+    [
+        ("door-human", 25, 794),
+        ("hopper-expert-2x1000", 2, 3717),
+        ("halfcheetah-expert-2x1000", 2, 4035),
+        ("walker2d-expert-2x1000", 2, 5383),
+        ("ant-expert-2x1000", 2, 4682),
+    ],
+)
+def test_real_data(name: str, trajectories: int, mean_return: float) -> None:
+    returns = np.asarray(d4rl.load(REFERENCE / f"{name}.hdf5").trajectory_returns())
+    assert len(returns) == trajectories
+    # The reward of each last transition is lost with its successor.
+    assert returns.mean() == pytest.approx(mean_return, rel=0.02)

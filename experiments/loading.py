@@ -13,7 +13,8 @@ from hades.evaluation import check_fits
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata
 from hades.multitask import merging as multitask
-from hades.policy_file import TrainedPolicy
+from hades.offline.teacher import PolicyTeacher, Teacher, is_teacher_file
+from hades.policy_file import TrainedPolicy, is_policy_file
 from hades.types import AnyEnvironment
 
 _BLOCK = 1 << 20
@@ -70,6 +71,22 @@ def load_policy(path: Path) -> tuple[TrainedPolicy, FileMetadata]:
     trained = TrainedPolicy.load(path)
     assert trained.metadata is not None  # a loaded policy has it
     return trained, trained.metadata
+
+
+def load_teacher(path: Path, env: AnyEnvironment) -> Teacher | PolicyTeacher:
+    """The teacher of a file: one with action values, or any policy.
+
+    Raises:
+        BadArgumentsError: The policy does not fit the environment.
+        TeacherError: It is neither.
+    """
+    if is_teacher_file(path) or not is_policy_file(path):
+        return Teacher.load(path)
+    trained, _ = load_policy(path)
+    try:
+        return PolicyTeacher(trained.architecture(env), trained.params, env)
+    except ValueError as error:
+        raise BadArgumentsError(f"--teacher: {path}: {error}") from None
 
 
 def check_dataset_fits(env: AnyEnvironment, dataset: SyntheticDataset, source: Path, name: str | None) -> None:

@@ -271,16 +271,14 @@ class TeachSettings(OfflineRunSettings):
     An --out that ends in .npz is the teacher's file, and the run directory a folder of its name beside it.
     """
 
-    preset: Annotated[str | None, tyro.conf.Suppress] = None
+    preset: Annotated[str | None, preset_flag("offline teach")] = None
     env: str | None = None
     """Environment of the data, for the bounds of actions and to play in; default: the one that the file names."""
     num_iterations: int = 100_000
     """Updates of the whole training; published teachers took a million."""
     settings: Annotated[CalQLSettings, Flat] = CalQLSettings()
     """The method."""
-    loop: Annotated[LoopSettings, Flat] = LoopSettings(
-        iterations_per_call=1000, log_every=1000, evaluate_every=None, evaluation_inits=1, evaluation_episodes=16
-    )
+    loop: Annotated[LoopSettings, Flat] = offline.TEACH_LOOP
     """The host loop."""
 
 

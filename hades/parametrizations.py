@@ -29,6 +29,7 @@ _PLAYED_ENVS, _PLAYED_STEPS = 64, 64
 
 # Below it a label's logarithm stays finite, and no training tells the difference.
 _MIN_PROBABILITY = 1e-8
+_SMOOTHING = 0.1
 
 
 class _MovingPairs:
@@ -128,17 +129,19 @@ def free_pairs(
 
 @struct.dataclass
 class RealPairs(_MovingPairs):
-    """Free pairs that begin at pairs of offline data with continuous actions (arXiv 2410.22728).
+    """Free pairs that begin at pairs of offline data (arXiv 2410.22728).
 
     Attributes:
         observations: Normalised states of the data, `[transitions, *observation_shape]`.
-        actions: Actions of the data, `[transitions, action_dim]`.
+        actions: Actions of the data, `[transitions, action_dim]`; probabilities `[transitions, num_actions]` of
+            discrete ones, whose labels are soft.
         action_values: q*(s, a) of the data's own actions, `[transitions]`; None where `initialization` needs none.
         dataset_size: Pairs N.
         initialization: Choice of the first pairs, see `hades.offline.initialization.initial_pairs`.
         teacher_actions: Of the states of the data, which the first pairs have in place of the data's own,
             `[transitions, action_dim]`; None for the data's own.
         bounds: Box that decoded actions are clipped to, gradients passing as if they were not; None for no clipping.
+        discrete: Whether actions are discrete.
     """
 
     observations: jax.Array
@@ -148,6 +151,7 @@ class RealPairs(_MovingPairs):
     initialization: InitializationName = struct.field(pytree_node=False, default="random")
     teacher_actions: jax.Array | None = None
     bounds: Continuous | None = struct.field(pytree_node=False, default=None)
+    discrete: bool = struct.field(pytree_node=False, default=False)
 
     def init(self, key: jax.Array) -> Solution:
         """Draws pairs from the data."""
@@ -177,7 +181,11 @@ class RealPairs(_MovingPairs):
         observations, actions = initial_pairs(
             key, initialization, self.observations, actions, self.dataset_size, self.action_values
         )
-        return {"observations": observations, "actions": actions}
+        if not self.discrete:
+            return {"observations": observations, "actions": actions}
+        # A label that is certain would have no gradient to leave it by.
+        smooth = (1 - _SMOOTHING) * actions + _SMOOTHING / actions.shape[-1]
+        return {"observations": observations, "action_logits": jnp.log(smooth)}
 
 
 @struct.dataclass

@@ -16,6 +16,7 @@ PRESETS: Mapping[str, Mapping[str, Callable[[], Preset]]] = {
     "baseline es": neuroevolution.PRESETS,
     "baseline ppo": ppo.PRESETS,
     "offline distill": offline.PRESETS,
+    "offline teach": offline.TEACH_PRESETS,
 }
 """Functions that make the presets, by command, such as `"baseline es"`, and name."""
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.distributions import ActionSelection, choose
+from hades.distributions import ActionSelection, Categorical, choose
 from hades.normalization import Normalizer
 from hades.offline.density import effective_sample_size
 from hades.offline.teacher import Teacher
@@ -32,11 +32,13 @@ class LabelledStates:
 
     Attributes:
         observations: As the policy sees them, after normalisation, `[states, *observation_shape]`.
-        actions: Of the data, `[states, action_dim]`.
-        teacher_actions: Of the teacher, a* ~ pi*(. | s) or its mode, `[states, action_dim]`.
+        actions: Of the data, `[states, action_dim]`; probabilities `[states, num_actions]` of discrete ones.
+        teacher_actions: Of the teacher, a* ~ pi*(. | s) or its mode, `[states, action_dim]`; its probabilities
+            `[states, num_actions]` of discrete ones.
         action_values: q*(s, a*), `[states]`.
         state_weights: d(s)^-tau, clipped and divided by its mean, `[states]`.
         mean_action_value: Mean of q*(s, a*) over all states of the data, `[]`.
+        discrete: Whether actions are discrete.
     """
 
     observations: jax.Array
@@ -45,6 +47,7 @@ class LabelledStates:
     action_values: jax.Array | None = None
     state_weights: jax.Array | None = None
     mean_action_value: jax.Array | None = None
+    discrete: bool = struct.field(pytree_node=False, default=False)
 
     def take(self, indices: jax.Array) -> LabelledStates:
         """The states of these indices `[states]`."""
@@ -73,7 +76,8 @@ class StateObjective:
 
     Attributes:
         name: Name of the method in files, such as `"av-pbc"`.
-        function: `function(actions [states, action_dim], states)`: values `[states]`, higher is better.
+        function: `function(actions [states, action_dim], states)`: values `[states]`, higher is better; of discrete
+            actions it gets log-probabilities `[states, num_actions]`.
         needs: Fields of `LabelledStates` that `function` reads; runs label states with these alone.
 
     Example:
@@ -114,11 +118,11 @@ class StateObjective:
 
 
 def _dbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    return -_squared_distance(actions, cast(jax.Array, states.actions))
+    return _agreement(actions, cast(jax.Array, states.actions), states.discrete)
 
 
 def _pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    return -_squared_distance(actions, cast(jax.Array, states.teacher_actions))
+    return _agreement(actions, cast(jax.Array, states.teacher_actions), states.discrete)
 
 
 def _av_pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
@@ -130,10 +134,12 @@ def _pbc_mean_weight(actions: jax.Array, states: LabelledStates) -> jax.Array:
 
 
 dbc = StateObjective("dbc", _dbc, needs=("actions",))
-"""Data-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the actions of the data."""
+"""Data-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the actions of the data, or
+minus the cross-entropy of discrete ones."""
 
 pbc = StateObjective("pbc", _pbc, needs=("teacher_actions",))
-"""Policy-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the teacher's actions."""
+"""Policy-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the teacher's actions, or
+minus the cross-entropy with its probabilities."""
 
 av_pbc = StateObjective("av-pbc", _av_pbc, needs=("teacher_actions", "action_values"))
 """Action-value weighted PBC (arXiv 2410.22728, equation 6), with the published scale of action values."""
@@ -225,7 +231,11 @@ class OfflineStates:
         candidates, inits = jax.tree.leaves(params)[0].shape[:2]
 
         def score(key: jax.Array, network: Params) -> jax.Array:
-            actions = choose(key, self.policy.apply(network, states.observations), self.action_selection)
+            distribution = self.policy.apply(network, states.observations)
+            if isinstance(distribution, Categorical):
+                actions = distribution.log_probs()
+            else:
+                actions = choose(key, distribution, self.action_selection)
             return jnp.mean(self.objective(actions, states))
 
         over_inits = jax.vmap(jax.vmap(score), in_axes=(None, 0))
@@ -238,6 +248,9 @@ class OfflineStates:
         return self.statistics
 
 
-def _squared_distance(actions: jax.Array, targets: jax.Array) -> jax.Array:
+def _agreement(actions: jax.Array, targets: jax.Array, discrete: bool) -> jax.Array:
+    """Minus the squared distance of actions, or minus the cross-entropy of log-probabilities with probabilities."""
+    if discrete:
+        return jnp.sum(targets * actions, axis=-1)
     # Divided by the number of components, as in the released code, whose step sizes count on it.
-    return jnp.mean(jnp.square(actions - targets), axis=-1)
+    return -jnp.mean(jnp.square(actions - targets), axis=-1)

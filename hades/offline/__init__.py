@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hades.offline.teacher import Teacher, TeacherError
+from hades.offline.teacher import PolicyTeacher, Teacher, TeacherError
 from hades.offline.transitions import OfflineDataError, Transitions
 
-__all__ = ["OfflineDataError", "Teacher", "TeacherError", "Transitions"]
+__all__ = ["OfflineDataError", "PolicyTeacher", "Teacher", "TeacherError", "Transitions"]

@@ -21,7 +21,7 @@ from hades.offline.transitions import FLOAT_KEYS, Transitions
 from hades.policies import Policy
 from hades.rollouts.host import make_host_recorded_rollout
 from hades.rollouts.recorded import Act, RecordedEpisodes, make_recorded_rollout
-from hades.types import AnyEnvironment, Continuous, HostEnvironment, PyTree
+from hades.types import AnyEnvironment, Discrete, HostEnvironment, PyTree
 
 NUM_ENVS = 64
 """Episodes that are played at once."""
@@ -34,7 +34,8 @@ class Behaviour:
     Attributes:
         policy: Policy.
         params: Its parameters and normalisation, which may not be running.
-        noise: Standard deviation of the Gaussian noise on its actions, in halves of the action range.
+        noise: Standard deviation of the Gaussian noise on its actions, in halves of the action range; 0 of discrete
+            ones.
         epsilon: Probability of a uniform action in its place, at each step.
         action_selection: Whether it acts by a sample of its distribution or by its mode.
         weight: Its share of the transitions, relative to those of the others.
@@ -82,21 +83,23 @@ def collect(
 
     Args:
         key: Key.
-        env: Environment with continuous actions.
+        env: Environment.
         behaviours: Who collects.
         num_transitions: Transitions of all shares together.
         num_envs: Episodes that are played at once.
         on_steps: Called with the number of environment steps since the last call, for progress.
 
     Raises:
-        ValueError: A number is not positive, there is no behaviour or less than a transition for each, actions are
-            discrete, the environment breaks its contract, or nothing finite could be collected.
+        ValueError: A number is not positive, there is no behaviour or less than a transition for each, discrete actions
+            are to have noise, the environment breaks its contract, or nothing finite could be collected.
     """
     env = conform(env)
     require_positive("num_transitions", num_transitions)
     require_positive("num_envs", num_envs)
-    if not isinstance(env.action_space, Continuous):
-        raise ValueError(f"env: expected continuous actions, got {env.name} with {env.action_space}")
+    if isinstance(env.action_space, Discrete) and any(behaviour.noise for behaviour in behaviours):
+        raise ValueError(
+            f"noise: expected 0, as actions of {env.name} are discrete; epsilon makes some of them uniform"
+        )
     if not 1 <= len(behaviours) <= num_transitions:
         raise ValueError(
             f"num_transitions: expected at least one for each of the behaviours, of which there must be one, "
@@ -173,9 +176,10 @@ def _collect_share(
 
 
 def _make_act(env: AnyEnvironment, policy: Policy, action_selection: ActionSelection) -> Act:
-    """Chooses actions `[envs, action_dim]` in bounds; the parameters are those of the policy, noise and epsilon."""
+    """Chooses actions `[envs, ...]` in bounds; the parameters are those of the policy, noise and epsilon."""
     space = env.action_space
-    assert isinstance(space, Continuous)  # collect has refused it otherwise
+    if isinstance(space, Discrete):
+        return _make_choice(space, policy, action_selection)
     low, high = jnp.asarray(space.low, jnp.float32), jnp.asarray(space.high, jnp.float32)
 
     def act(key: jax.Array, parameters: tuple[PolicyParams, jax.Array, jax.Array], seen: jax.Array) -> jax.Array:
@@ -190,6 +194,18 @@ def _make_act(env: AnyEnvironment, policy: Policy, action_selection: ActionSelec
         # Clipping would make an infinite action a finite one.
         clipped = jnp.where(jnp.isfinite(actions), jnp.clip(actions, low, high), jnp.nan)
         return jnp.where(chosen[:, None], random, clipped)
+
+    return act
+
+
+def _make_choice(space: Discrete, policy: Policy, action_selection: ActionSelection) -> Act:
+    def act(key: jax.Array, parameters: tuple[PolicyParams, jax.Array, jax.Array], seen: jax.Array) -> jax.Array:
+        params, _, epsilon = parameters
+        sample_key, uniform_key, choice_key = jax.random.split(key, 3)
+        distribution = policy.apply(params.network, params.normalizer.apply(seen))
+        actions = choose(sample_key, distribution, action_selection)
+        random = jax.random.randint(uniform_key, actions.shape, 0, space.num_actions)
+        return jnp.where(jax.random.bernoulli(choice_key, epsilon, actions.shape), random, actions)
 
     return act
 

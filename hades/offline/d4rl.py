@@ -3,7 +3,7 @@
 | key | shape | type |
 |---|---|---|
 | `observations` | (transitions, *observation_shape) | float32 |
-| `actions` | (transitions, action_dim) | float32 |
+| `actions` | (transitions, action_dim), or (transitions,) of discrete ones | float32, or int32 |
 | `rewards` | (transitions,) or (transitions, 1) | float32 |
 | `next_observations`, optional | as `observations` | float32 |
 | `terminals` | as `rewards` | bool |

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from hades.offline.transitions import Transitions
-from hades.types import Continuous
+from hades.types import ActionSpace, Continuous, Discrete
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class DataSpaces:
     Attributes:
         name: Name in files.
         observation_shape: Shape of one observation.
-        action_space: Bounds of actions.
+        action_space: Bounds of actions, or their number.
         max_steps: Length of the longest trajectory.
 
     Example:
@@ -30,7 +30,7 @@ class DataSpaces:
 
     name: str
     observation_shape: tuple[int, ...]
-    action_space: Continuous
+    action_space: ActionSpace
     max_steps: int
 
     @classmethod
@@ -54,13 +54,17 @@ class DataSpaces:
             ValueError: Bounds are of another length, not finite, or not one below the other.
         """
         actions = np.asarray(transitions.actions)
+        longest = int(np.max(np.asarray(transitions.trajectories().lengths)))
+        if transitions.discrete:
+            if action_low is not None or action_high is not None:
+                raise ValueError("action_low: expected none, as the actions of the data are discrete")
+            return cls(name, transitions.observation_shape, Discrete(int(actions.max()) + 1), longest)
         low = _bounds("action_low", action_low, np.minimum(-1.0, actions.min(axis=0)))
         high = _bounds("action_high", action_high, np.maximum(1.0, actions.max(axis=0)))
         try:
             space = Continuous(low, high)
         except ValueError as error:
             raise ValueError(f"action_low: {error}") from None
-        longest = int(np.max(np.asarray(transitions.trajectories().lengths)))
         return cls(name, transitions.observation_shape, space, longest)
 
     @property

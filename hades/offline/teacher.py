@@ -13,7 +13,8 @@ from flax import struct
 
 from hades._files import refusing
 from hades._npz import read_arrays, write_arrays
-from hades.distributions import TanhGaussian
+from hades.distributions import Distribution, TanhGaussian
+from hades.normalization import PolicyParams
 from hades.offline._checks import few, finite_float32
 from hades.policies import NamedSpaces, Policy
 from hades.types import Continuous
@@ -151,6 +152,40 @@ class Teacher:
         own = self.action_space
         if own.action_dim != space.action_dim or not np.allclose((own.low, own.high), (space.low, space.high)):
             raise TeacherError(f"teacher: expected actions of {env.name}, {space}, got a teacher for {own}")
+
+
+@struct.dataclass
+class PolicyTeacher:
+    """Any trained policy as a teacher, which has no action values: for PBC, also of discrete actions.
+
+    Attributes:
+        architecture: Architecture of the policy.
+        params: Its parameters and normalisation, which may not be running.
+        spaces: Observations and actions that it was trained for.
+    """
+
+    architecture: Policy = struct.field(pytree_node=False)
+    params: PolicyParams
+    spaces: NamedSpaces = struct.field(pytree_node=False)
+
+    def policy(self, observations: jax.Array) -> Distribution:
+        """The action distribution pi*(. | s) at raw observations `[..., *observation_shape]`."""
+        return self.architecture.apply(self.params.network, self.params.normalizer.apply(observations))
+
+    def check_fits(self, env: NamedSpaces) -> None:
+        """Refuses an environment of other observations or actions, and normalisation that would change.
+
+        Raises:
+            TeacherError: They are others.
+        """
+        own = (tuple(self.spaces.observation_shape), self.spaces.action_space)
+        if own != (tuple(env.observation_shape), env.action_space):
+            raise TeacherError(
+                f"teacher: expected observations of shape {tuple(env.observation_shape)} and {env.action_space} as of "
+                f"{env.name}, got a policy for {own[0]} and {own[1]}"
+            )
+        if self.params.normalizer.kind == "running":
+            raise TeacherError("teacher: expected no or fixed normalisation of its observations, got a running one")
 
 
 teacher_policy = Policy(lambda key: (), lambda teacher, observations: teacher.policy(observations))

@@ -14,7 +14,7 @@ from hades._validation import require_positive
 from hades.normalization import Normalizer
 from hades.offline._checks import few, finite_float32
 from hades.policies import NamedSpaces
-from hades.types import Continuous
+from hades.types import Discrete
 
 FLOAT_KEYS = ("observations", "actions", "rewards", "next_observations")
 FLAG_KEYS = ("terminals", "timeouts")
@@ -50,7 +50,7 @@ class Transitions:
 
     Attributes:
         observations: Raw, before normalisation, `[transitions, *observation_shape]` float32.
-        actions: In the environment's units, `[transitions, action_dim]` float32.
+        actions: In the environment's units, `[transitions, action_dim]` float32; discrete ones `[transitions]` int32.
         rewards: `[transitions]` float32.
         next_observations: Likewise raw, of the state that followed, never that of a new trajectory,
             `[transitions, *observation_shape]` float32.
@@ -86,9 +86,14 @@ class Transitions:
         return tuple(self.observations.shape[1:])
 
     @property
+    def discrete(self) -> bool:
+        """Whether actions are discrete."""
+        return self.actions.ndim == 1
+
+    @property
     def action_dim(self) -> int:
-        """Number of components of an action."""
-        return self.actions.shape[-1]
+        """Number of components of an action; 0 of a discrete one."""
+        return 0 if self.discrete else self.actions.shape[-1]
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], env: str | None = None) -> Transitions:
@@ -207,8 +212,13 @@ class Transitions:
                 f"got {self.observation_shape}"
             )
         space = env.action_space
-        if not isinstance(space, Continuous) or space.action_dim != self.action_dim:
-            raise OfflineDataError(f"actions: expected those of {env.name}, {space}, got {self.action_dim} components")
+        if isinstance(space, Discrete) and self.discrete:
+            highest = int(jnp.max(self.actions))
+            if highest >= space.num_actions:
+                raise OfflineDataError(f"actions: expected those of {env.name}, {space}, got {highest}")
+        elif isinstance(space, Discrete) or self.discrete or space.action_dim != self.action_dim:
+            found = "discrete ones" if self.discrete else f"{self.action_dim} components"
+            raise OfflineDataError(f"actions: expected those of {env.name}, {space}, got {found}")
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray], trajectory_steps: int | None = None) -> dict[str, np.ndarray]:
@@ -218,11 +228,12 @@ def check_arrays(arrays: Mapping[str, np.ndarray], trajectory_steps: int | None 
 
     Args:
         arrays: By the names of the attributes of `Transitions`; `next_observations` and `timeouts` may be absent,
-            others are passed over. Rewards and flags may be columns `[transitions, 1]`.
+            others are passed over. Rewards and flags may be columns `[transitions, 1]`; actions of one axis are
+            discrete.
         trajectory_steps: Steps after which a trajectory is cut off where `timeouts` are absent; not at all if None.
 
     Returns:
-        Numbers as float32 in C order, and flags as bool.
+        Numbers as float32 in C order, discrete actions as int32, and flags as bool.
 
     Raises:
         OfflineDataError: One is missing, of another shape or type, or holds numbers that are not finite; `"key: what
@@ -237,7 +248,7 @@ def check_arrays(arrays: Mapping[str, np.ndarray], trajectory_steps: int | None 
             present[name] = present[name][:, 0]
     for name, array in present.items():
         _check_shape(name, array.shape, present["observations"].shape)
-    checked = {name: (_floats if name in FLOAT_KEYS else _flags)(name, array) for name, array in present.items()}
+    checked = {name: _checked(name, array) for name, array in present.items()}
     if "timeouts" not in checked:
         checked["timeouts"] = _cut_off(checked["terminals"], trajectory_steps)
     elif trajectory_steps is not None:
@@ -245,6 +256,25 @@ def check_arrays(arrays: Mapping[str, np.ndarray], trajectory_steps: int | None 
     if "next_observations" in checked:
         checked["timeouts"] = checked["timeouts"] | _jumps(checked)
     return checked
+
+
+def _checked(name: str, array: np.ndarray) -> np.ndarray:
+    if name in FLAG_KEYS:
+        return _flags(name, array)
+    return _choices(array) if name == "actions" and array.ndim == 1 else _floats(name, array)
+
+
+def _choices(actions: np.ndarray) -> np.ndarray:
+    """Discrete actions, also where a tool wrote them as floats."""
+    if actions.dtype.kind not in "iuf":
+        raise OfflineDataError(f"actions: expected numbers, got {actions.dtype}")
+    wrong = np.flatnonzero(~(np.isfinite(actions) & (actions == np.round(actions)) & (actions >= 0)))
+    if wrong.size:
+        raise OfflineDataError(
+            f"actions: expected numbers of discrete actions, as there is one axis, got {actions[wrong[0]]} at "
+            f"[{wrong[0]}]"
+        )
+    return actions.astype(np.int32)
 
 
 def _cut_off(terminals: np.ndarray, steps: int | None) -> np.ndarray:
@@ -271,7 +301,7 @@ def _jumps(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 def _check_shape(name: str, shape: tuple[int, ...], observations: tuple[int, ...]) -> None:
     fits, expected = {
         "observations": (len(shape) >= 2, "at least 2 axes"),
-        "actions": (len(shape) == 2, "2 axes"),
+        "actions": (len(shape) in (1, 2), "1 or 2 axes"),
         "next_observations": (shape == observations, f"shape {observations} as in observations"),
     }.get(name, (len(shape) == 1, "1 axis"))
     if not fits:

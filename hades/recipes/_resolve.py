@@ -1,14 +1,14 @@
-"""Checks and defaults that the recipes of online distillation share."""
+"""Checks and defaults that recipes share."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from hades.inner.cloning import CloningLoss, CloningSettings
-from hades.types import Discrete, Environment
+from hades.types import AnyEnvironment, Discrete
 
 
-def resolve_loss(env: Environment, cloning: CloningSettings, of_continuous: CloningLoss) -> CloningSettings:
+def resolve_loss(env: AnyEnvironment, cloning: CloningSettings, of_continuous: CloningLoss) -> CloningSettings:
     """Cloning settings with the loss filled in, that of continuous actions being `of_continuous`.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 from jax.sharding import Mesh
@@ -20,22 +20,22 @@ from hades.objectives.states import OfflineStates, StateObjective
 from hades.offline.density import DensityName, FlowSettings, estimate_log_density, exponent_of
 from hades.offline.initialization import InitializationName
 from hades.offline.labels import action_values, label_states, teacher_actions
-from hades.offline.teacher import Teacher
+from hades.offline.teacher import PolicyTeacher, Teacher
 from hades.offline.transitions import Transitions
 from hades.outer import MetaGradient, MetaGradientSettings
 from hades.parametrizations import RealPairs
 from hades.policies import Policy
+from hades.recipes._resolve import resolve_loss
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run
 from hades.sharding import population_mesh
-from hades.types import AnyEnvironment, Continuous, InnerLoop, OuterLoop
+from hades.types import AnyEnvironment, Continuous, Discrete, InnerLoop, OuterLoop
 
 _INNER_LOOP = CloningSettings(
     hidden_sizes=(64, 64),
     activation="relu",
     kernel_init="lecun_normal",
     action_distribution="tanh_gaussian",
-    loss="mse",
     optimizer="sgd",
     learning_rate=0.05,
     num_steps=100,
@@ -110,7 +110,9 @@ def dbc(env: AnyEnvironment, transitions: Transitions, **settings: Any) -> Run[S
     return offline_run(env, transitions, states.dbc, OfflineSettings(**settings))
 
 
-def pbc(env: AnyEnvironment, transitions: Transitions, teacher: Teacher, **settings: Any) -> Run[SyntheticDataset]:
+def pbc(
+    env: AnyEnvironment, transitions: Transitions, teacher: Teacher | PolicyTeacher, **settings: Any
+) -> Run[SyntheticDataset]:
     """Policy-based behaviour cloning. Arguments and errors of `av_pbc`."""
     return offline_run(env, transitions, states.pbc, OfflineSettings(**settings), teacher)
 
@@ -143,7 +145,7 @@ def offline_run(
     transitions: Transitions,
     objective: StateObjective,
     settings: OfflineSettings = OfflineSettings(),
-    teacher: Teacher | None = None,
+    teacher: Teacher | PolicyTeacher | None = None,
     *,
     inner: InnerLoop | None = None,
     outer: OuterLoop | None = None,
@@ -158,7 +160,8 @@ def offline_run(
         transitions: Offline data.
         objective: Value of a policy's actions, with the labels that it needs.
         settings: Settings.
-        teacher: Near-expert policy and action values, where the objective or the first pairs need one.
+        teacher: Near-expert policy and action values, where the objective or the first pairs need one; any policy where
+            they need no values, which is what teaches discrete actions.
         inner: Inner loop; the cloning of `settings` if None, which a meta-gradient rematerialises and windows.
         outer: Outer loop; the meta-gradient of `settings` if None.
         log_density: log d(s) of each transition's state, `[transitions]`; estimated here where the objective needs it.
@@ -169,6 +172,7 @@ def offline_run(
         ValueError: A setting, the data or the teacher does not suit the environment; the message names it.
     """
     _check(env, transitions, objective, settings, teacher)
+    settings = replace(settings, cloning=resolve_loss(env, settings.cloning, "mse"))
     key = jax.random.key(0) if key is None else key
     evaluation_inner = None
     if inner is None:
@@ -176,7 +180,8 @@ def offline_run(
         if outer is None or isinstance(outer, MetaGradient):
             ascent = settings.meta_gradient
             inner = replace(inner, rematerialize=ascent.rematerialize, window=ascent.window)
-    problem = _label(key, transitions, objective, settings, teacher, log_density, inner.policy)
+    num_actions = env.action_space.num_actions if isinstance(env.action_space, Discrete) else None
+    problem = _label(key, transitions, objective, settings, teacher, log_density, inner.policy, num_actions)
     return distillation_run(
         env,
         _first_pairs(env, transitions, objective, settings, teacher, problem),
@@ -197,12 +202,12 @@ def _first_pairs(
     transitions: Transitions,
     objective: StateObjective,
     settings: OfflineSettings,
-    teacher: Teacher | None,
+    teacher: Teacher | PolicyTeacher | None,
     problem: OfflineStates,
 ) -> RealPairs:
     """The synthetic pairs, which begin at pairs of the data."""
     values = labels = None
-    if teacher is not None and "highest_q" in settings.initialization:
+    if isinstance(teacher, Teacher) and "highest_q" in settings.initialization:
         values = action_values(teacher, transitions.observations, transitions.actions)
     if settings.first_actions == "teacher" or (settings.first_actions == "auto" and objective.needs_teacher):
         assert teacher is not None  # `_check` has refused it otherwise
@@ -211,12 +216,13 @@ def _first_pairs(
     space = env.action_space
     return RealPairs(
         problem.states.observations,
-        transitions.actions,
+        cast(jax.Array, problem.states.actions),
         values,
         settings.dataset_size,
         settings.initialization,
         labels,
         space if settings.bounded_actions and isinstance(space, Continuous) else None,
+        isinstance(space, Discrete),
     )
 
 
@@ -225,9 +231,10 @@ def _label(
     transitions: Transitions,
     objective: StateObjective,
     settings: OfflineSettings,
-    teacher: Teacher | None,
+    teacher: Teacher | PolicyTeacher | None,
     log_density: jax.Array | None,
     policy: Policy,
+    num_actions: int | None,
 ) -> OfflineStates:
     """The objective on all states of the data, labelled once for the whole run."""
     statistics = transitions.statistics(settings.min_std)
@@ -237,7 +244,8 @@ def _label(
     tau = None
     if settings.effective_sample_size is not None and log_density is not None:
         tau = exponent_of(log_density, settings.effective_sample_size)
-    sampled = settings.objective_actions == "sample"
+    # Of discrete actions the objective compares probabilities.
+    sampled = settings.objective_actions == "sample" and num_actions is None
     labelled = label_states(
         transitions,
         statistics,
@@ -245,7 +253,9 @@ def _label(
         log_density,
         settings.density_exponent if tau is None else tau,
         stream(key, Stream.LABELS) if sampled else None,
+        num_actions,
     )
+    labelled = replace(labelled, discrete=num_actions is not None)
     mean = labelled.mean_action_value
     if objective.weighs_by_value and mean is not None and not float(mean) > 0:
         raise ValueError(
@@ -255,7 +265,7 @@ def _label(
     return OfflineStates(
         labelled,
         statistics,
-        teacher if sampled and objective.needs_teacher else None,
+        teacher if sampled and objective.needs_teacher and isinstance(teacher, Teacher) else None,
         policy,
         objective,
         settings.num_states,
@@ -269,7 +279,7 @@ def _check(
     transitions: Transitions,
     objective: StateObjective,
     settings: OfflineSettings,
-    teacher: Teacher | None,
+    teacher: Teacher | PolicyTeacher | None,
 ) -> None:
     transitions.check_fits(env)
     if settings.dataset_size > transitions.num_transitions:
@@ -279,11 +289,16 @@ def _check(
         )
     if teacher is not None:
         teacher.check_fits(env)
+        wanted = (objective.weighs_by_value and objective.name) or (
+            "highest_q" in settings.initialization and "highest_q"
+        )
+        if wanted and not isinstance(teacher, Teacher):
+            raise ValueError(f"teacher: {wanted} needs action values, expected a teacher that has them, got a policy")
+        if settings.objective_actions == "sample" and not isinstance(teacher, Teacher) and not transitions.discrete:
+            raise ValueError("objective_actions: expected mode, as the teacher is a policy, got sample")
     elif objective.needs_teacher:
         raise ValueError(f"teacher: {objective.name} needs one, such as hades offline teach trains, got none")
     elif "highest_q" in settings.initialization:
         raise ValueError(f"teacher: initialization {settings.initialization} needs one, got none")
     elif settings.first_actions == "teacher":
         raise ValueError("teacher: first_actions teacher needs one, got none")
-    if settings.cloning.loss == "cross_entropy":
-        raise ValueError("loss: expected gaussian_nll, mse or sampled_mse for continuous actions, got cross_entropy")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hades.dataset import SyntheticDataset
 from hades.offline import d4rl
 from hades.offline.teacher import Teacher
 from hades.policy_file import TrainedPolicy
@@ -127,7 +128,15 @@ def test_bad_arguments_are_one_sentence(hades, teacher, finished_run, tmp_path):
         ((*collect, "--teacher", teacher), "--env: expected an environment, as teacher files name none"),
         ((*collect, *pendulum, "--teacher", teacher, "--noise", "-1"), "noise: expected a number of at least 0"),
         ((*collect, "--env", "gymnasium/Hopper-v4", "--teacher", teacher), "teacher: expected observations of shape"),
-        ((*collect, "--env", "diagnostic/match", "--random-fraction", "1"), "expected continuous actions"),
+        (
+            (*collect, "--env", "diagnostic/match", "--random-fraction", "1", "--noise", "1"),
+            "--noise: expected 0, as actions of diagnostic/match are discrete",
+        ),
+        (
+            (*collect, "--minari", "a/b-v0", "--num-transitions", "5"),
+            "--num-transitions: expected none beside --minari",
+        ),
+        ((*collect, "--minari", "a/b-v0", "--max-steps", "5"), "--max-steps: expected none beside --minari"),
         ((*collect, "--run", finished_run), "--run: expected a run of hades baseline with --keep-snapshots"),
         (("distill", *pendulum, "--out", tmp_path / "run"), "env: expected an environment of pure functions"),
     ]
@@ -156,3 +165,28 @@ def test_published_teachers_are_measured_beside_their_manifest(hades, tmp_path):
     result = outcome.json["results"]["halfcheetah-medium"]
     assert result["agrees"] and abs(result["score"] - 47.8) < 5 and result["lengths"] == [1000]
     assert json.loads((tmp_path / "teachers.json").read_text())["results"] == outcome.json["results"]
+
+
+def test_discrete_actions_from_collection_to_a_dataset(hades, tmp_path):
+    """The policy that collected is the teacher; Cal-QL, which needs continuous actions, says so."""
+    ppo = ("--env", "diagnostic/match", "--num-iterations", "4", "--num-envs", "16", "--num-steps", "8",
+           "--network.hidden-sizes", "4", *TINY_LOOP)  # fmt: skip
+    assert exit_code("baseline", "ppo", *ppo, "--out", tmp_path / "ppo") == 0
+    data = tmp_path / "data.hdf5"
+    sizes = ("--epsilon", "0.2", "--num-transitions", "200", "--num-envs", "8")
+    collected = hades("offline", "collect", "--policy", tmp_path / "ppo", *sizes, "--out", data)
+    assert collected.code == 0, collected.err
+    found = d4rl.load(data)
+    assert found.discrete and found.actions.dtype == jnp.int32 and found.env == "diagnostic/match"
+    tiny = ("--num-iterations", "2", "--dataset-size", "3", "--num-states", "8", "--cloning.hidden-sizes", "4",
+            "--cloning.num-steps", "2", *TINY_LOOP)  # fmt: skip
+    flags = ("offline", "distill", "--data", data, "--objective", "pbc", *tiny)
+    distilled = hades(*flags, "--teacher", tmp_path / "ppo", "--out", tmp_path / "run", "--json")
+    assert distilled.code == 0, distilled.err
+    assert "random states, teacher's actions" in distilled.json["evaluations"]
+    assert SyntheticDataset.load(tmp_path / "run" / "dataset.npz").action_probabilities.shape == (3, 3)
+    assert hades("train", tmp_path / "run", "--out", tmp_path / "policy.npz").code == 0
+    refused = hades("offline", "teach", "--data", data, "--out", tmp_path / "teacher")
+    assert refused.code == 1 and "actions: expected continuous ones, which Cal-QL needs" in refused.complaint
+    values = hades("offline", "distill", "--data", data, *tiny, "--teacher", tmp_path / "ppo", "--out", tmp_path / "av")
+    assert values.code == 2 and "teacher: av-pbc needs action values" in values.complaint

@@ -29,7 +29,7 @@ from hades.offline.quality import Quality, choose_snapshots
 from hades.offline.scores import score_reference
 from hades.offline.teacher import Teacher, teacher_policy
 from hades.offline.transitions import Transitions
-from hades.types import AnyEnvironment, Continuous
+from hades.types import AnyEnvironment, Discrete
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class CollectSettings(SeededSettings):
     out: Path
     """HDF5 file to write."""
     env: str | None = None
-    """Environment with continuous actions, such as gymnasium/Hopper-v4; default: that of the run or of the policy."""
+    """Environment, such as gymnasium/Hopper-v4; default: that of the run or of the policy."""
     options: Annotated[EnvironmentOptions, Flat] = EnvironmentOptions()
     """Options of the environment."""
     teacher: tuple[Path, ...] = ()
@@ -185,8 +185,8 @@ class _BehaviourFiles:
                 raise BadArgumentsError(f"--env: {error}") from None
         else:
             raise BadArgumentsError("--env: expected an environment, as teacher files name none")
-        if not isinstance(env.action_space, Continuous):
-            raise BadArgumentsError(f"--env: expected continuous actions, got {env.name} with {env.action_space}")
+        if isinstance(env.action_space, Discrete) and any(self._settings.noise):
+            raise BadArgumentsError(f"--noise: expected 0, as actions of {env.name} are discrete; take --epsilon")
         return env
 
     def behaviours(self, env: AnyEnvironment) -> tuple[list[Behaviour], list[dict[str, Any]]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,13 +13,13 @@ import jax
 from experiments import running
 from experiments.cli import BadArgumentsError
 from experiments.environments import environment_name, environment_of
-from experiments.loading import checksum, outcome_file
+from experiments.loading import checksum, load_teacher, outcome_file
 from experiments.pictures import draw_offline_curve
 from experiments.registry import INNER_LOOPS, OBJECTIVES, OUTER_LOOPS
 from experiments.settings import OfflineDistillSettings
 from hades.dataset import SyntheticDataset
 from hades.keys import Stream, stream
-from hades.offline import Teacher, d4rl
+from hades.offline import d4rl
 from hades.recipes.offline import offline_run
 from hades.run import Run
 from hades.types import AnyEnvironment
@@ -52,14 +54,14 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
         env = environment_of(settings.data, settings.env, settings.options)
     else:
         env = settings.spaces(transitions, settings.env)
-    teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
     # Here, where the files are known by name; the run checks again.
-    for flag, path, part in (("data", settings.data, transitions), ("teacher", settings.teacher, teacher)):
-        try:
-            if part is not None:
-                part.check_fits(env)
-        except ValueError as error:
-            raise BadArgumentsError(f"--{flag}: {path}: {error}") from None
+    with _named("data", settings.data):
+        transitions.check_fits(env)
+    teacher = None
+    if settings.teacher is not None:
+        teacher = load_teacher(settings.teacher, env)
+        with _named("teacher", settings.teacher):
+            teacher.check_fits(env)
     method = settings.settings
     return offline_run(
         env,
@@ -71,6 +73,15 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
         outer=OUTER_LOOPS[method.outer](method),
         key=stream(jax.random.key(settings.seed), Stream.DENSITY),
     )
+
+
+@contextmanager
+def _named(flag: str, path: Path) -> Iterator[None]:
+    """Puts a flag and its file before what does not suit an environment."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadArgumentsError(f"--{flag}: {path}: {error}") from None
 
 
 COMMAND = running.Command(

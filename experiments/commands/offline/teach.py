@@ -24,16 +24,21 @@ from hades.offline.transitions import OfflineDataError, Transitions
 from hades.recipes.cal_ql import cal_ql_run
 from hades.run import Run
 from hades.run import checksum as checksum_of_arrays
-from hades.types import AnyEnvironment
+from hades.types import AnyEnvironment, Discrete
 
 
 def _complete(settings: TeachSettings) -> TeachSettings:
     """Fills in which file the data are, its whole path, so that any folder can resume, and its environment."""
     if settings.data is None:
         raise BadArgumentsError("--data: expected an HDF5 file, such as hades offline collect writes")
+    env, loop = settings.env or d4rl.env_name(settings.data), settings.loop
+    if settings.preset is not None and env is None:
+        # Presets evaluate where there is something to play in.
+        loop = dataclasses.replace(loop, evaluate_every=None)
     return dataclasses.replace(
         settings,
-        env=settings.env or d4rl.env_name(settings.data),
+        env=env,
+        loop=loop,
         data=settings.data.absolute(),
         data_checksum=checksum(settings.data),
     )
@@ -43,8 +48,13 @@ def _make_run(settings: Any) -> Run[Teacher]:
     transitions = settings.load(settings.env)
     env = _environment(settings, transitions)
     space = (env or settings.spaces(transitions, settings.data.stem)).action_space
+    if isinstance(space, Discrete):
+        raise OfflineDataError(
+            f"{settings.data}: actions: expected continuous ones, which Cal-QL needs, got discrete ones; a policy of "
+            "hades baseline ppo is a teacher for pbc"
+        )
     try:
-        return cal_ql_run(transitions, space, settings.settings, env)  # type: ignore[arg-type]
+        return cal_ql_run(transitions, space, settings.settings, env)
     except OfflineDataError as error:
         raise OfflineDataError(f"{settings.data}: {error}") from None
 

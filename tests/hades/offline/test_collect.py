@@ -131,8 +131,8 @@ def test_mujoco_data_can_be_played_again_step_by_step():
         (lambda: collect(KEY, Walk(), [], 5), "num_transitions: expected at least one for each of the behaviours"),
         (lambda: collect(KEY, Walk(), [constant(0.0)], 0), "num_transitions: expected a number above 0"),
         (
-            lambda: collect(KEY, envs.make("diagnostic/match"), [constant(0.0)], 5),
-            "env: expected continuous actions, got diagnostic/match",
+            lambda: collect(KEY, envs.make("diagnostic/match"), [constant(0.0, noise=0.1)], 5),
+            "noise: expected 0, as actions of diagnostic/match are discrete",
         ),
     ],
 )

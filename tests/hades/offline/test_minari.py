@@ -109,7 +109,7 @@ def test_an_episode_without_an_end_does_not_run_on_into_the_next() -> None:
         ({"rewards": np.float32([1, np.nan, 1])}, "rewards: expected finite numbers"),
         ({"observations": np.zeros((3, 3))}, "observations: expected 4 rows, one more than rewards"),
         ({"observations": {"goal": np.zeros((4, 3))}}, "observations: expected an array, got a dictionary"),
-        ({"actions": np.zeros(3, np.int64)}, "actions: expected 2 axes"),
+        ({"actions": np.zeros((3, 1, 1), np.float32)}, "actions: expected 1 or 2 axes"),
         ({"actions": np.zeros((3, 5), np.float32)}, "actions: expected (2,) as in the first, got (5,)"),
         ({"terminations": None}, "terminations: expected an array, got NoneType"),
         (vars(make_episode(0, True)), "expected at least one step, got none"),

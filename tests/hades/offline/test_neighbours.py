@@ -98,6 +98,8 @@ READ: dict[str, Write] = {
         {"episode_terminals": ENDS.astype(np.float32), "discrete_action": False, "version": "1.0"},
         without("timeouts", "next_observations"),
     ),
+    "discrete actions": plain(actions=np.arange(9) % 4),
+    "discrete actions as floats": plain(actions=(np.arange(9) % 4).astype(np.float32)),
     "more keys of one's own": grouped({"returns_to_go": np.zeros(9), "language/goal": "open"}, plain()),
 }
 
@@ -110,7 +112,10 @@ REFUSED: dict[str, tuple[Write, str]] = {
     ),
     "rl unplugged names": (renamed(observations="observation"), "observations: missing, .* got actions"),
     "terminals called dones": (renamed(terminals="dones"), "terminals: missing, .* got actions, dones"),
-    "discrete actions": (plain(actions=np.arange(9)), r"actions: expected 2 axes, got shape \(9,\)"),
+    "one component of continuous actions without an axis": (
+        plain(actions=ARRAYS["actions"][:, 0]),
+        "actions: expected numbers of discrete actions, as there is one axis",
+    ),
     "dictionary of observations": (
         grouped({"observations/proprio": np.zeros((9, 3))}, without("observations", "next_observations")),
         "observations: expected an array, found a group",
@@ -118,7 +123,7 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "padded with NaN": (plain(actions=np.full((9, 2), np.nan)), "actions: expected finite numbers"),
     "episodes stacked": (
         plain(**{name: array[None] for name, array in ARRAYS.items()}),
-        r"actions: expected 2 axes, got shape \(1, 9, 2\)",
+        r"actions: expected 1 or 2 axes, got shape \(1, 9, 2\)",
     ),
     "strings of rewards": (plain(rewards=np.array([b"1"] * 9)), "rewards: expected float32, got"),
     "npz under another name": (npz, "found another format"),

@@ -12,9 +12,12 @@ import pytest
 
 import envs
 import hades
+from hades.distributions import Categorical
 from hades.inner.cloning import CloningSettings
+from hades.normalization import PolicyParams
 from hades.objectives import av_pbc, dbc, pbc, sdw_pbc
-from hades.offline import TeacherError
+from hades.offline import PolicyTeacher, TeacherError
+from hades.offline.collect import Behaviour, collect, uniform_behaviour
 from hades.offline.labels import label_states
 from hades.outer import Evolution, EvolutionSettings, MetaGradientSettings
 from hades.recipes.offline import OfflineSettings, offline_run
@@ -143,7 +146,7 @@ def test_labels_are_those_of_teacher_and_density():
         (
             {"cloning": dataclasses.replace(INNER, loss="cross_entropy")},
             TEACHER,
-            "loss: expected gaussian_nll, mse or sampled_mse",
+            "loss: actions of diagnostic/target are continuous",
         ),
     ],
 )
@@ -190,3 +193,50 @@ def test_published_settings_are_those_of_the_paper():
     assert len(kernels) == 4
     for kernel in kernels:
         assert np.linalg.norm(kernel, 2) == pytest.approx(np.sqrt(2), rel=1e-4)
+
+
+MATCH = envs.make("diagnostic/match", max_steps=4)
+
+
+def knowing(env):
+    """A teacher that is nearly sure of what the observation shows."""
+    policy = hades.Policy(lambda key: (), lambda params, observations: Categorical(6 * observations))
+    return PolicyTeacher(policy, PolicyParams(()), env)
+
+
+@pytest.mark.parametrize("objective", [dbc, pbc], ids=["dbc", "pbc"])
+def test_discrete_actions_are_distilled_with_soft_labels(objective):
+    teacher = knowing(MATCH)
+    behaviour = Behaviour(teacher.architecture, teacher.params, epsilon=0.3, action_selection="sample")
+    data = collect(jax.random.key(1), MATCH, [behaviour], COUNT, 16)
+    assert data.actions.dtype == jnp.int32 and data.discrete
+    chosen = np.asarray(data.observations)[np.arange(COUNT), np.asarray(data.actions)]
+    assert 0.7 < chosen.mean() < 0.9
+    inner = dataclasses.replace(INNER, loss=None, action_distribution="gaussian", learning_rate=0.5)
+    settings = OfflineSettings(
+        dataset_size=6, num_states=64, cloning=inner, meta_gradient=MetaGradientSettings(learning_rate=0.05)
+    )
+    run = offline_run(MATCH, data, objective, settings, teacher if objective is pbc else None)
+    result = hades.distill(jax.random.key(0), run, 100, loop=LoopSettings(50, 100, 8, 16), progress=False)
+    assert result.dataset.action_probabilities.shape == (6, 3)
+    assert run.settings.cloning.loss == "cross_entropy"
+    key = jax.random.key(9)
+    # 4 is the best, 4 / 3 chance.
+    assert result.evaluator(key, result.dataset).mean > 3.5
+    assert result.evaluator.references(key, result.dataset)["zero dataset"].mean < 2.5
+
+
+def test_a_policy_teaches_no_values_and_no_other_environment():
+    data = collect(jax.random.key(1), MATCH, [uniform_behaviour(MATCH)], 40, 4)
+    for objective, settings, teacher, message in (
+        (av_pbc, {}, knowing(MATCH), "teacher: av-pbc needs action values, expected a teacher that has them"),
+        (dbc, {"initialization": "highest_q"}, knowing(MATCH), "teacher: highest_q needs action values"),
+        (pbc, {}, knowing(ENV), "teacher: expected observations of shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            offline_run(MATCH, data, objective, OfflineSettings(dataset_size=3, **settings), teacher)
+    other = envs.make("diagnostic/target", action_dim=3)
+    with pytest.raises(ValueError, match="actions: expected those of diagnostic/target, .* got discrete ones"):
+        offline_run(other, data, dbc, OfflineSettings(dataset_size=3))
+    with pytest.raises(ValueError, match="noise: expected 0, as actions of diagnostic/match are discrete"):
+        collect(jax.random.key(1), MATCH, [dataclasses.replace(uniform_behaviour(MATCH), noise=0.1)], 40, 4)

@@ -48,6 +48,13 @@ def _general_minatar(game: str) -> Preset:
     return dataclasses.replace(own, settings=settings)
 
 
+def _general_cartpole() -> Preset:
+    """Two pairs for other architectures and optimisers, as the general ones of the games."""
+    own = _classic("gymnax/CartPole-v1", 2, 200, num_envs=16, num_steps=64)
+    cloning = CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64)
+    return dataclasses.replace(own, settings=dataclasses.replace(own.settings, cloning=cloning))
+
+
 def _classic(env: str, dataset_size: int, iterations: int, **changes: Any) -> Preset:
     settings = HadesPGSettings(
         dataset_size=dataset_size,
@@ -93,6 +100,7 @@ _PENDULUM = {
 
 PRESETS: dict[str, Callable[[], Preset]] = {
     "cartpole": partial(_classic, "gymnax/CartPole-v1", 2, 120, num_envs=16, num_steps=64),
+    "cartpole-general": _general_cartpole,
     "acrobot": partial(_classic, "gymnax/Acrobot-v1", 3, 80, num_steps=64),
     "pendulum": partial(_classic, "gymnax/Pendulum-v1", 16, 366, **_PENDULUM),
     "mountaincar": partial(_classic, "gymnax/MountainCarContinuous-v0", 4, 40, normalize_rewards=True),

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import envs
+from experiments import running
+from experiments.commands.offline.teach import COMMAND
 from hades._run_directory import RunDirectory
 from hades.offline import d4rl, transitions
 from hades.offline.teacher import Teacher
@@ -116,6 +118,17 @@ def test_file_beside_its_run_directory(hades, data, tmp_path):
     again = teach(hades, data, out, "--num-updates", "4")
     assert again.code == 2
     assert f"--out: {tmp_path / 'teacher'} holds a run; go on with it by --resume" in again.complaint
+
+
+@pytest.mark.parametrize(("name", "updates"), [("small", 20_000), ("paper", 1_000_000)])
+def test_presets_suit_any_data(data, tmp_path, name, updates):
+    settings = running.resolve(COMMAND, ["--data", str(data), "--preset", name, "--out", str(tmp_path / "run")])
+    assert (settings.num_iterations, settings.env) == (updates, "diagnostic/target")
+    assert (settings.loop.evaluate_every is None) == (name == "paper")
+    nobody = make_file(tmp_path / "nobody.hdf5", env=None)
+    settings = running.resolve(COMMAND, ["--data", str(nobody), "--preset", name, "--out", str(tmp_path / "run")])
+    assert settings.loop.evaluate_every is None
+    running.build(settings, COMMAND)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ METHODS = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
 _HEADER = ("", "IQM", "95 % trimmed t interval", "mean", "outer steps", "seconds", "ESS")
 _CALL_STEPS = 20
 _ESS = "effective_sample_size"
-_RANDOM, _RELABELLED = "random real pairs", "random states, teacher's actions"
+_RANDOM = "random real pairs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +59,16 @@ class OfflineBenchSettings(SeededBenchSettings):
 
     data: Path
     """HDF5 file in D4RL's layout."""
-    teacher: Path
-    """Teacher file."""
+    teacher: Path | None = None
+    """Teacher file; default: none, which leaves dbc and the references that need none."""
+    trajectory_steps: int | None = None
+    """Steps after which a trajectory of the data is cut off, where the file has no timeouts; default: not at all."""
     env: str | None = None
     """Environment to play in; default: the one that the data file names."""
     options: Annotated[EnvironmentOptions, Flat] = EnvironmentOptions()
     """Options of the environment."""
-    methods: tuple[Annotated[str, choice(OBJECTIVES)], ...] = METHODS
-    """Objectives."""
+    methods: tuple[Annotated[str, choice(OBJECTIVES)], ...] | None = None
+    """Objectives; default: all, or dbc where there is no teacher."""
     num_seeds: int = 5
     """Seeds of each."""
     num_steps: int = 2000
@@ -90,9 +92,16 @@ class OfflineBenchSettings(SeededBenchSettings):
         """Refuses also counts that are not positive, and unknown objectives."""
         super().__post_init__()
         self.require_positive("num_seeds", "num_steps", "evaluation_inits", "evaluation_episodes", "ensemble")
-        for name in self.methods:
+        for name in self.chosen:
             if name not in OBJECTIVES:
                 raise ValueError(f"methods: expected some of {', '.join(OBJECTIVES)}, got {name!r}")
+            if self.teacher is None and OBJECTIVES[name].needs_teacher:
+                raise ValueError(f"teacher: {name} needs one, such as hades offline teach trains, got none")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Objectives to compare."""
+        return self.methods or (METHODS if self.teacher is not None else (dbc.name,))
 
 
 def measure(settings: OfflineBenchSettings, report: Report) -> None:
@@ -112,12 +121,13 @@ class _Table:
 
     def __init__(self, settings: OfflineBenchSettings) -> None:
         self._settings = settings
-        self._transitions: Transitions = d4rl.load(settings.data)
+        self._transitions: Transitions = d4rl.load(settings.data, None, settings.trajectory_steps)
         self.env: AnyEnvironment = environment_of(settings.data, settings.env, settings.options)
-        self._teacher = Teacher.load(settings.teacher)
+        self._teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
         try:
             self._transitions.check_fits(self.env)
-            self._teacher.check_fits(self.env)
+            if self._teacher is not None:
+                self._teacher.check_fits(self.env)
         except ValueError as error:
             raise BadArgumentsError(str(error)) from None
         self._normalizer = self._transitions.statistics(settings.settings.min_std)
@@ -145,21 +155,23 @@ class _Table:
 
     def rows(self) -> dict[str, Callable[[], dict[str, Any]]]:
         """Functions that measure the rows, by name, in the order of the table."""
-        settings = self._settings
+        settings, teacher = self._settings, self._teacher
         rows: dict[str, Callable[[], dict[str, Any]]] = {
             "untrained policy": self._untrained,
             "zero dataset": lambda: self._evaluate([zero_dataset(pairs) for pairs in self._references[_RANDOM]]),
-            **{name: partial(self._evaluate_reference, name) for name in (_RANDOM, _RELABELLED)},
-            **{method: partial(self._distil, method) for method in settings.methods},
+            **{name: partial(self._evaluate_reference, name) for name in self._references},
+            **{method: partial(self._distil, method) for method in settings.chosen},
         }
-        if av_pbc.name in settings.methods and settings.ensemble > 1:
+        if av_pbc.name in settings.chosen and settings.ensemble > 1:
             rows[f"{av_pbc.name}, ensemble of {settings.ensemble}"] = self._ensemble
         if settings.all_data_steps:
             rows["behaviour cloning on all data"] = lambda: self._all_data(self._transitions.actions)
+        if settings.all_data_steps and teacher is not None:
             rows["cloning the teacher on all states"] = lambda: self._all_data(
-                teacher_actions(self._teacher, self._transitions.observations)
+                teacher_actions(teacher, self._transitions.observations)
             )
-        rows["teacher"] = self._play_teacher
+        if teacher is not None:
+            rows["teacher"] = partial(self._play_teacher, teacher)
         return rows
 
     def _make_evaluator(self, ensemble: int) -> DatasetEvaluator:
@@ -222,10 +234,11 @@ class _Table:
     def _references(self) -> dict[str, list[SyntheticDataset]]:
         """Pairs of every seed that the data give without distillation, by name."""
         # Pairs of any objective; this one labels no states.
-        settings = dataclasses.replace(self._settings.settings, initialization="random", first_actions="teacher")
+        labels: Literal["data", "teacher"] = "data" if self._teacher is None else "teacher"
+        settings = dataclasses.replace(self._settings.settings, initialization="random", first_actions=labels)
         run = cast(DatasetRun, offline_run(self.env, self._transitions, dbc, settings, self._teacher))
         drawn = [run.references(key) for key in self._keys]
-        return {name: [found[name] for found in drawn] for name in (_RANDOM, _RELABELLED)}
+        return {name: [found[name] for found in drawn] for name in drawn[0]}
 
     def _evaluate_reference(self, name: str) -> dict[str, Any]:
         return self._evaluate(self._references[name])
@@ -249,9 +262,9 @@ class _Table:
         )
         return self._evaluate([everything] * len(self._keys), evaluator)
 
-    def _play_teacher(self) -> dict[str, Any]:
+    def _play_teacher(self, teacher: Teacher) -> dict[str, Any]:
         episodes = self._settings.evaluation_inits * self._settings.evaluation_episodes
-        params = PolicyParams(self._teacher)
+        params = PolicyParams(teacher)
         played = evaluate(self._key(0), self.env, teacher_policy, params, episodes * len(self._keys), "mode")
         return score_seeds(np.split(played.returns, len(self._keys), axis=1), self._reference)
 

@@ -305,6 +305,19 @@ def test_offline_benchmark_scores_objectives_beside_their_references(
     assert result["rows"]["teacher"]["iqm"] > -0.05
 
 
+def test_benchmark_without_a_teacher_compares_dbc_with_what_needs_none(
+    hades: Callable[..., Outcome], files: Path
+) -> None:
+    flags = (*METHOD, "--num-seeds", "2", "--num-steps", "1", "--evaluation-inits", "2", "--evaluation-episodes", "2",
+             "--all-data-steps", "2")  # fmt: skip
+    outcome = hades("bench", "offline", "--data", files / "data.hdf5", *flags, "--json")
+    assert outcome.code == 0, outcome.err
+    rows = ["untrained policy", "zero dataset", "random real pairs", "dbc", "behaviour cloning on all data"]
+    assert list(outcome.json["rows"]) == rows
+    refused = hades("bench", "offline", "--data", files / "data.hdf5", *flags, "--methods", "pbc")
+    assert refused.code == 2 and "teacher: pbc needs one" in refused.unboxed
+
+
 def test_meta_gradient_benchmark_times_each_number_of_seeds(
     hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

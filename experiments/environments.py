@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +141,7 @@ def make_environment(metadata: FileMetadata, name: str | None, source: Path) -> 
     if multitask.is_merged(metadata):
         raise ValueError(f"{source}: expected a file of a single task, got a merged one")
     options: dict[str, Any] = dict(metadata.env_options)
+    _require_imported(options, source)
     try:
         env = envs.make(metadata.env, **options)
         if env.max_steps != metadata.max_episode_steps:
@@ -178,7 +180,26 @@ def environment_of(data: Path, name: str | None, options: EnvironmentOptions) ->
     """
     name = environment_name(data, name)
     kept = d4rl.load_attributes(data).get("env_options") if name == d4rl.env_name(data) else None
+    if options.env_module is None:
+        _require_imported(kept or {}, data)
     return make_named(name, EnvironmentOptions(env_options={**(kept or {}), **options.given()}))
+
+
+def _require_imported(options: Mapping[str, Any], source: Path) -> None:
+    """Refuses options of a file that would import a module which nobody asked for.
+
+    Raises:
+        BadArgumentsError: They name one that is not imported.
+    """
+    module = options.get("module")
+    if module is None or module in sys.modules:
+        return
+    envs.list_environments()  # Loads plug-ins.
+    if module not in sys.modules:
+        raise BadArgumentsError(
+            f"{source}: its environment comes from the module {module}, expected HADES_PLUGINS={module}, or "
+            "--env-module where there is that flag"
+        )
 
 
 @dataclass(frozen=True)

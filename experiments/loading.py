@@ -7,12 +7,14 @@ import zlib
 from pathlib import Path
 
 from experiments.cli import BadArgumentsError
+from experiments.environments import make_environment
 from hades._run_directory import RunDirectory
 from hades.dataset import DatasetError, SyntheticDataset
 from hades.evaluation import check_fits
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata
 from hades.multitask import merging as multitask
+from hades.offline.spaces import DataSpaces
 from hades.offline.teacher import PolicyTeacher, Teacher, is_teacher_file
 from hades.policy_file import TrainedPolicy, is_policy_file
 from hades.types import AnyEnvironment
@@ -82,9 +84,11 @@ def load_teacher(path: Path, env: AnyEnvironment) -> Teacher | PolicyTeacher:
     """
     if is_teacher_file(path) or not is_policy_file(path):
         return Teacher.load(path)
-    trained, _ = load_policy(path)
+    trained, metadata = load_policy(path)
     try:
-        return PolicyTeacher(trained.architecture(env), trained.params, env)
+        # Its own bounds, which its actions are squashed into, may be others than those of `env`.
+        spaces = env if isinstance(env, DataSpaces) else make_environment(metadata, None, path)
+        return PolicyTeacher(trained.architecture(spaces), trained.params, spaces)
     except ValueError as error:
         raise BadArgumentsError(f"--teacher: {path}: {error}") from None
 

@@ -217,9 +217,8 @@ def _other_file(directory: RunDirectory, settings: Any, error: OtherRunError) ->
     name = error.field.removesuffix("_checksum")
     file = getattr(settings, name)
     found = "none" if file is None else f"{file} of checksum {error.given}"
-    return (
-        f"--{name}: the run in {directory.path} has a file of checksum {error.saved}, got {found}; choose another --out"
-    )
+    own = "none" if error.saved is None else f"a file of checksum {error.saved}"
+    return f"--{name}: the run in {directory.path} has {own}, got {found}; choose another --out"
 
 
 def _plain(value: Any) -> str:
@@ -246,7 +245,7 @@ def _report(
     directory.write_summary(summary)
     pictures = _draw(command, settings, name, directory, result, references)
     if evaluations:
-        print(tables.render(f"returns on fresh keys, {name}", evaluations))
+        print(tables.render(f"returns on fresh keys, {name}", evaluations, name))
     print(f"{iterations} iterations, {seconds:.1f} s, {run.status(last)}; files in {directory.path}:")
     best = f"best_{result.kind}.npz (of iteration {result.best_iteration}), " if evaluations else ""
     print(f"  {best}{result.kind}.npz (the last), {', '.join((*pictures, 'metrics.jsonl', 'summary.json'))}")

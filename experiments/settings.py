@@ -193,6 +193,8 @@ class OfflineRunSettings(RunSettings):
 
     data: Path | None = None
     """HDF5 file of transitions, in D4RL's layout; default: that of the run that is resumed."""
+    evaluation: bool = True
+    """Whether outcomes are scored in the environment. Without, none is needed: shapes are those of the data."""
     trajectory_steps: int | None = None
     """Steps after which a trajectory of the data is cut off, where the file has no timeouts; default: not at all."""
     action_low: tuple[float, ...] | None = None
@@ -220,16 +222,26 @@ class OfflineRunSettings(RunSettings):
         assert self.data is not None  # commands refuse it otherwise
         return d4rl.load(self.data, env, self.trajectory_steps)
 
-    def spaces(self, transitions: Transitions, name: str) -> DataSpaces:
-        """Spaces of the data, where nothing simulates their environment.
+    def spaces(self, transitions: Transitions, name: str, num_actions: int | None = None) -> DataSpaces:
+        """Spaces of the data, where nothing simulates their environment; `num_actions` is that of discrete ones.
 
         Raises:
             ValueError: The bounds that flags give do not suit; the message names the flag.
         """
         try:
-            return DataSpaces.of(transitions, name, self.action_low, self.action_high)
+            return DataSpaces.of(transitions, name, self.action_low, self.action_high, num_actions)
         except ValueError as error:
             raise ValueError(f"--{str(error).replace('_', '-', 1)}") from None
+
+    def refuse_bounds(self) -> None:
+        """Refuses bounds beside those of an environment.
+
+        Raises:
+            ValueError: There are some; the message names the flag.
+        """
+        for name in ("action_low", "action_high", "num_actions"):
+            if getattr(self, name, None) is not None:
+                raise ValueError(f"--{name.replace('_', '-')}: expected none, as the environment has them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,12 +251,13 @@ class OfflineDistillSettings(OfflineRunSettings):
     preset: Annotated[str | None, preset_flag("offline distill")] = None
     env: str | None = None
     """Environment to evaluate in, such as gymnasium/Hopper-v4; default: the one that the data file names."""
-    evaluation: bool = True
-    """Whether datasets are scored in the environment. Without, nothing simulates it: shapes are those of the data."""
     teacher: Path | None = None
-    """Teacher file, or run directory of a teacher, for all objectives but dbc; default: none."""
+    """Teacher file, or run directory of a teacher, for all objectives but dbc; for pbc also a policy or a baseline;
+    default: none."""
     num_iterations: int = 3000
     """Iterations of the whole run."""
+    num_actions: int | None = None
+    """Number of discrete actions where no environment has it; default: the largest of the data and one more."""
     teacher_checksum: Annotated[str | None, tyro.conf.Suppress] = None
     """Checksum of the teacher file, so that a run is not resumed with another."""
     settings: Annotated[OfflineMethodSettings, Flat] = OfflineMethodSettings()

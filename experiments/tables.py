@@ -93,11 +93,22 @@ def counts(entry: Mapping[str, Any]) -> str:
     return f"{entry['num_inits']} x {entry['num_episodes']}"
 
 
-def render(title: str, evaluations: Mapping[str, Evaluation]) -> str:
-    """A table of returns, one row each."""
-    entries = {name: summary(evaluation) for name, evaluation in evaluations.items()}
-    rows = [(name, *estimate(entry), f"{entry['std']:.3g}", counts(entry)) for name, entry in entries.items()]
-    return table(title, ("", "mean return", "95 % t interval", "std", "inits x episodes"), rows)
+def render(title: str, evaluations: Mapping[str, Evaluation], env: str | None = None) -> str:
+    """A table of returns, one row each, with normalised scores where D4RL has reference returns of `env`."""
+    entries = {name: summary(evaluation, env) for name, evaluation in evaluations.items()}
+    scored = all("normalized_mean" in entry for entry in entries.values())
+    rows = [
+        (
+            name,
+            *estimate(entry),
+            *((f"{entry['normalized_mean']:.1f}",) if scored else ()),
+            f"{entry['std']:.3g}",
+            counts(entry),
+        )
+        for name, entry in entries.items()
+    ]
+    score = ("score",) if scored else ()
+    return table(title, ("", "mean return", "95 % t interval", *score, "std", "inits x episodes"), rows)
 
 
 def render_tasks(title: str, scores: Mapping[str, TaskScores]) -> str:

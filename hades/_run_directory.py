@@ -49,9 +49,6 @@ FREE_TO_CHANGE = frozenset(
         "checkpoint_seconds",
         "max_env_steps",
         "max_seconds",
-        # Files that may have moved; their checksums are compared.
-        "data",
-        "teacher",
     }
 )
 """Names in a configuration that may differ when a run goes on: how long it is, and what is seen and kept of it."""
@@ -205,6 +202,9 @@ class RunDirectory:
             RunDirectoryError: `config.json` is missing or malformed.
         """
         saved = self.read_config() if saved is None else saved
+        # Files that are known by their checksums may have moved.
+        moved = [name for name in ("data", "teacher") if all(of.get(f"{name}_checksum") for of in (saved, config))]
+        config = {name: value for name, value in config.items() if name not in moved}
         for name, old, new in _differences(json.loads(to_json(saved)), json.loads(to_json(config)), free):
             raise OtherRunError(self.path, name.removeprefix("settings."), old, new)
 
@@ -232,6 +232,10 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.config}: expected a JSON object, got a {type(config).__name__}")
         if "num_generations" in config:
             config["num_iterations"] = config.pop("num_generations")
+        settings = config.get("settings")
+        if isinstance(settings, dict) and "density_exponent" in settings:
+            # Offline runs of 0.2.0 began with the actions of the data, and let them leave their bounds.
+            config["settings"] = {"bounded_actions": False, "first_actions": "data", **settings}
         return config
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -148,7 +148,10 @@ class Run(Generic[Outcome]):
 
     def status(self, row: Mapping[str, Any]) -> str:
         """Line of a progress report for a row of metrics."""
-        text = f"fitness {row['fitness_mean']:.4g} (best {row['fitness_best']:.4g})"
+        text = f"fitness {row['fitness_mean']:.4g}"
+        # A single candidate is its own best.
+        if row["fitness_best"] != row["fitness_mean"]:
+            text += f" (best {row['fitness_best']:.4g})"
         if row["non_finite"]:
             text += f", {row['non_finite']} not finite"
         return text + evaluation_status(row)

@@ -28,7 +28,7 @@ from hades.dataset import SyntheticDataset
 from hades.distillation import DatasetRun
 from hades.evaluation import DatasetEvaluator, evaluate, zero_dataset
 from hades.inner import cloning
-from hades.inner.cloning import CloningSettings
+from hades.inner.cloning import CloningLoss, CloningSettings
 from hades.keys import Stream, stream
 from hades.normalization import PolicyParams
 from hades.objectives.states import av_pbc, dbc
@@ -37,9 +37,10 @@ from hades.offline.density import estimate_log_density
 from hades.offline.labels import teacher_actions
 from hades.offline.scores import score_reference
 from hades.offline.teacher import teacher_policy
+from hades.recipes._resolve import resolve_loss
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.run import Run, RunState
-from hades.types import AnyEnvironment, Metrics
+from hades.types import AnyEnvironment, Discrete, Metrics
 
 METHODS = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
 _HEADER = ("", "IQM", "95 % trimmed t interval", "mean", "outer steps", "seconds", "ESS")
@@ -131,7 +132,9 @@ class _Table:
         except ValueError as error:
             raise BadArgumentsError(str(error)) from None
         self._normalizer = self._transitions.statistics(settings.settings.min_std)
-        self._reference = score_reference(self.env.name, d4rl.load_attributes(settings.data))
+        own = d4rl.load_attributes(settings.data) if self.env.name == self._transitions.env else None
+        self._reference = score_reference(self.env.name, own)
+        self._cloning = resolve_loss(self.env, settings.settings.cloning, "mse")
         # Seed i of the table is the run of `hades offline distill --seed i` where --seed is 0.
         self._keys = jnp.stack([jax.random.key(settings.seed + index) for index in range(settings.num_seeds)])
         self._evaluator = self._make_evaluator(1)
@@ -148,7 +151,7 @@ class _Table:
             "data": d4rl.load_attributes(self._settings.data),
             "data_trajectories": len(returns),
             "data_mean_score": float(returns.mean()),
-            "settings": to_dict(self._settings.settings),
+            "settings": to_dict(dataclasses.replace(self._settings.settings, cloning=self._cloning)),
             "num_seeds": self._settings.num_seeds,
             "evaluation": {"inits": self._settings.evaluation_inits, "episodes": self._settings.evaluation_episodes},
         }
@@ -175,7 +178,7 @@ class _Table:
         return rows
 
     def _make_evaluator(self, ensemble: int) -> DatasetEvaluator:
-        clone = cloning.from_settings(self.env, self._settings.settings.cloning)
+        clone = cloning.from_settings(self.env, self._cloning)
         return DatasetEvaluator(
             self.env,
             clone,
@@ -199,6 +202,8 @@ class _Table:
 
     def _make_run(self, method: str) -> Run[SyntheticDataset]:
         settings, objective = self._settings.settings, OBJECTIVES[method]
+        if not objective.needs_density:
+            settings = dataclasses.replace(settings, effective_sample_size=None, draw_by_weight=False)
         key = stream(jax.random.key(self._settings.seed), Stream.DENSITY)
         if objective.needs_density and settings.weighs_states and self._log_density is None:
             # Once for all objectives; a run of `hades offline distill` estimates the same.
@@ -235,7 +240,13 @@ class _Table:
         """Pairs of every seed that the data give without distillation, by name."""
         # Pairs of any objective; this one labels no states.
         labels: Literal["data", "teacher"] = "data" if self._teacher is None else "teacher"
-        settings = dataclasses.replace(self._settings.settings, initialization="random", first_actions=labels)
+        settings = dataclasses.replace(
+            self._settings.settings,
+            initialization="random",
+            first_actions=labels,
+            effective_sample_size=None,
+            draw_by_weight=False,
+        )
         run = cast(DatasetRun, offline_run(self.env, self._transitions, dbc, settings, self._teacher))
         drawn = [run.references(key) for key in self._keys]
         return {name: [found[name] for found in drawn] for name in drawn[0]}
@@ -252,13 +263,19 @@ class _Table:
         return self._evaluate(self._distilled[av_pbc.name], self._make_evaluator(self._settings.ensemble))
 
     def _all_data(self, actions: jax.Array) -> dict[str, Any]:
-        inner = self._settings.settings.cloning
-        steps, network = self._settings.all_data_steps, vars(inner.network_settings)
-        budget = CloningSettings(**network, loss="mse", learning_rate=1e-3, num_steps=steps, batch_size=256)
+        steps, network = self._settings.all_data_steps, vars(self._cloning.network_settings)
+        space = self.env.action_space
+        loss: CloningLoss = "cross_entropy" if isinstance(space, Discrete) else "mse"
+        budget = CloningSettings(**network, loss=loss, learning_rate=1e-3, num_steps=steps, batch_size=256)
         evaluator = self._evaluator.with_inner_loop(cloning.from_settings(self.env, budget))
         data, normalizer = self._transitions, self._normalizer
+        labels = jax.nn.one_hot(actions, space.num_actions) if isinstance(space, Discrete) else None
         everything = SyntheticDataset(
-            normalizer.apply(data.observations), actions, None, normalizer.mean, normalizer.std
+            normalizer.apply(data.observations),
+            actions if labels is None else None,
+            labels,
+            normalizer.mean,
+            normalizer.std,
         )
         return self._evaluate([everything] * len(self._keys), evaluator)
 

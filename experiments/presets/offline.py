@@ -1,4 +1,4 @@
-"""Presets of `hades offline distill`."""
+"""Presets of `hades offline distill` and `hades offline teach`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hades.offline.cal_ql import CalQLSettings
 from hades.recipes.published import paper_offline
 from hades.training import LoopSettings
 
-LOOP = LoopSettings(iterations_per_call=20, evaluate_every=500, evaluation_inits=4, evaluation_episodes=5)
+LOOP = LoopSettings(iterations_per_call=20, evaluate_every=500, evaluation_inits=16, evaluation_episodes=5)
 """Default of the command."""
 
 

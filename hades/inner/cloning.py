@@ -35,8 +35,8 @@ class CloningSettings(NetworkSettings):
     """Inner loop: architecture, loss and optimiser of behaviour cloning, as a dataset file records them."""
 
     loss: CloningLoss | None = None
-    """Loss of cloning: mse is of the mode of actions, sampled_mse of samples; default: gaussian_nll for
-    continuous actions, cross_entropy for discrete ones."""
+    """Loss of cloning: mse is of the mode of actions, sampled_mse of samples; default: cross_entropy for discrete
+    actions; for continuous ones gaussian_nll, or mse in offline distillation and by policy gradients."""
     optimizer: OptimizerName = "adam"
     """Optimiser of the inner loop."""
     learning_rate: float = 0.005

@@ -17,7 +17,7 @@ from flax import struct
 
 from hades.distributions import ActionSelection, Categorical, choose
 from hades.normalization import Normalizer
-from hades.offline.density import effective_sample_size
+from hades.offline.density import AliasTable, effective_sample_size
 from hades.offline.teacher import Teacher
 from hades.policies import Policy
 from hades.types import Metrics, Params
@@ -187,8 +187,8 @@ class OfflineStates:
         objective: Value of its actions.
         num_states: States of an iteration, drawn with replacement.
         action_selection: Whether the policy's actions are sampled or the mode.
-        draw_by_weight: Whether states are drawn in proportion to their weights, and then count alike, rather than
-            weighed. Without effect where the objective weighs none.
+        drawing: Draws states in proportion to their weights, and then counts them alike, rather than weighing them;
+            None weighs. Without effect where the objective weighs none.
     """
 
     states: LabelledStates
@@ -198,7 +198,7 @@ class OfflineStates:
     objective: StateObjective = struct.field(pytree_node=False)
     num_states: int = struct.field(pytree_node=False, default=512)
     action_selection: ActionSelection = struct.field(pytree_node=False, default="mode")
-    draw_by_weight: bool = struct.field(pytree_node=False, default=False)
+    drawing: AliasTable | None = None
 
     def init(self, key: jax.Array) -> tuple[()]:
         """No state."""
@@ -214,10 +214,8 @@ class OfflineStates:
             states, metrics = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count)), {}
         else:
             metrics = {"effective_sample_size": effective_sample_size(weights)}
-            if self.draw_by_weight:
-                thresholds = jax.random.uniform(index_key, (self.num_states,), maxval=jnp.sum(weights))
-                indices = jnp.searchsorted(jnp.cumsum(weights), thresholds)
-                taken = self.states.take(jnp.minimum(indices, count - 1))
+            if self.drawing is not None:
+                taken = self.states.take(self.drawing.draw(index_key, self.num_states))
                 states = replace(taken, state_weights=jnp.ones(self.num_states))
             else:
                 states = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count))

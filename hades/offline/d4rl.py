@@ -74,7 +74,7 @@ def load(path: str | os.PathLike[str], env: str | None = None, trajectory_steps:
                 arrays["timeouts"] = _read(file, _D3RLPY_ENDS)
             own_env = _text_attribute(file, "env")
         checked = check_arrays(arrays, trajectory_steps)
-        guessed = _ends_that_are_guessed(arrays, checked) if trajectory_steps is None else None
+        guessed = _ends_that_are_guessed(arrays, checked, trajectory_steps)
         if guessed is not None:
             warnings.warn(f"{path}: {guessed}", stacklevel=2)
         if "next_observations" not in checked:
@@ -82,14 +82,17 @@ def load(path: str | os.PathLike[str], env: str | None = None, trajectory_steps:
         return Transitions.from_arrays(checked, env or own_env or _env_from_name(path))
 
 
-def _ends_that_are_guessed(arrays: dict[str, np.ndarray], checked: dict[str, np.ndarray]) -> str | None:
+def _ends_that_are_guessed(
+    arrays: dict[str, np.ndarray], checked: dict[str, np.ndarray], trajectory_steps: int | None
+) -> str | None:
     """What to say where ends of trajectories are not those of flags alone."""
     if "next_observations" in checked:
         flagged = arrays["timeouts"].ravel().astype(bool) if "timeouts" in arrays else False
-        jumps = np.count_nonzero(checked["timeouts"] & ~np.asarray(flagged))
+        without_steps = check_arrays(arrays)["timeouts"] if trajectory_steps else checked["timeouts"]
+        jumps = np.count_nonzero(without_steps & ~np.asarray(flagged))
         what = "transitions without a flag end a trajectory, as their next observation is not the one that follows"
         return f"next_observations: {jumps} {what}" if jumps else None
-    if "timeouts" not in arrays:
+    if "timeouts" not in arrays and trajectory_steps is None:
         ends = np.count_nonzero(checked["terminals"])
         return f"timeouts: missing, so that trajectories end at the {ends} terminals alone unless their steps are given"
     return None

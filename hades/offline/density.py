@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from hades._validation import require_finite, require_positive_fields
 
@@ -214,6 +215,45 @@ def density_weights(log_density: jax.Array, tau: jax.Array | float) -> jax.Array
     return weights / jnp.mean(weights)
 
 
+@struct.dataclass
+class AliasTable:
+    """Draws indices in proportion to weights, exactly and at once (Walker, 1977; Vose, 1991).
+
+    Attributes:
+        chances: Probability of staying at an index that was drawn uniformly, `[states]`.
+        aliases: Where to go otherwise, `[states]` int32.
+
+    Example:
+        >>> AliasTable.of(jnp.array([0.0, 1.0, 0.0])).draw(jax.random.key(0), 4).tolist()
+        [1, 1, 1, 1]
+    """
+
+    chances: jax.Array
+    aliases: jax.Array
+
+    @classmethod
+    def of(cls, weights: jax.Array) -> AliasTable:
+        """The table of weights `[states]` of at least 0, one of them above; made on the host in float64."""
+        scaled = np.asarray(weights, np.float64)
+        scaled = scaled * (len(scaled) / scaled.sum())
+        chances, aliases = np.ones(len(scaled)), np.arange(len(scaled))
+        small, large = list(np.flatnonzero(scaled < 1)), list(np.flatnonzero(scaled >= 1))
+        while small and large:
+            index, donor = small.pop(), large[-1]
+            chances[index], aliases[index] = scaled[index], donor
+            scaled[donor] -= 1 - scaled[index]
+            if scaled[donor] < 1:
+                small.append(large.pop())
+        return cls(jnp.asarray(chances, jnp.float32), jnp.asarray(aliases, jnp.int32))
+
+    def draw(self, key: jax.Array, count: int) -> jax.Array:
+        """Indices, `[count]` int32, with replacement."""
+        index_key, chance_key = jax.random.split(key)
+        indices = jax.random.randint(index_key, (count,), 0, len(self.chances))
+        stays = jax.random.uniform(chance_key, (count,)) < self.chances[indices]
+        return jnp.where(stays, indices, self.aliases[indices])
+
+
 def effective_sample_size(weights: jax.Array) -> jax.Array:
     """Fraction of the states that weights `[states]` are worth, (sum w)^2 / (n sum w^2) (Kish, 1965), `[]`.
 
@@ -232,10 +272,15 @@ def exponent_of(log_density: jax.Array, fraction: float) -> float:
         fraction: Effective sample size that is asked for, above 0 and at most 1.
 
     Returns:
-        tau, from 0 to 64, where 64 is worth more.
+        tau.
+
+    Raises:
+        ValueError: No tau up to 64 makes the weights worth so little, as the largest are clipped.
     """
     low, high = 0.0, 64.0
     worth = jax.jit(lambda tau: effective_sample_size(density_weights(log_density, tau)))
+    if float(worth(high)) > fraction:
+        raise ValueError(f"effective_sample_size: expected at least {float(worth(high)):.3g} here, got {fraction:g}")
     for _ in range(40):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if float(worth(middle)) > fraction else (low, middle)

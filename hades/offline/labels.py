@@ -49,7 +49,7 @@ def label_states(
         weights = density_weights(log_density, density_exponent)
     observations = jax.jit(normalizer.apply)(transitions.observations)
     actions = transitions.actions if num_actions is None else jax.nn.one_hot(transitions.actions, num_actions)
-    states = LabelledStates(observations, actions, state_weights=weights)
+    states = LabelledStates(observations, actions, state_weights=weights, discrete=num_actions is not None)
     if teacher is None:
         return states
     actions = teacher_actions(teacher, transitions.observations, action_key)

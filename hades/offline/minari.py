@@ -75,7 +75,7 @@ def attributes(dataset: str | Any, observation_keys: Sequence[str] | None = None
     spec, metadata = getattr(found, "env_spec", None), getattr(getattr(found, "storage", None), "metadata", {})
     options: dict[str, Any] = {}
     if spec is not None:
-        options = dict(spec.kwargs)
+        options = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
         module = str(spec.entry_point).partition(".")[0].partition(":")[0]
         if module not in ("gymnasium", "gymnasium_robotics"):
             options["module"] = module

@@ -70,7 +70,8 @@ class D4RLDomain(NamedTuple):
 
 
 _STAGES = "(random|medium|expert|medium-replay|full-replay|medium-expert|random-expert|mixed)"
-_GATHERED = "(human|cloned|expert)"
+# Also as the files of -v0 are called.
+_GATHERED = "(human|cloned|expert|v0-demos-clipped|v0-expert-clipped|demos-v0-bc-combined)"
 D4RL_DOMAINS = (
     D4RLDomain(f"halfcheetah-{_STAGES}", _HALFCHEETAH, "gymnasium/HalfCheetah-v4"),
     D4RLDomain(f"hopper-{_STAGES}", _HOPPER, "gymnasium/Hopper-v4"),

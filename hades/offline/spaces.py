@@ -40,6 +40,7 @@ class DataSpaces:
         name: str,
         action_low: Sequence[float] | None = None,
         action_high: Sequence[float] | None = None,
+        num_actions: int | None = None,
     ) -> DataSpaces:
         """The spaces of data.
 
@@ -49,16 +50,20 @@ class DataSpaces:
             action_low: Lower bounds of actions, one for all or one for each component; -1, or the smallest one of the
                 data where some are below, if None.
             action_high: Upper bounds likewise; 1, or the largest one of the data.
+            num_actions: Number of discrete actions; the largest one of the data and one more if None.
 
         Raises:
-            ValueError: Bounds are of another length, not finite, or not one below the other.
+            ValueError: Bounds are of another length, not finite, or not one below the other; or they are those of the
+                other kind of actions.
         """
         actions = np.asarray(transitions.actions)
         longest = int(np.max(np.asarray(transitions.trajectories().lengths)))
         if transitions.discrete:
             if action_low is not None or action_high is not None:
                 raise ValueError("action_low: expected none, as the actions of the data are discrete")
-            return cls(name, transitions.observation_shape, Discrete(int(actions.max()) + 1), longest)
+            return cls(name, transitions.observation_shape, Discrete(num_actions or int(actions.max()) + 1), longest)
+        if num_actions is not None:
+            raise ValueError("num_actions: expected none, as the actions of the data are continuous")
         low = _bounds("action_low", action_low, np.minimum(-1.0, actions.min(axis=0)))
         high = _bounds("action_high", action_high, np.maximum(1.0, actions.max(axis=0)))
         try:

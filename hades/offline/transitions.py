@@ -228,8 +228,8 @@ def check_arrays(arrays: Mapping[str, np.ndarray], trajectory_steps: int | None 
 
     Args:
         arrays: By the names of the attributes of `Transitions`; `next_observations` and `timeouts` may be absent,
-            others are passed over. Rewards and flags may be columns `[transitions, 1]`; actions of one axis are
-            discrete.
+            others are passed over. Rewards, flags and integer actions may be columns `[transitions, 1]`; actions of one
+            axis are discrete.
         trajectory_steps: Steps after which a trajectory is cut off where `timeouts` are absent; not at all if None.
 
     Returns:
@@ -243,25 +243,36 @@ def check_arrays(arrays: Mapping[str, np.ndarray], trajectory_steps: int | None 
         if name not in arrays:
             raise OfflineDataError(f"{name}: missing, expected in all offline data, got {few(arrays)}")
     present = {name: arrays[name] for name in (*FLOAT_KEYS, *FLAG_KEYS) if name in arrays}
-    for name in (name for name in ("rewards", *FLAG_KEYS) if name in present):
-        if present[name].ndim == 2 and present[name].shape[1] == 1:
-            present[name] = present[name][:, 0]
+    for name, array in present.items():
+        column = array.ndim == 2 and array.shape[1] == 1
+        if column and (name in ("rewards", *FLAG_KEYS) or (name == "actions" and array.dtype.kind in "iu")):
+            present[name] = array[:, 0]
     for name, array in present.items():
         _check_shape(name, array.shape, present["observations"].shape)
     checked = {name: _checked(name, array) for name, array in present.items()}
-    if "timeouts" not in checked:
-        checked["timeouts"] = _cut_off(checked["terminals"], trajectory_steps)
-    elif trajectory_steps is not None:
+    if "timeouts" in checked and trajectory_steps is not None:
         raise OfflineDataError("timeouts: expected none where the steps of a trajectory are given, got some")
+    timeouts = checked.get("timeouts", np.zeros_like(checked["terminals"]))
     if "next_observations" in checked:
-        checked["timeouts"] = checked["timeouts"] | _jumps(checked)
-    return checked
+        timeouts = timeouts | _jumps(checked | {"timeouts": timeouts})
+    if trajectory_steps is not None:
+        timeouts = timeouts | _cut_off(checked["terminals"] | timeouts, trajectory_steps)
+    return checked | {"timeouts": timeouts}
 
 
 def _checked(name: str, array: np.ndarray) -> np.ndarray:
     if name in FLAG_KEYS:
         return _flags(name, array)
-    return _choices(array) if name == "actions" and array.ndim == 1 else _floats(name, array)
+    if name == "actions":
+        if array.ndim == 1:
+            return _choices(array)
+        if array.dtype.kind in "iu":
+            raise OfflineDataError(
+                f"actions: expected one discrete action or continuous ones, got {array.shape[1]} columns of "
+                f"{array.dtype}"
+            )
+    # Observations of games are often booleans.
+    return _floats(name, array.astype(np.uint8) if array.dtype == bool and name != "actions" else array)
 
 
 def _choices(actions: np.ndarray) -> np.ndarray:
@@ -277,17 +288,13 @@ def _choices(actions: np.ndarray) -> np.ndarray:
     return actions.astype(np.int32)
 
 
-def _cut_off(terminals: np.ndarray, steps: int | None) -> np.ndarray:
-    """Timeouts `[transitions]` every so many steps after the last end."""
-    timeouts = np.zeros_like(terminals)
-    if steps is None:
-        return timeouts
+def _cut_off(over: np.ndarray, steps: int) -> np.ndarray:
+    """Timeouts `[transitions]` every so many steps after the last of the ends `over` `[transitions]`."""
     require_positive("trajectory_steps", steps)
-    index = np.arange(len(terminals))
-    # The first transition behind the last terminal one, for each.
-    starts = np.maximum.accumulate(np.where(np.concatenate([[True], terminals[:-1]]), index, 0))
-    timeouts[(index - starts + 1) % steps == 0] = True
-    return timeouts & ~terminals
+    index = np.arange(len(over))
+    # The first transition behind the last end, for each.
+    starts = np.maximum.accumulate(np.where(np.concatenate([[True], over[:-1]]), index, 0))
+    return ((index - starts + 1) % steps == 0) & ~over
 
 
 def _jumps(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

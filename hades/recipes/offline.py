@@ -17,7 +17,7 @@ from hades.inner.cloning import CloningSettings
 from hades.keys import Stream, stream
 from hades.objectives import states
 from hades.objectives.states import OfflineStates, StateObjective
-from hades.offline.density import DensityName, FlowSettings, estimate_log_density, exponent_of
+from hades.offline.density import AliasTable, DensityName, FlowSettings, estimate_log_density, exponent_of
 from hades.offline.initialization import InitializationName
 from hades.offline.labels import action_values, label_states, teacher_actions
 from hades.offline.teacher import PolicyTeacher, Teacher
@@ -255,7 +255,6 @@ def _label(
         stream(key, Stream.LABELS) if sampled else None,
         num_actions,
     )
-    labelled = replace(labelled, discrete=num_actions is not None)
     mean = labelled.mean_action_value
     if objective.weighs_by_value and mean is not None and not float(mean) > 0:
         raise ValueError(
@@ -270,7 +269,7 @@ def _label(
         objective,
         settings.num_states,
         settings.objective_actions,
-        settings.draw_by_weight,
+        AliasTable.of(cast(jax.Array, labelled.state_weights)) if settings.draw_by_weight else None,
     )
 
 
@@ -287,13 +286,15 @@ def _check(
             f"dataset_size: expected at most {transitions.num_transitions}, the transitions of the data, "
             f"got {settings.dataset_size}"
         )
+    if not objective.needs_density and (settings.effective_sample_size is not None or settings.draw_by_weight):
+        name = "draw_by_weight" if settings.draw_by_weight else "effective_sample_size"
+        raise ValueError(f"{name}: expected none, as {objective.name} weighs no states")
     if teacher is not None:
         teacher.check_fits(env)
-        wanted = (objective.weighs_by_value and objective.name) or (
-            "highest_q" in settings.initialization and "highest_q"
-        )
-        if wanted and not isinstance(teacher, Teacher):
-            raise ValueError(f"teacher: {wanted} needs action values, expected a teacher that has them, got a policy")
+        ranks = "highest_q" in settings.initialization
+        if (objective.weighs_by_value or ranks) and not isinstance(teacher, Teacher):
+            what = settings.initialization if ranks else objective.name
+            raise ValueError(f"teacher: {what} needs action values, expected a teacher that has them, got a policy")
         if settings.objective_actions == "sample" and not isinstance(teacher, Teacher) and not transitions.discrete:
             raise ValueError("objective_actions: expected mode, as the teacher is a policy, got sample")
     elif objective.needs_teacher:

@@ -131,7 +131,8 @@ def test_options_of_the_environment_are_json_passed_and_recorded(hades: Callable
     out = tmp_path / "run"
     assert hades("distill", *TINY, "--env-options", "num_actions=5", "max_steps=6", "--out", out).code == 0
     config = json.loads((out / "config.json").read_text())
-    assert config["options"] == {"backend": None, "max_steps": None, "env_options": {"num_actions": 5, "max_steps": 6}}
+    flags = dict.fromkeys(("backend", "max_steps", "env_module", "observation_keys"))
+    assert config["options"] == {**flags, "env_options": {"num_actions": 5, "max_steps": 6}}
     metadata = SyntheticDataset.load(out / "dataset.npz").metadata
     assert metadata is not None
     assert (metadata.env_options["num_actions"], metadata.max_episode_steps) == (5, 6)

@@ -15,6 +15,7 @@ import pytest
 from hades.dataset import SyntheticDataset
 from hades.offline import d4rl
 from hades.offline.teacher import Teacher
+from hades.offline.transitions import Transitions
 from hades.policy_file import TrainedPolicy
 from tests.experiments.command import TINY_LOOP, exit_code
 
@@ -190,3 +191,15 @@ def test_discrete_actions_from_collection_to_a_dataset(hades, tmp_path):
     assert refused.code == 1 and "actions: expected continuous ones, which Cal-QL needs" in refused.complaint
     values = hades("offline", "distill", "--data", data, *tiny, "--teacher", tmp_path / "ppo", "--out", tmp_path / "av")
     assert values.code == 2 and "teacher: av-pbc needs action values" in values.complaint
+
+
+def test_a_module_that_a_file_names_is_imported_only_where_asked_for(hades, tmp_path, monkeypatch):
+    (tmp_path / "unasked.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    numbers = jnp.linspace(-1, 1, 8)[:, None]
+    ends = jnp.arange(8) == 7
+    data = Transitions(numbers, numbers, numbers[:, 0], numbers, ends, ends & ~ends, "gymnasium/Mine-v0")
+    d4rl.save(data, tmp_path / "data.hdf5", {"env_options": {"module": "unasked"}})
+    outcome = hades("offline", "distill", "--data", tmp_path / "data.hdf5", "--objective", "dbc", "--dataset-size", "2")
+    assert outcome.code == 2
+    assert "its environment comes from the module unasked, expected HADES_PLUGINS=unasked" in outcome.complaint

@@ -13,6 +13,7 @@ import pytest
 
 from experiments import running
 from experiments.commands.offline.distill import COMMAND
+from hades._run_directory import RunDirectory
 from hades.dataset import SyntheticDataset
 from hades.offline import d4rl
 from hades.policy_file import TrainedPolicy
@@ -168,8 +169,31 @@ def test_a_run_goes_on_with_files_that_moved(
 ) -> None:
     copy = shutil.copytree(offline_run, tmp_path / "run")
     moved = [shutil.copy(files / name, tmp_path / f"moved-{name}") for name in ("data.hdf5", "teacher.npz")]
-    outcome = hades("offline", "distill", "--out", copy, "--resume", "--data", moved[0], "--teacher", moved[1])
+    outcome = hades(
+        "offline",
+        "distill",
+        "--out",
+        copy,
+        "--resume",
+        "--data",
+        moved[0],
+        "--teacher",
+        moved[1],
+        "--num-iterations",
+        "6",
+    )
     assert outcome.code == 0, outcome.err
+    assert RunDirectory(copy).read_metrics()[-1]["iteration"] == 6
+
+
+def test_runs_of_the_version_before_go_on_without_what_is_new(offline_run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(offline_run, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    for name in ("bounded_actions", "first_actions"):
+        del config["settings"][name]
+    (copy / "config.json").write_text(json.dumps(config))
+    settings: Any = running.resolve(COMMAND, ["--out", str(copy), "--resume"])
+    assert (settings.settings.bounded_actions, settings.settings.first_actions) == (False, "data")
 
 
 def test_without_a_simulator_shapes_are_those_of_the_data(
@@ -183,6 +207,16 @@ def test_without_a_simulator_shapes_are_those_of_the_data(
     dataset = SyntheticDataset.load(tmp_path / "run" / "dataset.npz")
     assert dataset.metadata is not None and dataset.metadata.env == "nameless"
     assert hades("info", tmp_path / "run").code == 0
+    other = ("offline", "distill", "--data", files / "data.hdf5", "--out", tmp_path / "other", *flags)
+    # The file names an environment, whose limit nothing here knows.
+    assert hades(*other).code == 0
+    dataset = SyntheticDataset.load(tmp_path / "other" / "dataset.npz")
+    assert dataset.metadata is not None and dataset.metadata.env == "data"
+    assert hades("evaluate", tmp_path / "other", "--env", "diagnostic/target").code == 0
+    named = hades(*other[:-2], "--num-iterations", "3", "--env", "diagnostic/target", "--resume")
+    assert named.code == 2 and "--env: expected none beside --no-evaluation" in named.complaint
+    bounds = hades("offline", "distill", "--data", files / "data.hdf5", "--objective", "dbc", "--action-low", "-1")
+    assert bounds.code == 2 and "--action-low: expected none, as the environment has them" in bounds.complaint
     evaluated = hades("evaluate", tmp_path / "run")
     assert evaluated.code == 1 and "unknown environment 'nameless'" in evaluated.complaint
     assert hades("offline", "distill", "--out", tmp_path / "run", "--resume").code == 0

@@ -19,7 +19,6 @@ from experiments.registry import INNER_LOOPS, OBJECTIVES, OUTER_LOOPS
 from experiments.settings import OfflineDistillSettings
 from hades.dataset import SyntheticDataset
 from hades.keys import Stream, stream
-from hades.offline import d4rl
 from hades.recipes.offline import offline_run
 from hades.run import Run
 from hades.types import AnyEnvironment
@@ -34,7 +33,10 @@ def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
     if settings.evaluation:
         env = environment_name(settings.data, env)
     else:
-        env = env or d4rl.env_name(settings.data) or settings.data.stem
+        # Not that of the data: nothing here knows its limit and options, with which a file is scored.
+        if env not in (None, settings.data.stem):
+            raise BadArgumentsError(f"--env: expected none beside --no-evaluation, got {env}")
+        env = settings.data.stem
         loop = dataclasses.replace(loop, evaluate_every=None)
     return dataclasses.replace(
         settings,
@@ -51,9 +53,10 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
     transitions = settings.load()
     env: AnyEnvironment
     if settings.evaluation:
+        settings.refuse_bounds()
         env = environment_of(settings.data, settings.env, settings.options)
     else:
-        env = settings.spaces(transitions, settings.env)
+        env = settings.spaces(transitions, settings.env, settings.num_actions)
     # Here, where the files are known by name; the run checks again.
     with _named("data", settings.data):
         transitions.check_fits(env)

@@ -16,6 +16,7 @@ from experiments.arguments import expand, flag_value, parse
 from experiments.cli import BadArgumentsError
 from experiments.environments import environment_of
 from experiments.loading import checksum
+from experiments.presets import get_preset
 from experiments.settings import TeachSettings
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
@@ -32,7 +33,8 @@ def _complete(settings: TeachSettings) -> TeachSettings:
     if settings.data is None:
         raise BadArgumentsError("--data: expected an HDF5 file, such as hades offline collect writes")
     env, loop = settings.env or d4rl.env_name(settings.data), settings.loop
-    if settings.preset is not None and env is None:
+    own = None if settings.preset is None else get_preset(COMMAND.name, settings.preset).loop.evaluate_every
+    if not settings.evaluation or (env is None and loop.evaluate_every == own):
         # Presets evaluate where there is something to play in.
         loop = dataclasses.replace(loop, evaluate_every=None)
     return dataclasses.replace(
@@ -61,8 +63,9 @@ def _make_run(settings: Any) -> Run[Teacher]:
 
 def _environment(settings: TeachSettings, data: Transitions) -> AnyEnvironment | None:
     """Environment of the data, None where neither flags nor file name it."""
-    if settings.env is None:
+    if settings.env is None or not settings.evaluation:
         return None
+    settings.refuse_bounds()
     assert settings.data is not None  # `_complete` has refused it otherwise
     env = environment_of(settings.data, settings.env, settings.options)
     try:

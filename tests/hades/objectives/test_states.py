@@ -22,6 +22,7 @@ from hades.objectives.states import (
     sdw_av_pbc,
     sdw_pbc,
 )
+from hades.offline.density import AliasTable
 from tests.helpers import make_teacher
 
 ACTIONS = np.array([[0.5, -0.5], [1.0, 0.0]], np.float32)
@@ -162,7 +163,7 @@ def test_states_drawn_by_weight_count_alike_and_their_mean_is_the_weighted_one()
     rows = jnp.arange(float(count))[:, None]
     states = LabelledStates(rows, actions=rows, state_weights=weights / jnp.mean(weights))
     objective = sdw(dbc)
-    problem = OfflineStates(states, Normalizer("none"), None, None, objective, 30_000, draw_by_weight=True)
+    problem = OfflineStates(states, Normalizer("none"), None, None, objective, 30_000, drawing=AliasTable.of(weights))
     (_, drawn), _, metrics = problem.draw(jax.random.key(0), (), dict)
     found = np.bincount(np.asarray(drawn.observations[:, 0], int), minlength=count) / 30_000
     np.testing.assert_allclose(found, weights / 6, atol=0.015)

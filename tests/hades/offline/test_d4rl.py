@@ -96,6 +96,11 @@ def test_columns_and_integers(tmp_path: Path) -> None:
     changed = {name: arrays[name][:, None] for name in ("rewards", "terminals", "timeouts")}
     write_file(tmp_path / "data.hdf5", arrays | changed | {"rewards": changed["rewards"].astype(np.int64)})
     assert_equal(d4rl.load(tmp_path / "data.hdf5"), make_transitions(None))
+    choices = np.arange(9, dtype=np.int64)[:, None] % 3
+    write_file(tmp_path / "discrete.hdf5", arrays | {"actions": choices})
+    found = d4rl.load(tmp_path / "discrete.hdf5")
+    assert found.discrete and found.actions.dtype == jnp.int32
+    np.testing.assert_array_equal(found.actions, choices[:, 0])
 
 
 def test_soft_links_that_lead_somewhere(tmp_path: Path) -> None:
@@ -214,10 +219,7 @@ def test_without_timeouts(tmp_path: Path, steps: int | None) -> None:
     arrays = valid_arrays()
     del arrays["timeouts"]
     write_file(tmp_path / "data.hdf5", arrays)
-    if steps is None:
-        with pytest.warns(UserWarning, match="1 transitions without a flag"):
-            found = d4rl.load(tmp_path / "data.hdf5")
-    else:
+    with pytest.warns(UserWarning, match="1 transitions without a flag"):
         found = d4rl.load(tmp_path / "data.hdf5", trajectory_steps=steps)
     ends = {None: [3, 7, 9], 3: [3, 6, 7, 9], 4: [3, 7, 9]}[steps]
     assert found.trajectories().ends.tolist() == ends
@@ -230,6 +232,23 @@ def test_without_timeouts(tmp_path: Path, steps: int | None) -> None:
         found = d4rl.load(tmp_path / "bare.hdf5", trajectory_steps=steps)
     # The last transition of each that no terminal ends has no successor.
     assert np.asarray(found.trajectories().lengths).tolist() == {None: [3, 5], 3: [3, 2, 2], 4: [3, 3, 1]}[steps]
+
+
+def test_steps_count_from_where_another_state_follows(tmp_path: Path) -> None:
+    """Episodes of 3, 5 and 5 steps, of which nothing marks an end."""
+    states = np.arange(16, dtype=np.float32)[:, None]
+    first = np.array([0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14])
+    arrays = {
+        "observations": states[first],
+        "actions": np.zeros((13, 1), np.float32),
+        "rewards": np.ones(13, np.float32),
+        "next_observations": states[first + 1],
+        "terminals": np.zeros(13, bool),
+    }
+    write_file(tmp_path / "data.hdf5", arrays)
+    with pytest.warns(UserWarning, match="2 transitions without a flag"):
+        found = d4rl.load(tmp_path / "data.hdf5", trajectory_steps=5)
+    assert found.trajectories().ends.tolist() == [3, 8, 13]
 
 
 def test_steps_of_trajectories_beside_timeouts_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -100,6 +101,9 @@ READ: dict[str, Write] = {
     ),
     "discrete actions": plain(actions=np.arange(9) % 4),
     "discrete actions as floats": plain(actions=(np.arange(9) % 4).astype(np.float32)),
+    "boolean images of a game": without(
+        "next_observations", observations=IMAGES > 100, actions=np.arange(9, dtype=np.int64)[:, None] % 4
+    ),
     "more keys of one's own": grouped({"returns_to_go": np.zeros(9), "language/goal": "open"}, plain()),
 }
 
@@ -119,6 +123,10 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "dictionary of observations": (
         grouped({"observations/proprio": np.zeros((9, 3))}, without("observations", "next_observations")),
         "observations: expected an array, found a group",
+    ),
+    "several discrete actions": (
+        plain(actions=np.zeros((9, 2), np.int64)),
+        "actions: expected one discrete action or continuous ones, got 2 columns of int64",
     ),
     "padded with NaN": (plain(actions=np.full((9, 2), np.nan)), "actions: expected finite numbers"),
     "episodes stacked": (
@@ -143,11 +151,27 @@ def test_is_read(tmp_path: Path, name: str) -> None:
         found = d4rl.load(tmp_path / "data.hdf5")
     # Whoever has no timeouts hears where trajectories are taken to end.
     assert bool(said) == ("no timeouts" in name)
-    assert 7 <= found.num_transitions <= 9
-    rewards = np.asarray(h5py.File(tmp_path / "data.hdf5")["rewards"]).ravel()
-    assert float(found.trajectory_returns().sum()) <= rewards.sum()
-    if found.num_transitions == 9:
-        assert found.trajectories().ends.tolist() == [3, 7, 9]
+    with h5py.File(tmp_path / "data.hdf5") as file:
+        given = {key: np.asarray(file[key]) for key in ("observations", "actions", "rewards")}
+        alone = "next_observations" not in file
+    # Without next observations, the last transitions of trajectories that no terminal ends are not known.
+    if alone:
+        terminal = [] if "never terminal" in name else [2]
+        ends = terminal + ([] if "no timeouts" in name else [6]) + [8]
+        kept = np.array([index for index in range(9) if index not in ends or index in terminal])
+        lengths = np.diff([0, *(np.array(ends) + 1)]) - ~np.isin(ends, terminal)
+    else:
+        kept, lengths = np.arange(9), np.array([3, 4, 2])
+    assert np.asarray(found.trajectories().lengths).tolist() == lengths.tolist()
+    assert found.discrete == ("discrete" in name or "game" in name)
+    for key, array in given.items():
+        expected = (array.ravel() if key == "rewards" or (found.discrete and key == "actions") else array)[kept]
+        dtype = jnp.int32 if key == "actions" and found.discrete else jnp.float32
+        assert getattr(found, key).dtype == dtype
+        np.testing.assert_allclose(getattr(found, key), expected.astype(np.float32), rtol=1e-6)
+    following = given["observations"][np.minimum(kept + 1, 8)].astype(np.float32)
+    within = ~np.asarray(found.terminals | found.timeouts) & (np.arange(len(kept)) < len(kept) - 1)
+    np.testing.assert_array_equal(found.next_observations[within], following[within])
 
 
 @pytest.mark.parametrize("name", REFUSED)

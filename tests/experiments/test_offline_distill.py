@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import envs
 from experiments import running
+from experiments.bench._lib.seeds import table_key
 from experiments.commands.offline.distill import COMMAND
 from hades._run_directory import RunDirectory
 from hades.dataset import SyntheticDataset
+from hades.evaluation import dataset_evaluator
 from hades.offline import d4rl
 from hades.policy_file import TrainedPolicy
 from tests.experiments.command import CONTRACT_FILES, TINY_LOOP, Outcome, exit_code, rows_without_seconds
@@ -335,6 +338,11 @@ def test_offline_benchmark_scores_objectives_beside_their_references(
     assert (result["env"], result["scale"], result["num_transitions"]) == ("diagnostic/target", "returns", COUNT)
     names = ["av-pbc-seed0.npz", "av-pbc-seed1.npz"]
     assert sorted(path.name for path in datasets.iterdir()) == names
+    # As anyone would score the files.
+    for index, name in enumerate(names):
+        saved = SyntheticDataset.load(datasets / name)
+        scored = dataset_evaluator(envs.make("diagnostic/target"), saved, 2, 3)(table_key(0, index), saved)
+        np.testing.assert_allclose(distilled["scores"][index], scored.mean, rtol=1e-4)
     # Nearly the answer of the task, whose worst expectation for a constant is -1/6.
     assert result["rows"]["teacher"]["iqm"] > -0.05
 

@@ -39,7 +39,7 @@ class BudgetSettings(RunsSettings):
     setting: str = "dataset-size"
     """Flag of hades distill whose values are compared."""
     values: tuple[str, ...] = ("2", "4", "8", "16", "64")
-    """Its values; one of several words, such as a value with another flag, in quotes."""
+    """Values of the flag; one of several words, such as a value with another flag, in quotes."""
     seeds: str = "0-2"
     runs: Path = Path("runs/budget")
     out: Path = Path("runs/budget")
@@ -58,7 +58,7 @@ class BudgetSettings(RunsSettings):
 
     @property
     def label(self) -> str:
-        """What the values are, in words."""
+        """Label of the values, in words."""
         return "synthetic pairs" if self.setting == "dataset-size" else self.setting.replace("cloning.", "cloning: ")
 
     def run_label(self, value: str) -> str:

@@ -85,7 +85,7 @@ def load(path: str | os.PathLike[str], env: str | None = None, trajectory_steps:
 def _ends_that_are_guessed(
     arrays: dict[str, np.ndarray], checked: dict[str, np.ndarray], trajectory_steps: int | None
 ) -> str | None:
-    """What to say where ends of trajectories are not those of flags alone."""
+    """Words for a warning where ends of trajectories are not those of flags alone."""
     if "next_observations" in checked:
         flagged = arrays["timeouts"].ravel().astype(bool) if "timeouts" in arrays else False
         without_steps = check_arrays(arrays)["timeouts"] if trajectory_steps else checked["timeouts"]

@@ -57,7 +57,7 @@ def load(
 
 
 def attributes(dataset: str | Any, observation_keys: Sequence[str] | None = None) -> dict[str, Any]:
-    """What a dataset says of its environment and scores, as attributes of a file in D4RL's layout.
+    """Attributes of a file in D4RL's layout, of a dataset's own environment and scores.
 
     Args:
         dataset: Id of one that is on this machine, or a `MinariDataset`.

@@ -74,7 +74,7 @@ class DataSpaces:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """None."""
+        """Empty: there is nothing to make."""
         return {}
 
     def simulate(self, seeds: np.ndarray) -> NoReturn:

@@ -46,6 +46,27 @@ for preset in cartpole:409600 inverted-pendulum:1000000 breakout:1500000 asterix
   $hades bench ppo --preset "$name" --env-steps "${preset##*:}" --out "$out/ppo/${name//-/_}.json"
 done
 
+# HaDES-PG: games beside HaDES-R, what an inner step, the optimiser and the number of pairs buy, bodies, and general pairs.
+$hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods hades-pg --seeds 0-4 --runs "$runs/hades_pg" --out $out/hades_pg
+for game in SpaceInvaders Freeway Asterix; do
+  $hades bench neuroevolution --env "gymnax/$game-MinAtar" --methods hades-pg hades-r --seeds 0-4 --runs "$runs/hades_pg" \
+    --out $out/hades_pg
+done
+budget="$hades bench budget --env gymnax/Breakout-MinAtar --method hades-pg --seeds 0-1 --env-steps 1000000"
+$budget --values 2 4 16 64 256 --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
+$budget --setting cloning.num-steps --values 1 2 4 8 16 --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
+$budget --setting cloning.optimizer --values sgd "sgd --cloning.momentum 0.9 --first-step-size 0.2" \
+  "adam --cloning.step-sizes fixed --cloning.learning-rate 0.02" "sgd --cloning.activation relu" \
+  --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
+for body in hopper walker2d halfcheetah; do
+  $hades distill --method hades-pg --preset "$body" --out "$runs/hades_pg/$body" --resume
+done
+$hades distill --method hades-pg --preset cartpole-general --out "$runs/hades_pg/cartpole-general" --resume
+$hades bench generalisation "$runs/hades_pg/cartpole-general" --num-inits 16 --num-episodes 8 \
+  --out $out/hades_pg/generalisation_cartpole.json
+.venv/bin/python -m experiments.checks.resume --kills 10 --preset cartpole --num-iterations 60 \
+  --flags="--method hades-pg --iterations-per-call 2 --evaluate-every 10" --json
+
 # Offline distillation: published teachers in real MuJoCo, Cal-QL, and the objectives on data that the teachers collect.
 teachers=${TEACHERS:-../shared/reference/teachers}
 $hades bench teachers --teachers "$teachers" --out $out/offline/teachers.json

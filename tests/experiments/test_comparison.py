@@ -222,6 +222,7 @@ def test_a_run_that_fails_is_named(hades: Callable[..., Outcome], tmp_path: Path
     assert Job("es", "diagnostic/match", 0, tmp_path, 5).command[:2] == ["baseline", "es"]
 
 
+@pytest.mark.slow
 def test_seeds_of_ppo_side_by_side(
     hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

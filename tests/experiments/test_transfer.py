@@ -95,6 +95,7 @@ def test_rates_widths_and_depths_are_those_of_the_flags() -> None:
     assert [row.cloned.hidden_sizes for row in rows] == [(3,), (3, 3, 3, 3)]
 
 
+@pytest.mark.slow
 def test_scores_are_over_files(files: list[Path], tmp_path: Path, hades: Run) -> None:
     out = tmp_path / "results" / "transfer.json"
     outcome = hades("bench", "transfer", *files, *FLAGS, "--depths", "3", "--ensembles", "1", "2",

@@ -605,6 +605,7 @@ for strategy in ("Open_ES", "SNES"):
 """
 
 
+@pytest.mark.slow
 def test_runs_without_nan_pass_where_jax_looks_for_them():
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"JAX_DEBUG_NANS": "1", "PYTHONPATH": root}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,8 +81,9 @@ def test_parts_of_dictionaries_by_their_keys() -> None:
 
 def test_options_limit_and_scores_of_a_dataset_are_kept() -> None:
     gymnasium = pytest.importorskip("gymnasium")
-    spec = gymnasium.spec("Pendulum-v1")
-    spec.kwargs, spec.max_episode_steps = {"g": 9.0}, 50
+    # A copy: gymnasium hands out its own.
+    spec = copy.deepcopy(gymnasium.spec("Pendulum-v1"))
+    spec.kwargs, spec.max_episode_steps = {"g": 9.0, "render_mode": "rgb_array"}, 50
     metadata = {"ref_min_score": np.float64(-1500), "ref_max_score": np.float64(-150)}
     dataset = SimpleNamespace(id="test/pendulum-v0", env_spec=spec, storage=SimpleNamespace(metadata=metadata))
     assert minari.attributes(dataset, ("goal",)) == {

@@ -87,7 +87,7 @@ def test_a_saved_teacher_is_the_same_one_and_keeps_its_bounds(path, tmp_path):
         ({"actor_w1": np.zeros((4, 5), np.float32)}, r"actor_w1: expected shape \(any, 4\), got \(4, 5\)"),
         ({"actor_b2": np.zeros(3, np.float32)}, r"actor_b2: expected shape \(4\), got \(3,\)"),
         ({"critic1_w1": np.full((1, 4), np.nan, np.float32)}, "critic1_w1: expected finite numbers"),
-        ({"critic1_w0": np.zeros((4, 5), int)}, "critic1_w0: expected float32, got int64"),
+        ({"critic1_w0": np.zeros((4, 5), bool)}, "critic1_w0: expected float32, got bool"),
         ({"action_low": np.ones(2, np.float32)}, "action_low: expected numbers below action_high"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

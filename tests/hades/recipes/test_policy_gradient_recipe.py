@@ -115,6 +115,7 @@ def learned_short():
     return run, hades.distill(jax.random.key(2), run, 11, loop=loop, progress=False)
 
 
+@pytest.mark.slow
 def test_hades_pg_f_keeps_the_initialisation_that_its_file_names():
     run = make_run(method="hades-pg-f", num_inits=1, init_seed=5)
     result = hades.distill(jax.random.key(0), run, 2, loop=LOOP, progress=False)
@@ -157,6 +158,7 @@ def test_settings_of_the_inner_loop_may_fix_its_step_sizes():
     assert resolve(Match(), HadesPGSettings(cloning=fixed)).cloning.loss == "cross_entropy"
 
 
+@pytest.mark.slow
 def test_a_log_std_is_learned_beside_fixed_step_sizes(tmp_path):
     fixed = dataclasses.replace(INNER, step_sizes="fixed", learning_rate=0.1)
     run = make_run(Target(max_steps=8), cloning=fixed, first_log_std=-0.5)
@@ -174,7 +176,13 @@ def test_hades_pg_f_takes_no_window():
         make_run(method="hades-pg-f", num_inits=1, meta_gradient=outer)
 
 
-@pytest.mark.parametrize("env", [Match(max_steps=8), Target(max_steps=8)], ids=["discrete", "continuous"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        pytest.param(Match(max_steps=8), id="discrete"),
+        pytest.param(Target(max_steps=8), id="continuous", marks=pytest.mark.slow),
+    ],
+)
 def test_an_iteration_compiles_once(env):
     run = make_run(env)
     chex.clear_trace_counter()

@@ -86,10 +86,14 @@ class GymnasiumEnvironment:
         """A gymnasium environment for one episode."""
         return self.idle.pop() if self.idle else _make(self.name, self.max_steps, dict(self.keywords))
 
+    @functools.cached_property
+    def observation_keys(self) -> tuple[str, ...] | None:
+        """Parts of observations that are dictionaries; None where they are none."""
+        return dict(self.keywords).get("observation_keys")
+
     def read(self, observation: Any) -> np.ndarray:
         """One observation as numbers; of a dictionary its chosen parts, one behind the other."""
-        keys = dict(self.keywords).get("observation_keys")
-        return select(observation, keys) if keys else np.asarray(observation)
+        return select(observation, self.observation_keys) if self.observation_keys else np.asarray(observation)
 
 
 class GymnasiumSimulator:
@@ -202,14 +206,14 @@ def make(
     full_name = f"gymnasium/{name}"
     if max_steps is not None:
         max_steps = check_count(full_name, "max_steps", max_steps)
-    ours = {"module": module, "observation_keys": None if observation_keys is None else tuple(observation_keys)}
+    ours = {"module": module, "observation_keys": observation_keys}
     frozen = freeze(full_name, {**keywords, **{key: value for key, value in ours.items() if value is not None}})
     simulator = _make(full_name, max_steps, dict(frozen))
     default_max_steps = _own_limit(name)
     limit = max_steps or default_max_steps
     if limit is None:
         raise ValueError(f"{full_name} has no limit of its own: expected the option max_steps")
-    observation_shape = _observation_shape(full_name, simulator.observation_space, ours["observation_keys"])
+    observation_shape = _observation_shape(full_name, simulator.observation_space, observation_keys)
     from gymnasium.spaces import Box
 
     if not isinstance(simulator.action_space, Box):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiments.cli import BadArgumentsError
 from experiments.environments import make_environment
+from hades._files import refusing
 from hades._run_directory import RunDirectory
 from hades.dataset import DatasetError, SyntheticDataset
 from hades.evaluation import check_fits
@@ -85,12 +86,10 @@ def load_teacher(path: Path, env: AnyEnvironment) -> Teacher | PolicyTeacher:
     if is_teacher_file(path) or not is_policy_file(path):
         return Teacher.load(path)
     trained, metadata = load_policy(path)
-    try:
+    with refusing(f"--teacher: {path}", BadArgumentsError):
         # Its own bounds, which its actions are squashed into, may be others than those of `env`.
         spaces = env if isinstance(env, DataSpaces) else make_environment(metadata, None, path)
         return PolicyTeacher(trained.architecture(spaces), trained.params, spaces)
-    except ValueError as error:
-        raise BadArgumentsError(f"--teacher: {path}: {error}") from None
 
 
 def check_dataset_fits(env: AnyEnvironment, dataset: SyntheticDataset, source: Path, name: str | None) -> None:

@@ -31,7 +31,7 @@ from hades.inner import cloning
 from hades.inner.cloning import CloningLoss, CloningSettings
 from hades.keys import Stream, stream
 from hades.normalization import PolicyParams
-from hades.objectives.states import av_pbc, dbc
+from hades.objectives.states import StateObjective, av_pbc, dbc
 from hades.offline import Teacher, Transitions, d4rl
 from hades.offline.density import estimate_log_density
 from hades.offline.labels import teacher_actions
@@ -201,9 +201,8 @@ class _Table:
         return table_key(self._settings.seed, index)
 
     def _make_run(self, method: str) -> Run[SyntheticDataset]:
-        settings, objective = self._settings.settings, OBJECTIVES[method]
-        if not objective.needs_density:
-            settings = dataclasses.replace(settings, effective_sample_size=None, draw_by_weight=False)
+        objective = OBJECTIVES[method]
+        settings = _settings_for(objective, self._settings.settings)
         key = stream(jax.random.key(self._settings.seed), Stream.DENSITY)
         if objective.needs_density and settings.weighs_states and self._log_density is None:
             # Once for all objectives; a run of `hades offline distill` estimates the same.
@@ -240,13 +239,8 @@ class _Table:
         """Pairs of every seed that the data give without distillation, by name."""
         # Pairs of any objective; this one labels no states.
         labels: Literal["data", "teacher"] = "data" if self._teacher is None else "teacher"
-        settings = dataclasses.replace(
-            self._settings.settings,
-            initialization="random",
-            first_actions=labels,
-            effective_sample_size=None,
-            draw_by_weight=False,
-        )
+        own = _settings_for(dbc, self._settings.settings)
+        settings = dataclasses.replace(own, initialization="random", first_actions=labels)
         run = cast(DatasetRun, offline_run(self.env, self._transitions, dbc, settings, self._teacher))
         drawn = [run.references(key) for key in self._keys]
         return {name: [found[name] for found in drawn] for name in drawn[0]}
@@ -284,6 +278,13 @@ class _Table:
         params = PolicyParams(teacher)
         played = evaluate(self._key(0), self.env, teacher_policy, params, episodes * len(self._keys), "mode")
         return score_seeds(np.split(played.returns, len(self._keys), axis=1), self._reference)
+
+
+def _settings_for(objective: StateObjective, settings: OfflineSettings) -> OfflineSettings:
+    """Settings of one objective of the table, without those of weights where it weighs no states."""
+    if objective.needs_density:
+        return settings
+    return dataclasses.replace(settings, effective_sample_size=None, draw_by_weight=False)
 
 
 def _datasets(run: Run[SyntheticDataset], states: RunState) -> list[SyntheticDataset]:
@@ -331,7 +332,7 @@ def run_seeds(
         "seconds_per_step": float(np.median(times)) / _CALL_STEPS,
         "non_finite": non_finite,
         "objective": objective,
-        **({"effective_sample_size": float(jnp.mean(metrics[_ESS]))} if _ESS in metrics else {}),
+        **({_ESS: float(jnp.mean(metrics[_ESS]))} if _ESS in metrics else {}),
     }
 
 

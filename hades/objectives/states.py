@@ -209,16 +209,14 @@ class OfflineStates:
         """Draws a batch of states, with new actions of the teacher where they are sampled, and a key."""
         del policies
         index_key, action_key, sample_key = jax.random.split(key, 3)
-        count, weights = self.states.observations.shape[0], self.states.state_weights
-        if not self.objective.needs_density or weights is None:
-            states, metrics = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count)), {}
+        count = self.states.observations.shape[0]
+        weights = self.states.state_weights if self.objective.needs_density else None
+        metrics = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
+        if weights is None or self.drawing is None:
+            states = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count))
         else:
-            metrics = {"effective_sample_size": effective_sample_size(weights)}
-            if self.drawing is not None:
-                taken = self.states.take(self.drawing.draw(index_key, self.num_states))
-                states = replace(taken, state_weights=jnp.ones(self.num_states))
-            else:
-                states = self.states.take(jax.random.randint(index_key, (self.num_states,), 0, count))
+            taken = self.states.take(self.drawing.draw(index_key, self.num_states))
+            states = replace(taken, state_weights=jnp.ones(self.num_states))
         if self.teacher is not None:
             states = states.with_actions_of(self.teacher, self.statistics, action_key)
         return (sample_key, states), state, metrics

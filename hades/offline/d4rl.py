@@ -33,7 +33,14 @@ import numpy as np
 from hades._files import refusing, write_atomically
 from hades.offline._checks import few, reason
 from hades.offline.scores import d4rl_domain
-from hades.offline.transitions import FLAG_KEYS, FLOAT_KEYS, OfflineDataError, Transitions, check_arrays
+from hades.offline.transitions import (
+    FLAG_KEYS,
+    FLOAT_KEYS,
+    OfflineDataError,
+    Transitions,
+    check_arrays,
+    unflagged_ends,
+)
 
 KEYS = (*FLOAT_KEYS, *FLAG_KEYS)
 
@@ -74,7 +81,7 @@ def load(path: str | os.PathLike[str], env: str | None = None, trajectory_steps:
                 arrays["timeouts"] = _read(file, _D3RLPY_ENDS)
             own_env = _text_attribute(file, "env")
         checked = check_arrays(arrays, trajectory_steps)
-        guessed = _ends_that_are_guessed(arrays, checked, trajectory_steps)
+        guessed = _ends_that_are_guessed(arrays.get("timeouts"), checked, trajectory_steps)
         if guessed is not None:
             warnings.warn(f"{path}: {guessed}", stacklevel=2)
         if "next_observations" not in checked:
@@ -83,16 +90,15 @@ def load(path: str | os.PathLike[str], env: str | None = None, trajectory_steps:
 
 
 def _ends_that_are_guessed(
-    arrays: dict[str, np.ndarray], checked: dict[str, np.ndarray], trajectory_steps: int | None
+    given: np.ndarray | None, checked: dict[str, np.ndarray], trajectory_steps: int | None
 ) -> str | None:
-    """Words for a warning where ends of trajectories are not those of flags alone."""
+    """Words for a warning where ends of trajectories are not those of flags alone; `given` are timeouts as read."""
     if "next_observations" in checked:
-        flagged = arrays["timeouts"].ravel().astype(bool) if "timeouts" in arrays else False
-        without_steps = check_arrays(arrays)["timeouts"] if trajectory_steps else checked["timeouts"]
-        jumps = np.count_nonzero(without_steps & ~np.asarray(flagged))
+        flagged = np.zeros_like(checked["terminals"]) if given is None else given.ravel().astype(bool)
+        jumps = np.count_nonzero(checked["timeouts"] & unflagged_ends(checked | {"timeouts": flagged}))
         what = "transitions without a flag end a trajectory, as their next observation is not the one that follows"
         return f"next_observations: {jumps} {what}" if jumps else None
-    if "timeouts" not in arrays and trajectory_steps is None:
+    if given is None and trajectory_steps is None:
         ends = np.count_nonzero(checked["terminals"])
         return f"timeouts: missing, so that trajectories end at the {ends} terminals alone unless their steps are given"
     return None

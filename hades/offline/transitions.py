@@ -254,7 +254,7 @@ def check_arrays(arrays: Mapping[str, np.ndarray], trajectory_steps: int | None 
         raise OfflineDataError("timeouts: expected none where the steps of a trajectory are given, got some")
     timeouts = checked.get("timeouts", np.zeros_like(checked["terminals"]))
     if "next_observations" in checked:
-        timeouts = timeouts | _jumps(checked | {"timeouts": timeouts})
+        timeouts = timeouts | unflagged_ends(checked | {"timeouts": timeouts})
     if trajectory_steps is not None:
         timeouts = timeouts | _cut_off(checked["terminals"] | timeouts, trajectory_steps)
     return checked | {"timeouts": timeouts}
@@ -297,8 +297,12 @@ def _cut_off(over: np.ndarray, steps: int) -> np.ndarray:
     return ((index - starts + 1) % steps == 0) & ~over
 
 
-def _jumps(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Transitions `[transitions]` of no flag that another trajectory follows."""
+def unflagged_ends(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Transitions of no flag whose next observation is not the observation that follows, `[transitions]` bool.
+
+    Args:
+        arrays: Checked ones, by the names of the attributes of `Transitions`, with next observations and both flags.
+    """
     observations, successors = arrays["observations"], arrays["next_observations"]
     jumps = np.zeros(len(observations), bool)
     jumps[:-1] = (successors[:-1] != observations[1:]).reshape(len(observations) - 1, -1).any(axis=1)

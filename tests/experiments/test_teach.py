@@ -135,7 +135,7 @@ def test_presets_suit_any_data(data, tmp_path, name, updates):
 def former(tmp_path, monkeypatch):
     """A training that version 0.1 was stopped in, and its data as tests/data/before/README.md makes them."""
     # That version took trajectories to end at flags alone, and these data jump everywhere.
-    monkeypatch.setattr(transitions, "_jumps", lambda arrays: np.zeros(len(arrays["rewards"]), bool))
+    monkeypatch.setattr(transitions, "unflagged_ends", lambda arrays: np.zeros(len(arrays["rewards"]), bool))
     unpack("teacher.checkpoints", tmp_path)
     observations, ends = jax.random.normal(jax.random.key(5), (16, 2)), jnp.arange(16) % 8 == 7
     actions, after = jnp.tanh(observations[:, :1]), observations + 0.1

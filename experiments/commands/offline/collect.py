@@ -141,13 +141,13 @@ def _load_minari(settings: CollectSettings, dataset_id: str) -> tuple[Transition
             raise BadArgumentsError(f"--{name.replace('_', '-')}: expected none beside --minari, got {given}")
     keys = settings.options.observation_keys
     try:
-        transitions, attributes = minari.load(dataset_id, settings.env, keys), minari.attributes(dataset_id, keys)
-        if settings.env not in (None, minari.load(dataset_id, None, keys).env):
-            # Options and scores are those of the dataset's own environment.
-            attributes = {"minari": dataset_id}
-        return transitions, attributes
+        transitions, attributes = minari.load(dataset_id, None, keys), minari.attributes(dataset_id, keys)
     except ImportError as error:
         raise BadArgumentsError(f"--minari: {error}") from None
+    if settings.env in (None, transitions.env):
+        return transitions, attributes
+    # Options and scores are those of the dataset's own environment.
+    return replace(transitions, env=settings.env), {"minari": dataset_id}
 
 
 class _BehaviourFiles:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,6 +15,7 @@ from experiments.loading import checksum, load_teacher, outcome_file
 from experiments.pictures import draw_offline_curve
 from experiments.registry import INNER_LOOPS, OBJECTIVES, OUTER_LOOPS
 from experiments.settings import OfflineDistillSettings
+from hades._files import refusing
 from hades.dataset import SyntheticDataset
 from hades.keys import Stream, stream
 from hades.recipes.offline import offline_run
@@ -58,12 +57,12 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
     else:
         env = settings.spaces(transitions, settings.env, settings.num_actions)
     # Here, where the files are known by name; the run checks again.
-    with _named("data", settings.data):
+    with refusing(f"--data: {settings.data}", BadArgumentsError):
         transitions.check_fits(env)
     teacher = None
     if settings.teacher is not None:
         teacher = load_teacher(settings.teacher, env)
-        with _named("teacher", settings.teacher):
+        with refusing(f"--teacher: {settings.teacher}", BadArgumentsError):
             teacher.check_fits(env)
     method = settings.settings
     return offline_run(
@@ -76,15 +75,6 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
         outer=OUTER_LOOPS[method.outer](method),
         key=stream(jax.random.key(settings.seed), Stream.DENSITY),
     )
-
-
-@contextmanager
-def _named(flag: str, path: Path) -> Iterator[None]:
-    """Puts a flag and its file before what does not suit an environment."""
-    try:
-        yield
-    except ValueError as error:
-        raise BadArgumentsError(f"--{flag}: {path}: {error}") from None
 
 
 COMMAND = running.Command(

@@ -35,6 +35,8 @@ class Stream(enum.IntEnum):
     """Samples of a loss in the inner loop, numbered by its steps."""
     WINDOW = 2**32 - 10
     """Last step of a truncated inner loop."""
+    STEP_SIZE = 2**32 - 11
+    """Factor of an inner loop whose step sizes vary."""
     TABLE = 2**32 - 1024
     """Evaluations of a benchmark's table, numbered by seeds."""
 

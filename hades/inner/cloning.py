@@ -135,16 +135,19 @@ class BehaviourCloning:
     rematerialize: bool = False
     window: int | None = None
     learned_step_sizes: bool = False
+    step_size_spread: float = 1.0
     settings: CloningSettings | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuses steps that are not positive, and a window that is longer than the steps."""
+        """Refuses steps that are not positive, a window that is longer than the steps, and a spread below 1."""
         if self.num_steps < 1:
             raise ValueError(f"num_steps: expected at least 1, got {self.num_steps}")
         if self.window is not None and not 1 <= self.window <= self.num_steps:
             raise ValueError(
                 f"window: expected a number from 1 to {self.num_steps}, the inner steps, got {self.window}"
             )
+        if not self.step_size_spread >= 1:
+            raise ValueError(f"step_size_spread: expected a number of at least 1, got {self.step_size_spread}")
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> PolicyParams:
         """Draws fresh parameters and trains them.
@@ -171,7 +174,8 @@ class BehaviourCloning:
         step is drawn uniformly from `window` to `num_steps`.
 
         Args:
-            key: For minibatches, sampled losses and windows; without effect where there is none of them.
+            key: For minibatches, sampled losses, windows and the spread of step sizes; without effect where there is
+                none of them.
             params: What `init` returned.
             dataset: `num_pairs` state-action pairs. Its log standard deviation, where it has one, takes the place of
                 that of `params`.
@@ -212,6 +216,7 @@ class BehaviourCloning:
     def _make_step(self, key: jax.Array, dataset: SyntheticDataset) -> Callable[[_Carry, jax.Array], _Carried]:
         loss_function = self.loss or default_loss(dataset)
         pairs = dataset.pairs()
+        factor = self._step_size_factor(key)
 
         def loss(params: PyTree, batch: SyntheticDataset, index: jax.Array) -> jax.Array:
             distribution = self.policy.apply(params, batch.observations)
@@ -223,12 +228,20 @@ class BehaviourCloning:
             params, optimizer_state = carry
             gradient = jax.grad(loss)(params, self._batch(key, index, pairs), index)
             updates, optimizer_state = self.optimizer.update(gradient, optimizer_state, params)
+            size = factor
             if self.learned_step_sizes:
-                size = cast(jax.Array, dataset.step_sizes)[index]
-                updates = jax.tree.map(lambda leaf: size * leaf, updates)
+                size = size * cast(jax.Array, dataset.step_sizes)[index]
+            updates = jax.tree.map(lambda leaf: size * leaf, updates)
             return (optax.apply_updates(params, updates), optimizer_state), None
 
         return step
+
+    def _step_size_factor(self, key: jax.Array) -> jax.Array | float:
+        """Factor of all steps of one training, log-uniform up to the spread either way."""
+        if self.step_size_spread == 1:
+            return 1.0
+        largest = math.log(self.step_size_spread)
+        return jnp.exp(jax.random.uniform(stream(key, Stream.STEP_SIZE), minval=-largest, maxval=largest))
 
     def _batch(self, key: jax.Array, index: jax.Array, pairs: SyntheticDataset) -> SyntheticDataset:
         if self.batch_size is None:
@@ -246,6 +259,7 @@ def behaviour_cloning(
     rematerialize: bool = False,
     window: int | None = None,
     learned_step_sizes: bool = False,
+    step_size_spread: float = 1.0,
 ) -> BehaviourCloning:
     """Makes the inner loop A_T of behaviour distillation (Behaviour Distillation, arXiv 2406.15042, section 4).
 
@@ -260,6 +274,8 @@ def behaviour_cloning(
             one step instead of `num_steps` (plus the parameters at each), for about a third more time.
         window: Steps that gradients flow through, before a random last one (RaT-BPTT); all of them if None.
         learned_step_sizes: Whether the update of each step is multiplied by a step size of the dataset.
+        step_size_spread: Largest factor, either way, that a training multiplies all of its steps by, drawn
+            log-uniformly from its key: pairs that are to serve several step sizes; 1 draws none.
 
     Returns:
         A callable `(key, dataset) -> PolicyParams`, and an inner loop with `init` and `fit`.
@@ -280,7 +296,9 @@ def behaviour_cloning(
     if optimizer is None:
         optimizer = make_optimizer("adam", 5e-3, adam_eps=1e-5, differentiable=True)
     loss = LOSSES[loss] if isinstance(loss, str) else loss
-    return BehaviourCloning(policy, optimizer, num_steps, loss, batch_size, rematerialize, window, learned_step_sizes)
+    return BehaviourCloning(
+        policy, optimizer, num_steps, loss, batch_size, rematerialize, window, learned_step_sizes, step_size_spread
+    )
 
 
 def from_settings(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from hades import policies
 from hades._environment_contract import conform
 from hades._validation import require_positive_fields
 from hades.dataset import SyntheticDataset
@@ -19,10 +22,11 @@ from hades.normalization import Normalizer
 from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSettings
 from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
 from hades.parametrizations import LearnedSteps, PlayedPairs
+from hades.policies import KernelInit, Policy
 from hades.recipes._resolve import resolve_init_seed, resolve_loss
 from hades.run import Run
 from hades.sharding import population_mesh
-from hades.types import Discrete, Environment, Parametrization, require_pure
+from hades.types import Discrete, Environment, Parametrization, PyTree, require_pure
 
 Method = Literal["hades-pg", "hades-pg-f", "ppmo"]
 
@@ -50,6 +54,13 @@ class HadesPGSettings(PolicyGradientSettings):
     """Largest factor that a learned step size may leave its first value by, either way."""
     first_log_std: float = 0.0
     """First log standard deviation of continuous actions, which is learned."""
+    kernel_inits: tuple[KernelInit, ...] = ()
+    """Initialisers that each initialisation of training draws one of, for pairs that serve them all; default: that of
+    the inner loop, which evaluated policies have in any case."""
+    step_size_spread: float = 1.0
+    """Largest factor, either way, that each initialisation of training multiplies its steps by, drawn log-uniformly,
+    for pairs that serve several step sizes and numbers of steps; 1 draws none. Evaluated policies take the steps of the
+    inner loop as they are."""
     cloning: CloningSettings = _INNER
     """The inner loop."""
     meta_gradient: MetaGradientSettings = MetaGradientSettings(max_grad_norm=1.0, rematerialize=False)
@@ -59,6 +70,8 @@ class HadesPGSettings(PolicyGradientSettings):
         """Refuses sizes that are not positive, and inits that do not share environments evenly."""
         super().__post_init__()
         require_positive_fields(self, "dataset_size", "num_inits", "first_step_size", "step_size_bound")
+        if not self.step_size_spread >= 1:
+            raise ValueError(f"step_size_spread: expected a number of at least 1, got {self.step_size_spread}")
         if self.num_envs % self.num_inits:
             raise ValueError(f"num_envs: expected a multiple of num_inits = {self.num_inits}, got {self.num_envs}")
         if self.env_steps // self.num_inits % self.num_minibatches:
@@ -118,7 +131,14 @@ def hades_pg_run(
     env = conform(require_pure(env))
     settings = resolve(env, settings)
     outer = settings.meta_gradient
-    inner = cloning.from_settings(env, settings.cloning, outer.rematerialize, outer.window)
+    evaluated = cloning.from_settings(env, settings.cloning)
+    inner = dataclasses.replace(
+        evaluated,
+        policy=_with_drawn_kernels(env, settings),
+        rematerialize=outer.rematerialize,
+        window=outer.window,
+        step_size_spread=settings.step_size_spread,
+    )
     space = env.action_space
     pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale, normalizer)
     learned = settings.cloning.step_sizes == "learned"
@@ -139,12 +159,35 @@ def hades_pg_run(
         MetaGradient.from_settings(outer),
         num_inits=settings.num_inits,
         init_seed=settings.init_seed,
-        evaluation_inner=dataclasses.replace(inner, rematerialize=False, window=None),
+        evaluation_inner=evaluated,
         play=settings.played,
         mesh=population_mesh(jax.devices()[:1]) if mesh is None else mesh,
         method=settings.method,
         settings=settings,
     )
+
+
+@dataclass(frozen=True)
+class _DrawnInit:
+    """Parameters by one of several initialisers, drawn with equal probability; equal ones give equal functions."""
+
+    inits: tuple[Callable[[jax.Array], PyTree], ...]
+
+    def __call__(self, key: jax.Array) -> PyTree:
+        """Draws the initialiser, and parameters by it."""
+        choice_key, init_key = jax.random.split(key)
+        drawn = [init(init_key) for init in self.inits]
+        index = jax.random.randint(choice_key, (), 0, len(drawn))
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[index], *drawn)
+
+
+def _with_drawn_kernels(env: Environment, settings: HadesPGSettings) -> Policy:
+    """The policy of the inner loop, with an initialiser that is drawn where the settings name several."""
+    kinds = settings.kernel_inits or (settings.cloning.kernel_init,)
+    drawn = [policies.from_settings(env, dataclasses.replace(settings.cloning, kernel_init=kind)) for kind in kinds]
+    if len(drawn) == 1:
+        return drawn[0]
+    return Policy(_DrawnInit(tuple(policy.init for policy in drawn)), drawn[0].apply)
 
 
 def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -266,6 +267,27 @@ def test_settings_clip_the_global_norm():
     np.testing.assert_allclose(updates, [-0.3, -0.4], rtol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.adam(0.1)])
+def test_a_spread_multiplies_all_steps_of_a_training_by_one_factor(optimizer):
+    dataset, keys = make_dataset(DISCRETE), jax.random.split(jax.random.key(4), 64)
+    clone = behaviour_cloning(make_policy(DISCRETE), optimizer, num_steps=3, step_size_spread=3.0)
+    factors = np.array([clone._step_size_factor(key) for key in keys])
+    assert 1 / 3 <= factors.min() < 0.5 and 2 < factors.max() <= 3
+    assert abs(np.log(factors).mean()) < 3 * np.log(3) / np.sqrt(3 * len(keys))
+    params = clone.init(jax.random.key(0))
+    scaled = optax.chain(optimizer, optax.scale(float(factors[0])))
+    chex.assert_trees_all_close(
+        clone.fit(keys[0], params, dataset),
+        dataclasses.replace(clone, optimizer=scaled, step_size_spread=1.0).fit(keys[1], params, dataset),
+        rtol=1e-5,
+    )
+
+
+def test_a_spread_below_one_is_refused():
+    with pytest.raises(ValueError, match="^step_size_spread: expected a number of at least 1, got 0.5"):
+        behaviour_cloning(make_policy(DISCRETE), step_size_spread=0.5)
+
+
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match="num_steps: expected at least 1, got 0"):
         behaviour_cloning(make_policy(CONTINUOUS), num_steps=0)
@@ -296,6 +318,7 @@ def test_equal_settings_give_equal_inner_loops_and_an_unknown_optimiser_is_refus
         ({"num_steps": 7}, False),
         ({"optimizer": optax.sgd(0.1)}, False),
         ({"loss": gaussian_nll, "batch_size": 2}, False),
+        ({"step_size_spread": 2.0}, False),
     ],
 )
 def test_files_describe_an_inner_loop_only_by_settings_that_are_true(changes, described):

@@ -143,6 +143,7 @@ def test_ppmo_takes_one_inner_step():
         ({"num_inits": 4, "num_envs": 4, "num_minibatches": 16}, "num_minibatches: expected a divisor of the 8 steps"),
         ({"gamma": 1.5}, "gamma: expected a number in"),
         ({"step_size_bound": -1.0}, "step_size_bound"),
+        ({"step_size_spread": 0.5}, "step_size_spread: expected a number of at least 1, got 0.5"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, words):
@@ -168,6 +169,22 @@ def test_a_log_std_is_learned_beside_fixed_step_sizes(tmp_path):
     assert loaded.step_sizes is None and (np.asarray(loaded.log_std) != -0.5).all()
     with np.load(tmp_path / "dataset.npz") as archive:
         assert json.loads(str(archive["metadata"]))["format"] == 2
+
+
+def test_training_draws_initialisers_and_step_sizes_and_evaluation_does_not():
+    kinds = ("orthogonal", "he_normal")
+    run = make_run(kernel_inits=kinds, step_size_spread=2.0)
+    plain = make_run()
+    assert (run.inner.step_size_spread, run.evaluation_inner) == (2.0, plain.evaluation_inner)
+    assert run.inner == make_run(kernel_inits=kinds, step_size_spread=2.0).inner
+    each = [make_run(cloning=dataclasses.replace(INNER, kernel_init=kind)).inner.policy.init for kind in kinds]
+    drawn = []
+    for key in jax.random.split(jax.random.key(0), 16):
+        init_key, ours = jax.random.split(key)[1], run.inner.init(key)
+        found = [jax.tree.all(jax.tree.map(np.array_equal, init(init_key), ours)) for init in each]
+        assert sum(found) == 1
+        drawn.append(found.index(True))
+    assert set(drawn) == {0, 1}
 
 
 def test_hades_pg_f_takes_no_window():

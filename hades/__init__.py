@@ -36,7 +36,7 @@ from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
 from hades.run import Run, RunState
-from hades.training import DivergedError, LoopSettings, Result, distill, train
+from hades.training import DivergedError, LoopSettings, Result, distill, distill_seeds, train
 from hades.types import Continuous, Discrete, Environment, Step
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "__version__",
     "behaviour_cloning",
     "distill",
+    "distill_seeds",
     "distillation_run",
     "distributions",
     "evaluate",

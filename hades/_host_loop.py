@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,6 @@ import numpy as np
 
 from hades._checkpointing import Checkpoints
 from hades._history import History, Row
-from hades._progress import Progress, with_prefix
 from hades._run_directory import RunDirectory, key_words
 from hades.callbacks import Callback
 from hades.evaluation import Evaluation
@@ -60,6 +58,16 @@ def advance(run: Run[Any], state: RunState, count: jax.Array, *, rows: int, log_
     return state, sums
 
 
+Advance: TypeAlias = Callable[[Run[Any], RunState, Any], tuple[RunState, Metrics]]
+"""`advance(run, state, count)` of a fixed number of rows."""
+
+
+@cache
+def _sized_advance(rows: int, log_every: int) -> Advance:
+    """The same function for the same sizes, as a static argument of compiled functions."""
+    return partial(advance, rows=rows, log_every=log_every)
+
+
 _initial = jax.jit(lambda run, key: run.init(key))
 _outcome = jax.jit(lambda run, state: run.outcome(state))
 
@@ -91,6 +99,7 @@ class HostLoop:
     """One run on the host.
 
     Attributes:
+        run: The run, its arrays on every device of its mesh.
         state: State after the last whole call.
         course: Knowledge of the host beyond the state.
         evaluator: Evaluation on fresh keys; None without an environment.
@@ -107,14 +116,14 @@ class HostLoop:
     ) -> None:
         """Takes up the newest checkpoint, or draws the first state."""
         self._key, self._loop, self._directory, self._callbacks = key, loop, directory, callbacks
-        self._run = replicate(run, run.mesh)
+        self.run = replicate(run, run.mesh)
         self._checkpoints = Checkpoints(directory.checkpoints) if directory else None
         inits, episodes = loop.evaluation_inits, loop.evaluation_episodes
-        self.evaluator = None if run.env is None else self._run.make_evaluator(inits, episodes)
+        self.evaluator = None if run.env is None else self.run.make_evaluator(inits, episodes)
         self.course = Course()
         # Rows up to here were seen by callbacks before a resume, which computes them again.
         self._seen = 0
-        self.state: RunState = replicate(self._restored() or _initial(self._run, key), run.mesh)
+        self.state: RunState = replicate(self._restored() or _initial(self.run, key), run.mesh)
         self._started = time.monotonic() - self.course.seconds
         self._saved = time.monotonic()
         self.finished = False
@@ -128,14 +137,14 @@ class HostLoop:
         if self._checkpoints.latest is None:
             self._directory.truncate_metrics(0)
             return None
-        template = jax.eval_shape(self._run.init, self._key)
+        template = jax.eval_shape(self.run.init, self._key)
         iteration, state, saved = self._checkpoints.restore(
-            template, formerly=self._run.former_names, dropped=self._run.dropped_names
+            template, formerly=self.run.former_names, dropped=self.run.dropped_names
         )
         history = self._directory.truncate_metrics(iteration)
         score = -np.inf if saved.get("best_score") is None else saved["best_score"]
         best_iteration = saved.get("best_iteration", saved.get("best_generation", -1))
-        best = OUTCOMES[self._run.kind].load(self._file("best_")) if best_iteration >= 0 else None
+        best = OUTCOMES[self.run.kind].load(self._file("best_")) if best_iteration >= 0 else None
         steps = history[-1].get("total_env_steps", 0) if history else 0
         self.course = Course(saved["seconds"], score, best_iteration, steps, history, best)
         return state
@@ -145,31 +154,14 @@ class HostLoop:
         """Finished iterations."""
         return int(self.state.iteration)
 
-    def drive(self, num_iterations: int, progress: bool, should_stop: Callable[[], bool]) -> None:
-        """Runs to the end, to a budget, or until it is stopped."""
-        self.tell("start", self._run, self.state)
-        try:
-            if self.iteration == 0 and self._loop.keep_snapshots and self.evaluator:
-                outcome = _outcome(self._run, self.state)
-                self._keep_snapshot(outcome, self.evaluator(stream(self._key, Stream.SELECTION), outcome))
-            with Progress(num_iterations, "iteration", self.iteration, progress) as report:
-                while not self._is_done(num_iterations) and not should_stop():
-                    rows = self._advance(num_iterations)
-                    report.update(self.iteration, *self._status(rows))
-        except KeyboardInterrupt:
-            print(f"interrupted at iteration {self.iteration} of {num_iterations}", file=sys.stderr)
-        finally:
-            self.save_checkpoint()
-        self.finished = self._is_done(num_iterations)
+    def begin(self) -> None:
+        """Tells callbacks of the start, and keeps the snapshot of a run that has done nothing."""
+        self.tell("start", self.run, self.state)
+        if self.iteration == 0 and self._loop.keep_snapshots and self.evaluator:
+            outcome = _outcome(self.run, self.state)
+            self._keep_snapshot(outcome, self.evaluator(stream(self._key, Stream.SELECTION), outcome))
 
-    def _status(self, rows: list[Row]) -> tuple[str, float]:
-        """Status line of a call, and iterations per second."""
-        rate = 1.0 / max(rows[-1]["seconds_per_iteration"], 1e-9)
-        steps = rate * float(np.mean([row.get("env_steps", 0) for row in rows])) / self._loop.row_length
-        text = self._run.status(rows[-1])
-        return f"{with_prefix(steps)} steps/s, {text}" if steps else text, rate
-
-    def _is_done(self, num_iterations: int) -> bool:
+    def is_done(self, num_iterations: int) -> bool:
         """Whether all iterations are done, or a budget is used up."""
         steps, seconds = self._loop.max_env_steps, self._loop.max_seconds
         return (
@@ -178,50 +170,71 @@ class HostLoop:
             or (seconds is not None and self.course.seconds >= seconds)
         )
 
-    def _advance(self, num_iterations: int) -> list[Row]:
-        """One compiled call, and the host's part of it; returns its rows of metrics."""
-        before, course, length = self.state, replace(self.course), len(self.course.history)
+    @property
+    def advance(self) -> Advance:
+        """`advance` with the rows of a call."""
+        row = self._loop.row_length
+        return _sized_advance(self._loop.iterations_per_call // row, row)
+
+    def next_count(self, num_iterations: int) -> int:
+        """Iterations of the next call, 0 where all are done.
+
+        Calls end at multiples of their length, wherever a run is taken up: evaluations stay where they were.
+        """
+        if self.is_done(num_iterations):
+            return 0
+        call = self._loop.iterations_per_call
+        return min(call - self.iteration % call, num_iterations - self.iteration)
+
+    def clock(self) -> float:
+        """Seconds of the run so far, those before a resume counted in."""
+        return time.monotonic() - self._started
+
+    def take(self, count: int, state: RunState, metrics: Metrics, before: float, num_iterations: int) -> list[Row]:
+        """The host's part of a call: checks its outcome, evaluates, logs and saves.
+
+        A checkpoint holds all of a call or nothing of it, never a state without its evaluation and metrics.
+
+        Args:
+            count: Iterations of the call.
+            state: State after it.
+            metrics: Sums of its metrics, as `advance` returns them.
+            before: Reading of the clock before it.
+            num_iterations: Iterations of the whole run.
+
+        Returns:
+            Its rows of metrics.
+
+        Raises:
+            DivergedError: The outcome is no longer finite; the state stays the one before the call.
+        """
+        earlier, course, length = self.state, replace(self.course), len(self.course.history)
         try:
-            return self._call(num_iterations)
+            return self._take(count, state, metrics, before, num_iterations)
         except BaseException:
-            # A checkpoint holds all of a call or nothing of it, never a state without its evaluation and metrics.
-            self.state, self.course = before, course
+            self.state, self.course = earlier, course
             self.course.history.truncate(length)
             raise
 
-    @cached_property
-    def _compiled(self) -> Callable[..., tuple[RunState, Metrics]]:
-        """`advance` with the rows of a call; compiled by a call of no iteration, so that rates are those of running."""
-        call, row = self._loop.iterations_per_call, self._loop.row_length
-        compiled = partial(advance, rows=call // row, log_every=row)
-        jax.block_until_ready(compiled(self._run, self.state, np.int32(0)))
-        return compiled
-
-    def _call(self, num_iterations: int) -> list[Row]:
-        first, call = self.iteration, self._loop.iterations_per_call
-        # Calls end at multiples of their length, wherever a run is taken up: evaluations stay where they were.
-        count = min(call - first % call, num_iterations - first)
-        compiled = self._compiled
-        before = time.monotonic() - self._started
-        state, metrics = jax.block_until_ready(compiled(self._run, self.state, np.int32(count)))
-        after = time.monotonic() - self._started
-        outcome = _outcome(self._run, state)
+    def _take(self, count: int, state: RunState, metrics: Metrics, before: float, num_iterations: int) -> list[Row]:
+        first, after = self.iteration, self.clock()
+        outcome = _outcome(self.run, state)
         if not self._is_finite(outcome, metrics):
             raise self._diverged(count)
         self.state = state
         rows = self._rows(first, count, jax.device_get(metrics), before, after)
         self.course.seconds, self.course.env_steps = after, rows[-1].get("total_env_steps", 0)
         interval = self._loop.evaluation_interval
-        evaluated = self.evaluator and interval and (self.iteration % interval == 0 or self._is_done(num_iterations))
+        evaluated = self.evaluator and interval and (self.iteration % interval == 0 or self.is_done(num_iterations))
         if evaluated:
             rows[-1] |= self._evaluate(outcome)
         self.course.history.extend(rows)
-        self.course.seconds = time.monotonic() - self._started
+        self.course.seconds = self.clock()
         self._write(rows, bool(evaluated))
         return rows
 
     def _is_finite(self, outcome: Any, metrics: Metrics) -> bool:
-        return bool(_is_finite((outcome, [metrics[name] for name in self._run.finite_metrics])))
+        return bool(_is_finite((outcome, [metrics[name] for name in self.run.finite_metrics])))
 
     def _rows(self, first: int, count: int, sums: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
         """Rows of a call; one clock reading for each call, spread evenly over its iterations."""
@@ -246,8 +259,8 @@ class HostLoop:
         """The error of a call whose outcome is not finite, which is made again step by step to find the first."""
         state = self.state
         for _ in range(count):
-            state, metrics = self._compiled(self._run, state, np.int32(1))
-            if not self._is_finite(_outcome(self._run, state), metrics):
+            state, metrics = self.advance(self.run, state, np.int32(1))
+            if not self._is_finite(_outcome(self.run, state), metrics):
                 break
         good = f"the last good one, of iteration {self.iteration}, is in the state"
         if self._directory:
@@ -255,7 +268,7 @@ class HostLoop:
         if not self.iteration:
             good = "no call before it ended, so that there is no good one"
         return DivergedError(
-            f"the run diverged: its {self._run.kind} is not finite since iteration {int(state.iteration)}; {good}"
+            f"the run diverged: its {self.run.kind} is not finite since iteration {int(state.iteration)}; {good}"
         )
 
     def _evaluate(self, outcome: Any) -> Row:
@@ -296,15 +309,15 @@ class HostLoop:
         if self._directory is None or not self._loop.keep_snapshots:
             return
         self._directory.snapshots.mkdir(exist_ok=True)
-        self._describe(outcome, evaluation).save(self._directory.snapshot(self._run.kind, self.iteration))
+        self._describe(outcome, evaluation).save(self._directory.snapshot(self.run.kind, self.iteration))
 
     def _file(self, prefix: str) -> Path:
         assert self._directory is not None
-        return self._directory.path / f"{prefix}{self._run.kind}.npz"
+        return self._directory.path / f"{prefix}{self.run.kind}.npz"
 
     def _describe(self, outcome: Any, evaluation: Evaluation | None) -> Any:
         summary = evaluation.summary() if evaluation is not None and evaluation.is_finite else None
-        return self._run.describe(outcome, seed_of(self._key), summary)
+        return self.run.describe(outcome, seed_of(self._key), summary)
 
     def save_checkpoint(self) -> None:
         """Saves the state and the outcome, so that the run can be taken up from here."""
@@ -316,7 +329,7 @@ class HostLoop:
 
     def described_outcome(self) -> Any:
         """Present outcome, with the metadata that a file needs but for an evaluation."""
-        return self._describe(_outcome(self._run, self.state), None)
+        return self._describe(_outcome(self.run, self.state), None)
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Calls a hook of every callback."""

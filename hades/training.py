@@ -11,6 +11,7 @@ from typing import Any, Generic
 import jax
 import jax.numpy as jnp
 
+from hades._driver import drive
 from hades._history import Row
 from hades._host_loop import HostLoop, advance
 from hades._run_directory import RunDirectory, key_words
@@ -21,7 +22,7 @@ from hades.dataset import SyntheticDataset
 from hades.policy_file import TrainedPolicy
 from hades.run import DivergedError, Evaluator, Outcome, Run, RunState
 
-__all__ = ["DivergedError", "LoopSettings", "Result", "advance", "distill", "train"]
+__all__ = ["DivergedError", "LoopSettings", "Result", "advance", "distill", "distill_seeds", "train"]
 
 
 @dataclass(frozen=True)
@@ -176,18 +177,91 @@ def distill(
         >>> result.dataset.num_pairs, len(result.history)
         (2, 2)
     """
+    folders = None if out is None else [out]
+    (result,) = _drive(key[None], run, num_iterations, folders, loop, config, progress, [callbacks], should_stop)
+    return result
+
+
+def distill_seeds(
+    keys: jax.Array,
+    run: Run[Outcome],
+    num_iterations: int,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    loop: LoopSettings | None = None,
+    progress: bool = True,
+    callbacks: Sequence[Sequence[Callback | Callable[[Row], None]]] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Result[Outcome]]:
+    """Runs several seeds of a run side by side, as one compiled program by vmap over them.
+
+    Each is evaluated, logged and saved as `distill` does it with its key alone, and the results agree up to rounding.
+    Seeds that come to their end earlier, as by a budget of steps, wait for the others.
+
+    Args:
+        keys: A key for each seed, `[seeds]`.
+        run: A run that a recipe or `hades.distillation_run` built.
+        num_iterations: Iterations of each, those of earlier calls counted in.
+        out: Folder of the run directories `seed0`, `seed1`, ...; nothing is written if None.
+        loop: How often to evaluate, log and save, and budgets.
+        progress: Whether to show progress on stderr, means over seeds.
+        callbacks: Those of each seed, `[seeds]`; none if None.
+        should_stop: Asked after every compiled call; the loop ends with checkpoints once it returns True.
+
+    Returns:
+        Results `[seeds]`.
+
+    Raises:
+        DivergedError: The outcome of a seed is no longer finite; the states before that are kept.
+        OSError: `out` cannot be written.
+        ValueError: As of `distill`, or `keys` or `callbacks` do not have the axis of seeds.
+
+    Example:
+        >>> import envs, hades
+        >>> run = hades.recipes.hades_r(envs.make("diagnostic/match"), dataset_size=2, population_size=8)
+        >>> keys = jax.random.split(jax.random.key(0), 3)
+        >>> results = hades.distill_seeds(keys, run, num_iterations=2, progress=False)
+        >>> [result.dataset.num_pairs for result in results]
+        [2, 2, 2]
+    """
+    if keys.ndim != 1 or not keys.shape[0]:
+        raise ValueError(f"keys: expected one or more, [seeds], got shape {keys.shape}")
+    seeds = range(keys.shape[0])
+    if callbacks is not None and len(callbacks) != len(seeds):
+        raise ValueError(f"callbacks: expected {len(seeds)}, those of each seed, got {len(callbacks)}")
+    folders = None if out is None else [os.path.join(out, f"seed{index}") for index in seeds]
+    own = callbacks or [()] * len(seeds)
+    return _drive(keys, run, num_iterations, folders, loop, None, progress, own, should_stop)
+
+
+def _drive(
+    keys: jax.Array,
+    run: Run[Outcome],
+    num_iterations: int,
+    folders: Sequence[str | os.PathLike[str]] | None,
+    loop: LoopSettings | None,
+    config: Mapping[str, Any] | None,
+    progress: bool,
+    callbacks: Sequence[Sequence[Callback | Callable[[Row], None]]],
+    should_stop: Callable[[], bool],
+) -> list[Result[Outcome]]:
+    """Drives a run of each key; folders and callbacks are those of each."""
     require_positive("num_iterations", num_iterations)
     loop = loop or LoopSettings()
-    directory = None if out is None else RunDirectory(out)
-    with contextlib.nullcontext() if directory is None else directory.lock():
-        if directory is not None:
-            own = run.config() | {"key": key_words(key), "num_iterations": num_iterations, "loop": to_dict(loop)}
-            directory.begin(own | dict(config or {}))
-        host = HostLoop(key, run, loop, directory, [as_callback(callback) for callback in callbacks])
-        host.drive(num_iterations, progress, should_stop)
-        result: Result[Outcome] = _result(run, host)
-        host.tell("end", result)
-    return result
+    hosts = []
+    with contextlib.ExitStack() as locks:
+        for index, key in enumerate(keys):
+            directory = None if folders is None else RunDirectory(folders[index])
+            if directory is not None:
+                locks.enter_context(directory.lock())
+                own = run.config() | {"key": key_words(key), "num_iterations": num_iterations, "loop": to_dict(loop)}
+                directory.begin(own | dict(config or {}))
+            hosts.append(HostLoop(key, run, loop, directory, list(map(as_callback, callbacks[index]))))
+        drive(hosts, loop, num_iterations, progress, should_stop)
+        results = [_result(run, host) for host in hosts]
+        for host, result in zip(hosts, results, strict=True):
+            host.tell("end", result)
+    return results
 
 
 train = distill

@@ -1,0 +1,125 @@
+"""Host loops from beginning to end: of one run, or of several seeds of it side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hades._history import Row
+from hades._host_loop import Advance, HostLoop
+from hades._progress import Progress, with_prefix
+from hades.run import Run, RunState
+from hades.types import Metrics
+
+if TYPE_CHECKING:
+    from hades.training import LoopSettings
+
+
+def drive(
+    hosts: Sequence[HostLoop],
+    loop: LoopSettings,
+    num_iterations: int,
+    progress: bool,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Runs to the end, to a budget, or until it is stopped; every way out leaves a checkpoint.
+
+    Args:
+        hosts: Seeds of one run, equal but for their keys; their iterations are one compiled call.
+        loop: Settings of each.
+        num_iterations: Iterations of each, those of earlier calls counted in.
+        progress: Whether to show progress on stderr.
+        should_stop: Asked after every call.
+    """
+    seeds = _Seeds(hosts)
+    for host in hosts:
+        host.begin()
+    try:
+        with Progress(num_iterations, "iteration", seeds.iteration, progress) as report:
+            while any(counts := [host.next_count(num_iterations) for host in hosts]) and not should_stop():
+                rows = seeds.call(counts, num_iterations)
+                report.update(seeds.iteration, *_status(hosts[0].run, rows, loop.row_length))
+    except KeyboardInterrupt:
+        print(f"interrupted at iteration {seeds.iteration} of {num_iterations}", file=sys.stderr)
+    finally:
+        for host in hosts:
+            host.save_checkpoint()
+    for host in hosts:
+        host.finished = host.is_done(num_iterations)
+
+
+class _Seeds:
+    """Seeds of one run, whose iterations are one compiled call."""
+
+    def __init__(self, hosts: Sequence[HostLoop]) -> None:
+        self._hosts = hosts
+
+    @property
+    def iteration(self) -> int:
+        """Iterations that all seeds have finished."""
+        return min(host.iteration for host in self._hosts)
+
+    def call(self, counts: Sequence[int], num_iterations: int) -> list[Row]:
+        """One compiled call of so many iterations of each seed, and the hosts' part of it; the last row of each."""
+        compiled = self._compiled
+        clocks = [host.clock() for host in self._hosts]
+        ended = jax.block_until_ready(compiled(counts))
+        calls = zip(self._hosts, counts, ended, clocks, strict=True)
+        # A seed that is done already, such as one that was saved later than others before a kill, waits.
+        return [
+            host.take(count, state, metrics, clock, num_iterations)[-1]
+            for host, count, (state, metrics), clock in calls
+            if count
+        ]
+
+    @cached_property
+    def _compiled(self) -> Callable[[Sequence[int]], list[tuple[RunState, Metrics]]]:
+        """The call, compiled by one of no iteration, so that rates are those of running."""
+        compiled = self._advance_one if len(self._hosts) == 1 else self._advance_several
+        jax.block_until_ready(compiled([0] * len(self._hosts)))
+        return compiled
+
+    def _advance_one(self, counts: Sequence[int]) -> list[tuple[RunState, Metrics]]:
+        (host,) = self._hosts
+        return [host.advance(host.run, host.state, np.int32(counts[0]))]
+
+    def _advance_several(self, counts: Sequence[int]) -> list[tuple[RunState, Metrics]]:
+        states = _stack([host.state for host in self._hosts])
+        host = self._hosts[0]
+        after = _advance_seeds(host.advance, host.run, states, np.asarray(counts, np.int32))
+        return _unstack(after, len(self._hosts))
+
+
+@partial(jax.jit, static_argnums=0)
+def _advance_seeds(advance: Advance, run: Run[Any], states: RunState, counts: jax.Array) -> tuple[RunState, Metrics]:
+    """`advance` of states `[seeds, ...]`."""
+    return jax.vmap(advance, in_axes=(None, 0, 0))(run, states, counts)
+
+
+@jax.jit
+def _stack(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@partial(jax.jit, static_argnums=1)
+def _unstack(tree: Any, count: int) -> list[Any]:
+    return [jax.tree.map(itemgetter(index), tree) for index in range(count)]
+
+
+def _status(run: Run[Any], rows: Sequence[Row], row_length: int) -> tuple[str, float]:
+    """Status line of a call, of several seeds their mean, and iterations per second."""
+    row = dict(rows[0])
+    if len(rows) > 1:
+        row = {name: float(np.mean([other[name] for other in rows])) for name in row}
+        row["non_finite"] = sum(other["non_finite"] for other in rows)
+    rate = 1.0 / max(row["seconds_per_iteration"], 1e-9)
+    steps = rate * len(rows) * row.get("env_steps", 0) / row_length
+    text = run.status(row)
+    return f"{with_prefix(steps)} steps/s, {text}" if steps else text, rate

@@ -17,8 +17,7 @@ import numpy as np
 from experiments import tables
 from experiments.bench._lib.base import Bench, Report, SeededBenchSettings, tell
 from experiments.bench._lib.memory import peak_bytes
-from experiments.bench._lib.seeds import init_seeds, normalize, of_seed, scale, score_seeds, table_key
-from experiments.bench._lib.timing import compile_step
+from experiments.bench._lib.seeds import normalize, scale, score_seeds, table_key
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, environment_of
 from experiments.registry import OBJECTIVES
@@ -39,8 +38,9 @@ from hades.offline.scores import score_reference
 from hades.offline.teacher import teacher_policy
 from hades.recipes._resolve import resolve_loss
 from hades.recipes.offline import OfflineSettings, offline_run
-from hades.run import Run, RunState
-from hades.types import AnyEnvironment, Discrete, Metrics
+from hades.run import Run
+from hades.training import LoopSettings, distill_seeds
+from hades.types import AnyEnvironment, Discrete
 
 METHODS = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
 _HEADER = ("", "IQM", "95 % trimmed t interval", "mean", "outer steps", "seconds", "ESS")
@@ -224,14 +224,12 @@ class _Table:
 
     def _distil(self, method: str) -> dict[str, Any]:
         run = self._make_run(method)
-        states, row = run_seeds(run, self._keys, self._settings.num_steps, self._settings.seconds)
-        datasets = _datasets(run, states)
+        datasets, row = run_seeds(run, self._keys, self._settings.num_steps, self._settings.seconds)
         self._distilled[method] = datasets
         if self._settings.datasets is not None:
             self._settings.datasets.mkdir(parents=True, exist_ok=True)
             for index, dataset in enumerate(datasets):
-                described = run.describe(dataset, self._settings.seed + index)
-                described.save(self._settings.datasets / f"{method}-seed{index}.npz")
+                dataset.save(self._settings.datasets / f"{method}-seed{index}.npz")
         return row | self._evaluate(datasets)
 
     @cached_property
@@ -287,52 +285,35 @@ def _settings_for(objective: StateObjective, settings: OfflineSettings) -> Offli
     return dataclasses.replace(settings, effective_sample_size=None, draw_by_weight=False)
 
 
-def _datasets(run: Run[SyntheticDataset], states: RunState) -> list[SyntheticDataset]:
-    """Datasets of states `[seeds, ...]`."""
-    return [run.outcome(of_seed(states, index)) for index in range(len(states.iteration))]
-
-
 def run_seeds(
     run: Run[SyntheticDataset], keys: jax.Array, num_steps: int, seconds: float | None = None
-) -> tuple[RunState, dict[str, Any]]:
-    """Runs several seeds at once, compilation apart.
+) -> tuple[list[SyntheticDataset], dict[str, Any]]:
+    """Runs several seeds at once.
 
     Args:
         run: Run.
         keys: Keys of the runs, `[seeds]`.
-        num_steps: Outer steps, rounded up to whole calls.
-        seconds: Seconds after which no further call begins.
+        num_steps: Outer steps.
+        seconds: Seconds after which no further call begins, compilation counted in.
 
     Returns:
-        States with a leading axis `[seeds]`; and `outer_steps`, `seconds`, `compile_seconds`,
-        `seconds_per_step` (median over calls) and `objective`, means over calls `[calls, seeds]`.
+        The last dataset of each seed; and `outer_steps`, `seconds`, `seconds_per_step` (median over calls),
+        `non_finite` and `objective`, means over calls `[calls, seeds]`.
     """
-
-    def several(run: Run[SyntheticDataset], states: RunState) -> tuple[RunState, Metrics]:
-        def body(states: RunState, _: None) -> tuple[RunState, Metrics]:
-            return jax.vmap(run.step)(states)
-
-        return jax.lax.scan(body, states, None, length=_CALL_STEPS)
-
-    states = init_seeds(run, keys)
-    compiled, compile_seconds = compile_step(several, run, states)
-    times: list[float] = []
-    objective, non_finite = [], 0
-    metrics: Metrics = {}
-    while len(times) * _CALL_STEPS < num_steps and (seconds is None or sum(times) < seconds):
-        started = time.perf_counter()
-        states, metrics = jax.block_until_ready(compiled(run, states))
-        times.append(time.perf_counter() - started)
-        objective.append(np.asarray(jnp.mean(metrics["fitness_mean"], axis=0)).tolist())
-        non_finite += int(jnp.sum(metrics["non_finite"]))
-    return states, {
-        "outer_steps": len(times) * _CALL_STEPS,
-        "seconds": sum(times),
-        "compile_seconds": compile_seconds,
-        "seconds_per_step": float(np.median(times)) / _CALL_STEPS,
-        "non_finite": non_finite,
-        "objective": objective,
-        **({_ESS: float(jnp.mean(metrics[_ESS]))} if _ESS in metrics else {}),
+    loop = LoopSettings(
+        iterations_per_call=_CALL_STEPS, log_every=_CALL_STEPS, evaluate_every=None, max_seconds=seconds
+    )
+    results = distill_seeds(keys, run, num_steps, loop=loop, progress=False)
+    histories = [result.history for result in results]
+    calls = list(zip(*histories, strict=True))
+    last = calls[-1]
+    return [result.dataset for result in results], {
+        "outer_steps": last[0]["iteration"],
+        "seconds": last[0]["seconds"],
+        "seconds_per_step": float(np.median([call[0]["seconds_per_iteration"] for call in calls])),
+        "non_finite": sum(row["non_finite"] for call in calls for row in call),
+        "objective": [[row["fitness_mean"] for row in call] for call in calls],
+        **({_ESS: float(np.mean([row[_ESS] for row in last]))} if _ESS in last[0] else {}),
     }
 
 

@@ -122,6 +122,7 @@ class GymnasiumSimulator:
         """
         rewards = np.zeros(len(self.alive))
         terminated, truncated = np.zeros_like(self.alive), np.zeros_like(self.alive)
+        succeeded: np.ndarray | None = None
         finite = np.isfinite(actions).all(axis=1)
         clipped = np.clip(actions, self._low, self._high)
         self.observations = self.observations.copy()
@@ -132,11 +133,16 @@ class GymnasiumSimulator:
             simulator = self._simulators[index]
             space = simulator.action_space
             action = clipped[index].astype(space.dtype).reshape(space.shape)
-            observation, rewards[index], ended, out_of_time, _ = simulator.step(action)
+            observation, rewards[index], ended, out_of_time, info = simulator.step(action)
             self.observations[index] = self._env.read(observation)
             terminated[index], truncated[index] = ended, out_of_time and not ended
+            # Adroit and most others say the first, goal environments the second.
+            success = info.get("success", info.get("is_success"))
+            if success is not None:
+                succeeded = np.zeros_like(self.alive) if succeeded is None else succeeded
+                succeeded[index] = bool(success)
         self._release(self.alive & (terminated | truncated))
-        return HostStep(self.observations, rewards, terminated, truncated)
+        return HostStep(self.observations, rewards, terminated, truncated, succeeded)
 
     def close(self) -> None:
         """Gives up the episodes that are still alive."""

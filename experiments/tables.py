@@ -28,7 +28,8 @@ def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
     Returns:
         `mean`, `std`, `ci95` (null where there is none), `interval` (its kind and its number of samples), `per_init`
         (mean return of each init), `num_inits`, `num_episodes`; also `normalized_mean` and `normalized_ci95` where
-        D4RL has reference returns of the environment.
+        D4RL has reference returns of the environment, and `success_rate` and `success_ci95` where the simulator says
+        whether a task is solved.
     """
     reference = None if env is None else score_reference(env)
     samples = f"{evaluation.num_inits} inits" if evaluation.num_inits > 1 else f"{evaluation.num_episodes} episodes"
@@ -38,6 +39,9 @@ def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
             "normalized_mean": reference.normalize(evaluation.mean),
             "normalized_ci95": ends(tuple(reference.normalize(end) for end in evaluation.ci95)),
         }
+    successes = {}
+    if evaluation.success_ci95 is not None:
+        successes = {"success_rate": evaluation.success_rate, "success_ci95": ends(evaluation.success_ci95)}
     return {
         "mean": evaluation.mean,
         "std": evaluation.std,
@@ -47,6 +51,7 @@ def summary(evaluation: Evaluation, env: str | None = None) -> dict[str, Any]:
         "num_inits": evaluation.num_inits,
         "num_episodes": evaluation.num_episodes,
         **normalized,
+        **successes,
     }
 
 
@@ -97,18 +102,21 @@ def render(title: str, evaluations: Mapping[str, Evaluation], env: str | None = 
     """A table of returns, one row each, with normalised scores where D4RL has reference returns of `env`."""
     entries = {name: summary(evaluation, env) for name, evaluation in evaluations.items()}
     scored = all("normalized_mean" in entry for entry in entries.values())
+    judged = all("success_rate" in entry for entry in entries.values())
     rows = [
         (
             name,
             *estimate(entry),
             *((f"{entry['normalized_mean']:.1f}",) if scored else ()),
+            *((f"{entry['success_rate']:.0%}",) if judged else ()),
             f"{entry['std']:.3g}",
             counts(entry),
         )
         for name, entry in entries.items()
     ]
     score = ("score",) if scored else ()
-    return table(title, ("", "mean return", "95 % t interval", *score, "std", "inits x episodes"), rows)
+    success = ("success",) if judged else ()
+    return table(title, ("", "mean return", "95 % t interval", *score, *success, "std", "inits x episodes"), rows)
 
 
 def render_tasks(title: str, scores: Mapping[str, TaskScores]) -> str:

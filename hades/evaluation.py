@@ -37,11 +37,13 @@ class Evaluation:
         returns: `[inits, episodes]` float; of a single policy `[1, episodes]`.
         lengths: Steps of each episode, `[inits, episodes]`.
         normalization_envs: Episodes that shared running statistics, None unless normalisation was running.
+        successes: Whether each episode solved its task, `[inits, episodes]` bool; None where no simulator says so.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     normalization_envs: int | None = None
+    successes: np.ndarray | None = None
 
     @property
     def num_inits(self) -> int:
@@ -76,7 +78,20 @@ class Evaluation:
     @cached_property
     def ci95(self) -> tuple[float, float]:
         """95 % interval of the mean (Student's t) over policies, or over the episodes of a single policy."""
-        return mean_interval(self.returns.mean(axis=1) if self.num_inits > 1 else self.returns[0])
+        return self._interval_of(self.returns)
+
+    @property
+    def success_rate(self) -> float | None:
+        """Fraction of the episodes that solved their task; None where the simulator does not say."""
+        return None if self.successes is None else float(self.successes.mean())
+
+    @property
+    def success_ci95(self) -> tuple[float, float] | None:
+        """95 % interval of `success_rate`, as `ci95` of the return."""
+        return None if self.successes is None else self._interval_of(self.successes)
+
+    def _interval_of(self, values: np.ndarray) -> tuple[float, float]:
+        return mean_interval(values.mean(axis=1) if self.num_inits > 1 else values[0])
 
     def summary(self) -> EvaluationSummary:
         """Part of the evaluation that a dataset file keeps."""
@@ -167,7 +182,10 @@ class PolicyEvaluator:
         shape = (1, self.num_inits)
         networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), trained.params.network)
         played = self._play(jax.random.split(key, self.num_inits), networks, trained.params.normalizer)
-        return replace(played, returns=played.returns.reshape(1, -1), lengths=played.lengths.reshape(1, -1))
+        solved = None if played.successes is None else played.successes.reshape(1, -1)
+        return replace(
+            played, returns=played.returns.reshape(1, -1), lengths=played.lengths.reshape(1, -1), successes=solved
+        )
 
     def references(self, key: jax.Array, trained: TrainedPolicy) -> dict[str, Evaluation]:
         """Returns of policies as they are initialised."""
@@ -185,7 +203,8 @@ class PolicyEvaluator:
         episodes = self._rollout(keys, networks, normalizer)
         shared = self.normalization_envs or self.num_episodes
         running = shared if normalizer.kind == "running" else None
-        return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running)
+        solved = None if episodes.successes is None else np.asarray(episodes.successes[0])
+        return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running, solved)
 
 
 @dataclass(frozen=True)

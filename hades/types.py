@@ -145,12 +145,14 @@ class HostStep(NamedTuple):
         rewards: `[episodes]` float64, 0 where the episode had ended before.
         terminated: `[episodes]` bool, the episode ended in this step, as part of the task.
         truncated: `[episodes]` bool, the episode was cut off in this step without having terminated.
+        succeeded: `[episodes]` bool, the task is solved in this state; None where the simulator does not say.
     """
 
     observations: np.ndarray
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    succeeded: np.ndarray | None = None
 
 
 class HostSimulator(Protocol):

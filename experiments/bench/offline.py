@@ -25,7 +25,7 @@ from experiments.settings import Flat, choice
 from hades._serialization import to_dict
 from hades.dataset import SyntheticDataset
 from hades.distillation import DatasetRun
-from hades.evaluation import DatasetEvaluator, evaluate, zero_dataset
+from hades.evaluation import DatasetEvaluator, Evaluation, evaluate, zero_dataset
 from hades.inner import cloning
 from hades.inner.cloning import CloningLoss, CloningSettings
 from hades.keys import Stream, stream
@@ -43,8 +43,10 @@ from hades.training import LoopSettings, distill_seeds
 from hades.types import AnyEnvironment, Discrete
 
 METHODS = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
-_HEADER = ("", "IQM", "95 % trimmed t interval", "mean", "outer steps", "seconds", "ESS")
+_INTERVAL = "95 % trimmed t interval"
+_HEADER = ("", "IQM", _INTERVAL, "mean", "outer steps", "seconds", "ESS", "success", _INTERVAL)
 _CALL_STEPS = 20
+_SUCCESS = "success"
 _ESS = "effective_sample_size"
 _RANDOM = "random real pairs"
 
@@ -193,8 +195,13 @@ class _Table:
     ) -> dict[str, Any]:
         """Scores of a dataset of each seed, by the shared evaluator where there is no other."""
         evaluator = evaluator or self._evaluator
-        returns = [evaluator(self._key(index), dataset).returns for index, dataset in enumerate(datasets)]
-        return score_seeds(returns, self._reference)
+        return self._score([evaluator(self._key(index), dataset) for index, dataset in enumerate(datasets)])
+
+    def _score(self, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+        """Scores of each seed's evaluation, and its rate of success where the simulator says it."""
+        rates = [evaluation.success_rate for evaluation in evaluations]
+        success = {} if None in rates else {_SUCCESS: tables.score(np.array(rates))}
+        return score_seeds([evaluation.returns for evaluation in evaluations], self._reference) | success
 
     def _key(self, index: int) -> jax.Array:
         """Key of an evaluation, the same for all methods."""
@@ -248,8 +255,7 @@ class _Table:
 
     def _untrained(self) -> dict[str, Any]:
         seeds = range(len(self._keys))
-        returns = [self._evaluator.untrained(self._key(index), self._normalizer).returns for index in seeds]
-        return score_seeds(returns, self._reference)
+        return self._score([self._evaluator.untrained(self._key(index), self._normalizer) for index in seeds])
 
     def _ensemble(self) -> dict[str, Any]:
         return self._evaluate(self._distilled[av_pbc.name], self._make_evaluator(self._settings.ensemble))
@@ -321,11 +327,14 @@ def render(result: Mapping[str, Any]) -> str:
     """Table of the rows."""
     size, seeds = result["settings"]["dataset_size"], result["num_seeds"]
     title = f"{result['scale']} in {result['env']}, N = {size}, {seeds} seeds"
-    return tables.table(title, _HEADER, [_cells(name, row) for name, row in result["rows"].items()])
+    rows = [_cells(name, row) for name, row in result["rows"].items()]
+    # Not all data weigh states, and few simulators tell success.
+    told = [c for c in range(len(_HEADER)) if any(row[c] != "-" for row in rows)]
+    return tables.table(title, tuple(_HEADER[c] for c in told), [tuple(row[c] for c in told) for row in rows])
 
 
 def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    steps, seconds, worth = row.get("outer_steps"), row.get("seconds"), row.get(_ESS)
+    steps, seconds, worth, success = row.get("outer_steps"), row.get("seconds"), row.get(_ESS), row.get(_SUCCESS)
     return (
         name,
         f"{row['iqm']:.1f}",
@@ -334,6 +343,7 @@ def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
         "-" if steps is None else str(steps),
         "-" if seconds is None else f"{seconds:.0f}",
         "-" if worth is None else f"{worth:.0%}",
+        *(("-", "-") if success is None else (f"{success['iqm']:.0%}", tables.interval(success["ci95"]))),
     )
 
 

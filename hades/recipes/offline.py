@@ -36,11 +36,9 @@ _INNER_LOOP = CloningSettings(
     activation="relu",
     kernel_init="lecun_normal",
     action_distribution="tanh_gaussian",
-    optimizer="sgd",
-    learning_rate=0.05,
     num_steps=100,
 )
-_OUTER_LOOP = MetaGradientSettings(optimizer="sgd", learning_rate=0.4, momentum=0.9, max_grad_norm=0.5)
+_OUTER_LOOP = MetaGradientSettings(max_grad_norm=0.5)
 
 
 @dataclass(frozen=True)

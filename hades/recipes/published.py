@@ -124,6 +124,7 @@ def paper_offline(**overrides: Any) -> OfflineSettings:
             head_gain=math.sqrt(2),
             initial_log_std=-1.0,
             loss="sampled_mse",
+            optimizer="sgd",
             learning_rate=0.1,
         ),
         meta_gradient=MetaGradientSettings(optimizer="sgd", learning_rate=0.1, momentum=0.9, max_grad_norm=2.0),

@@ -27,11 +27,14 @@ class EpisodeReturns:
         lengths: Steps until the episode ended, `[candidates, inits, episodes]` int32.
         statistics: Running statistics of the raw observations at the end, with leading axes
             `[candidates, inits, groups]`; None unless normalisation is running.
+        successes: Whether the task was solved at any step, `[candidates, inits, episodes]` bool; None where the
+            simulator does not say.
     """
 
     returns: jax.Array
     lengths: jax.Array
     statistics: RunningStatistics | None = None
+    successes: jax.Array | None = None
 
 
 Rollout: TypeAlias = Callable[[jax.Array, PyTree, Normalizer], EpisodeReturns]

@@ -53,6 +53,7 @@ class _HostEpisodes:
         observations: Of the present states, `[episodes, *observation_shape]` float32.
         alive: Which episodes have not ended, `[episodes]` bool.
         diverged: Which episodes have diverged, `[episodes]` bool.
+        succeeded: Which episodes have solved the task at any step, `[episodes]` bool; None where none of them says.
     """
 
     def __init__(self, env: HostEnvironment, seeds: np.ndarray) -> None:
@@ -61,6 +62,7 @@ class _HostEpisodes:
         self._steps_left = env.max_steps
         self.observations = self._simulator.observations.copy()
         self.diverged = ~_all_finite(self.observations)
+        self.succeeded: np.ndarray | None = None
         self.alive = self._simulator.alive & ~self.diverged
 
     def step(self, actions: np.ndarray, invalid: np.ndarray) -> HostStep:
@@ -86,6 +88,9 @@ class _HostEpisodes:
         truncated = alive & (out.truncated | (self._steps_left == 0)) & ~diverged & ~terminated
         self.observations, self.diverged = out.observations.copy(), self.diverged | diverged
         self.alive = alive & ~(diverged | terminated | truncated)
+        if out.succeeded is not None:
+            before = np.zeros_like(alive) if self.succeeded is None else self.succeeded
+            self.succeeded = before | (alive & out.succeeded & ~diverged)
         if not self.alive.any():
             self._simulator.close()
         rewards = np.where(alive, np.where(diverged, np.nan, out.rewards), 0.0)
@@ -144,7 +149,13 @@ def make_host_rollout(
             lengths += episodes.alive
             returns += episodes.step(np.asarray(actions).reshape(len(returns), -1), np.asarray(invalid).ravel()).rewards
         final = (*batch[:2], num_episodes)
-        return EpisodeReturns(returns.reshape(final), lengths.reshape(final), statistics)  # type: ignore[arg-type]
+        solved = None if episodes.succeeded is None else episodes.succeeded.reshape(final)
+        return EpisodeReturns(
+            returns.reshape(final),  # type: ignore[arg-type]
+            lengths.reshape(final),  # type: ignore[arg-type]
+            statistics,
+            solved,  # type: ignore[arg-type]
+        )
 
     return rollout
 

@@ -6,12 +6,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 import envs
+import hades
 from envs._noise import quiet_gymnasium
+from envs.gymnasium import GymnasiumEnvironment, GymnasiumSimulator
+from experiments import tables
+from hades.evaluation import PolicyEvaluator
+from hades.normalization import PolicyParams
+from hades.policy_file import TrainedPolicy
 from hades.types import Continuous, Environment, HostEnvironment
 
 gymnasium = pytest.importorskip("gymnasium", reason="the extra mujoco is not installed")
@@ -178,9 +186,53 @@ def test_robotics_are_found_without_their_module_and_play_as_raw_gymnasium() -> 
     actions = actions_of(env, 1)
     simulator = env.simulate(np.array([3], np.uint32))
     found = [simulator.observations[0], *(simulator.step(action).observations[0] for action in actions)]
+    assert not simulator.alive.any()
+    # The door is closed at first, and the simulator says so.
+    first = env.simulate(np.array([3], np.uint32)).step(actions[0])
+    assert first.succeeded is not None and not first.succeeded.any()
     expected, _, end = play_raw("AdroitHandDoor-v1", 5, 3, actions[:, 0])
     assert end == "truncated"
     np.testing.assert_array_equal(found, np.asarray(expected, np.float32))
+
+
+@pytest.mark.parametrize("key", ["success", "is_success"])
+def test_success_is_what_the_simulator_says_at_any_step(key: str, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "my_tasks.py").write_text(
+        "import gymnasium\n"
+        "class Sometimes(gymnasium.envs.classic_control.PendulumEnv):\n"
+        "    'Solved in the third step of what begins on the left, and in no other.'\n"
+        "    def reset(self, **keywords):\n"
+        "        observation, info = super().reset(**keywords)\n"
+        "        self.steps, self.left = 0, observation[0] < 0\n"
+        "        return observation, info\n"
+        "    def step(self, action):\n"
+        "        self.steps += 1\n"
+        f"        info = {{{key!r}: self.left and self.steps == 3}}\n"
+        "        return *super().step(action)[:4], info\n"
+        f"gymnasium.register('Sometimes-{key}-v0', Sometimes, max_episode_steps=5)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_tasks", raising=False)
+    env = envs.make(f"gymnasium/Sometimes-{key}-v0", module="my_tasks")
+    seen = {}
+
+    def simulate(seeds: np.ndarray) -> Any:
+        seen["simulator"] = simulator = GymnasiumSimulator(env, seeds)
+        seen["left"] = simulator.observations[:, 0] < 0
+        return simulator
+
+    monkeypatch.setattr(GymnasiumEnvironment, "simulate", lambda self, seeds: simulate(seeds))
+    policy = hades.policies.mlp(env, hidden_sizes=(4,), kernel_init="lecun_normal")
+    evaluator = PolicyEvaluator(env, policy, num_inits=3, num_episodes=8)
+    trained = TrainedPolicy(PolicyParams(policy.init(jax.random.key(0))))
+    played = evaluator(jax.random.key(1), trained)
+    assert played.successes is not None and played.success_rate == seen["left"].mean()
+    np.testing.assert_array_equal(played.successes.ravel(), seen["left"])
+    assert 0 < seen["left"].sum() < 24
+    low, high = played.success_ci95
+    assert low < played.success_rate < high
+    assert tables.summary(played)["success_rate"] == played.success_rate
+    assert f"{played.success_rate:.0%}" in tables.render("", {"policy": played})
 
 
 @pytest.mark.usefixtures("robotics")

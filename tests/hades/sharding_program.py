@@ -124,7 +124,7 @@ if __name__ == "__main__":
     assert len(jax.devices()) == 8
     json.dump(
         {
-            "cartpole": fitness_on_devices("gymnax/CartPole-v1", 60, 16),
+            "cartpole": fitness_on_devices("gymnax/CartPole-v1", 60, 16, (1, 8)),
             "pendulum": fitness_on_devices("gymnax/Pendulum-v1", 20, 16),
             "pendulum-uneven": fitness_on_devices("gymnax/Pendulum-v1", 20, 11, (1, 8)),
             "run": compilations_of_a_run(),

@@ -36,7 +36,6 @@ def results():
 @pytest.mark.parametrize(
     ("name", "population", "count"),
     [
-        ("cartpole", 16, "2"),
         ("cartpole", 16, "8"),
         ("pendulum", 16, "2"),
         ("pendulum", 16, "8"),

@@ -237,6 +237,7 @@ def test_learned_step_sizes_are_those_of_the_inner_steps():
         learned.fit(jax.random.key(2), params, dataset)
 
 
+@pytest.mark.slow
 def test_parametrisations_keep_their_contract_and_the_inner_loop_its_own():
     env = Target(max_steps=5)
     played = PlayedPairs(env, 5, PlaySettings(statistics_episodes=2))

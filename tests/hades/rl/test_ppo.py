@@ -92,7 +92,7 @@ def test_action_that_depends_on_what_is_seen_continuous():
     assert mean_return(ppo, state, 256) > -0.02
 
 
-@pytest.mark.parametrize("normalization", ["fixed", "running"])
+@pytest.mark.parametrize("normalization", [pytest.param("fixed", marks=pytest.mark.slow), "running"])
 def test_normalised_observations_and_rewards(normalization):
     @dataclasses.dataclass(frozen=True)
     class Shifted(Match):

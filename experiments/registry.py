@@ -19,6 +19,7 @@ OBJECTIVES: dict[str, StateObjective] = {
         states.sdw_pbc,
         states.sdw_av_pbc,
         states.pbc_mean_weight,
+        states.q_pbc,
     )
 }
 """Objectives of `hades offline distill`, by name."""

@@ -163,7 +163,8 @@ class OfflineMethodSettings(OfflineSettings):
 
     objective: Annotated[str, choice(OBJECTIVES)] = "av-pbc"
     """dbc imitates the data; pbc the teacher; av-pbc weighs states by the teacher's action value; sdw- also by inverse
-    state density; pbc-mean-weight is pbc times the mean weight of av-pbc, the control."""
+    state density; pbc-mean-weight is pbc times the mean weight of av-pbc, the control; q-pbc asks the teacher's critic
+    for the value of the policy's actions, beside pbc."""
     inner: Annotated[str, choice(INNER_LOOPS)] = "cloning"
     """Inner loop that trains a policy on the dataset."""
     outer: Annotated[str, choice(OUTER_LOOPS)] = "meta-gradient"

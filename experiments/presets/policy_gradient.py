@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from experiments.environments import EnvironmentOptions
 from experiments.presets._preset import MINATAR, Preset
 from hades.inner.cloning import CloningSettings
 from hades.outer.meta_gradient import MetaGradientSettings
+from hades.policies import KernelInit
 from hades.recipes.policy_gradient import HadesPGSettings
 from hades.training import LoopSettings
 
@@ -56,10 +57,11 @@ def _general_minatar(game: str) -> Preset:
 
 
 def _general_cartpole() -> Preset:
-    """Two pairs for other architectures and optimisers, as the general ones of the games."""
+    """Two pairs for other architectures, initialisers, optimisers and step sizes."""
     own = _classic("gymnax/CartPole-v1", 2, 200, num_envs=16, num_steps=64)
     cloning = CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64)
-    return dataclasses.replace(own, settings=dataclasses.replace(own.settings, cloning=cloning))
+    drawn = {"kernel_inits": get_args(KernelInit), "step_size_spread": 3.0}
+    return dataclasses.replace(own, settings=dataclasses.replace(own.settings, cloning=cloning, **drawn))
 
 
 def _classic(env: str, dataset_size: int, iterations: int, **changes: Any) -> Preset:

@@ -3,6 +3,7 @@
 from hades.objectives.episodic_return import EpisodicReturn
 from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSettings, PolicyGradientState
 from hades.objectives.states import (
+    Critic,
     LabelledStates,
     OfflineStates,
     StateObjective,
@@ -10,12 +11,14 @@ from hades.objectives.states import (
     dbc,
     pbc,
     pbc_mean_weight,
+    q_pbc,
     sdw,
     sdw_av_pbc,
     sdw_pbc,
 )
 
 __all__ = [
+    "Critic",
     "EpisodicReturn",
     "LabelledStates",
     "OfflineStates",
@@ -27,6 +30,7 @@ __all__ = [
     "dbc",
     "pbc",
     "pbc_mean_weight",
+    "q_pbc",
     "sdw",
     "sdw_av_pbc",
     "sdw_pbc",

@@ -24,6 +24,34 @@ from hades.types import Metrics, Params
 
 ACTION_VALUE_SCALE = 0.02
 """Factor of action values in the published Av-PBC (released code of arXiv 2410.22728)."""
+VALUE_WEIGHT = 2.5
+"""Weight of the critic's value beside the pull to the teacher (alpha of TD3+BC, arXiv 2106.06860)."""
+
+
+@struct.dataclass
+class Critic:
+    """Action values of a teacher at normalised observations, on a scale of about 1.
+
+    Attributes:
+        teacher: Has `q(observations, actions)` of raw observations.
+        statistics: Normalisation of the observations.
+        scale: Mean of |q*(s, a*)| over all states of the data, `[]`.
+    """
+
+    teacher: Teacher
+    statistics: Normalizer
+    scale: jax.Array
+
+    def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """q*(s, a) / scale, `[states]`, of observations `[states, *observation_shape]` and `[states, action_dim]`."""
+        return self.teacher.q(raw_observations(self.statistics, observations), actions) / self.scale
+
+
+def raw_observations(statistics: Normalizer, observations: jax.Array) -> jax.Array:
+    """Observations as they were before normalisation by fixed statistics, or none."""
+    if statistics.mean is None or statistics.std is None:
+        return observations
+    return observations * statistics.std + statistics.mean
 
 
 @struct.dataclass
@@ -38,6 +66,7 @@ class LabelledStates:
         action_values: q*(s, a*), `[states]`.
         state_weights: d(s)^-tau, clipped and divided by its mean, `[states]`.
         mean_action_value: Mean of q*(s, a*) over all states of the data, `[]`.
+        critic: Action values of any actions.
         discrete: Whether actions are discrete.
     """
 
@@ -47,13 +76,14 @@ class LabelledStates:
     action_values: jax.Array | None = None
     state_weights: jax.Array | None = None
     mean_action_value: jax.Array | None = None
+    critic: Critic | None = None
     discrete: bool = struct.field(pytree_node=False, default=False)
 
     def take(self, indices: jax.Array) -> LabelledStates:
         """The states of these indices `[states]`."""
-        mean = self.mean_action_value
-        taken = jax.tree.map(lambda leaf: leaf[indices], replace(self, mean_action_value=None))
-        return replace(taken, mean_action_value=mean)
+        rows = replace(self, mean_action_value=None, critic=None)
+        taken = jax.tree.map(lambda leaf: leaf[indices], rows)
+        return replace(taken, mean_action_value=self.mean_action_value, critic=self.critic)
 
     def with_actions_of(self, teacher: Teacher, statistics: Normalizer, key: jax.Array) -> LabelledStates:
         """The same states with sampled actions of a teacher, and their values.
@@ -63,9 +93,7 @@ class LabelledStates:
             statistics: Normalisation of these observations.
             key: Key of the samples.
         """
-        observations = self.observations
-        if statistics.mean is not None and statistics.std is not None:
-            observations = observations * statistics.std + statistics.mean
+        observations = raw_observations(statistics, self.observations)
         actions = teacher.policy(observations).sample(key)
         return replace(self, teacher_actions=actions, action_values=teacher.q(observations, actions))
 
@@ -104,7 +132,12 @@ class StateObjective:
     @property
     def needs_teacher(self) -> bool:
         """Whether a label comes from a teacher."""
-        return bool({"teacher_actions", "action_values", "mean_action_value"} & set(self.needs))
+        return "teacher_actions" in self.needs or self.needs_values
+
+    @property
+    def needs_values(self) -> bool:
+        """Whether a label comes from a teacher's action values."""
+        return "critic" in self.needs or self.weighs_by_value
 
     @property
     def needs_density(self) -> bool:
@@ -133,6 +166,11 @@ def _pbc_mean_weight(actions: jax.Array, states: LabelledStates) -> jax.Array:
     return ACTION_VALUE_SCALE * cast(jax.Array, states.mean_action_value) * _pbc(actions, states)
 
 
+def _q_pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
+    value = cast(Critic, states.critic)(states.observations, actions)
+    return VALUE_WEIGHT * value + _pbc(actions, states)
+
+
 dbc = StateObjective("dbc", _dbc, needs=("actions",))
 """Data-based behaviour cloning (arXiv 2410.22728): minus the mean squared difference to the actions of the data, or
 minus the cross-entropy of discrete ones."""
@@ -146,6 +184,11 @@ av_pbc = StateObjective("av-pbc", _av_pbc, needs=("teacher_actions", "action_val
 
 pbc_mean_weight = StateObjective("pbc-mean-weight", _pbc_mean_weight, needs=("teacher_actions", "mean_action_value"))
 """PBC times the mean weight of Av-PBC: the control that tells weighting from longer outer steps."""
+
+q_pbc = StateObjective("q-pbc", _q_pbc, needs=("teacher_actions", "critic"))
+"""The critic's value of the policy's own actions, with the pull of PBC to the teacher: the actor's objective of TD3+BC
+(Fujimoto and Gu 2021, arXiv 2106.06860, equation 3) on the distilled policy. Where Av-PBC weighs distances by the value
+of the state, this one asks which distances cost value. Continuous actions alone."""
 
 
 def sdw(objective: StateObjective) -> StateObjective:

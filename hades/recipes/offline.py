@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hades._validation import require_positive_fields
@@ -16,7 +17,7 @@ from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.keys import Stream, stream
 from hades.objectives import states
-from hades.objectives.states import OfflineStates, StateObjective
+from hades.objectives.states import Critic, OfflineStates, StateObjective
 from hades.offline.density import AliasTable, DensityName, FlowSettings, estimate_log_density, exponent_of
 from hades.offline.initialization import InitializationName
 from hades.offline.labels import action_values, label_states, teacher_actions
@@ -259,6 +260,9 @@ def _label(
             f"teacher: {objective.name} weighs states by action values, expected a mean above 0, got "
             f"{float(mean):.4g}; teach it with rewards shifted by --reward-bias, or take pbc"
         )
+    if "critic" in objective.needs:
+        values = cast(jax.Array, labelled.action_values)
+        labelled = replace(labelled, critic=Critic(cast(Teacher, teacher), statistics, jnp.mean(jnp.abs(values))))
     return OfflineStates(
         labelled,
         statistics,
@@ -290,7 +294,7 @@ def _check(
     if teacher is not None:
         teacher.check_fits(env)
         ranks = "highest_q" in settings.initialization
-        if (objective.weighs_by_value or ranks) and not isinstance(teacher, Teacher):
+        if (objective.needs_values or ranks) and not isinstance(teacher, Teacher):
             what = settings.initialization if ranks else objective.name
             raise ValueError(f"teacher: {what} needs action values, expected a teacher that has them, got a policy")
         if settings.objective_actions == "sample" and not isinstance(teacher, Teacher) and not transitions.discrete:

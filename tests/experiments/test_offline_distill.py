@@ -28,7 +28,7 @@ METHOD = (
     "--cloning.num-steps", "3",
 )  # fmt: skip
 TINY = (*METHOD, "--num-generations", "4", *TINY_LOOP)
-OBJECTIVES = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
+OBJECTIVES = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "q-pbc", "sdw-pbc", "sdw-av-pbc")
 COUNT = 70
 
 

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from hades import policies
 from hades.distributions import DiagonalGaussian
 from hades.normalization import Normalizer
 from hades.objectives.states import (
+    Critic,
     LabelledStates,
     OfflineStates,
     StateObjective,
@@ -18,12 +20,22 @@ from hades.objectives.states import (
     dbc,
     pbc,
     pbc_mean_weight,
+    q_pbc,
     sdw,
     sdw_av_pbc,
     sdw_pbc,
 )
 from hades.offline.density import AliasTable
 from tests.helpers import make_teacher
+
+
+@struct.dataclass
+class SumOfAll:
+    """A teacher whose action value is the sum of observation and action."""
+
+    def q(self, observations, actions):
+        return observations.sum(-1) + actions.sum(-1)
+
 
 ACTIONS = np.array([[0.5, -0.5], [1.0, 0.0]], np.float32)
 STATES = LabelledStates(
@@ -33,6 +45,7 @@ STATES = LabelledStates(
     action_values=np.array([100.0, -50.0], np.float32),
     state_weights=np.array([0.25, 1.75], np.float32),
     mean_action_value=np.float32(25.0),
+    critic=Critic(SumOfAll(), Normalizer(kind="fixed", mean=np.float32(1.0), std=np.float32(2.0)), np.float32(4.0)),
 )
 # By hand: mean squared differences to the data are 1/2 and 1/2, to the teacher 1/2 and 2; weights are 0.02 q.
 EXPECTED = {
@@ -42,11 +55,13 @@ EXPECTED = {
     "sdw-pbc": [-0.125, -3.5],
     "sdw-av-pbc": [-0.25, 3.5],
     "pbc-mean-weight": [-0.25, -1.0],
+    # The critic sees raw observations of 1, 3 in all, and adds the actions; a fourth of that, 2.5 times.
+    "q-pbc": [2.5 * 3 / 4 - 0.5, 2.5 * 4 / 4 - 2.0],
 }
 
 
 @pytest.mark.parametrize(
-    "objective", [dbc, pbc, av_pbc, sdw_pbc, sdw_av_pbc, pbc_mean_weight], ids=lambda part: part.name
+    "objective", [dbc, pbc, av_pbc, sdw_pbc, sdw_av_pbc, pbc_mean_weight, q_pbc], ids=lambda part: part.name
 )
 def test_values_are_those_of_the_formulas(objective):
     np.testing.assert_allclose(objective(ACTIONS, STATES), EXPECTED[objective.name], rtol=1e-6)
@@ -61,6 +76,7 @@ def test_values_are_those_of_the_formulas(objective):
         (sdw_pbc, True, True, False),
         (sdw(dbc), False, True, False),
         (pbc_mean_weight, True, False, True),
+        (q_pbc, True, False, False),
     ],
     ids=lambda part: getattr(part, "name", None),
 )
@@ -82,6 +98,7 @@ def test_weights_of_states_compose_with_any_objective():
         (av_pbc, "action_values"),
         (pbc_mean_weight, "mean_action_value"),
         (sdw(pbc), "state_weights"),
+        (q_pbc, "critic"),
     ],
 )
 def test_a_missing_label_is_named(objective, missing):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import struct
 
 from hades import policies
 from hades.dataset import SyntheticDataset
@@ -32,6 +33,7 @@ OBJECTIVES = {
         objectives.sdw_pbc,
         objectives.sdw_av_pbc,
         objectives.pbc_mean_weight,
+        objectives.q_pbc,
     )
 }
 
@@ -56,6 +58,14 @@ def make_pairs(pairs=5):
     }
 
 
+@struct.dataclass
+class Smooth:
+    """A teacher of which only the action value is asked."""
+
+    def q(self, observations, actions):
+        return jnp.sin(observations[..., 0] + actions.sum(-1)) - jnp.square(actions[..., 1])
+
+
 def make_states(count=9):
     generator = np.random.default_rng(1)
     return LabelledStates(
@@ -65,6 +75,7 @@ def make_states(count=9):
         action_values=generator.normal(300, 80, size=count),
         state_weights=generator.gamma(2, 0.5, size=count),
         mean_action_value=np.float64(300.0),
+        critic=objectives.Critic(Smooth(), Normalizer(), np.float64(3.0)),
     )
 
 

@@ -25,7 +25,7 @@ from hades.parametrizations import RealPairs, with_statistics
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run, RunState
-from hades.sharding import population_mesh, shard_fitness
+from hades.sharding import Devices, population_mesh
 from hades.types import AnyEnvironment, InnerLoop, Metrics, Objective, OuterLoop, Parametrization, Params
 
 
@@ -139,7 +139,8 @@ class _FourParts(Run[Any]):
     def step(self, state: RunState) -> tuple[RunState, Metrics]:
         outer_key, value_key = jax.random.split(iteration_key(state.key, state.iteration))
         draw, objective, drawn = self._draw(value_key, state)
-        outer, metrics = self.outer.step(outer_key, state.outer, IterationValue(self._fitness, draw))
+        value = IterationValue(self._fitness, draw, Devices(self.mesh))
+        outer, metrics = self.outer.step(outer_key, state.outer, value)
         non_finite = metrics["non_finite"] + drawn.get("non_finite", 0)
         metrics = {**metrics, **drawn, "non_finite": non_finite}
         return RunState(state.key, state.iteration + 1, outer, objective), metrics
@@ -159,8 +160,7 @@ class _FourParts(Run[Any]):
     @property
     def _fitness(self) -> FitnessFunction:
         formula = fitness.make_fitness(self.parametrization, self.inner, self.objective)
-        function = fitness.in_chunks(formula, self.chunks)
-        return function if self.mesh.size == 1 else shard_fitness(function, self.mesh)
+        return fitness.in_chunks(formula, self.chunks)
 
     def _decoded(self, state: RunState) -> Any:
         return self.parametrization.decode(self.outer.solution(state.outer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ from flax import struct
 
 from hades._validation import require_positive
 from hades.types import InnerLoop, Metrics, Objective, Parametrization, Params, PyTree, Solution
+
+if TYPE_CHECKING:
+    from hades.sharding import Devices
 
 
 @struct.dataclass
@@ -68,17 +71,19 @@ class Minibatches:
         return jax.tree.map(lambda leaf: jax.vmap(lambda own, rows: own[rows])(leaf, self.rows[index]), self.problem)
 
 
-@dataclass(frozen=True)
+@struct.dataclass
 class IterationValue:
     """F under the random numbers of one iteration: the `hades.types.Value` that an outer loop climbs.
 
     Attributes:
         fitness: F.
         draw: Random numbers.
+        devices: Devices that candidates are spread over; this one alone if None.
     """
 
-    fitness: FitnessFunction
+    fitness: FitnessFunction = struct.field(pytree_node=False)
     draw: Draw
+    devices: Devices | None = struct.field(pytree_node=False, default=None)
 
     @property
     def num_parts(self) -> int:
@@ -91,11 +96,18 @@ class IterationValue:
         draw = self.draw
         if isinstance(draw.problem, Minibatches):
             draw = replace(draw, problem=draw.problem.problem if part is None else draw.problem.part(part))
-        return self.fitness(draw, solutions)
+        if self.devices is None:
+            return self.fitness(draw, solutions)
+        return self.devices.map(lambda own, draw: self.fitness(draw, own), solutions, draw)
+
+    @property
+    def local(self) -> IterationValue:
+        """The same on one device, for an outer loop that divides the work itself, as `devices.map` and `sum` do."""
+        return replace(self, devices=None)
 
 
 FitnessFunction: TypeAlias = Callable[[Draw, Solution], tuple[jax.Array, Metrics]]
-"""`fitness(draw, solutions)`, as `Fitness`: chunking and sharding return functions of this type."""
+"""`fitness(draw, solutions)`, as `Fitness`: chunking returns functions of this type."""
 
 
 def make_fitness(parametrization: Parametrization, inner: InnerLoop, objective: Objective) -> Fitness:
@@ -197,3 +209,12 @@ def pad_rows(xs: PyTree, multiple: int) -> PyTree:
     if not missing:
         return xs
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], missing, axis=0)]), xs)
+
+
+def pad_with_zeros(xs: PyTree, multiple: int) -> PyTree:
+    """Fills the leading axis `[rows]` with zeros, up to the next multiple."""
+
+    def pad(leaf: jax.Array) -> jax.Array:
+        return jnp.pad(leaf, [(0, -leaf.shape[0] % multiple), *[(0, 0)] * (leaf.ndim - 1)])
+
+    return jax.tree.map(pad, xs)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hades.fitness import Draw, FitnessFunction, pad_rows
-from hades.types import Metrics, PyTree, Solution
+from hades.fitness import pad_rows, pad_with_zeros
+from hades.types import PyTree
+
+Share: TypeAlias = Callable[[PyTree, PyTree], PyTree]
+"""`function(rows, shared)`: what a device makes of its share of the rows, and of arrays that all devices have."""
 
 POPULATION_AXIS = "population"
+_WHOLE, _SHARE = PartitionSpec(), PartitionSpec(POPULATION_AXIS)
 
 
 def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -19,32 +25,71 @@ def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.array(jax.devices() if devices is None else devices), (POPULATION_AXIS,))
 
 
-def shard_fitness(fitness: FitnessFunction, mesh: Mesh) -> FitnessFunction:
-    """Spreads candidates over a mesh.
+@dataclass(frozen=True)
+class Devices:
+    """The devices of a mesh, which divide rows of work among them.
 
-    Args:
-        fitness: Evaluates solutions `[candidates, ...]`; called with each device's share.
-        mesh: Has the axis `population`. Candidates that do not divide evenly are filled up with copies.
+    Attributes:
+        mesh: Has the axis `population`.
 
-    Returns:
-        A function with the values of `fitness`, the same on every device.
+    Example:
+        >>> import jax.numpy as jnp
+        >>> devices = Devices(population_mesh())
+        >>> devices.map(lambda rows, factor: factor * rows, jnp.arange(3), 2).tolist()
+        [0, 2, 4]
+        >>> int(devices.sum(lambda rows, factor: factor * jnp.sum(rows), jnp.arange(3), 2))
+        6
     """
 
-    def share(draw: Draw, solutions: Solution) -> tuple[jax.Array, Metrics]:
-        return jax.lax.all_gather(fitness(draw, solutions), POPULATION_AXIS, tiled=True)
+    mesh: Mesh
 
-    whole = PartitionSpec()
-    # The default check_vma sums gradients of parameters that come from a replicated key over devices.
-    over_devices = jax.shard_map(
-        share, mesh=mesh, in_specs=(whole, PartitionSpec(POPULATION_AXIS)), out_specs=whole, check_vma=False
-    )
+    def map(self, function: Share, rows: PyTree, shared: PyTree = ()) -> PyTree:
+        """Applies a function to each device's share of the rows, and gathers the results.
 
-    def sharded(draw: Draw, solutions: Solution) -> tuple[jax.Array, Metrics]:
-        rows = jax.tree.leaves(solutions)[0].shape[0]
-        gathered = over_devices(draw, pad_rows(solutions, mesh.size))
-        return jax.tree.map(lambda leaf: leaf[:rows], gathered)
+        Args:
+            function: `function(rows, shared)`: a pytree with the leading axis of its rows, independent of each other.
+            rows: Pytree with leading axis `[rows]`; those that do not divide evenly are filled up with copies.
+            shared: Arrays that every device takes whole.
 
-    return sharded
+        Returns:
+            Results `[rows, ...]`, the same on every device.
+        """
+        if self.mesh.size == 1:
+            return function(rows, shared)
+        count = jax.tree.leaves(rows)[0].shape[0]
+
+        def share(own: PyTree, shared: PyTree) -> PyTree:
+            return jax.lax.all_gather(function(own, shared), POPULATION_AXIS, tiled=True)
+
+        gathered = self._over_devices(share)(self._replicated(pad_rows(rows, self.mesh.size)), shared)
+        return jax.tree.map(lambda leaf: leaf[:count], gathered)
+
+    def sum(self, function: Share, rows: PyTree, shared: PyTree = ()) -> PyTree:
+        """Adds up what a function makes of each device's share of the rows.
+
+        Args:
+            function: `function(rows, shared)`: a pytree of sums over its rows, in which rows of zeros count nothing.
+            rows: Pytree with leading axis `[rows]`; those that do not divide evenly are filled up with zeros.
+            shared: Arrays that every device takes whole.
+
+        Returns:
+            The sums, the same on every device.
+        """
+        if self.mesh.size == 1:
+            return function(rows, shared)
+
+        def share(own: PyTree, shared: PyTree) -> PyTree:
+            return jax.lax.psum(function(own, shared), POPULATION_AXIS)
+
+        return self._over_devices(share)(self._replicated(pad_with_zeros(rows, self.mesh.size)), shared)
+
+    def _over_devices(self, share: Share) -> Share:
+        # The default check_vma sums gradients of parameters that come from a replicated key over devices.
+        return jax.shard_map(share, mesh=self.mesh, in_specs=(_SHARE, _WHOLE), out_specs=_WHOLE, check_vma=False)
+
+    def _replicated(self, rows: PyTree) -> PyTree:
+        """Rows that every device makes for itself: otherwise each would make its share, and all gather the whole."""
+        return jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, _WHOLE))
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:

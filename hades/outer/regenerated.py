@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hades.fitness import map_chunks, pad_rows
+from hades.fitness import map_chunks, pad_with_zeros
 from hades.outer._metrics import summarize
 from hades.outer.evolution import EvolutionSettings, EvolutionState, Structure, build_strategy, check_population_size
 from hades.types import Metrics, PyTree, Solution, Value
 
 _STRATEGIES = ("Open_ES", "SNES")
+_Over: TypeAlias = Callable[[Callable[[PyTree, PyTree], PyTree], PyTree, PyTree], PyTree]
 
 
 @struct.dataclass
@@ -95,12 +98,18 @@ class RegeneratedEvolution:
         return EvolutionState(_Search(mean, std, algorithm.optimizer.init(mean)), structure)
 
     def step(self, key: jax.Array, state: EvolutionState, value: Value) -> tuple[EvolutionState, Metrics]:
-        """One iteration. Arguments and returns of `Evolution.step`; F sees one chunk of candidates after the other."""
+        """One iteration. Arguments and returns of `Evolution.step`; F sees one chunk of candidates after the other.
+
+        Of several devices each draws the perturbations of its own candidates, evaluates them, and weighs them into
+        its share of the update: what crosses between them is fitness, and one sum of the solution's size.
+        """
         search: _Search = state.strategy
         algorithm, params = self._built(state.structure)
-        draws = jnp.arange(self._draws)
+        devices = getattr(value, "devices", None)
+        spread, total = (_apply, _apply) if devices is None else (devices.map, devices.sum)
 
-        def evaluate(draws: jax.Array) -> tuple[jax.Array, Metrics]:
+        def evaluate(shared: Any, draws: jax.Array) -> tuple[jax.Array, Metrics]:
+            value, key, search = shared
             noise = self._perturbations(key, search.mean, draws)
             sides = [
                 jax.tree.map(lambda mean, std, z, sign=sign: mean + sign * std * z, search.mean, search.std, noise)
@@ -110,21 +119,29 @@ class RegeneratedEvolution:
             # [signs * draws] to [draws, signs].
             return jax.tree.map(lambda leaf: leaf.reshape(len(sides), -1).T, results)
 
-        values, counts = map_chunks(evaluate, draws, self._chunk)
+        def evaluate_share(draws: jax.Array, shared: Any) -> tuple[jax.Array, Metrics]:
+            return map_chunks(partial(evaluate, shared), draws, self._chunk)
+
+        shared = (getattr(value, "local", value), key, search)
+        values, counts = spread(evaluate_share, jnp.arange(self._draws), shared)
         values, metrics = summarize(values.reshape(-1), jax.tree.map(jnp.ravel, counts))
         # evosax minimises: Open_ES descends along shaped values, SNES climbs along weights by rank.
         weights = algorithm.fitness_shaping_fn(values[:, None], -values, search, params)
         weights = weights.reshape(self._draws, len(self._signs))
-        return EvolutionState(self._tell(key, algorithm, params, search, weights), state.structure), metrics
+        search = self._tell(key, algorithm, params, search, weights, total)
+        return EvolutionState(search, state.structure), metrics
 
     def solution(self, state: EvolutionState) -> Solution:
         """Mean of the search distribution."""
         return state.strategy.mean
 
-    def _tell(self, key: jax.Array, algorithm: Any, params: Any, search: _Search, weights: jax.Array) -> _Search:
+    def _tell(
+        self, key: jax.Array, algorithm: Any, params: Any, search: _Search, weights: jax.Array, total: _Over
+    ) -> _Search:
         """Update for shaped values `[draws, signs]`."""
         first = weights @ jnp.array(self._signs)
-        moments = self._weighted_moments(key, search.mean, first, jnp.sum(weights, axis=1))
+        rows = (jnp.arange(self._draws), first, jnp.sum(weights, axis=1))
+        moments = total(self._weighted_moments, rows, (key, search.mean))
         if self._adapts_std:
             gradient = jax.tree.map(lambda std, moment: -std * moment, search.std, moments[0])
             rate = 0.5 * params.lr_std_init
@@ -137,9 +154,15 @@ class RegeneratedEvolution:
         return _Search(optax.apply_updates(search.mean, updates), std, optimizer)
 
     def _weighted_moments(
-        self, key: jax.Array, mean: PyTree, first: jax.Array, second: jax.Array
+        self, rows: tuple[jax.Array, jax.Array, jax.Array], shared: tuple[jax.Array, PyTree]
     ) -> tuple[PyTree, PyTree]:
-        """Sums over all draws of `first` times z and, where the deviation adapts, of `second` times (z^2 - 1)."""
+        """Sums over draws of their first weight times z and, where the deviation adapts, the second times (z^2 - 1).
+
+        Args:
+            rows: Numbers of draws and their two weights, `[draws]` each.
+            shared: Key of the iteration, and mean of the search distribution.
+        """
+        key, mean = shared
 
         def add(sums: tuple[PyTree, PyTree], rows: tuple[jax.Array, ...]) -> tuple[tuple[PyTree, PyTree], None]:
             draws, first, second = rows
@@ -150,13 +173,10 @@ class RegeneratedEvolution:
             square = jax.tree.map(lambda total, z: total + jnp.tensordot(second, z * z - 1, 1), sums[1], noise)
             return (linear, square), None
 
-        chunk = min(self._chunk, self._draws)
-        # Rows that fill up the last chunk repeat a draw, so that they must not weigh anything.
-        valid = jnp.arange(-(-self._draws // chunk) * chunk) < self._draws
-        draws, *weights = pad_rows((jnp.arange(self._draws), first, second), chunk)
-        rows = [leaf.reshape(-1, chunk) for leaf in (draws, *(jnp.where(valid, weight, 0.0) for weight in weights))]
+        chunk = min(self._chunk, rows[0].shape[0])
+        chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk), pad_with_zeros(rows, chunk))
         zeros = jax.tree.map(jnp.zeros_like, mean)
-        sums, _ = jax.lax.scan(add, (zeros, zeros if self._adapts_std else ()), tuple(rows))
+        sums, _ = jax.lax.scan(add, (zeros, zeros if self._adapts_std else ()), chunks)
         return sums
 
     def _perturbations(self, key: jax.Array, like: PyTree, draws: jax.Array) -> PyTree:
@@ -169,6 +189,10 @@ class RegeneratedEvolution:
             return [_normal(leaf_key, leaf, rank) for leaf_key, leaf in zip(keys, leaves, strict=True)]
 
         return jax.tree.unflatten(structure, jax.vmap(one)(draws))
+
+
+def _apply(function: Callable[[PyTree, PyTree], PyTree], rows: PyTree, shared: PyTree) -> PyTree:
+    return function(rows, shared)
 
 
 def _normal(key: jax.Array, like: jax.Array, rank: int | None) -> jax.Array:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import re
 import sys
 import tempfile
+from functools import partial
 
 import jax
 import numpy as np
@@ -21,7 +24,7 @@ from hades.parametrizations import free_pairs
 from hades.policies import NetworkSettings
 from hades.recipes.hades import HadesSettings
 from hades.recipes.neuroevolution import NeuroevolutionSettings
-from hades.sharding import population_mesh, shard_fitness
+from hades.sharding import Devices, population_mesh
 from hades.types import Discrete
 
 
@@ -44,8 +47,8 @@ def fitness_on_devices(
     draw = draw_inits(clone, jax.random.key(0), 2).replace(problem=(jax.random.key(1), Normalizer()))
     results = {}
     for count in counts:
-        over_devices = fitness if count == 1 else shard_fitness(fitness, population_mesh(jax.devices()[:count]))
-        values, counted = jax.jit(over_devices)(draw, solutions)
+        devices = Devices(population_mesh(jax.devices()[:count]))
+        values, counted = jax.jit(partial(devices.map, lambda own, draw: fitness(draw, own)))(solutions, draw)
         results[str(count)] = {"values": values.tolist(), "env_steps": counted["env_steps"].tolist()}
     return results
 
@@ -59,14 +62,24 @@ SETTINGS = {
         cloning=CloningSettings(**NETWORK, num_steps=4),
         evolution=EvolutionSettings(sigma=0.3),
     ),
-    "es": NeuroevolutionSettings(
-        population_size=12,
-        observation_normalization="none",
-        network=NetworkSettings(**NETWORK),
-        evolution=EvolutionSettings(sigma=0.3, perturbations="regenerated"),
-        rollout_chunk_size=1,
-    ),
+    **{
+        f"es, {perturbations}": NeuroevolutionSettings(
+            population_size=12,
+            observation_normalization="none",
+            network=NetworkSettings(**NETWORK),
+            evolution=EvolutionSettings(sigma=0.3, perturbations=perturbations),
+            rollout_chunk_size=1,
+        )
+        for perturbations in ("stored", "regenerated")
+    },
 }
+COLLECTIVE = re.compile(r"= (.*?) (?:all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
+
+
+def collective_sizes(program: str) -> list[int]:
+    """Elements of every array that a collective of an HLO program returns."""
+    shapes = [shape for found in COLLECTIVE.findall(program) for shape in re.findall(r"\w+\[([\d,]*)\]", found)]
+    return [math.prod(int(size) for size in shape.split(",") if size) for shape in shapes]
 
 
 def generation_on_devices(method: str) -> dict[str, object]:
@@ -77,9 +90,15 @@ def generation_on_devices(method: str) -> dict[str, object]:
         mesh = population_mesh(jax.devices()[:count])
         run = hades.recipes.from_settings(env, SETTINGS[method], mesh=mesh)
         first = run.init(jax.random.key(0))
-        state, metrics = jax.jit(run.step)(first)
+        step = jax.jit(run.step).lower(first).compile()
+        state, metrics = step(first)
         before, after = ([leaf.tolist() for leaf in jax.tree.leaves(run.outcome(at))] for at in (first, state))
-        results[str(count)] = {"fitness_mean": float(metrics["fitness_mean"]), "outcome": after, "before": before}
+        results[str(count)] = {
+            "fitness_mean": float(metrics["fitness_mean"]),
+            "outcome": after,
+            "before": before,
+            "collectives": collective_sizes(step.as_text()),
+        }
     return results
 
 

@@ -51,7 +51,10 @@ def test_fitness_does_not_depend_on_the_number_of_devices(results, name, populat
     assert len(set(one["values"])) > population // 2
 
 
-@pytest.mark.parametrize("method", ["hades", "es"])
+METHODS = ("hades", "es, stored", "es, regenerated")
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_generation_does_not_depend_on_the_number_of_devices(results, method):
     one, many = results[method]["1"], results[method]["8"]
     np.testing.assert_allclose(many["fitness_mean"], one["fitness_mean"], rtol=1e-5)
@@ -59,6 +62,14 @@ def test_a_generation_does_not_depend_on_the_number_of_devices(results, method):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
     # An update that does nothing would not depend on devices either.
     assert any(np.abs(np.subtract(*leaves)).max() > 0 for leaves in zip(one["outcome"], one["before"], strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_crosses_devices_is_fitness_or_one_solution(results, method):
+    one, many = results[method]["1"], results[method]["8"]
+    solution = sum(np.size(leaf) for leaf in one["outcome"])
+    # Twelve candidates are filled up to two on each of eight devices; the population would be twelve solutions.
+    assert one["collectives"] == [] and 0 < max(many["collectives"]) <= max(16, solution) < 12 * solution
 
 
 def test_several_devices_compile_the_loop_once_for_fresh_and_resumed_runs(results):

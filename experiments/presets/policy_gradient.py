@@ -100,18 +100,17 @@ _PENDULUM = {
     "normalize_rewards": True,
     "entropy_coefficient": 0.0,
     "num_inits": 4,
-    # Larger steps of training on continuous actions overshoot.
-    "first_step_size": 0.2,
     "first_log_std": 0.5,
-    "step_size_bound": 50.0,
     "label_scale": 0.5,
+    # A few learned steps of SGD stand at -300.
+    "cloning": CloningSettings(hidden_sizes=(64, 64), learning_rate=0.02, num_steps=32),
 }
 
 PRESETS: dict[str, Callable[[], Preset]] = {
     "cartpole": partial(_classic, "gymnax/CartPole-v1", 2, 120, num_envs=16, num_steps=64),
     "cartpole-general": _general_cartpole,
     "acrobot": partial(_classic, "gymnax/Acrobot-v1", 3, 100, num_envs=16, num_steps=64),
-    "pendulum": partial(_classic, "gymnax/Pendulum-v1", 16, 366, **_PENDULUM),
+    "pendulum": partial(_classic, "gymnax/Pendulum-v1", 16, 180, **_PENDULUM),
     "mountaincar": partial(_classic, "gymnax/MountainCarContinuous-v0", 4, 40, normalize_rewards=True),
     **{game.lower(): partial(_minatar, game) for game in MINATAR},
     **{f"{game.lower()}-general": partial(_general_minatar, game) for game in MINATAR},

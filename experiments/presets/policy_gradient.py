@@ -110,7 +110,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "cartpole": partial(_classic, "gymnax/CartPole-v1", 2, 120, num_envs=16, num_steps=64),
     "cartpole-general": _general_cartpole,
     "acrobot": partial(_classic, "gymnax/Acrobot-v1", 3, 100, num_envs=16, num_steps=64),
-    "pendulum": partial(_classic, "gymnax/Pendulum-v1", 16, 180, **_PENDULUM),
+    "pendulum": partial(_classic, "gymnax/Pendulum-v1", 16, 366, **_PENDULUM),
     "mountaincar": partial(_classic, "gymnax/MountainCarContinuous-v0", 4, 40, normalize_rewards=True),
     **{game.lower(): partial(_minatar, game) for game in MINATAR},
     **{f"{game.lower()}-general": partial(_general_minatar, game) for game in MINATAR},

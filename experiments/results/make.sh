@@ -52,7 +52,9 @@ for game in SpaceInvaders Freeway Asterix; do
   $hades bench neuroevolution --env "gymnax/$game-MinAtar" --methods hades-pg hades-r --seeds 0-4 --runs "$runs/hades_pg" \
     --out $out/hades_pg
 done
-budget="$hades bench budget --env gymnax/Breakout-MinAtar --method hades-pg --seeds 0-1 --env-steps 1000000"
+$hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods hades-pg --flags="--dataset-size 16" --seeds 0-4 \
+  --runs "$runs/hades_pg/n16" --out $out/hades_pg/n16
+budget="$hades bench budget --env gymnax/Breakout-MinAtar --method hades-pg --seeds 0 --env-steps 1000000"
 $budget --values 2 4 16 64 256 --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
 $budget --setting cloning.num-steps --values 1 2 4 8 16 --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
 $budget --setting cloning.optimizer --values sgd "sgd --cloning.momentum 0.9 --first-step-size 0.2" \
@@ -72,13 +74,33 @@ teachers=${TEACHERS:-../shared/reference/teachers}
 $hades bench teachers --teachers "$teachers" --out $out/offline/teachers.json
 $hades bench cal-ql --out $out/offline/cal_ql_pendulum.json
 $hades bench meta-gradient --out $out/offline/meta_gradient.json
+for body in Hopper Walker2d HalfCheetah; do
+  name=$(tr '[:upper:]' '[:lower:]' <<<"$body")
+  teacher=$teachers/$name-medium-replay.npz data=$runs/offline/${name}_replay.hdf5
+  [ -e "$data" ] || $hades offline collect --env "gymnasium/$body-v4" --teacher "$teacher" --noise 0.0 0.2 0.4 0.6 0.8 \
+    --num-transitions 100000 --out "$data"
+  $hades bench offline --data "$data" --teacher "$teacher" --dataset-size 256 --num-steps 400 --methods pbc av-pbc \
+    --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1 --out "$out/offline/${name}_replay_256.json"
+done
+$hades bench offline --data "$runs/offline/hopper_replay.hdf5" --teacher "$teachers/hopper-medium-replay.npz" --num-steps 400 \
+  --methods dbc pbc av-pbc sdw-av-pbc --effective-sample-size 0.5 --flow.epochs 5 --flow.max-states 20000 \
+  --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1 --all-data-steps 0 --out $out/offline/hopper_replay_64.json
+[ -e "$runs/offline/hopper_medium.hdf5" ] || $hades offline collect --env gymnasium/Hopper-v4 --noise 0.5 \
+  --teacher "$teachers/hopper-medium.npz" --num-transitions 100000 --out "$runs/offline/hopper_medium.hdf5"
+$hades bench offline --data "$runs/offline/hopper_medium.hdf5" --teacher "$teachers/hopper-medium.npz" --num-steps 400 \
+  --methods pbc av-pbc sdw-av-pbc --effective-sample-size 0.5 --flow.epochs 5 --flow.max-states 20000 \
+  --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1 --out $out/offline/hopper_medium_64.json
+$hades bench offline --data "${DEMONSTRATIONS:-../shared/reference/offline}/door-human.hdf5" --num-steps 400 \
+  --evaluation-inits 5 --evaluation-episodes 4 --out $out/offline/door_human.json
+# The first tables, with the former defaults: SGD in both loops.
+sgd="--cloning.optimizer sgd --cloning.learning-rate 0.05 --meta-gradient.optimizer sgd --meta-gradient.learning-rate 0.4"
 for body in Hopper:800 Walker2d:1500 HalfCheetah:2500; do
   env=gymnasium/${body%%:*}-v4 name=$(tr '[:upper:]' '[:lower:]' <<<"${body%%:*}")
   teacher=$teachers/$name-medium-replay.npz data=$runs/offline/$name.hdf5
   [ -e "$data" ] || $hades offline collect --env "$env" --teacher "$teacher" --noise 0.1 0.3 0.6 --random-fraction 0.25 \
     --num-transitions 100000 --out "$data"
   $hades bench offline --data "$data" --teacher "$teacher" --methods dbc pbc pbc-mean-weight av-pbc sdw-av-pbc \
-    --num-steps "${body##*:}" --evaluation-inits 5 --evaluation-episodes 2 --flow.epochs 5 --flow.max-states 20000 \
+    $sgd --num-steps "${body##*:}" --evaluation-inits 5 --evaluation-episodes 2 --flow.epochs 5 --flow.max-states 20000 \
     --datasets "$runs/offline/$name" --out "$out/offline/$name.json"
 done
 $hades bench transfer "$runs"/offline/hopper/av-pbc-seed*.npz --out $out/offline/transfer_hopper.json

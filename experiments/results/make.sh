@@ -60,6 +60,8 @@ $budget --setting cloning.num-steps --values 1 2 4 8 16 --runs "$runs/hades_pg/b
 $budget --setting cloning.optimizer --values sgd "sgd --cloning.momentum 0.9 --first-step-size 0.2" \
   "adam --cloning.step-sizes fixed --cloning.learning-rate 0.02" "sgd --cloning.activation relu" \
   --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
+$hades bench neuroevolution --env brax/inverted_pendulum --methods hades-pg --seeds 0-2 --env-steps 800000 \
+  --runs "$runs/hades_pg" --out $out/hades_pg
 for body in hopper walker2d halfcheetah; do
   $hades distill --method hades-pg --preset "$body" --out "$runs/hades_pg/$body" --resume
 done
@@ -92,6 +94,8 @@ $hades bench offline --data "$runs/offline/hopper_medium.hdf5" --teacher "$teach
   --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1 --out $out/offline/hopper_medium_64.json
 $hades bench offline --data "${DEMONSTRATIONS:-../shared/reference/offline}/door-human.hdf5" --num-steps 400 \
   --evaluation-inits 5 --evaluation-episodes 4 --out $out/offline/door_human.json
+$hades bench offline --data "${DEMONSTRATIONS:-../shared/reference/offline}/hopper-expert-2x1000.hdf5" --env gymnasium/Hopper-v4 \
+  --num-steps 400 --evaluation-inits 4 --evaluation-episodes 2 --all-data-steps 3000 --out $out/offline/expert_hopper.json
 # The first tables, with the former defaults: SGD in both loops.
 sgd="--cloning.optimizer sgd --cloning.learning-rate 0.05 --meta-gradient.optimizer sgd --meta-gradient.learning-rate 0.4"
 for body in Hopper:800 Walker2d:1500 HalfCheetah:2500; do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -15,7 +16,7 @@ import numpy as np
 from hades._history import Row
 from hades._host_loop import Advance, HostLoop
 from hades._progress import Progress, with_prefix
-from hades.run import Run, RunState
+from hades.run import DivergedError, Run, RunState
 from hades.types import Metrics
 
 if TYPE_CHECKING:
@@ -38,46 +39,77 @@ def drive(
         progress: Whether to show progress on stderr.
         should_stop: Asked after every call.
     """
-    seeds = _Seeds(hosts)
-    for host in hosts:
-        host.begin()
+    seeds = _Seeds(hosts, num_iterations)
     try:
+        for host in hosts:
+            host.begin()
         with Progress(num_iterations, "iteration", seeds.iteration, progress) as report:
-            while any(counts := [host.next_count(num_iterations) for host in hosts]) and not should_stop():
-                rows = seeds.call(counts, num_iterations)
-                report.update(seeds.iteration, *_status(hosts[0].run, rows, loop.row_length))
+            while any(counts := seeds.next_counts()) and not should_stop():
+                rows = seeds.call(counts)
+                if rows:
+                    report.update(seeds.iteration, *_status(hosts[0].run, rows, loop.row_length))
+        if seeds.diverged:
+            raise next(iter(seeds.diverged.values()))
     except KeyboardInterrupt:
         print(f"interrupted at iteration {seeds.iteration} of {num_iterations}", file=sys.stderr)
     finally:
-        for host in hosts:
-            host.save_checkpoint()
+        # One that cannot be saved keeps no other from it.
+        with contextlib.ExitStack() as saving:
+            for host in hosts:
+                saving.callback(host.save_checkpoint)
     for host in hosts:
         host.finished = host.is_done(num_iterations)
 
 
 class _Seeds:
-    """Seeds of one run, whose iterations are one compiled call."""
+    """Seeds of one run, whose iterations are one compiled call.
 
-    def __init__(self, hosts: Sequence[HostLoop]) -> None:
-        self._hosts = hosts
+    Attributes:
+        diverged: Errors of seeds that diverged, by their index; they wait for the others.
+    """
+
+    def __init__(self, hosts: Sequence[HostLoop], num_iterations: int) -> None:
+        self._hosts, self._num_iterations = hosts, num_iterations
+        self.diverged: dict[int, DivergedError] = {}
+        self._share_clock()
 
     @property
     def iteration(self) -> int:
         """Iterations that all seeds have finished."""
         return min(host.iteration for host in self._hosts)
 
-    def call(self, counts: Sequence[int], num_iterations: int) -> list[Row]:
-        """One compiled call of so many iterations of each seed, and the hosts' part of it; the last row of each."""
-        compiled = self._compiled
-        clocks = [host.clock() for host in self._hosts]
-        ended = jax.block_until_ready(compiled(counts))
-        calls = zip(self._hosts, counts, ended, clocks, strict=True)
-        # A seed that is done already, such as one that was saved later than others before a kill, waits.
+    def next_counts(self) -> list[int]:
+        """Iterations of each seed's next call, 0 of one that is done or diverged."""
         return [
-            host.take(count, state, metrics, clock, num_iterations)[-1]
-            for host, count, (state, metrics), clock in calls
-            if count
+            0 if index in self.diverged else host.next_count(self._num_iterations)
+            for index, host in enumerate(self._hosts)
         ]
+
+    def call(self, counts: Sequence[int]) -> list[Row]:
+        """One compiled call of so many iterations of each seed, and the hosts' part of it; their last rows."""
+        compiled = self._compiled
+        before = [host.clock() for host in self._hosts]
+        ended = jax.block_until_ready(compiled(counts))
+        # Before the hosts' part, which is no time of an iteration.
+        after = [host.clock() for host in self._hosts]
+        rows = []
+        for index, (host, count, (state, metrics)) in enumerate(zip(self._hosts, counts, ended, strict=True)):
+            if not count:
+                continue
+            try:
+                rows.append(host.take(count, state, metrics, before[index], after[index], self._num_iterations)[-1])
+            except DivergedError as error:
+                several = len(self._hosts) > 1
+                self.diverged[index] = DivergedError(f"seed {index}: {error}") if several else error
+        self._share_clock()
+        return rows
+
+    def _share_clock(self) -> None:
+        """Gives all seeds the latest clock, so that budgets of time end them together."""
+        started = min(host.started for host in self._hosts)
+        seconds = max(host.course.seconds for host in self._hosts)
+        for host in self._hosts:
+            host.started, host.course.seconds = started, seconds
 
     @cached_property
     def _compiled(self) -> Callable[[Sequence[int]], list[tuple[RunState, Metrics]]]:
@@ -117,7 +149,9 @@ def _status(run: Run[Any], rows: Sequence[Row], row_length: int) -> tuple[str, f
     """Status line of a call, of several seeds their mean, and iterations per second."""
     row = dict(rows[0])
     if len(rows) > 1:
-        row = {name: float(np.mean([other[name] for other in rows])) for name in row}
+        # Of seeds at different iterations not all are evaluated at once.
+        common = set(row).intersection(*rows)
+        row = {name: float(np.mean([other[name] for other in rows])) for name in common}
         row["non_finite"] = sum(other["non_finite"] for other in rows)
     rate = 1.0 / max(row["seconds_per_iteration"], 1e-9)
     steps = rate * len(rows) * row.get("env_steps", 0) / row_length

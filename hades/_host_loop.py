@@ -104,6 +104,7 @@ class HostLoop:
         course: Knowledge of the host beyond the state.
         evaluator: Evaluation on fresh keys; None without an environment.
         finished: Whether the run came to its end.
+        started: Monotonic time that the clock of the run counts from.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class HostLoop:
         # Rows up to here were seen by callbacks before a resume, which computes them again.
         self._seen = 0
         self.state: RunState = replicate(self._restored() or _initial(self.run, key), run.mesh)
-        self._started = time.monotonic() - self.course.seconds
+        self.started = time.monotonic() - self.course.seconds
         self._saved = time.monotonic()
         self.finished = False
 
@@ -188,9 +189,11 @@ class HostLoop:
 
     def clock(self) -> float:
         """Seconds of the run so far, those before a resume counted in."""
-        return time.monotonic() - self._started
+        return time.monotonic() - self.started
 
-    def take(self, count: int, state: RunState, metrics: Metrics, before: float, num_iterations: int) -> list[Row]:
+    def take(
+        self, count: int, state: RunState, metrics: Metrics, before: float, after: float, num_iterations: int
+    ) -> list[Row]:
         """The host's part of a call: checks its outcome, evaluates, logs and saves.
 
         A checkpoint holds all of a call or nothing of it, never a state without its evaluation and metrics.
@@ -200,6 +203,7 @@ class HostLoop:
             state: State after it.
             metrics: Sums of its metrics, as `advance` returns them.
             before: Reading of the clock before it.
+            after: Reading of the clock after it.
             num_iterations: Iterations of the whole run.
 
         Returns:
@@ -210,15 +214,16 @@ class HostLoop:
         """
         earlier, course, length = self.state, replace(self.course), len(self.course.history)
         try:
-            return self._take(count, state, metrics, before, num_iterations)
+            return self._take(count, state, metrics, before, after, num_iterations)
         except BaseException:
             self.state, self.course = earlier, course
             self.course.history.truncate(length)
             raise
 
-    def _take(self, count: int, state: RunState, metrics: Metrics, before: float, num_iterations: int) -> list[Row]:
-        first, after = self.iteration, self.clock()
-        outcome = _outcome(self.run, state)
+    def _take(
+        self, count: int, state: RunState, metrics: Metrics, before: float, after: float, num_iterations: int
+    ) -> list[Row]:
+        first, outcome = self.iteration, _outcome(self.run, state)
         if not self._is_finite(outcome, metrics):
             raise self._diverged(count)
         self.state = state

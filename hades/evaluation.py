@@ -88,7 +88,11 @@ class Evaluation:
     @property
     def success_ci95(self) -> tuple[float, float] | None:
         """95 % interval of `success_rate`, as `ci95` of the return."""
-        return None if self.successes is None else self._interval_of(self.successes)
+        if self.successes is None:
+            return None
+        low, high = self._interval_of(self.successes)
+        # Student's interval knows no bounds of a rate.
+        return max(low, 0.0), min(high, 1.0)
 
     def _interval_of(self, values: np.ndarray) -> tuple[float, float]:
         return mean_interval(values.mean(axis=1) if self.num_inits > 1 else values[0])

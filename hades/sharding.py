@@ -1,4 +1,4 @@
-"""The population over devices: each evaluates its share of the candidates, and only fitness crosses between them."""
+"""Work over devices: each does its share of the rows, and only results, or their sum, cross between them."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def distill_seeds(
     """Runs several seeds of a run side by side, as one compiled program by vmap over them.
 
     Each is evaluated, logged and saved as `distill` does it with its key alone, and the results agree up to rounding.
-    Seeds that come to their end earlier, as by a budget of steps, wait for the others.
+    Seeds that come to their end earlier, as by a budget of steps, wait for the others, and so do those that diverge.
 
     Args:
         keys: A key for each seed, `[seeds]`.
@@ -212,7 +212,8 @@ def distill_seeds(
         Results `[seeds]`.
 
     Raises:
-        DivergedError: The outcome of a seed is no longer finite; the states before that are kept.
+        DivergedError: The outcome of a seed is no longer finite; the error names the seed, whose state before that is
+            kept, and comes when the other seeds are done.
         OSError: `out` cannot be written.
         ValueError: As of `distill`, or `keys` or `callbacks` do not have the axis of seeds.
 

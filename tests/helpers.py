@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import hades
+from hades.dataset import SyntheticDataset
 from hades.distributions import Categorical
 from hades.offline import Teacher, Transitions
 from hades.policies import Policy
+from hades.run import RunState
 from hades.types import Continuous, Discrete, Environment, HostStep, Step
 
 
@@ -256,3 +259,43 @@ def make_teacher(observation_dim: int = 2, action_dim: int = 2) -> Teacher:
         -jnp.ones(action_dim),
         jnp.ones(action_dim),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Counting(hades.Run):
+    """A run that reports whatever it is told to, and makes a dataset of its iteration."""
+
+    method: str = "counting"
+    env: object = None
+    settings: object = None
+    mesh: object = None
+    reward: float = 1.0
+    diverges_after: int = 10**9
+    steps: int = 2**30
+
+    kind = "dataset"
+
+    def init(self, key):
+        return RunState(key, jnp.int32(0), jnp.float32(0))
+
+    def step(self, state):
+        iteration = state.iteration + 1
+        outer = jnp.where(iteration > self.diverges_after, jnp.inf, state.outer + 1)
+        metrics = {
+            "fitness_mean": jnp.float32(self.reward),
+            "fitness_best": jnp.float32(iteration),
+            "fitness_worst": jnp.float32(0),
+            "non_finite": jnp.int32(1),
+            "env_steps": jnp.full(4, self.steps, jnp.int32),
+        }
+        return state.replace(iteration=iteration, outer=outer), metrics
+
+    def outcome(self, state):
+        return SyntheticDataset(jnp.full((1, 1), state.outer), actions=jnp.zeros((1, 1)))
+
+    def describe(self, outcome, seed, evaluation=None):
+        metadata = hades.FileMetadata(
+            env="test/none", max_episode_steps=1, method=self.method, observation_normalization="none",
+            action_selection="mode", cloning=None, evaluation=evaluation, seed=seed,
+        )  # fmt: skip
+        return replace(outcome, metadata=metadata)

@@ -39,12 +39,13 @@ from hades.offline.teacher import teacher_policy
 from hades.recipes._resolve import resolve_loss
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.run import Run
+from hades.statistics import mean_interval
 from hades.training import LoopSettings, distill_seeds
 from hades.types import AnyEnvironment, Discrete
 
 METHODS = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "sdw-pbc", "sdw-av-pbc")
 _INTERVAL = "95 % trimmed t interval"
-_HEADER = ("", "IQM", _INTERVAL, "mean", "outer steps", "seconds", "ESS", "success", _INTERVAL)
+_HEADER = ("", "IQM", _INTERVAL, "mean", "outer steps", "seconds", "ESS", "success", "95 % t interval")
 _CALL_STEPS = 20
 _SUCCESS = "success"
 _ESS = "effective_sample_size"
@@ -71,7 +72,7 @@ class OfflineBenchSettings(SeededBenchSettings):
     options: Annotated[EnvironmentOptions, Flat] = EnvironmentOptions()
     """Options of the environment."""
     methods: tuple[Annotated[str, choice(OBJECTIVES)], ...] | None = None
-    """Objectives; default: all, or dbc where there is no teacher."""
+    """Objectives; default: all of the papers and the control, or dbc where there is no teacher."""
     num_seeds: int = 5
     """Seeds of each."""
     num_steps: int = 2000
@@ -199,9 +200,13 @@ class _Table:
 
     def _score(self, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         """Scores of each seed's evaluation, and its rate of success where the simulator says it."""
-        rates = [evaluation.success_rate for evaluation in evaluations]
-        success = {} if None in rates else {_SUCCESS: tables.score(np.array(rates))}
-        return score_seeds([evaluation.returns for evaluation in evaluations], self._reference) | success
+        row = score_seeds([evaluation.returns for evaluation in evaluations], self._reference)
+        rates = [evaluation.success_rate for evaluation in evaluations if evaluation.success_rate is not None]
+        if not rates:
+            return row
+        # The mean, as an interquartile one leaves rare successes out.
+        low, high = np.clip(mean_interval(np.array(rates)), 0, 1)
+        return row | {_SUCCESS: {"rates": rates, "mean": float(np.mean(rates)), "ci95": tables.ends((low, high))}}
 
     def _key(self, index: int) -> jax.Array:
         """Key of an evaluation, the same for all methods."""
@@ -281,7 +286,17 @@ class _Table:
         episodes = self._settings.evaluation_inits * self._settings.evaluation_episodes
         params = PolicyParams(teacher)
         played = evaluate(self._key(0), self.env, teacher_policy, params, episodes * len(self._keys), "mode")
-        return score_seeds(np.split(played.returns, len(self._keys), axis=1), self._reference)
+        shares = np.split(np.arange(played.num_episodes), len(self._keys))
+        parts = [
+            dataclasses.replace(
+                played,
+                returns=played.returns[:, share],
+                lengths=played.lengths[:, share],
+                successes=None if played.successes is None else played.successes[:, share],
+            )
+            for share in shares
+        ]
+        return self._score(parts)
 
 
 def _settings_for(objective: StateObjective, settings: OfflineSettings) -> OfflineSettings:
@@ -303,13 +318,18 @@ def run_seeds(
         seconds: Seconds after which no further call begins, compilation counted in.
 
     Returns:
-        The last dataset of each seed; and `outer_steps`, `seconds`, `seconds_per_step` (median over calls),
-        `non_finite` and `objective`, means over calls `[calls, seeds]`.
+        The last dataset of each seed; and `outer_steps`, `seconds` (compilation counted in), `seconds_per_step` (median
+        over calls), `non_finite` and `objective`, means over calls `[calls, seeds]`.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted: what there is of the seeds is no row of a table.
     """
     loop = LoopSettings(
         iterations_per_call=_CALL_STEPS, log_every=_CALL_STEPS, evaluate_every=None, max_seconds=seconds
     )
     results = distill_seeds(keys, run, num_steps, loop=loop, progress=False)
+    if not all(result.finished for result in results):
+        raise KeyboardInterrupt
     histories = [result.history for result in results]
     calls = list(zip(*histories, strict=True))
     last = calls[-1]
@@ -343,8 +363,12 @@ def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
         "-" if steps is None else str(steps),
         "-" if seconds is None else f"{seconds:.0f}",
         "-" if worth is None else f"{worth:.0%}",
-        *(("-", "-") if success is None else (f"{success['iqm']:.0%}", tables.interval(success["ci95"]))),
+        *(("-", "-") if success is None else (f"{success['mean']:.0%}", _percent(success["ci95"]))),
     )
+
+
+def _percent(ends: Sequence[float] | None) -> str:
+    return "-" if ends is None else f"[{ends[0]:.0%}, {ends[1]:.0%}]"
 
 
 BENCH = Bench(OfflineBenchSettings, measure, render)

@@ -48,8 +48,8 @@ done
 
 # HaDES-PG: games beside HaDES-R, what an inner step, the optimiser and the number of pairs buy, bodies, and general pairs.
 $hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods hades-pg --seeds 0-4 --runs "$runs/hades_pg" --out $out/hades_pg
-for game in SpaceInvaders Freeway Asterix; do
-  $hades bench neuroevolution --env "gymnax/$game-MinAtar" --methods hades-pg hades-r --seeds 0-4 --runs "$runs/hades_pg" \
+for game in SpaceInvaders:0-4 Freeway:0-2 Asterix:0-2; do
+  $hades bench neuroevolution --env "gymnax/${game%%:*}-MinAtar" --methods hades-pg hades-r --seeds "${game##*:}" --runs "$runs/hades_pg" \
     --out $out/hades_pg
 done
 $hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods hades-pg --flags="--dataset-size 16" --seeds 0-4 \
@@ -65,9 +65,23 @@ $hades bench neuroevolution --env brax/inverted_pendulum --methods hades-pg --se
 for body in hopper walker2d halfcheetah; do
   $hades distill --method hades-pg --preset "$body" --out "$runs/hades_pg/$body" --resume
 done
-$hades distill --method hades-pg --preset cartpole-general --out "$runs/hades_pg/cartpole-general" --resume
-$hades bench generalisation "$runs/hades_pg/cartpole-general" --num-inits 16 --num-episodes 8 \
-  --out $out/hades_pg/generalisation_cartpole.json
+for seed in 0 1 2; do
+  name=cartpole-general-seed$seed
+  suffix=$([ $seed = 0 ] || echo "_seed$seed")
+  $hades distill --method hades-pg --preset cartpole-general --seed $seed --out "$runs/hades_pg/$name" --resume
+  $hades distill --method hades-pg --preset cartpole-general --kernel-inits --step-size-spread 1 --seed $seed \
+    --out "$runs/hades_pg/$name-control" --resume
+  $hades bench generalisation "$runs/hades_pg/$name" --num-inits 16 --num-episodes 8 \
+    --out "$out/hades_pg/generalisation_cartpole$suffix.json"
+  $hades bench generalisation "$runs/hades_pg/$name-control" --num-inits 16 --num-episodes 8 \
+    --out "$out/hades_pg/generalisation_cartpole${suffix}_control.json"
+done
+# Acrobot, Pendulum and the long runs of tried_3.json: one distillation each, with the settings that stand there.
+for task in acrobot pendulum; do
+  $hades distill --method hades-pg --preset $task --evaluate-every 2 --iterations-per-call 2 --out "$runs/hades_pg/$task" --resume
+done
+$hades distill --method hades-pg --preset breakout --num-envs 256 --num-inits 8 --entropy-coefficient 0.01 --num-iterations 300 \
+  --meta-gradient.anneal-iterations 300 --out "$runs/hades_pg/breakout-long" --resume
 .venv/bin/python -m experiments.checks.resume --kills 10 --preset cartpole --num-iterations 60 \
   --flags="--method hades-pg --iterations-per-call 2 --evaluate-every 10" --json
 

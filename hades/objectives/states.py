@@ -187,8 +187,9 @@ pbc_mean_weight = StateObjective("pbc-mean-weight", _pbc_mean_weight, needs=("te
 
 q_pbc = StateObjective("q-pbc", _q_pbc, needs=("teacher_actions", "critic"))
 """The critic's value of the policy's own actions, with the pull of PBC to the teacher: the actor's objective of TD3+BC
-(Fujimoto and Gu 2021, arXiv 2106.06860, equation 3) on the distilled policy. Where Av-PBC weighs distances by the value
-of the state, this one asks which distances cost value. Continuous actions alone."""
+(Fujimoto and Gu 2021, arXiv 2106.06860, equation 3) on the distilled policy. The scale of values is the mean of
+|q*(s, a*)| over the data, theirs that of the policy's own actions in each batch. Where Av-PBC weighs distances by the
+value of the state, this one asks which distances cost value. Continuous actions alone."""
 
 
 def sdw(objective: StateObjective) -> StateObjective:

@@ -30,7 +30,7 @@ def evolution_from_settings(
     Args:
         population_size: Candidates of an iteration.
         settings: Strategy, and whether its perturbations are stored.
-        chunk_size: Candidates that exist at once where perturbations are regenerated; all of them if None.
+        chunk_size: Candidates that exist at once on a device where perturbations are regenerated; all of them if None.
 
     Raises:
         ValueError: A setting is not known, or does not suit the population size.

@@ -50,7 +50,7 @@ class RegeneratedEvolution:
     Attributes:
         population_size: Candidates of an iteration, even.
         settings: Names Open_ES or SNES, and regenerated or low_rank perturbations.
-        chunk_size: Candidates that exist at once, rounded down to an even number; all of them if None.
+        chunk_size: Candidates that exist at once on a device, rounded down to an even number; all of them if None.
 
     Raises:
         ValueError: The strategy is another one, or the population size is odd.

@@ -70,6 +70,9 @@ class HadesPGSettings(PolicyGradientSettings):
         """Refuses sizes that are not positive, and inits that do not share environments evenly."""
         super().__post_init__()
         require_positive_fields(self, "dataset_size", "num_inits", "first_step_size", "step_size_bound")
+        if len(set(self.kernel_inits)) != len(self.kernel_inits) or len(self.kernel_inits) == 1:
+            names = " ".join(self.kernel_inits)
+            raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
         if not self.step_size_spread >= 1:
             raise ValueError(f"step_size_spread: expected a number of at least 1, got {self.step_size_spread}")
         if self.num_envs % self.num_inits:
@@ -201,6 +204,9 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
     init_seed = resolve_init_seed(settings.method, fixed, settings.init_seed, settings.num_inits)
     if fixed and settings.meta_gradient.window is not None:
         raise ValueError("window: hades-pg-f has one key of training, whose window would be always the same")
+    if fixed and (settings.kernel_inits or settings.step_size_spread > 1):
+        name = "kernel_inits" if settings.kernel_inits else "step_size_spread"
+        raise ValueError(f"{name}: hades-pg-f trains the one initialisation that is evaluated, which draws nothing")
     if settings.method == "ppmo" and settings.cloning.num_steps != 1:
         raise ValueError(f"num_steps: ppmo has one inner step, expected 1, got {settings.cloning.num_steps}")
     return dataclasses.replace(settings, init_seed=init_seed, cloning=cloning)

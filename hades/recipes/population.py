@@ -60,11 +60,6 @@ def resolve_normalization(settings: Settings) -> Settings:
     return dataclasses.replace(settings, normalization_envs=envs if running else None)
 
 
-def candidates_at_once(settings: PopulationSettings, mesh: Mesh) -> int | None:
-    """Candidates of all devices whose perturbations exist at once, where they are regenerated."""
-    return settings.rollout_chunk_size and settings.rollout_chunk_size * mesh.size
-
-
 def evolution_run(
     env: Environment,
     parametrization: Parametrization,
@@ -86,7 +81,7 @@ def evolution_run(
         parametrization,
         inner,
         EpisodicReturn(env, inner.policy, settings.num_episodes, settings.played, envs, normalizer),
-        evolution_from_settings(settings.population_size, settings.evolution, candidates_at_once(settings, mesh)),
+        evolution_from_settings(settings.population_size, settings.evolution, settings.rollout_chunk_size),
         normalization_envs=envs,
         chunks=Chunks(cloning_chunk_size, settings.rollout_chunk_size),
         mesh=mesh,

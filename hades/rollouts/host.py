@@ -94,7 +94,7 @@ class _HostEpisodes:
         if not self.alive.any():
             self._simulator.close()
         rewards = np.where(alive, np.where(diverged, np.nan, out.rewards), 0.0)
-        return HostStep(self.observations, rewards, terminated, truncated)
+        return HostStep(self.observations, rewards, terminated, truncated, out.succeeded)
 
 
 def _all_finite(rows: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +15,9 @@ import hades
 from envs.diagnostic import Match
 from hades import recipes
 from hades._driver import _advance_seeds
+from hades._run_directory import RunDirectory
 from hades.inner.cloning import CloningSettings
+from tests.helpers import Counting
 
 LOOP = hades.LoopSettings(
     iterations_per_call=3, log_every=3, evaluate_every=6, evaluation_inits=2, evaluation_episodes=2
@@ -85,6 +88,68 @@ def test_a_seed_that_is_ahead_waits_for_the_others(whole, tmp_path):
         assert_states_equal(results[index].state, whole[2][index].state)
     assert_states_equal(results[1].state, alone.state)
     assert [len(result.history) for result in results] == [4, 4, 4]
+
+
+def test_seeds_out_of_step_end_together_and_are_evaluated_where_each_is_due(whole, tmp_path):
+    distill_seeds(6, out=tmp_path)
+    hades.distill(KEYS[0], make_run(), 9, loop=LOOP, progress=False, out=tmp_path / "seed0")
+    results = distill_seeds(out=tmp_path)
+    for index in (1, 2):
+        assert_states_equal(results[index].state, whole[2][index].state)
+    for result in results:
+        evaluated = [row["iteration"] for row in result.history if "evaluation_mean" in row]
+        assert {6, 12} <= set(evaluated) and [row["iteration"] for row in result.history] == [3, 6, 9, 12]
+
+
+def number_of(state):
+    """Seed of a run whose key is `jax.random.key(seed)`."""
+    return jax.random.key_data(state.key)[-1].astype(jnp.int32)
+
+
+class Diverging(Counting):
+    """Seed 1 is not finite behind iteration 13."""
+
+    def step(self, state):
+        state, metrics = super().step(state)
+        bad = (number_of(state) == 1) & (state.iteration > 13)
+        return state.replace(outer=jnp.where(bad, jnp.inf, state.outer)), metrics
+
+
+class Steps(Counting):
+    """Seed i takes i + 1 environment steps an iteration."""
+
+    def step(self, state):
+        state, metrics = super().step(state)
+        return state, metrics | {"env_steps": number_of(state) + 1}
+
+
+SEEDS = jnp.stack([jax.random.key(seed) for seed in range(3)])
+QUIET = hades.LoopSettings(iterations_per_call=10, evaluate_every=None, checkpoint_seconds=1e9)
+
+
+def test_a_seed_that_diverges_is_named_and_the_others_come_to_their_end(tmp_path):
+    run = Diverging()
+    words = (
+        "^seed 1: the run diverged: its dataset is not finite since iteration 14; the last good one, of iteration 10"
+    )
+    for _ in range(2):
+        with pytest.raises(hades.DivergedError, match=words):
+            hades.distill_seeds(SEEDS, run, 50, loop=QUIET, progress=False, out=tmp_path)
+        lengths = [len(RunDirectory(tmp_path / f"seed{index}").read_metrics()) for index in range(3)]
+        assert lengths == [50, 10, 50]
+
+
+def test_budgets_of_steps_end_each_seed_and_budgets_of_time_all(tmp_path):
+    loop = dataclasses.replace(QUIET, iterations_per_call=1, max_env_steps=6)
+    results = hades.distill_seeds(SEEDS, Steps(), 50, loop=loop, progress=False)
+    assert [int(result.state.iteration) for result in results] == [6, 3, 2]
+    assert all(result.finished for result in results)
+    loop = dataclasses.replace(QUIET, iterations_per_call=1, max_seconds=0.3)
+    results = hades.distill_seeds(SEEDS, Steps(), 10**6, loop=loop, progress=False, out=tmp_path)
+    assert len({int(result.state.iteration) for result in results}) == 1
+    # What the host does for one seed is no time of the others.
+    clocks = np.array([[row["seconds"] for row in result.history] for result in results])
+    np.testing.assert_allclose(clocks, np.broadcast_to(clocks[:1], clocks.shape), atol=0.005)
 
 
 def test_the_same_seeds_compile_once(whole):

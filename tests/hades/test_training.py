@@ -15,7 +15,6 @@ from pathlib import Path
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,9 +25,8 @@ from hades._serialization import to_dict
 from hades.callbacks import Callback
 from hades.dataset import SyntheticDataset
 from hades.outer import EvolutionSettings
-from hades.run import RunState
 from hades.training import DivergedError, LoopSettings, advance, distill
-from tests.helpers import GoOn
+from tests.helpers import Counting, GoOn
 
 LOOP = LoopSettings(iterations_per_call=3, evaluate_every=6, evaluation_inits=2, evaluation_episodes=2)
 KEY = jax.random.key(4)
@@ -434,46 +432,6 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(small_run, capsys)
     assert "iteration 0/3, compiling" in captured.err
     assert "iteration 3/3" in captured.err
     assert "fresh keys" in captured.err
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Counting(hades.Run):
-    """A run that reports whatever it is told to, and makes a dataset of its iteration."""
-
-    method: str = "counting"
-    env: object = None
-    settings: object = None
-    mesh: object = None
-    reward: float = 1.0
-    diverges_after: int = 10**9
-    steps: int = 2**30
-
-    kind = "dataset"
-
-    def init(self, key):
-        return RunState(key, jnp.int32(0), jnp.float32(0))
-
-    def step(self, state):
-        iteration = state.iteration + 1
-        outer = jnp.where(iteration > self.diverges_after, jnp.inf, state.outer + 1)
-        metrics = {
-            "fitness_mean": jnp.float32(self.reward),
-            "fitness_best": jnp.float32(iteration),
-            "fitness_worst": jnp.float32(0),
-            "non_finite": jnp.int32(1),
-            "env_steps": jnp.full(4, self.steps, jnp.int32),
-        }
-        return state.replace(iteration=iteration, outer=outer), metrics
-
-    def outcome(self, state):
-        return SyntheticDataset(jnp.full((1, 1), state.outer), actions=jnp.zeros((1, 1)))
-
-    def describe(self, outcome, seed, evaluation=None):
-        metadata = hades.FileMetadata(
-            env="test/none", max_episode_steps=1, method=self.method, observation_normalization="none",
-            action_selection="mode", cloning=None, evaluation=evaluation, seed=seed,
-        )  # fmt: skip
-        return dataclasses.replace(outcome, metadata=metadata)
 
 
 QUIET = LoopSettings(iterations_per_call=10, evaluate_every=None, checkpoint_seconds=1e9)

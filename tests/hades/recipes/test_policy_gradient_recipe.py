@@ -143,6 +143,11 @@ def test_ppmo_takes_one_inner_step():
         ({"num_inits": 4, "num_envs": 4, "num_minibatches": 16}, "num_minibatches: expected a divisor of the 8 steps"),
         ({"gamma": 1.5}, "gamma: expected a number in"),
         ({"step_size_bound": -1.0}, "step_size_bound"),
+        ({"kernel_inits": ("orthogonal",)}, "kernel_inits: expected none, or two or more, each once, got orthogonal"),
+        (
+            {"method": "hades-pg-f", "num_inits": 1, "step_size_spread": 2.0},
+            "step_size_spread: hades-pg-f trains the one",
+        ),
         ({"step_size_spread": 0.5}, "step_size_spread: expected a number of at least 1, got 0.5"),
     ],
 )

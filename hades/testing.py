@@ -107,11 +107,12 @@ def _play_host(env: HostEnvironment, num_steps: int, num_episodes: int = 3) -> d
     shape = (num_episodes, *env.observation_shape)
     for _ in range(num_steps):
         step = simulator.step(generator.uniform(low, high, (num_episodes, len(low))).astype(np.float32))
-        for name, expected in zip(step._fields, (shape, shape[:1], shape[:1], shape[:1]), strict=True):
-            found = np.shape(getattr(step, name))
-            if found != expected:
-                raise ValueError(f"{env.name}: {name} of a step: expected shape {expected}, got {found}")
-        rows.append([np.array(value) for value in step])
+        told = {name: value for name, value in step._asdict().items() if name != "succeeded" or value is not None}
+        for name, value in told.items():
+            expected = shape if name == "observations" else shape[:1]
+            if np.shape(value) != expected:
+                raise ValueError(f"{env.name}: {name} of a step: expected shape {expected}, got {np.shape(value)}")
+        rows.append([np.array(getattr(step, name)) for name in ("observations", "rewards", "terminated", "truncated")])
         if not simulator.alive.any():
             break
     simulator.close()

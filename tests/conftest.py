@@ -31,6 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Files go to workers in this order, and the longest one would end alone.
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_programs_of_one_module() -> Iterator[None]:
     """Frees what a module compiled: each program holds memory maps, of which Linux grants a process 65,530."""

@@ -148,7 +148,7 @@ def test_the_same_files_by_another_path_are_no_contradiction(
         (("--objective", "pbc"), "--objective: the run in {run} has av-pbc, got pbc; choose another --out"),
         (("--data", "nameless.hdf5"), "--data: the run in {run} has a file of checksum"),
         (("--teacher", "other.npz"), "--teacher: the run in {run} has a file of checksum"),
-        (("--meta-gradient.learning-rate", "0.5"), "--meta-gradient.learning-rate: the run in {run} has 0.4, got 0.5"),
+        (("--meta-gradient.learning-rate", "0.5"), "--meta-gradient.learning-rate: the run in {run} has 0.01, got 0.5"),
         (("--flow.num-layers", "9"), "--flow.num-layers: the run in {run} has"),
         (("--num-generations", "2"), "--num-iterations: the run in {run} has done 4, got 2"),
     ],

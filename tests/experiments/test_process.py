@@ -161,6 +161,7 @@ def test_variable_of_jax_without_meaning_is_one_sentence() -> None:
     assert done.stderr == "hades info: invalid truth value 'perhaps' for environment 'JAX_ENABLE_X64'\n"
 
 
+@pytest.mark.slow
 def test_without_a_home_directory_there_is_no_cache_and_a_warning(tmp_path: Path) -> None:
     # What Python finds of a user id that has no entry.
     nobody = "import pwd\ndef missing(uid): raise KeyError(uid)\npwd.getpwuid = missing"

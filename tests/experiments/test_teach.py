@@ -204,6 +204,7 @@ def test_commands_of_offline(hades):
     assert "one of collect, teach" in hades("offline", "learn").complaint
 
 
+@pytest.mark.slow
 def test_benchmark_compares_both_methods_on_the_same_data(hades, tmp_path):
     out = tmp_path / "result.json"
     outcome = hades(

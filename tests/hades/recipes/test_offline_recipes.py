@@ -110,6 +110,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(loaded.observation_mean, DATA.statistics(1e-3).mean)
 
 
+@pytest.mark.slow
 def test_seeds_by_vmap_are_the_single_runs():
     run = make_run(initialization="kmeans_highest_q")
     keys = jax.random.split(jax.random.key(0), 3)

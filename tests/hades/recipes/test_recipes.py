@@ -161,6 +161,7 @@ def test_the_step_is_traced_once():
     assert int(state.iteration) == 3
 
 
+@pytest.mark.slow
 def test_runs_are_vmapped_over_seeds():
     run = recipes.hades_r(Match(max_steps=2), **SMALL)
     keys = jax.random.split(jax.random.key(0), 2)

@@ -121,6 +121,7 @@ def test_normalised_observations_and_rewards(normalization):
     assert abs(value(ppo, state, [1050.0, 1000.0, 1000.0])) < 100
 
 
+@pytest.mark.slow
 def test_minimal_deviation_bounds_the_gain_on_what_stands_still():
     settings = dataclasses.replace(SMALL, observation_normalization="running", min_std=0.5)
     ppo, state, _ = train(Endless(), settings, 2)
@@ -172,6 +173,7 @@ def test_parameters_stay_finite_where_half_of_the_rewards_are_not():
     assert all(np.isfinite(values).all() for values in metrics.values())
 
 
+@pytest.mark.slow
 def test_nothing_moves_where_no_step_counts():
     ppo, state, metrics = train(faulty(1.0), SMALL, 3)
     assert (metrics["masked_steps"] == SMALL.env_steps).all()
@@ -191,6 +193,7 @@ def test_steps_that_do_not_count_are_replaced_by_those_that_do():
     np.testing.assert_array_equal(substitute(jax.random.key(0), rows, jnp.zeros(100, bool)), rows)
 
 
+@pytest.mark.slow
 def test_learning_goes_on_where_simulators_diverge():
     @dataclasses.dataclass(frozen=True)
     class Rare(Match):

@@ -67,10 +67,10 @@ SETTINGS = {
             population_size=12,
             observation_normalization="none",
             network=NetworkSettings(**NETWORK),
-            evolution=EvolutionSettings(sigma=0.3, perturbations=perturbations),
+            evolution=EvolutionSettings(strategy, sigma=0.3, perturbations=perturbations),
             rollout_chunk_size=1,
         )
-        for perturbations in ("stored", "regenerated")
+        for strategy, perturbations in (("Open_ES", "stored"), ("Open_ES", "regenerated"), ("SNES", "low_rank"))
     },
 }
 COLLECTIVE = re.compile(r"= (.*?) (?:all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")

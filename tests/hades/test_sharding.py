@@ -51,7 +51,7 @@ def test_fitness_does_not_depend_on_the_number_of_devices(results, name, populat
     assert len(set(one["values"])) > population // 2
 
 
-METHODS = ("hades", "es, stored", "es, regenerated")
+METHODS = ("hades", "es, stored", "es, regenerated", "es, low_rank")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -28,6 +28,12 @@ def require_below_one(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a number in [0, 1), got {value}")
 
 
+def require_at_least_one(name: str, value: float) -> None:
+    """Raises `ValueError` with the setting's name unless `value` is 1 or more."""
+    if not value >= 1:
+        raise ValueError(f"{name}: expected a number of at least 1, got {value}")
+
+
 def require_finite(name: str, array: np.ndarray, given: np.ndarray | None = None) -> None:
     """Raises `ValueError` with the array's name, and the first other number and its place, unless all are finite.
 

@@ -94,6 +94,11 @@ class Evaluation:
         # Student's interval knows no bounds of a rate.
         return max(low, 0.0), min(high, 1.0)
 
+    def over_episodes(self, function: Callable[[np.ndarray], np.ndarray]) -> Evaluation:
+        """The same with every array `[inits, episodes]` put through a function, such as one that takes some of them."""
+        successes = None if self.successes is None else function(self.successes)
+        return replace(self, returns=function(self.returns), lengths=function(self.lengths), successes=successes)
+
     def _interval_of(self, values: np.ndarray) -> tuple[float, float]:
         return mean_interval(values.mean(axis=1) if self.num_inits > 1 else values[0])
 
@@ -186,10 +191,7 @@ class PolicyEvaluator:
         shape = (1, self.num_inits)
         networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), trained.params.network)
         played = self._play(jax.random.split(key, self.num_inits), networks, trained.params.normalizer)
-        solved = None if played.successes is None else played.successes.reshape(1, -1)
-        return replace(
-            played, returns=played.returns.reshape(1, -1), lengths=played.lengths.reshape(1, -1), successes=solved
-        )
+        return played.over_episodes(lambda values: values.reshape(1, -1))
 
     def references(self, key: jax.Array, trained: TrainedPolicy) -> dict[str, Evaluation]:
         """Returns of policies as they are initialised."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades._rows import pad_rows
 from hades._validation import require_positive
+from hades.sharding import Devices
 from hades.types import InnerLoop, Metrics, Objective, Parametrization, Params, PyTree, Solution
-
-if TYPE_CHECKING:
-    from hades.sharding import Devices
 
 
 @struct.dataclass
@@ -78,12 +77,12 @@ class IterationValue:
     Attributes:
         fitness: F.
         draw: Random numbers.
-        devices: Devices that candidates are spread over; this one alone if None.
+        devices: Devices that candidates are spread over.
     """
 
     fitness: FitnessFunction = struct.field(pytree_node=False)
     draw: Draw
-    devices: Devices | None = struct.field(pytree_node=False, default=None)
+    devices: Devices = struct.field(pytree_node=False, default=Devices())
 
     @property
     def num_parts(self) -> int:
@@ -96,14 +95,12 @@ class IterationValue:
         draw = self.draw
         if isinstance(draw.problem, Minibatches):
             draw = replace(draw, problem=draw.problem.problem if part is None else draw.problem.part(part))
-        if self.devices is None:
-            return self.fitness(draw, solutions)
         return self.devices.map(lambda own, draw: self.fitness(draw, own), solutions, draw)
 
     @property
     def local(self) -> IterationValue:
         """The same on one device, for an outer loop that divides the work itself, as `devices.map` and `sum` do."""
-        return replace(self, devices=None)
+        return replace(self, devices=Devices())
 
 
 FitnessFunction: TypeAlias = Callable[[Draw, Solution], tuple[jax.Array, Metrics]]
@@ -200,21 +197,3 @@ def map_chunks(function: Callable[[PyTree], PyTree], xs: PyTree, chunk_size: int
     chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk_size, *leaf.shape[1:]), padded)
     results = jax.lax.map(function, chunks)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:rows], results)
-
-
-def pad_rows(xs: PyTree, multiple: int) -> PyTree:
-    """Fills the leading axis `[rows]` with copies of the first row, up to the next multiple."""
-    rows = jax.tree.leaves(xs)[0].shape[0]
-    missing = -rows % multiple
-    if not missing:
-        return xs
-    return jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], missing, axis=0)]), xs)
-
-
-def pad_with_zeros(xs: PyTree, multiple: int) -> PyTree:
-    """Fills the leading axis `[rows]` with zeros, up to the next multiple."""
-
-    def pad(leaf: jax.Array) -> jax.Array:
-        return jnp.pad(leaf, [(0, -leaf.shape[0] % multiple), *[(0, 0)] * (leaf.ndim - 1)])
-
-    return jax.tree.map(pad, xs)

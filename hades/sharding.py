@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hades.fitness import pad_rows, pad_with_zeros
+from hades._rows import pad_rows, pad_with_zeros
 from hades.types import PyTree
 
 Share: TypeAlias = Callable[[PyTree, PyTree], PyTree]
@@ -30,7 +30,7 @@ class Devices:
     """The devices of a mesh, which divide rows of work among them.
 
     Attributes:
-        mesh: Has the axis `population`.
+        mesh: Has the axis `population`; this device alone if None.
 
     Example:
         >>> import jax.numpy as jnp
@@ -41,7 +41,7 @@ class Devices:
         6
     """
 
-    mesh: Mesh
+    mesh: Mesh | None = None
 
     def map(self, function: Share, rows: PyTree, shared: PyTree = ()) -> PyTree:
         """Applies a function to each device's share of the rows, and gathers the results.
@@ -54,14 +54,15 @@ class Devices:
         Returns:
             Results `[rows, ...]`, the same on every device.
         """
-        if self.mesh.size == 1:
+        mesh = self.mesh
+        if mesh is None or mesh.size == 1:
             return function(rows, shared)
         count = jax.tree.leaves(rows)[0].shape[0]
 
         def share(own: PyTree, shared: PyTree) -> PyTree:
             return jax.lax.all_gather(function(own, shared), POPULATION_AXIS, tiled=True)
 
-        gathered = self._over_devices(share)(self._replicated(pad_rows(rows, self.mesh.size)), shared)
+        gathered = _over_devices(share, mesh)(_replicated(pad_rows(rows, mesh.size), mesh), shared)
         return jax.tree.map(lambda leaf: leaf[:count], gathered)
 
     def sum(self, function: Share, rows: PyTree, shared: PyTree = ()) -> PyTree:
@@ -75,25 +76,28 @@ class Devices:
         Returns:
             The sums, the same on every device.
         """
-        if self.mesh.size == 1:
+        mesh = self.mesh
+        if mesh is None or mesh.size == 1:
             return function(rows, shared)
 
         def share(own: PyTree, shared: PyTree) -> PyTree:
             return jax.lax.psum(function(own, shared), POPULATION_AXIS)
 
-        return self._over_devices(share)(self._replicated(pad_with_zeros(rows, self.mesh.size)), shared)
+        return _over_devices(share, mesh)(_replicated(pad_with_zeros(rows, mesh.size), mesh), shared)
 
-    def _over_devices(self, share: Share) -> Share:
-        # The default check_vma sums gradients of parameters that come from a replicated key over devices.
-        return jax.shard_map(share, mesh=self.mesh, in_specs=(_SHARE, _WHOLE), out_specs=_WHOLE, check_vma=False)
 
-    def _replicated(self, rows: PyTree) -> PyTree:
-        """Rows that every device makes for itself: otherwise each would make its share, and all gather the whole."""
-        return jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, _WHOLE))
+def _over_devices(share: Share, mesh: Mesh) -> Share:
+    # The default check_vma sums gradients of parameters that come from a replicated key over devices.
+    return jax.shard_map(share, mesh=mesh, in_specs=(_SHARE, _WHOLE), out_specs=_WHOLE, check_vma=False)
+
+
+def _replicated(rows: PyTree, mesh: Mesh) -> PyTree:
+    """Rows that every device makes for itself: otherwise each would make its share, and all gather the whole."""
+    return jax.lax.with_sharding_constraint(rows, NamedSharding(mesh, _WHOLE))
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Places arrays on every device of a mesh of several, where compiled programs leave them too."""
     if mesh is None or mesh.size == 1:
         return tree
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(mesh, _WHOLE))

@@ -287,16 +287,7 @@ class _Table:
         params = PolicyParams(teacher)
         played = evaluate(self._key(0), self.env, teacher_policy, params, episodes * len(self._keys), "mode")
         shares = np.split(np.arange(played.num_episodes), len(self._keys))
-        parts = [
-            dataclasses.replace(
-                played,
-                returns=played.returns[:, share],
-                lengths=played.lengths[:, share],
-                successes=None if played.successes is None else played.successes[:, share],
-            )
-            for share in shares
-        ]
-        return self._score(parts)
+        return self._score([played.over_episodes(partial(np.take, indices=share, axis=1)) for share in shares])
 
 
 def _settings_for(objective: StateObjective, settings: OfflineSettings) -> OfflineSettings:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from hades import policies
-from hades._validation import require_below_one, require_positive_fields
+from hades._validation import require_at_least_one, require_below_one, require_positive_fields
 from hades.distributions import Categorical, Distribution
 from hades.keys import Stream, stream
 from hades.normalization import PolicyParams
@@ -146,8 +146,7 @@ class BehaviourCloning:
             raise ValueError(
                 f"window: expected a number from 1 to {self.num_steps}, the inner steps, got {self.window}"
             )
-        if not self.step_size_spread >= 1:
-            raise ValueError(f"step_size_spread: expected a number of at least 1, got {self.step_size_spread}")
+        require_at_least_one("step_size_spread", self.step_size_spread)
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> PolicyParams:
         """Draws fresh parameters and trains them.

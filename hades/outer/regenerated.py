@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hades.fitness import map_chunks, pad_with_zeros
+from hades._rows import pad_with_zeros
+from hades.fitness import map_chunks
 from hades.outer._metrics import summarize
 from hades.outer.evolution import EvolutionSettings, EvolutionState, Structure, build_strategy, check_population_size
+from hades.sharding import Devices
 from hades.types import Metrics, PyTree, Solution, Value
 
 _STRATEGIES = ("Open_ES", "SNES")
-_Over: TypeAlias = Callable[[Callable[[PyTree, PyTree], PyTree], PyTree, PyTree], PyTree]
 
 
 @struct.dataclass
@@ -105,8 +105,7 @@ class RegeneratedEvolution:
         """
         search: _Search = state.strategy
         algorithm, params = self._built(state.structure)
-        devices = getattr(value, "devices", None)
-        spread, total = (_apply, _apply) if devices is None else (devices.map, devices.sum)
+        devices: Devices = getattr(value, "devices", Devices())
 
         def evaluate(shared: Any, draws: jax.Array) -> tuple[jax.Array, Metrics]:
             value, key, search = shared
@@ -123,12 +122,12 @@ class RegeneratedEvolution:
             return map_chunks(partial(evaluate, shared), draws, self._chunk)
 
         shared = (getattr(value, "local", value), key, search)
-        values, counts = spread(evaluate_share, jnp.arange(self._draws), shared)
+        values, counts = devices.map(evaluate_share, jnp.arange(self._draws), shared)
         values, metrics = summarize(values.reshape(-1), jax.tree.map(jnp.ravel, counts))
         # evosax minimises: Open_ES descends along shaped values, SNES climbs along weights by rank.
         weights = algorithm.fitness_shaping_fn(values[:, None], -values, search, params)
         weights = weights.reshape(self._draws, len(self._signs))
-        search = self._tell(key, algorithm, params, search, weights, total)
+        search = self._tell(key, algorithm, params, search, weights, devices)
         return EvolutionState(search, state.structure), metrics
 
     def solution(self, state: EvolutionState) -> Solution:
@@ -136,12 +135,12 @@ class RegeneratedEvolution:
         return state.strategy.mean
 
     def _tell(
-        self, key: jax.Array, algorithm: Any, params: Any, search: _Search, weights: jax.Array, total: _Over
+        self, key: jax.Array, algorithm: Any, params: Any, search: _Search, weights: jax.Array, devices: Devices
     ) -> _Search:
         """Update for shaped values `[draws, signs]`."""
         first = weights @ jnp.array(self._signs)
         rows = (jnp.arange(self._draws), first, jnp.sum(weights, axis=1))
-        moments = total(self._weighted_moments, rows, (key, search.mean))
+        moments = devices.sum(self._weighted_moments, rows, (key, search.mean))
         if self._adapts_std:
             gradient = jax.tree.map(lambda std, moment: -std * moment, search.std, moments[0])
             rate = 0.5 * params.lr_std_init
@@ -189,10 +188,6 @@ class RegeneratedEvolution:
             return [_normal(leaf_key, leaf, rank) for leaf_key, leaf in zip(keys, leaves, strict=True)]
 
         return jax.tree.unflatten(structure, jax.vmap(one)(draws))
-
-
-def _apply(function: Callable[[PyTree, PyTree], PyTree], rows: PyTree, shared: PyTree) -> PyTree:
-    return function(rows, shared)
 
 
 def _normal(key: jax.Array, like: jax.Array, rank: int | None) -> jax.Array:

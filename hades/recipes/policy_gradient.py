@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from hades import policies
 from hades._environment_contract import conform
-from hades._validation import require_positive_fields
+from hades._validation import require_at_least_one, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.inner import cloning
@@ -73,8 +73,7 @@ class HadesPGSettings(PolicyGradientSettings):
         if len(set(self.kernel_inits)) != len(self.kernel_inits) or len(self.kernel_inits) == 1:
             names = " ".join(self.kernel_inits)
             raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
-        if not self.step_size_spread >= 1:
-            raise ValueError(f"step_size_spread: expected a number of at least 1, got {self.step_size_spread}")
+        require_at_least_one("step_size_spread", self.step_size_spread)
         if self.num_envs % self.num_inits:
             raise ValueError(f"num_envs: expected a multiple of num_inits = {self.num_inits}, got {self.num_envs}")
         if self.env_steps // self.num_inits % self.num_minibatches:
@@ -137,7 +136,7 @@ def hades_pg_run(
     evaluated = cloning.from_settings(env, settings.cloning)
     inner = dataclasses.replace(
         evaluated,
-        policy=_with_drawn_kernels(env, settings),
+        policy=_with_drawn_kernels(env, settings) if settings.kernel_inits else evaluated.policy,
         rematerialize=outer.rematerialize,
         window=outer.window,
         step_size_spread=settings.step_size_spread,
@@ -185,11 +184,9 @@ class _DrawnInit:
 
 
 def _with_drawn_kernels(env: Environment, settings: HadesPGSettings) -> Policy:
-    """The policy of the inner loop, with an initialiser that is drawn where the settings name several."""
-    kinds = settings.kernel_inits or (settings.cloning.kernel_init,)
+    """The policy of the inner loop, with an initialiser that is drawn among those of the settings."""
+    kinds = settings.kernel_inits
     drawn = [policies.from_settings(env, dataclasses.replace(settings.cloning, kernel_init=kind)) for kind in kinds]
-    if len(drawn) == 1:
-        return drawn[0]
     return Policy(_DrawnInit(tuple(policy.init for policy in drawn)), drawn[0].apply)
 
 

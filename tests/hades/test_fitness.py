@@ -11,8 +11,9 @@ import pytest
 import hades
 from envs.diagnostic import Match, Nan, Target
 from hades import policies
+from hades._rows import pad_rows
 from hades.dataset import SyntheticDataset
-from hades.fitness import Chunks, draw_inits, fit_all, in_chunks, make_fitness, map_chunks, pad_rows
+from hades.fitness import Chunks, draw_inits, fit_all, in_chunks, make_fitness, map_chunks
 from hades.inner import Identity
 from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer

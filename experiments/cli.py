@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +33,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done; 1 the work failed; 2 bad arguments; 130 and 143 stopped by Ctrl-C and SIGTERM.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    except Exception:
+        if _is_one_of_several():
+            traceback.print_exc()
+            _end_process(_FAILED)
+        raise
+    if code in (_FAILED, _BAD_ARGUMENTS) and _is_one_of_several():
+        _end_process(code)
+    return code
+
+
+def _is_one_of_several() -> bool:
+    """Whether this is one of the processes of one run; a command that never came to ask is not."""
+    multihost = sys.modules.get("hades.multihost")
+    return multihost is not None and bool(multihost.are_several())
+
+
+def _end_process(code: int) -> None:
+    """Ends the process at once: at a usual end it would wait for the others of its run, which wait for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage("hades VERB", _VERBS))
         return _DONE if arguments else _BAD_ARGUMENTS

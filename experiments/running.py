@@ -21,11 +21,12 @@ from experiments.pictures import draw_curve, draw_dataset
 from experiments.presets import get_preset
 from experiments.settings import RunSettings
 from experiments.stopping import StopSignals
-from hades import recipes
+from hades import multihost, recipes
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
 from hades.evaluation import Evaluation
 from hades.keys import Stream, stream
+from hades.multihost import MultihostSettings
 from hades.offline import OfflineDataError, TeacherError
 from hades.run import Run
 from hades.training import Result, distill
@@ -35,7 +36,7 @@ _OF_THE_RUN = ("command", "method", "env_options", "arrays", "key")
 
 
 def _run_in_environment(settings: Any) -> Run[Any]:
-    return recipes.from_settings(settings.options.make(settings.env), settings.settings)
+    return recipes.from_settings(settings.options.make(settings.env), settings.settings, mesh=settings.mesh)
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,12 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
 
 def run_command(command: Command, settings: Any) -> Result[Any] | int:
     """Runs resolved settings to the end, and reports; or returns the exit code of a signal that stopped them."""
+    multihost.initialize(settings.hosts)
     directory = RunDirectory(settings.out)
     run = build(settings, command)
     method = run.settings if type(run.settings) is type(settings.settings) else settings.settings
-    resolved = dataclasses.replace(settings, settings=method, out=None, resume=False, json=False)
+    here = {"out": None, "resume": False, "json": False, "hosts": MultihostSettings(), "devices": None}
+    resolved = dataclasses.replace(settings, settings=method, **here)
     check_extras(settings)
     started = time.monotonic()
     with StopSignals(f"hades {command.name}") as signals, loggers(settings, directory) as callbacks:
@@ -96,6 +99,8 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
             should_stop=signals.should_stop,
         )
     if not result.finished:
+        if not multihost.is_first():
+            return signals.exit_code
         print(
             f"stopped at iteration {result.state.iteration} of {settings.num_iterations}; "
             f"go on with: hades {command.name} --out {directory.path} --resume",
@@ -242,6 +247,8 @@ def _report(
         "metrics": last,
         "evaluations": {label: tables.summary(evaluation, name) for label, evaluation in evaluations.items()},
     }
+    if not multihost.is_first():
+        return
     directory.write_summary(summary)
     pictures = _draw(command, settings, name, directory, result, references)
     if evaluations:

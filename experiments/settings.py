@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
+from jax.sharding import Mesh
 
 from experiments.environments import EnvironmentOptions
 from experiments.presets import PRESETS, offline
 from experiments.registry import INNER_LOOPS, OBJECTIVES, OUTER_LOOPS
 from hades._validation import require_positive
+from hades.multihost import MultihostSettings
 from hades.offline import Transitions, d4rl
 from hades.offline.cal_ql import CalQLSettings
 from hades.offline.spaces import DataSpaces
@@ -22,6 +25,7 @@ from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.offline import OfflineSettings
 from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import PPOSettings
+from hades.sharding import population_mesh
 from hades.training import LoopSettings
 
 Flat = tyro.conf.arg(name="")
@@ -91,13 +95,30 @@ class RunSettings(SeededSettings):
     """Also writes TensorBoard events into the run directory (needs the extra tensorboard)."""
     wandb: str | None = None
     """Also logs to this project of Weights & Biases (needs the extra wandb); default: not."""
+    devices: int | None = None
+    """Devices that the work is spread over, the first of those that JAX has; default: all, where the method divides."""
+    hosts: Annotated[MultihostSettings, Flat] = MultihostSettings()
+    """Processes of the run."""
     loop: Annotated[LoopSettings, Flat] = LoopSettings()
     """The host loop."""
 
     def __post_init__(self) -> None:
-        """Refuses also a number of iterations that is not positive."""
+        """Refuses also a number of iterations, or of devices, that is not positive."""
         super().__post_init__()
-        self.require_positive("num_iterations")
+        self.require_positive("num_iterations", "devices")
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that the flags name, None where they name none.
+
+        Raises:
+            ValueError: JAX has fewer.
+        """
+        if self.devices is None:
+            return None
+        if self.devices > jax.device_count():
+            raise ValueError(f"devices: expected at most {jax.device_count()}, which JAX has, got {self.devices}")
+        return population_mesh(jax.devices()[: self.devices])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,8 +101,8 @@ class StopSignals:
 
     @property
     def exit_code(self) -> int:
-        """128 and the signal's number."""
-        return 128 + int(self.received or 0)
+        """128 and the signal's number; that of SIGTERM where another process of the run was told to stop."""
+        return 128 + int(self.received or signal.SIGTERM)
 
     def _hear(self, number: signal.Signals) -> None:
         if self.received is not None or not self._has_begun:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from hades import multihost
 from hades._environment_contract import is_key
 from hades._json import to_finite
 
@@ -41,8 +42,12 @@ class Checkpoints:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Opens the folder and makes it if it is not there."""
         handlers = {"state": ocp.PyTreeCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers)
+        path = Path(folder).absolute()
+        path.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, enable_async_checkpointing=False, create=False, multiprocessing_options=_alone()
+        )
+        self._manager = ocp.CheckpointManager(path, options=options, item_handlers=handlers)
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -70,7 +75,7 @@ class Checkpoints:
         """
         if self.latest is not None and step <= self.latest:
             return
-        stored = jax.tree.map(lambda leaf: leaf if np.size(leaf) else _NO_ELEMENTS, state)
+        stored = jax.tree.map(lambda leaf: _of_host(leaf) if np.size(leaf) else _NO_ELEMENTS, state)
         arguments = ocp.args.Composite(
             state=ocp.args.PyTreeSave(stored), progress=ocp.args.JsonSave(to_finite(progress))
         )
@@ -132,7 +137,7 @@ class Checkpoints:
 
     def _move_aside(self, step: int, consequence: str) -> None:
         folder = Path(self._manager.directory) / str(step)
-        if jax.process_index() == 0:
+        if multihost.is_first():
             folder.rename(folder.with_name(f"{step}.damaged"))
         self._manager.reload()
         warnings.warn(f"{folder}: expected a whole checkpoint, found a damaged one; {consequence}", stacklevel=4)
@@ -161,6 +166,23 @@ class Checkpoints:
         values = {_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(restored.state)}
         found = [_finish(leaf, values[places[path]]) for path, leaf in leaves.items()]
         return jax.tree.unflatten(jax.tree.structure(template), found), restored.progress
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Options of a process that waits for no other: states are whole in each, and one that is left can still save."""
+    if not multihost.are_several():
+        return ocp.options.MultiprocessingOptions()
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
+    )
+
+
+def _of_host(leaf: Any) -> Any:
+    """An array as orbax takes it: of several processes those of one alone as NumPy's."""
+    if not multihost.are_several():
+        return leaf
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
 class _OtherStateError(Exception):

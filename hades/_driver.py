@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hades import multihost
 from hades._history import Row
 from hades._host_loop import Advance, HostLoop
 from hades._progress import Progress, with_prefix
@@ -43,8 +44,12 @@ def drive(
     try:
         for host in hosts:
             host.begin()
-        with Progress(num_iterations, "iteration", seeds.iteration, progress) as report:
-            while any(counts := seeds.next_counts()) and not should_stop():
+        shown = progress and multihost.is_first()
+        with (
+            multihost.noticing_lost_processes(),
+            Progress(num_iterations, "iteration", seeds.iteration, shown) as report,
+        ):
+            while any(counts := seeds.next_counts()) and not multihost.any_process(should_stop()):
                 rows = seeds.call(counts)
                 if rows:
                     report.update(seeds.iteration, *_status(hosts[0].run, rows, loop.row_length))

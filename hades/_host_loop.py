@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hades import multihost
 from hades._checkpointing import Checkpoints
 from hades._history import History, Row
 from hades._run_directory import RunDirectory, key_words
@@ -20,7 +21,7 @@ from hades.callbacks import Callback
 from hades.evaluation import Evaluation
 from hades.keys import Stream, stream
 from hades.run import OUTCOMES, DivergedError, Run, RunState
-from hades.sharding import replicate
+from hades.sharding import own_copy, replicate
 from hades.types import Metrics
 
 if TYPE_CHECKING:
@@ -116,15 +117,21 @@ class HostLoop:
         callbacks: Sequence[Callback],
     ) -> None:
         """Takes up the newest checkpoint, or draws the first state."""
-        self._key, self._loop, self._directory, self._callbacks = key, loop, directory, callbacks
+        self._key, self._loop, self._directory = key, loop, directory
+        # All processes compute and read; the first one alone writes and tells.
+        self._writes = directory is not None and multihost.is_first()
+        self._callbacks = callbacks if multihost.is_first() else ()
         self.run = replicate(run, run.mesh)
+        self._own_run = own_copy(self.run)
         self._checkpoints = Checkpoints(directory.checkpoints) if directory else None
         inits, episodes = loop.evaluation_inits, loop.evaluation_episodes
         self.evaluator = None if run.env is None else self.run.make_evaluator(inits, episodes)
         self.course = Course()
         # Rows up to here were seen by callbacks before a resume, which computes them again.
         self._seen = 0
-        self.state: RunState = replicate(self._restored() or _initial(self.run, key), run.mesh)
+        with multihost.first_goes_before():
+            restored = self._restored()
+        self.state: RunState = replicate(restored or _initial(self._own_run, key), run.mesh)
         self.started = time.monotonic() - self.course.seconds
         self._saved = time.monotonic()
         self.finished = False
@@ -136,19 +143,24 @@ class HostLoop:
         last = self._directory.last_row()
         self._seen = last["iteration"] if last else 0
         if self._checkpoints.latest is None:
-            self._directory.truncate_metrics(0)
+            self._history_until(0)
             return None
         template = jax.eval_shape(self.run.init, self._key)
         iteration, state, saved = self._checkpoints.restore(
             template, formerly=self.run.former_names, dropped=self.run.dropped_names
         )
-        history = self._directory.truncate_metrics(iteration)
+        history = self._history_until(iteration)
         score = -np.inf if saved.get("best_score") is None else saved["best_score"]
         best_iteration = saved.get("best_iteration", saved.get("best_generation", -1))
         best = OUTCOMES[self.run.kind].load(self._file("best_")) if best_iteration >= 0 else None
         steps = history[-1].get("total_env_steps", 0) if history else 0
         self.course = Course(saved["seconds"], score, best_iteration, steps, history, best)
         return state
+
+    def _history_until(self, iteration: int) -> History:
+        """Rows of metrics up to an iteration; those behind it are dropped, and will be written again."""
+        assert self._directory is not None
+        return self._directory.truncate_metrics(iteration) if self._writes else self._directory.read_metrics()
 
     @property
     def iteration(self) -> int:
@@ -159,7 +171,7 @@ class HostLoop:
         """Tells callbacks of the start, and keeps the snapshot of a run that has done nothing."""
         self.tell("start", self.run, self.state)
         if self.iteration == 0 and self._loop.keep_snapshots and self.evaluator:
-            outcome = _outcome(self.run, self.state)
+            outcome = self._outcome_of(self.state)
             self._keep_snapshot(outcome, self.evaluator(stream(self._key, Stream.SELECTION), outcome))
 
     def is_done(self, num_iterations: int) -> bool:
@@ -188,8 +200,8 @@ class HostLoop:
         return min(call - self.iteration % call, num_iterations - self.iteration)
 
     def clock(self) -> float:
-        """Seconds of the run so far, those before a resume counted in."""
-        return time.monotonic() - self.started
+        """Seconds of the run so far, those before a resume counted in; of several processes those of the first."""
+        return multihost.from_first(time.monotonic() - self.started)
 
     def take(
         self, count: int, state: RunState, metrics: Metrics, before: float, after: float, num_iterations: int
@@ -223,7 +235,7 @@ class HostLoop:
     def _take(
         self, count: int, state: RunState, metrics: Metrics, before: float, after: float, num_iterations: int
     ) -> list[Row]:
-        first, outcome = self.iteration, _outcome(self.run, state)
+        first, outcome = self.iteration, self._outcome_of(state)
         if not self._is_finite(outcome, metrics):
             raise self._diverged(count)
         self.state = state
@@ -239,7 +251,12 @@ class HostLoop:
         return rows
 
     def _is_finite(self, outcome: Any, metrics: Metrics) -> bool:
-        return bool(_is_finite((outcome, [metrics[name] for name in self.run.finite_metrics])))
+        watched = own_copy([metrics[name] for name in self.run.finite_metrics])
+        return not multihost.any_process(not _is_finite((outcome, watched)))
+
+    def _outcome_of(self, state: RunState) -> Any:
+        """Outcome of a state, in arrays of this process."""
+        return _outcome(self._own_run, own_copy(state))
 
     def _rows(self, first: int, count: int, sums: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
         """Rows of a call; one clock reading for each call, spread evenly over its iterations."""
@@ -265,7 +282,7 @@ class HostLoop:
         state = self.state
         for _ in range(count):
             state, metrics = self.advance(self.run, state, np.int32(1))
-            if not self._is_finite(_outcome(self.run, state), metrics):
+            if not self._is_finite(self._outcome_of(state), metrics):
                 break
         good = f"the last good one, of iteration {self.iteration}, is in the state"
         if self._directory:
@@ -290,7 +307,7 @@ class HostLoop:
             confirmed = self.evaluator(stream(self._key, Stream.CONFIRMATION, self.iteration), outcome)
             course.best_score, course.best_iteration = score, self.iteration
             course.best = self._describe(outcome, confirmed)
-            if self._directory:
+            if self._writes:
                 course.best.save(self._file("best_"))
         low, high = evaluation.ci95
         return {"evaluation_mean": evaluation.mean, "evaluation_ci_low": low, "evaluation_ci_high": high}
@@ -302,7 +319,7 @@ class HostLoop:
             self.tell("row", row)
         if new:
             self.tell("flush")
-        if self._directory is None:
+        if self._directory is None or not self._writes:
             return
         self._directory.append_metrics(rows)
         if evaluated:
@@ -311,7 +328,7 @@ class HostLoop:
             self.save_checkpoint()
 
     def _keep_snapshot(self, outcome: Any, evaluation: Evaluation) -> None:
-        if self._directory is None or not self._loop.keep_snapshots:
+        if self._directory is None or not (self._writes and self._loop.keep_snapshots):
             return
         self._directory.snapshots.mkdir(exist_ok=True)
         self._describe(outcome, evaluation).save(self._directory.snapshot(self.run.kind, self.iteration))
@@ -326,15 +343,15 @@ class HostLoop:
 
     def save_checkpoint(self) -> None:
         """Saves the state and the outcome, so that the run can be taken up from here."""
-        if self._checkpoints and self.iteration and self._checkpoints.latest != self.iteration:
+        if self._checkpoints and self._writes and self.iteration and self._checkpoints.latest != self.iteration:
             self.described_outcome().save(self._file(""))
-            self._checkpoints.save(self.iteration, self.state, self.course.to_json())
+            self._checkpoints.save(self.iteration, own_copy(self.state), self.course.to_json())
             self._saved = time.monotonic()
             self.tell("checkpoint", self.iteration)
 
     def described_outcome(self) -> Any:
         """Present outcome, with the metadata that a file needs but for an evaluation."""
-        return self._describe(_outcome(self.run, self.state), None)
+        return self._describe(self._outcome_of(self.state), None)
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Calls a hook of every callback."""

@@ -49,9 +49,11 @@ FREE_TO_CHANGE = frozenset(
         "checkpoint_seconds",
         "max_env_steps",
         "max_seconds",
+        "hosts",
+        "devices",
     }
 )
-"""Names in a configuration that may differ when a run goes on: how long it is, and what is seen and kept of it."""
+"""Names in a configuration that may differ when a run goes on: how long it is, where, and what is seen and kept."""
 
 # Mappings without a fixed set of keys: an option that only one of two environments has makes them different.
 _WHOLE = frozenset({"env_options"})

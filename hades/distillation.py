@@ -162,6 +162,11 @@ class _FourParts(Run[Any]):
         formula = fitness.make_fitness(self.parametrization, self.inner, self.objective)
         return fitness.in_chunks(formula, self.chunks)
 
+    @property
+    def _evaluation_mesh(self) -> Mesh | None:
+        """Devices of evaluations; None for one, whose programs are then those of any evaluation."""
+        return self.mesh if self.mesh.size > 1 else None
+
     def _decoded(self, state: RunState) -> Any:
         return self.parametrization.decode(self.outer.solution(state.outer))
 
@@ -212,6 +217,7 @@ class DatasetRun(_FourParts):
             self.normalization_envs,
             self.init_seed,
             more_references=self.references,
+            mesh=self._evaluation_mesh,
         )
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
@@ -249,4 +255,5 @@ class PolicyRun(_FourParts):
             num_episodes,
             self.play.action_selection,
             self.normalization_envs,
+            self._evaluation_mesh,
         )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hades import fitness, policies
 from hades._cache import kept
@@ -23,10 +24,11 @@ from hades.metadata import EvaluationSummary, FileMetadata
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
-from hades.rollouts.first_episode import Rollout
+from hades.rollouts.first_episode import EpisodeReturns, Rollout
 from hades.rollouts.host import compiled_rollout
+from hades.sharding import Devices, replicate
 from hades.statistics import mean_interval
-from hades.types import AnyEnvironment, InnerLoop, Params, PyTree
+from hades.types import AnyEnvironment, HostEnvironment, InnerLoop, Params, PyTree
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class PolicyEvaluator:
         num_episodes: Episodes of each.
         action_selection: Whether actions are sampled or the mode.
         normalization_envs: Episodes that share running statistics; all of `num_episodes` if None.
+        mesh: Devices that the policies are spread over; this one alone if None, and where episodes are not in JAX.
 
     Raises:
         ValueError: `num_episodes` is not a multiple of `normalization_envs`.
@@ -181,6 +184,7 @@ class PolicyEvaluator:
     num_episodes: int = 8
     action_selection: ActionSelection = "sample"
     normalization_envs: int | None = None
+    mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
         """Refuses episodes that do not divide into groups."""
@@ -202,10 +206,18 @@ class PolicyEvaluator:
     @property
     def _rollout(self) -> Rollout:
         arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
-        return compiled_rollout(self.env, self.policy, *arguments)
+        rollout = compiled_rollout(self.env, self.policy, *arguments)
+        return rollout if self._is_alone else _spread_rollout(rollout, Devices(self.mesh))
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether no other device takes part."""
+        return self.mesh is None or isinstance(self.env, HostEnvironment)
 
     def _play(self, keys: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
         """Plays with policies `[1, inits, ...]` under keys `[inits]`."""
+        if not self._is_alone:
+            keys, networks, normalizer = replicate((keys, networks, normalizer), self.mesh)
         episodes = self._rollout(keys, networks, normalizer)
         shared = self.normalization_envs or self.num_episodes
         running = shared if normalizer.kind == "running" else None
@@ -229,6 +241,7 @@ class DatasetEvaluator:
         ensemble: Policies that act together, see `hades.policies.ensemble`: `num_inits * ensemble` are trained, and
             `num_inits` ensembles of them play.
         more_references: `more_references(key)`: further datasets that references are trained on, by name.
+        mesh: Devices that the policies are spread over; this one alone if None.
 
     Raises:
         ValueError: `num_episodes` is not a multiple of `normalization_envs`, or members would be all the same.
@@ -252,6 +265,7 @@ class DatasetEvaluator:
     acting_policy: Policy | None = None
     ensemble: int = 1
     more_references: Callable[[jax.Array], dict[str, SyntheticDataset]] | None = field(default=None, compare=False)
+    mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
         """Refuses ensembles of one initialisation, and episodes that do not divide into groups."""
@@ -285,7 +299,8 @@ class DatasetEvaluator:
         """
         _refuse_tracers("evaluate_dataset", "hades.behaviour_cloning", (key, dataset))
         batched = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
-        return self._grouped(_fit(self.inner)(self._drawn(key), batched))
+        drawn, batched = replicate((self._drawn(key), batched), self.mesh)
+        return self._grouped(_fit(self.inner, Devices(self.mesh))(drawn, batched))
 
     def play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
         """Plays with the policies that `train` returned, given the same key."""
@@ -321,7 +336,7 @@ class DatasetEvaluator:
         policy = self.acting_policy or self.inner.policy
         acting = policy if self.ensemble == 1 else policies.ensemble(policy, self.ensemble)
         arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
-        return PolicyEvaluator(self.env, acting, self.num_inits, *arguments)
+        return PolicyEvaluator(self.env, acting, self.num_inits, *arguments, self.mesh)
 
     def _grouped(self, networks: Params) -> Params:
         """Parameters `[1, inits * ensemble, ...]` as those of ensembles."""
@@ -336,8 +351,30 @@ def _draw(inner: InnerLoop, num_inits: int, init_seed: int | None) -> Callable[[
 
 
 @kept
-def _fit(inner: InnerLoop) -> Callable[[Draw, SyntheticDataset], Params]:
-    return jax.jit(partial(fitness.fit_all, inner))
+def _fit(inner: InnerLoop, devices: Devices) -> Callable[[Draw, SyntheticDataset], Params]:
+    def fit(own: Draw, datasets: SyntheticDataset) -> Params:
+        return _second_first(fitness.fit_all(inner, own, datasets))
+
+    return jax.jit(lambda draw, datasets: _second_first(devices.map(fit, draw, datasets)))
+
+
+@kept
+def _spread_rollout(rollout: Rollout, devices: Devices) -> Rollout:
+    """A rollout of policies `[1, inits, ...]`, of which each device plays its share."""
+
+    def play(own: tuple[jax.Array, Params], normalizer: Normalizer) -> EpisodeReturns:
+        keys, networks = own
+        return _second_first(rollout(keys, _second_first(networks), normalizer))
+
+    def spread(keys: jax.Array, networks: Params, normalizer: Normalizer) -> EpisodeReturns:
+        return _second_first(devices.map(play, (keys, _second_first(networks)), normalizer))
+
+    return jax.jit(spread)
+
+
+def _second_first(tree: PyTree) -> PyTree:
+    """Arrays with their first two axes exchanged, `[1, inits, ...]` as `[inits, 1, ...]` and the other way round."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
 
 
 @kept

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from hades._environment_contract import is_key
 from hades._rows import pad_rows, pad_with_zeros
 from hades.types import PyTree
 
@@ -97,7 +98,33 @@ def _replicated(rows: PyTree, mesh: Mesh) -> PyTree:
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Places arrays on every device of a mesh of several, where compiled programs leave them too."""
+    """Places arrays on every device of a mesh of several, where compiled programs leave them too.
+
+    A mesh over several processes is given the same arrays by each.
+    """
     if mesh is None or mesh.size == 1:
         return tree
-    return jax.device_put(tree, NamedSharding(mesh, _WHOLE))
+    sharding = NamedSharding(mesh, _WHOLE)
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda leaf: _replicated_over_processes(leaf, sharding), tree)
+
+
+def _replicated_over_processes(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf
+    if is_key(leaf):
+        data = _replicated_over_processes(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    content = np.asarray(leaf)
+    return jax.make_array_from_callback(content.shape, sharding, lambda index: content[index])
+
+
+def own_copy(tree: PyTree) -> PyTree:
+    """Arrays that every process holds whole, as arrays of this process alone; other leaves stay as they are."""
+
+    def own(leaf: Any) -> Any:
+        shared = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+        return leaf.addressable_data(0) if shared else leaf
+
+    return jax.tree.map(own, tree)

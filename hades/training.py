@@ -11,10 +11,11 @@ from typing import Any, Generic
 import jax
 import jax.numpy as jnp
 
+from hades import multihost
 from hades._driver import drive
 from hades._history import Row
 from hades._host_loop import HostLoop, advance
-from hades._run_directory import RunDirectory, key_words
+from hades._run_directory import RunDirectory, RunDirectoryError, key_words
 from hades._serialization import to_dict
 from hades._validation import require_positive, require_positive_fields
 from hades.callbacks import Callback, as_callback
@@ -254,15 +255,24 @@ def _drive(
         for index, key in enumerate(keys):
             directory = None if folders is None else RunDirectory(folders[index])
             if directory is not None:
-                locks.enter_context(directory.lock())
                 own = run.config() | {"key": key_words(key), "num_iterations": num_iterations, "loop": to_dict(loop)}
-                directory.begin(own | dict(config or {}))
+                _enter(directory, own | dict(config or {}), locks)
             hosts.append(HostLoop(key, run, loop, directory, list(map(as_callback, callbacks[index]))))
         drive(hosts, loop, num_iterations, progress, should_stop)
         results = [_result(run, host) for host in hosts]
         for host, result in zip(hosts, results, strict=True):
             host.tell("end", result)
     return results
+
+
+def _enter(directory: RunDirectory, config: Mapping[str, Any], locks: contextlib.ExitStack) -> None:
+    """Locks a run directory and begins its run, which the first process does for all."""
+    with multihost.first_goes_before():
+        if multihost.is_first():
+            locks.enter_context(directory.lock())
+            directory.begin(config)
+    if multihost.any_process(not directory.holds_run):
+        raise RunDirectoryError(f"{directory.path}: expected a folder that all processes of the run share")
 
 
 train = distill

@@ -190,7 +190,7 @@ def offline_run(
         num_inits=settings.num_inits,
         evaluation_inner=evaluation_inner,
         play=settings.played,
-        mesh=population_mesh(jax.devices()[:1]) if mesh is None else mesh,
+        mesh=population_mesh(jax.local_devices()[:1]) if mesh is None else mesh,
         method=objective.name,
         settings=settings,
     )

@@ -163,7 +163,7 @@ def hades_pg_run(
         init_seed=settings.init_seed,
         evaluation_inner=evaluated,
         play=settings.played,
-        mesh=population_mesh(jax.devices()[:1]) if mesh is None else mesh,
+        mesh=population_mesh(jax.local_devices()[:1]) if mesh is None else mesh,
         method=settings.method,
         settings=settings,
     )

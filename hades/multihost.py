@@ -1,0 +1,245 @@
+"""Several processes of one run: how they find each other, what they agree on, and which of them writes.
+
+Every process runs the same program: each compiled call, and each function here that agrees, must be reached by all of
+them. What depends on a clock, a signal or a file is therefore asked of process 0, or of all. Without `initialize`, or
+with one process, nothing here waits for anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from hades._json import to_json
+from hades._validation import require_positive
+
+__all__ = [
+    "LostProcessError",
+    "MultihostSettings",
+    "any_process",
+    "are_several",
+    "first_goes_before",
+    "from_first",
+    "initialize",
+    "is_first",
+    "noticing_lost_processes",
+]
+
+T = TypeVar("T")
+
+# A process that is silent for so long is lost, and the others end.
+_HEARTBEAT_SECONDS = 30
+# The first process may write for long while the others wait to end with it.
+_SHUTDOWN_SECONDS = 600
+_LOOPBACK_SECONDS = 20
+_MESSAGE_BYTES = 4096
+# How JAX tells that a collective or the service of its processes failed, in front of the reason.
+_STATUS = re.compile(r"\s*(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION):")
+
+
+class LostProcessError(ConnectionError):
+    """Another process of the run has ended, so that this one cannot go on."""
+
+
+@dataclass(frozen=True)
+class MultihostSettings:
+    """How the processes of one run find each other."""
+
+    multihost: bool = False
+    """Whether this is one of several processes of one run: those of the job that JAX detects (Slurm, Open MPI,
+    Kubernetes), or those that the flags below name. All take the same settings, and a run directory that all share."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, which every host reaches; default: that of the job."""
+    num_processes: int | None = None
+    """Processes of the run; default: those of the job."""
+    process_id: int | None = None
+    """Number of this process, from 0; default: that of the job."""
+    connect_seconds: int = 300
+    """Seconds to wait for all processes to start."""
+
+    def __post_init__(self) -> None:
+        """Refuses parts of an address, and numbers that are out of range."""
+        named = {"coordinator": self.coordinator, "num_processes": self.num_processes, "process_id": self.process_id}
+        given = [name for name, value in named.items() if value is not None]
+        if given and not self.multihost:
+            raise ValueError(f"{given[0]}: expected none without multihost")
+        missing = [name for name, value in named.items() if value is None]
+        if given and missing:
+            raise ValueError(f"{missing[0]}: expected one beside {given[0]}")
+        require_positive("connect_seconds", self.connect_seconds)
+        if self.coordinator is not None and not re.fullmatch(r".+:\d+", self.coordinator):
+            raise ValueError(f"coordinator: expected HOST:PORT, got {self.coordinator!r}")
+        if self.num_processes is not None and self.process_id is not None:
+            require_positive("num_processes", self.num_processes)
+            if not 0 <= self.process_id < self.num_processes:
+                raise ValueError(f"process_id: expected 0 to {self.num_processes - 1}, got {self.process_id}")
+
+
+def initialize(settings: MultihostSettings) -> None:
+    """Connects this process with the others of its run, before anything asks JAX for its devices.
+
+    Does nothing unless `settings.multihost`. A process that waits in vain is ended with one sentence and exit code 1,
+    as JAX would end it without one.
+
+    Raises:
+        ValueError: No job is detected and no process named, devices are hidden, or the processes have different ones.
+    """
+    if not settings.multihost:
+        return
+    _check_hidden_devices(os.environ)
+    with _limit_of_waiting(settings):
+        try:
+            jax.distributed.initialize(
+                settings.coordinator,
+                settings.num_processes,
+                settings.process_id,
+                # The sentence comes first.
+                initialization_timeout=settings.connect_seconds + 60,
+                heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+            )
+        except ValueError:
+            raise ValueError(
+                "multihost: expected a job that JAX detects (Slurm, Open MPI, Kubernetes), or the flags coordinator, "
+                "num_processes and process_id"
+            ) from None
+        own = [jax.default_backend(), jax.local_device_count()]
+    platform, count = first = from_first(own)
+    if any_process(own != first):
+        raise ValueError(
+            f"multihost: expected {count} {platform} devices in every process, as process 0 has, got {own[1]} {own[0]} "
+            f"devices in process {jax.process_index()}"
+        )
+
+
+def are_several() -> bool:
+    """Whether this is one of several processes of a run."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this process writes, draws and prints: process 0, or the only one."""
+    return not are_several() or jax.process_index() == 0
+
+
+def from_first(value: T) -> T:
+    """The value of process 0, any that JSON holds in 4,000 characters, in all processes."""
+    if not are_several():
+        return value
+    # Not the number itself, which would come as a float of 32 bits.
+    content = to_json(value).encode()[: _MESSAGE_BYTES - 1]
+    message = np.frombuffer(content.ljust(_MESSAGE_BYTES), np.uint8)
+    sent: T = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(message)).tobytes())
+    return sent
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process."""
+    if not are_several():
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
+@contextlib.contextmanager
+def first_goes_before() -> Iterator[None]:
+    """Lets process 0 through the block before the others, which do not enter it where it failed there.
+
+    Raises:
+        ValueError: It failed in process 0, and this is another one; the message is that of process 0.
+    """
+    if not are_several():
+        yield
+    elif jax.process_index() == 0:
+        failed = "it was interrupted"
+        try:
+            yield
+            failed = ""
+        except Exception as error:
+            failed = str(error)[:600]
+            raise
+        finally:
+            from_first(failed)
+    else:
+        if failed := from_first(""):
+            raise ValueError(f"process 0: {failed}")
+        yield
+
+
+@contextlib.contextmanager
+def noticing_lost_processes() -> Iterator[None]:
+    """Tells failures of collectives apart from others.
+
+    Raises:
+        LostProcessError: A collective failed because another process has ended.
+    """
+    try:
+        yield
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        if not (are_several() and _STATUS.match(str(error))):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise LostProcessError(f"another process of the run has ended; see its own messages ({reason})") from error
+
+
+def _check_hidden_devices(environment: Any) -> None:
+    """Refuses a Slurm task that would take a GPU which Slurm hides from it."""
+    visible, task = environment.get("CUDA_VISIBLE_DEVICES"), environment.get("SLURM_LOCALID")
+    if visible and task and len(visible.split(",")) <= int(task):
+        raise ValueError(
+            f"multihost: task {task} of this node takes GPU {task}, but CUDA_VISIBLE_DEVICES={visible} hides it; give "
+            f"the job --gres=gpu:N and --ntasks-per-node=N rather than --gpus-per-task"
+        )
+
+
+@contextlib.contextmanager
+def _limit_of_waiting(settings: MultihostSettings) -> Iterator[None]:
+    """Ends the process with a sentence where the block takes too long."""
+    host, task = _coordinator_of(settings, os.environ)
+    seconds, hint = settings.connect_seconds, "expected all to start within that time and to reach that address"
+    # Process 0 listens on every address of its own host.
+    if task != 0 and _is_loopback(host):
+        seconds = min(seconds, _LOOPBACK_SECONDS)
+        hint = "which is this host itself; expected the address of process 0 that other hosts reach"
+
+    def end() -> None:
+        where = host or "the coordinator"
+        os.write(2, f"hades: multihost: waited {seconds} s for the other processes at {where}: {hint}\n".encode())
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _coordinator_of(settings: MultihostSettings, environment: Any) -> tuple[str | None, int | None]:
+    """Host of process 0 and number of this process, as far as flags or Slurm tell."""
+    if settings.coordinator is not None:
+        return settings.coordinator.rpartition(":")[0], settings.process_id
+    nodes, task = environment.get("SLURM_STEP_NODELIST"), environment.get("SLURM_PROCID")
+    if nodes is None or task is None:
+        return None, None
+    # Such as n1, n1,n3 or n[1-4,7].
+    first = re.match(r"([^,\[]+)(?:\[([^-,\]]+))?", nodes)
+    return "".join(part or "" for part in first.groups()) if first else None, int(task)
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host is not None and socket.gethostbyname(host).startswith("127.")
+    except OSError:
+        return False

@@ -1,0 +1,182 @@
+"""Several processes of one run over loopback: one run, the same as that of one process on as many devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hades import multihost
+from hades.multihost import LostProcessError, MultihostSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(__file__).with_name("multihost_program.py")
+
+
+def start(folder: Path, devices: int, *job: object) -> subprocess.Popen[str]:
+    flags = {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    arguments = [sys.executable, str(PROGRAM), str(folder), *map(str, job)]
+    return subprocess.Popen(
+        arguments, env=os.environ | flags, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
+
+
+@pytest.fixture(scope="module")
+def results(folders):
+    """What two processes of one device tell, and one process of two devices."""
+    address = free_address()
+    processes = [start(folders[0], 1, address, 2, index) for index in range(2)] + [start(folders[1], 2)]
+    found = []
+    for process in processes:
+        out, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error[-3000:]
+        # Gloo writes to stdout, too.
+        found.append(json.loads(out.splitlines()[-1]))
+    return found
+
+
+def test_processes_share_their_devices(results):
+    assert [result["devices"] for result in results] == [2, 2, 2]
+    assert [result["is_first"] for result in results] == [True, False, True]
+
+
+def test_a_stop_that_one_process_asks_for_stops_all_with_a_checkpoint(results):
+    for result in results:
+        assert result["stopped"] == [False, 4]
+        assert result["history"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_first_process_alone_writes_and_tells(results, folders):
+    assert [result["rows_seen"] for result in results] == [6, 0, 6]
+    lines = (folders[0] / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_run_is_that_of_one_process_on_as_many_devices(results, folders):
+    two, one = folders
+    for name in ("dataset.npz", "best_dataset.npz"):
+        assert (two / "run" / name).read_bytes() == (one / "run" / name).read_bytes()
+    assert results[0]["evaluation"] == results[1]["evaluation"] == results[2]["evaluation"]
+    rows = [
+        [{name: value for name, value in json.loads(line).items() if "seconds" not in name} for line in lines]
+        for lines in ((folder / "run" / "metrics.jsonl").read_text().splitlines() for folder in (two, one))
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_values_and_flags_are_agreed(results):
+    assert all(result["from_first"] for result in results)
+    # Of one process alone both are its own.
+    assert [result["any"] for result in results] == [[True, False]] * 3
+
+
+def test_a_failure_of_the_first_process_is_told_to_all_before_they_go_on(results, folders):
+    assert [result["refusal"] for result in results[:2]] == ["no such thing", "process 0: no such thing"]
+    assert not (folders[0] / "entered").exists()
+
+
+def test_folders_that_hosts_do_not_share_are_refused_by_all(results):
+    for index in range(2):
+        assert results[index]["unshared"].endswith(
+            f"host{index}: expected a folder that all processes of the run share"
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"num_processes": 2}, "num_processes: expected none without multihost"),
+        ({"multihost": True, "coordinator": "n1:1"}, "num_processes: expected one beside coordinator"),
+        ({"multihost": True, "process_id": 0}, "coordinator: expected one beside process_id"),
+        (
+            {"multihost": True, "coordinator": "n1", "num_processes": 2, "process_id": 0},
+            "coordinator: expected HOST:PORT, got 'n1'",
+        ),
+        (
+            {"multihost": True, "coordinator": "n1:1", "num_processes": 2, "process_id": 2},
+            "process_id: expected 0 to 1, got 2",
+        ),
+        ({"multihost": True, "connect_seconds": 0}, "connect_seconds: expected a number above 0, got 0"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        MultihostSettings(**settings)
+
+
+def test_no_job_is_refused(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))]:
+        monkeypatch.delenv(name)
+    with pytest.raises(ValueError, match="^multihost: expected a job that JAX detects"):
+        multihost.initialize(MultihostSettings(multihost=True))
+
+
+def test_a_gpu_that_slurm_hides_from_a_task_is_told(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("SLURM_LOCALID", "1")
+    with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES=0 hides it; give the job --gres=gpu:N"):
+        multihost.initialize(MultihostSettings(multihost=True))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"), [("n1", "n1"), ("n1,n3", "n1"), ("n[1-4,7]", "n1"), ("n[003,7],m", "n003")]
+)
+def test_the_first_host_of_a_slurm_job_is_found(nodes, first):
+    found = multihost._coordinator_of(MultihostSettings(), {"SLURM_STEP_NODELIST": nodes, "SLURM_PROCID": "3"})
+    assert found == (first, 3)
+
+
+def test_a_host_that_waits_in_vain_says_so_and_ends():
+    program = (
+        "from hades import multihost; multihost._LOOPBACK_SECONDS = 1;"
+        f"multihost.initialize(multihost.MultihostSettings(True, '{free_address()}', 2, 1))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "hades: multihost: waited 1 s for the other processes at 127.0.0.1: which is this host itself; expected the "
+        "address of process 0 that other hosts reach"
+    )
+
+
+def test_a_lost_process_is_told_from_other_errors(monkeypatch):
+    monkeypatch.setattr(multihost, "are_several", lambda: True)
+    with (
+        pytest.raises(LostProcessError, match="another process of the run has ended"),
+        multihost.noticing_lost_processes(),
+    ):
+        raise ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer")
+    with pytest.raises(ValueError, match="^sigma"), multihost.noticing_lost_processes():
+        raise ValueError("sigma: expected more")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="^UNKNOWN"), multihost.noticing_lost_processes():
+        raise ValueError("UNKNOWN: with one process there is no other")
+
+
+def test_one_process_waits_for_nobody():
+    assert multihost.is_first() and not multihost.are_several()
+    assert multihost.from_first({"seconds": 0.1}) == {"seconds": 0.1}
+    assert multihost.any_process(True) is True
+    np.testing.assert_equal(multihost.from_first(float("inf")), np.inf)

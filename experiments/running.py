@@ -36,7 +36,7 @@ _OF_THE_RUN = ("command", "method", "env_options", "arrays", "key")
 
 
 def _run_in_environment(settings: Any) -> Run[Any]:
-    return recipes.from_settings(settings.options.make(settings.env), settings.settings, mesh=settings.mesh)
+    return recipes.from_settings(settings.options.make(settings.env), settings.settings, mesh=settings.chosen_devices)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import jax
 import tyro
-from jax.sharding import Mesh
 
 from experiments.environments import EnvironmentOptions
 from experiments.presets import PRESETS, offline
@@ -25,7 +24,6 @@ from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.offline import OfflineSettings
 from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import PPOSettings
-from hades.sharding import population_mesh
 from hades.training import LoopSettings
 
 Flat = tyro.conf.arg(name="")
@@ -108,7 +106,7 @@ class RunSettings(SeededSettings):
         self.require_positive("num_iterations", "devices")
 
     @property
-    def mesh(self) -> Mesh | None:
+    def chosen_devices(self) -> list[jax.Device] | None:
         """The devices that the flags name, None where they name none.
 
         Raises:
@@ -118,7 +116,7 @@ class RunSettings(SeededSettings):
             return None
         if self.devices > jax.device_count():
             raise ValueError(f"devices: expected at most {jax.device_count()}, which JAX has, got {self.devices}")
-        return population_mesh(jax.devices()[: self.devices])
+        return jax.devices()[: self.devices]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from hades._history import Row
 from hades._host_loop import Advance, HostLoop
 from hades._progress import Progress, with_prefix
 from hades.run import DivergedError, Run, RunState
+from hades.sharding import Devices, population_mesh
 from hades.types import Metrics
 
 if TYPE_CHECKING:
@@ -136,8 +137,14 @@ class _Seeds:
 
 @partial(jax.jit, static_argnums=0)
 def _advance_seeds(advance: Advance, run: Run[Any], states: RunState, counts: jax.Array) -> tuple[RunState, Metrics]:
-    """`advance` of states `[seeds, ...]`."""
-    return jax.vmap(advance, in_axes=(None, 0, 0))(run, states, counts)
+    """`advance` of states `[seeds, ...]`, which devices share where a run needs one alone."""
+
+    def over_seeds(own: tuple[RunState, jax.Array], run: Run[Any]) -> tuple[RunState, Metrics]:
+        return jax.vmap(advance, in_axes=(None, 0, 0))(run, *own)
+
+    alone = run.mesh is None or run.mesh.size == 1
+    devices = Devices(population_mesh(jax.local_devices())) if alone else Devices()
+    return devices.map(over_seeds, (states, counts), run)
 
 
 @jax.jit

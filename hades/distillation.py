@@ -16,7 +16,7 @@ from hades._environment_contract import conform
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, PolicyEvaluator
-from hades.fitness import Chunks, Draw, FitnessFunction, IterationValue
+from hades.fitness import Chunks, Draw, FitnessFunction, IterationValue, PresentPolicies
 from hades.inner.described import settings_of
 from hades.keys import Stream, iteration_key, stream
 from hades.metadata import EvaluationSummary, FileMetadata, package_versions
@@ -25,7 +25,7 @@ from hades.parametrizations import RealPairs, with_statistics
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run, RunState
-from hades.sharding import Devices, population_mesh
+from hades.sharding import INITS_AXIS, Devices, MeshOrDevices, divided_mesh, population_mesh
 from hades.types import AnyEnvironment, InnerLoop, Metrics, Objective, OuterLoop, Parametrization, Params
 
 
@@ -42,7 +42,7 @@ def distillation_run(
     play: PlaySettings | None = None,
     normalization_envs: int | None = None,
     chunks: Chunks | None = None,
-    mesh: Mesh | None = None,
+    mesh: MeshOrDevices | None = None,
     method: str = "by hand",
     settings: Any = None,
 ) -> Run[Any]:
@@ -61,7 +61,8 @@ def distillation_run(
             them, otherwise samples.
         normalization_envs: With running normalisation, episodes that share statistics; all of a policy's if None.
         chunks: Candidates that exist at once; all of them if None.
-        mesh: Devices that candidates are spread over; all that JAX has if None.
+        mesh: Devices that candidates and inits are spread over, its axes `population` and perhaps `inits`, or devices
+            to divide among both; all that JAX has if None.
         method: Name of the method in files.
         settings: Settings that a run directory keeps and compares; None for a run by hand.
 
@@ -96,7 +97,7 @@ def distillation_run(
         method=method,
         env=env,
         settings=settings,
-        mesh=population_mesh() if mesh is None else mesh,
+        mesh=_mesh(mesh, outer, num_inits),
         parametrization=parametrization,
         inner=inner,
         objective=objective,
@@ -108,6 +109,18 @@ def distillation_run(
         play=play,
         normalization_envs=normalization_envs,
     )
+
+
+def _mesh(mesh: MeshOrDevices | None, outer: OuterLoop, num_inits: int) -> Mesh:
+    """The mesh of a run, divided where devices are not yet."""
+    if not isinstance(mesh, Mesh):
+        population = getattr(outer, "population_size", None)
+        # Of a loop that does not say how many candidates it has, devices share these.
+        return population_mesh(mesh) if population is None else divided_mesh(population, num_inits, mesh)
+    columns = mesh.shape.get(INITS_AXIS, 1)
+    if num_inits % columns:
+        raise ValueError(f"mesh: expected an axis inits that divides {num_inits} initialisations, got {columns}")
+    return mesh
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +163,11 @@ class _FourParts(Run[Any]):
         init_key, objective_key = jax.random.split(key)
         draw = fitness.draw_inits(self.inner, init_key, self.num_inits, self.init_seed)
 
-        def policies() -> Params:
+        def train() -> Params:
             dataset = jax.tree.map(lambda leaf: leaf[None], self._decoded(state))
             return jax.tree.map(lambda leaf: leaf[0], fitness.fit_all(self.inner, draw, dataset))
 
+        policies = PresentPolicies(self.num_inits, train, Devices(self.mesh))
         problem, objective, metrics = self.objective.draw(objective_key, state.objective, policies)
         return dataclasses.replace(draw, problem=problem), objective, metrics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,44 @@ class Fitness:
 
 
 @struct.dataclass
+class Problem:
+    """A problem of which each initialisation has a part of its own.
+
+    Attributes:
+        per_init: Parts, `[inits, ...]` in each leaf.
+        shared: Everything that all initialisations share.
+    """
+
+    per_init: Any
+    shared: Any = ()
+
+
+@dataclass(frozen=True)
+class PresentPolicies:
+    """The policies of the present solution: the `hades.types.Policies` that an objective's `draw` gets.
+
+    Attributes:
+        num_inits: Initialisations of an iteration.
+        train: Trains them, `[inits, ...]`; None where no objective may ask.
+        devices: Devices to spread their work over.
+    """
+
+    num_inits: int
+    train: Callable[[], Params] | None = None
+    devices: Devices = Devices()
+
+    def __call__(self) -> Params:
+        """Trains them: parameters `[inits, ...]`."""
+        if self.train is None:
+            raise ValueError("policies: expected an objective that does not train them as it draws")
+        return self.spread(self.train())
+
+    def spread(self, rows: PyTree) -> PyTree:
+        """Arrays `[rows, ...]`, of which each device holds its share."""
+        return self.devices.spread(rows)
+
+
+@struct.dataclass
 class Minibatches:
     """A problem that an outer loop sees part by part, such as the epochs of minibatches of a policy gradient.
 
@@ -93,9 +131,13 @@ class IterationValue:
     def __call__(self, solutions: Solution, part: jax.Array | int | None = None) -> tuple[jax.Array, Metrics]:
         """Values and counts of solutions `[candidates, ...]` on one part of the problem, or on all of it."""
         draw = self.draw
+        by_init: Any = isinstance(draw.problem, Minibatches)
         if isinstance(draw.problem, Minibatches):
             draw = replace(draw, problem=draw.problem.problem if part is None else draw.problem.part(part))
-        return self.devices.map(lambda own, draw: self.fitness(draw, own), solutions, draw)
+        elif isinstance(draw.problem, Problem):
+            by_init = Problem(True, False)
+        spread: Any = Draw(cast(Any, True), cast(Any, True), by_init)
+        return self.devices.map_means(lambda own, draw: self.fitness(draw, own), solutions, draw, spread)
 
     @property
     def local(self) -> IterationValue:

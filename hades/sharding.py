@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -17,8 +18,11 @@ from hades.types import PyTree
 Share: TypeAlias = Callable[[PyTree, PyTree], PyTree]
 """`function(rows, shared)`: what a device makes of its share of the rows, and of arrays that all devices have."""
 
-POPULATION_AXIS = "population"
-_WHOLE, _SHARE = PartitionSpec(), PartitionSpec(POPULATION_AXIS)
+MeshOrDevices: TypeAlias = Mesh | Sequence[jax.Device]
+"""A mesh with the axis `population` and perhaps `inits`, or devices that a run divides among both."""
+
+POPULATION_AXIS, INITS_AXIS = "population", "inits"
+_WHOLE = PartitionSpec()
 
 
 def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -26,12 +30,48 @@ def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.array(jax.devices() if devices is None else devices), (POPULATION_AXIS,))
 
 
+def divided_mesh(population: int, num_inits: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axes `population` and `inits` that leaves the fewest policies to the busiest device.
+
+    Initialisations are shared evenly; among equal divisions the one with the fewest devices and the most of them along
+    the population is taken. Of several processes all devices are kept.
+
+    Args:
+        population: Candidates of an iteration.
+        num_inits: Initialisations that each of them trains.
+        devices: Devices to choose from; all that JAX has if None.
+
+    Example:
+        >>> divided_mesh(population=1, num_inits=4).axis_names
+        ('population', 'inits')
+    """
+    found = np.array(jax.devices() if devices is None else devices)
+    count = found.size
+
+    def cost(shape: tuple[int, int]) -> tuple[int, int, int]:
+        rows, columns = shape
+        return -(-population // rows) * (num_inits // columns), rows * columns, columns
+
+    shapes = [
+        (rows, columns)
+        for columns in range(1, min(num_inits, count) + 1)
+        for rows in range(1, count // columns + 1)
+        if num_inits % columns == 0 and (not _are_of_several_processes(found) or rows * columns == count)
+    ]
+    rows, columns = min(shapes, key=cost)
+    return Mesh(found.ravel()[: rows * columns].reshape(rows, columns), (POPULATION_AXIS, INITS_AXIS))
+
+
+def _are_of_several_processes(devices: np.ndarray) -> bool:
+    return len({device.process_index for device in devices.ravel()}) > 1
+
+
 @dataclass(frozen=True)
 class Devices:
     """The devices of a mesh, which divide rows of work among them.
 
     Attributes:
-        mesh: Has the axis `population`; this device alone if None.
+        mesh: Has the axis `population`, and may have `inits`; this device alone if None.
 
     Example:
         >>> import jax.numpy as jnp
@@ -61,10 +101,51 @@ class Devices:
         count = jax.tree.leaves(rows)[0].shape[0]
 
         def share(own: PyTree, shared: PyTree) -> PyTree:
-            return jax.lax.all_gather(function(own, shared), POPULATION_AXIS, tiled=True)
+            return jax.lax.all_gather(function(own, shared), mesh.axis_names, tiled=True)
 
         gathered = _over_devices(share, mesh)(_replicated(pad_rows(rows, mesh.size), mesh), shared)
         return jax.tree.map(lambda leaf: leaf[:count], gathered)
+
+    def map_means(self, function: Share, rows: PyTree, shared: PyTree, by_init: PyTree) -> PyTree:
+        """Applies a function to each device's share of rows and of initialisations, and gathers means over the latter.
+
+        Args:
+            function: `function(rows, shared)`: a pytree with the leading axis of its rows, of means over its
+                initialisations where a leaf is floating-point, and of sums where it holds integers.
+            rows: Pytree with leading axis `[rows]`, which the axis `population` divides, as `map` does it.
+            shared: Arrays that every device takes whole, but for those `[inits, ...]` that the axis `inits` divides.
+            by_init: Whether they are, a bool for each leaf of `shared` or for whole branches of it.
+
+        Returns:
+            Results `[rows, ...]`, the same on every device.
+        """
+        mesh = self.mesh
+        if mesh is None or mesh.shape.get(INITS_AXIS, 1) == 1:
+            return self.map(function, rows, shared)
+        count = jax.tree.leaves(rows)[0].shape[0]
+
+        def share(own: PyTree, shared: PyTree) -> PyTree:
+            means = jax.tree.map(_mean_or_sum, function(own, shared))
+            return jax.lax.all_gather(means, POPULATION_AXIS, tiled=True)
+
+        divided = jax.tree.map(lambda divides: PartitionSpec(INITS_AXIS) if divides else _WHOLE, by_init)
+        specs = (PartitionSpec(POPULATION_AXIS), divided)
+        over_both = jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=_WHOLE, check_vma=False)
+        gathered = over_both(_replicated(pad_rows(rows, mesh.shape[POPULATION_AXIS]), mesh), shared)
+        return jax.tree.map(lambda leaf: leaf[:count], gathered)
+
+    def spread(self, rows: PyTree) -> PyTree:
+        """Arrays `[rows, ...]` of a compiled program, of which each device holds its share where they divide evenly."""
+        mesh = self.mesh
+        if mesh is None or mesh.size == 1:
+            return rows
+
+        def place(leaf: jax.Array) -> jax.Array:
+            divides = leaf.ndim and leaf.shape[0] % mesh.size == 0
+            spec = PartitionSpec(mesh.axis_names) if divides else _WHOLE
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+
+        return jax.tree.map(place, rows)
 
     def sum(self, function: Share, rows: PyTree, shared: PyTree = ()) -> PyTree:
         """Adds up what a function makes of each device's share of the rows.
@@ -82,14 +163,21 @@ class Devices:
             return function(rows, shared)
 
         def share(own: PyTree, shared: PyTree) -> PyTree:
-            return jax.lax.psum(function(own, shared), POPULATION_AXIS)
+            return jax.lax.psum(function(own, shared), mesh.axis_names)
 
         return _over_devices(share, mesh)(_replicated(pad_with_zeros(rows, mesh.size), mesh), shared)
 
 
 def _over_devices(share: Share, mesh: Mesh) -> Share:
+    specs = (PartitionSpec(mesh.axis_names), _WHOLE)
     # The default check_vma sums gradients of parameters that come from a replicated key over devices.
-    return jax.shard_map(share, mesh=mesh, in_specs=(_SHARE, _WHOLE), out_specs=_WHOLE, check_vma=False)
+    return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=_WHOLE, check_vma=False)
+
+
+def _mean_or_sum(leaf: jax.Array) -> jax.Array:
+    reduce = jax.lax.pmean if jnp.issubdtype(leaf.dtype, jnp.floating) else jax.lax.psum
+    reduced: jax.Array = reduce(leaf, INITS_AXIS)
+    return reduced
 
 
 def _replicated(rows: PyTree, mesh: Mesh) -> PyTree:

@@ -14,7 +14,7 @@ import numpy as np
 from hades import policies
 from hades._environment_contract import conform, is_key
 from hades.dataset import SyntheticDataset
-from hades.fitness import Minibatches
+from hades.fitness import Minibatches, PresentPolicies
 from hades.normalization import Normalizer
 from hades.policies import Policy
 from hades.types import (
@@ -239,7 +239,7 @@ def check_objective(objective: Objective, policy: Policy, differentiable: bool =
     present = jax.tree.map(lambda leaf: leaf[0], params)
 
     def draw_and_value(key: jax.Array, state: Any, params: Params) -> Any:
-        problem, after, drawn = objective.draw(key, state, lambda: present)
+        problem, after, drawn = objective.draw(key, state, PresentPolicies(_INITS, lambda: present))
         whole = problem.problem if isinstance(problem, Minibatches) else problem
         return after, drawn, objective.value(whole, params)
 

@@ -272,6 +272,25 @@ class InnerLoop(Protocol):
         ...
 
 
+class Policies(Protocol):
+    """The policies that the present solution trains, as an objective sees them when it draws.
+
+    Attributes:
+        num_inits: Initialisations of an iteration.
+    """
+
+    @property
+    def num_inits(self) -> int: ...  # noqa: D102
+
+    def __call__(self) -> Params:
+        """Trains them: parameters `[inits, ...]`; costs nothing unless it is called."""
+        ...
+
+    def spread(self, rows: PyTree) -> PyTree:
+        """Arrays `[rows, ...]`, of which each device holds its share from here on where it can."""
+        ...
+
+
 class Objective(Protocol):
     """The part J of F(D): a value of trained policies, higher is better.
 
@@ -283,18 +302,19 @@ class Objective(Protocol):
         """Draws the state before the first iteration, such as statistics or a critic; `()` where there is none."""
         ...
 
-    def draw(self, key: jax.Array, state: Any, policies: Callable[[], Params]) -> tuple[Any, Any, Metrics]:
+    def draw(self, key: jax.Array, state: Any, policies: Policies) -> tuple[Any, Any, Metrics]:
         """Draws the problem of one iteration, which all candidates share.
 
         Args:
             key: Key of this iteration.
             state: State of the objective.
-            policies: Trains the present solution's policies, `[inits, ...]`; costs nothing unless it is called.
+            policies: The present solution's policies, trained where they are called for.
 
         Returns:
             The problem, such as keys, a batch or collected steps; the new state; and metrics of the draw, scalars that
             take the place of the outer loop's of the same name, such as the returns of collected episodes. A problem
-            that is a `hades.fitness.Minibatches` is shown to the outer loop in parts.
+            that is a `hades.fitness.Minibatches` is shown to the outer loop in parts, and one whose initialisations
+            have parts of their own, such as keys, is a `hades.fitness.Problem`: devices can share its initialisations.
         """
         ...
 
@@ -306,8 +326,8 @@ class Objective(Protocol):
             params: Trained parameters, `[candidates, inits, ...]`.
 
         Returns:
-            Values `[candidates, inits]`, and counts `[candidates]` by name; `env_steps` is one of them, or of the
-            metrics of `draw`.
+            Values `[candidates, inits]`, and counts `[candidates]` by name, integers as sums over the initialisations
+            and floating-point numbers as means; `env_steps` is one of them, or of the metrics of `draw`.
         """
         ...
 

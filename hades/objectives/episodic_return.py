@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from hades._environment_contract import conform
 from hades.distributions import ActionSelection
+from hades.fitness import Problem
 from hades.normalization import Normalizer
 from hades.policies import Policy
 from hades.rollouts.first_episode import group_size_of, make_rollout
 from hades.rollouts.settings import PlaySettings
 from hades.rollouts.statistics import initial_normalizer
-from hades.types import Environment, Metrics, Params
+from hades.types import Environment, Metrics, Params, Policies
 
 
 @struct.dataclass
 class EpisodicReturn:
     """Mean return of the first episode of each environment (Behaviour Distillation, arXiv 2406.15042, section 4).
 
-    A `hades.types.Objective` whose state is the normalisation of observations, and whose problem is that and a key.
+    A `hades.types.Objective` whose state is the normalisation of observations, and whose problem is that and a key of
+    each initialisation.
 
     Attributes:
         env: Environment.
@@ -61,21 +60,16 @@ class EpisodicReturn:
         """Measures fixed statistics on episodes of random actions, where they are asked for."""
         return self.statistics or initial_normalizer(key, self.env, self.settings)
 
-    def draw(
-        self, key: jax.Array, state: Normalizer, policies: Callable[[], Params]
-    ) -> tuple[Any, Normalizer, Metrics]:
-        """Draws the key of this iteration's episodes."""
-        del policies
-        return (key, state), state, {}
+    def draw(self, key: jax.Array, state: Normalizer, policies: Policies) -> tuple[Problem, Normalizer, Metrics]:
+        """Draws the keys of this iteration's episodes."""
+        return Problem(jax.random.split(key, policies.num_inits), state), state, {}
 
-    def value(self, problem: Any, params: Params) -> tuple[jax.Array, Metrics]:
+    def value(self, problem: Problem, params: Params) -> tuple[jax.Array, Metrics]:
         """Plays; candidates share first states and noise."""
-        key, normalizer = problem
-        inits = jax.tree.leaves(params)[0].shape[1]
         rollout = make_rollout(
             conform(self.env), self.policy, self.num_episodes, self.action_selection, self.normalization_envs
         )
-        episodes = rollout(jax.random.split(key, inits), params, normalizer)
+        episodes = rollout(problem.per_init, params, problem.shared)
         values = jnp.mean(episodes.returns, axis=-1)
         return values, {"env_steps": jnp.sum(episodes.lengths, axis=(1, 2))}
 

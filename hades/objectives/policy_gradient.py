@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -23,7 +22,7 @@ from hades.rl.losses import Batch, clipped_surrogate, value_loss
 from hades.rl.settings import OnPolicySettings
 from hades.rollouts.auto_reset import RunningEpisodes, begin_episodes, make_auto_reset_rollout
 from hades.rollouts.statistics import initial_normalizer
-from hades.types import Environment, Metrics, Params, PyTree, require_pure
+from hades.types import Environment, Metrics, Params, Policies, PyTree, require_pure
 
 _EPSILON = 1e-8
 
@@ -124,7 +123,7 @@ class PolicyGradient:
         )
 
     def draw(
-        self, key: jax.Array, state: PolicyGradientState, policies: Callable[[], Params]
+        self, key: jax.Array, state: PolicyGradientState, policies: Policies
     ) -> tuple[Minibatches, PolicyGradientState, Metrics]:
         """Collects steps with the present policies, trains the critic, and divides the steps into minibatches.
 
@@ -132,8 +131,7 @@ class PolicyGradient:
             ValueError: Environments or minibatches cannot be shared evenly among the initialisations.
         """
         episode_key, collect_key, critic_key, row_key = jax.random.split(key, 4)
-        settings, params = self.settings, policies()
-        inits = jax.tree.leaves(params)[0].shape[0]
+        settings, params, inits = self.settings, policies(), policies.num_inits
         if settings.num_envs % inits or settings.env_steps // inits % settings.num_minibatches:
             raise ValueError(
                 f"num_envs: expected a multiple of {inits}, the initialisations, whose steps {settings.num_minibatches}"
@@ -147,7 +145,7 @@ class PolicyGradient:
         collect = make_auto_reset_rollout(
             self._env, side_by_side(self.policy, inits), settings.num_envs, settings.num_steps
         )
-        episodes, steps = collect(collect_key, params, normalizer, state.episodes)
+        episodes, steps = collect(collect_key, params, normalizer, policies.spread(state.episodes))
         state, rewards = gather(replace(state, episodes=episodes), steps, settings.gamma)
 
         def value(observations: jax.Array) -> jax.Array:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from hades.distributions import ActionSelection, Categorical, choose
+from hades.fitness import Problem
 from hades.normalization import Normalizer
 from hades.offline.density import AliasTable, effective_sample_size
 from hades.offline.teacher import Teacher
 from hades.policies import Policy
-from hades.types import Metrics, Params
+from hades.types import Metrics, Params, Policies
 
 ACTION_VALUE_SCALE = 0.02
 """Factor of action values in the published Av-PBC (released code of arXiv 2410.22728)."""
@@ -220,8 +221,8 @@ sdw_av_pbc = sdw(av_pbc)
 class OfflineStates:
     """Objective of offline distillation: how well trained policies act at states of the data.
 
-    A `hades.types.Objective` whose problem is a batch of labelled states and a key for sampled actions. The data are
-    leaves, so that compiled programs take them as an argument.
+    A `hades.types.Objective` whose problem is a batch of labelled states, and a key of each initialisation for sampled
+    actions. The data are leaves, so that compiled programs take them as an argument.
 
     Attributes:
         states: All states of the data.
@@ -249,9 +250,8 @@ class OfflineStates:
         del key
         return ()
 
-    def draw(self, key: jax.Array, state: tuple[()], policies: Callable[[], Params]) -> tuple[Any, tuple[()], Metrics]:
-        """Draws a batch of states, with new actions of the teacher where they are sampled, and a key."""
-        del policies
+    def draw(self, key: jax.Array, state: tuple[()], policies: Policies) -> tuple[Problem, tuple[()], Metrics]:
+        """Draws a batch of states, with new actions of the teacher where they are sampled, and keys."""
         index_key, action_key, sample_key = jax.random.split(key, 3)
         count = self.states.observations.shape[0]
         weights = self.states.state_weights if self.objective.needs_density else None
@@ -263,12 +263,12 @@ class OfflineStates:
             states = replace(taken, state_weights=jnp.ones(self.num_states))
         if self.teacher is not None:
             states = states.with_actions_of(self.teacher, self.statistics, action_key)
-        return (sample_key, states), state, metrics
+        return Problem(jax.random.split(sample_key, policies.num_inits), states), state, metrics
 
-    def value(self, problem: Any, params: Params) -> tuple[jax.Array, Metrics]:
+    def value(self, problem: Problem, params: Params) -> tuple[jax.Array, Metrics]:
         """Mean value over the states of a batch, `[candidates, inits]`; candidates share states and noise."""
-        key, states = problem
-        candidates, inits = jax.tree.leaves(params)[0].shape[:2]
+        states = problem.shared
+        candidates = jax.tree.leaves(params)[0].shape[0]
 
         def score(key: jax.Array, network: Params) -> jax.Array:
             distribution = self.policy.apply(network, states.observations)
@@ -279,7 +279,7 @@ class OfflineStates:
             return jnp.mean(self.objective(actions, states))
 
         over_inits = jax.vmap(jax.vmap(score), in_axes=(None, 0))
-        values = over_inits(jax.random.split(key, inits), params)
+        values = over_inits(problem.per_init, params)
         return values, {"env_steps": jnp.zeros(candidates, jnp.int32)}
 
     def normalizer(self, state: tuple[()]) -> Normalizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,7 @@ class MetaGradient:
     differentiated. An iteration is one step of the optimiser, or one for each part of a problem that is divided.
 
     Attributes:
+        population_size: Candidates of an iteration.
         optimizer: Any optax optimiser.
         max_kl: Largest `approx_kl`, a metric of the objective: the step that finds more is left out, and those behind
             it; no limit if None.
@@ -81,6 +82,7 @@ class MetaGradient:
         (0.0, 2.0)
     """
 
+    population_size: ClassVar[int] = 1
     optimizer: optax.GradientTransformation
     max_kl: float | None = None
     anneal_iterations: int | None = None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from jax.sharding import Mesh
-
 from hades.normalization import Normalizer
 from hades.recipes.cal_ql import cal_ql, cal_ql_run
 from hades.recipes.hades import HadesSettings, hades_f, hades_r, hades_run
@@ -17,6 +15,7 @@ from hades.recipes.published import paper_brax, paper_es_brax, paper_es_minatar,
 from hades.rl.settings import PPOSettings
 from hades.rollouts.statistics import initial_normalizer, measure_statistics
 from hades.run import Run
+from hades.sharding import MeshOrDevices
 from hades.types import Environment
 
 __all__ = [
@@ -57,7 +56,7 @@ def from_settings(
     env: Environment,
     settings: HadesSettings | HadesPGSettings | NeuroevolutionSettings | PPOSettings,
     *,
-    mesh: Mesh | None = None,
+    mesh: MeshOrDevices | None = None,
     normalizer: Normalizer | None = None,
 ) -> Run[Any]:
     """Builds the run that settings describe: a distillation by evolution or policy gradients, neuroevolution, or PPO.
@@ -65,7 +64,7 @@ def from_settings(
     Args:
         env: Environment.
         settings: The dataclass says which method.
-        mesh: Devices that a population is spread over; all that JAX has if None. PPO takes one device.
+        mesh: Devices that candidates and inits are spread over; all that JAX has if None. PPO takes one device.
         normalizer: Given observation statistics, in place of those that `init` would measure.
 
     Raises:

@@ -6,8 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jax.sharding import Mesh
-
 from hades._environment_contract import conform
 from hades._validation import require_positive_fields
 from hades.dataset import SyntheticDataset
@@ -18,6 +16,7 @@ from hades.parametrizations import free_pairs
 from hades.recipes._resolve import resolve_init_seed, resolve_loss
 from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
 from hades.run import Run
+from hades.sharding import MeshOrDevices
 from hades.types import Environment, require_pure
 
 Method = Literal["hades-r", "hades-f"]
@@ -53,13 +52,13 @@ class HadesSettings(PopulationSettings):
 
 
 def hades_r(
-    env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
+    env: Environment, *, mesh: MeshOrDevices | None = None, normalizer: Normalizer | None = None, **settings: Any
 ) -> Run[SyntheticDataset]:
     """HaDES-R (arXiv 2406.15042): fresh initialisations every iteration, for datasets that train any policy.
 
     Args:
         env: Environment.
-        mesh: Devices that the population is spread over; all that JAX has if None.
+        mesh: Devices that candidates and inits are spread over; all that JAX has if None.
         normalizer: Given observation statistics, in place of those that `init` would measure.
         **settings: Fields of `HadesSettings`.
 
@@ -70,14 +69,18 @@ def hades_r(
 
 
 def hades_f(
-    env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
+    env: Environment, *, mesh: MeshOrDevices | None = None, normalizer: Normalizer | None = None, **settings: Any
 ) -> Run[SyntheticDataset]:
     """HaDES-F (arXiv 2406.15042): one initialisation for the whole run. Arguments and errors of `hades_r`."""
     return hades_run(env, HadesSettings(**settings, method="hades-f"), mesh=mesh, normalizer=normalizer)
 
 
 def hades_run(
-    env: Environment, settings: HadesSettings, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None
+    env: Environment,
+    settings: HadesSettings,
+    *,
+    mesh: MeshOrDevices | None = None,
+    normalizer: Normalizer | None = None,
 ) -> Run[SyntheticDataset]:
     """HaDES with given settings. Arguments and errors of `hades_r`."""
     env = conform(require_pure(env))

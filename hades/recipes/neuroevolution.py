@@ -6,8 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from jax.sharding import Mesh
-
 from hades import policies
 from hades._environment_contract import conform
 from hades.inner.identity import Identity
@@ -17,6 +15,7 @@ from hades.policies import NetworkSettings
 from hades.policy_file import TrainedPolicy
 from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
 from hades.run import Run
+from hades.sharding import MeshOrDevices
 from hades.types import Environment, require_pure
 
 
@@ -36,7 +35,7 @@ class NeuroevolutionSettings(PopulationSettings):
 
 
 def neuroevolution(
-    env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
+    env: Environment, *, mesh: MeshOrDevices | None = None, normalizer: Normalizer | None = None, **settings: Any
 ) -> Run[TrainedPolicy]:
     """Evolution strategies as an alternative to reinforcement learning (Salimans et al. 2017, arXiv 1703.03864).
 
@@ -45,7 +44,7 @@ def neuroevolution(
 
     Args:
         env: Environment.
-        mesh: Devices that the population is spread over; all that JAX has if None.
+        mesh: Devices that candidates and inits are spread over; all that JAX has if None.
         normalizer: Given observation statistics, in place of those that `init` would measure.
         **settings: Fields of `NeuroevolutionSettings`.
 
@@ -66,7 +65,7 @@ def neuroevolution_run(
     env: Environment,
     settings: NeuroevolutionSettings,
     *,
-    mesh: Mesh | None = None,
+    mesh: MeshOrDevices | None = None,
     normalizer: Normalizer | None = None,
 ) -> Run[TrainedPolicy]:
     """Neuroevolution with given settings. Arguments and errors of `neuroevolution`."""

@@ -7,7 +7,6 @@ from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from hades._validation import require_positive_fields
 from hades.dataset import SyntheticDataset
@@ -29,7 +28,7 @@ from hades.policies import Policy
 from hades.recipes._resolve import resolve_loss
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run
-from hades.sharding import population_mesh
+from hades.sharding import MeshOrDevices
 from hades.types import AnyEnvironment, Continuous, Discrete, InnerLoop, OuterLoop
 
 _INNER_LOOP = CloningSettings(
@@ -150,7 +149,7 @@ def offline_run(
     outer: OuterLoop | None = None,
     log_density: jax.Array | None = None,
     key: jax.Array | None = None,
-    mesh: Mesh | None = None,
+    mesh: MeshOrDevices | None = None,
 ) -> Run[SyntheticDataset]:
     """Distils offline data by any objective at single states.
 
@@ -165,7 +164,7 @@ def offline_run(
         outer: Outer loop; the meta-gradient of `settings` if None.
         log_density: log d(s) of each transition's state, `[transitions]`; estimated here where the objective needs it.
         key: Key of that estimate and of sampled labels; `jax.random.key(0)` if None. No other than the run's own.
-        mesh: Devices that candidates of an evolution are spread over; the first that JAX has if None.
+        mesh: Devices that candidates and inits are spread over; all that JAX has if None.
 
     Raises:
         ValueError: A setting, the data or the teacher does not suit the environment; the message names it.
@@ -190,7 +189,7 @@ def offline_run(
         num_inits=settings.num_inits,
         evaluation_inner=evaluation_inner,
         play=settings.played,
-        mesh=population_mesh(jax.local_devices()[:1]) if mesh is None else mesh,
+        mesh=mesh,
         method=objective.name,
         settings=settings,
     )

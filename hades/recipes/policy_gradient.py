@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from hades import policies
 from hades._environment_contract import conform
@@ -25,7 +24,7 @@ from hades.parametrizations import LearnedSteps, PlayedPairs
 from hades.policies import KernelInit, Policy
 from hades.recipes._resolve import resolve_init_seed, resolve_loss
 from hades.run import Run
-from hades.sharding import population_mesh
+from hades.sharding import MeshOrDevices
 from hades.types import Discrete, Environment, Parametrization, PyTree, require_pure
 
 Method = Literal["hades-pg", "hades-pg-f", "ppmo"]
@@ -90,13 +89,13 @@ class HadesPGSettings(PolicyGradientSettings):
 
 
 def hades_pg(
-    env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
+    env: Environment, *, mesh: MeshOrDevices | None = None, normalizer: Normalizer | None = None, **settings: Any
 ) -> Run[SyntheticDataset]:
     """HaDES-PG: the clipped surrogate of PPO, differentiated through the training of fresh policies on the dataset.
 
     Args:
         env: Environment.
-        mesh: One device; the first that JAX has if None.
+        mesh: Devices that inits are spread over, with their environments; all that JAX has if None.
         normalizer: Given observation statistics, in place of those that `init` would measure.
         **settings: Fields of `HadesPGSettings`.
 
@@ -114,7 +113,7 @@ def hades_pg(
 
 
 def ppmo(
-    env: Environment, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None, **settings: Any
+    env: Environment, *, mesh: MeshOrDevices | None = None, normalizer: Normalizer | None = None, **settings: Any
 ) -> Run[SyntheticDataset]:
     """PPMO (Wilhelm and Ventura, ECAI 2025, arXiv 2508.09283): HaDES-PG through a single inner step.
 
@@ -127,7 +126,11 @@ def ppmo(
 
 
 def hades_pg_run(
-    env: Environment, settings: HadesPGSettings, *, mesh: Mesh | None = None, normalizer: Normalizer | None = None
+    env: Environment,
+    settings: HadesPGSettings,
+    *,
+    mesh: MeshOrDevices | None = None,
+    normalizer: Normalizer | None = None,
 ) -> Run[SyntheticDataset]:
     """HaDES-PG with given settings. Arguments and errors of `hades_pg`."""
     env = conform(require_pure(env))
@@ -163,7 +166,7 @@ def hades_pg_run(
         init_seed=settings.init_seed,
         evaluation_inner=evaluated,
         play=settings.played,
-        mesh=population_mesh(jax.local_devices()[:1]) if mesh is None else mesh,
+        mesh=mesh,
         method=settings.method,
         settings=settings,
     )

@@ -6,8 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from jax.sharding import Mesh
-
 from hades._validation import require_positive_fields
 from hades.distillation import distillation_run
 from hades.fitness import Chunks
@@ -16,7 +14,7 @@ from hades.objectives.episodic_return import EpisodicReturn
 from hades.outer import EvolutionSettings, evolution_from_settings
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run
-from hades.sharding import population_mesh
+from hades.sharding import MeshOrDevices
 from hades.types import Environment, InnerLoop, Parametrization
 
 
@@ -65,7 +63,7 @@ def evolution_run(
     parametrization: Parametrization,
     inner: InnerLoop,
     settings: PopulationSettings,
-    mesh: Mesh | None,
+    mesh: MeshOrDevices | None,
     normalizer: Normalizer | None,
     cloning_chunk_size: int | None = None,
     **others: Any,
@@ -74,7 +72,6 @@ def evolution_run(
 
     A normalizer takes the place of the observation statistics that `init` would measure.
     """
-    mesh = population_mesh() if mesh is None else mesh
     envs = settings.normalization_envs
     return distillation_run(
         env,

@@ -1,4 +1,4 @@
-"""Run on its own with eight forced host devices: fitness of one generation on 1, 2 and 8 of them, as JSON."""
+"""Run on its own with eight forced host devices and names of `PARTS`: what 1, 2 and 8 of them give, as JSON."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ import numpy as np
 
 import envs
 import hades
-from hades.fitness import Chunks, draw_inits, in_chunks, make_fitness
+from hades.fitness import Chunks, Problem, draw_inits, in_chunks, make_fitness
 from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer
 from hades.objectives import EpisodicReturn
+from hades.objectives.states import av_pbc
 from hades.outer.evolution import EvolutionSettings
 from hades.parametrizations import free_pairs
 from hades.policies import NetworkSettings
 from hades.recipes.hades import HadesSettings
 from hades.recipes.neuroevolution import NeuroevolutionSettings
+from hades.recipes.offline import OfflineSettings, offline_run
+from hades.recipes.policy_gradient import HadesPGSettings
 from hades.sharding import Devices, population_mesh
 from hades.types import Discrete
+from tests.helpers import make_teacher, uniform_transitions
 
 
 def fitness_on_devices(
@@ -44,7 +48,8 @@ def fitness_on_devices(
     clone = behaviour_cloning(policy, num_steps=8)
     objective = EpisodicReturn(env, policy, 2, statistics=Normalizer())
     fitness = in_chunks(make_fitness(free_pairs(env, 2), clone, objective), Chunks(rollout=3))
-    draw = draw_inits(clone, jax.random.key(0), 2).replace(problem=(jax.random.key(1), Normalizer()))
+    problem = Problem(jax.random.split(jax.random.key(1), 2), Normalizer())
+    draw = draw_inits(clone, jax.random.key(0), 2).replace(problem=problem)
     results = {}
     for count in counts:
         devices = Devices(population_mesh(jax.devices()[:count]))
@@ -61,6 +66,23 @@ SETTINGS = {
         observation_normalization="none",
         cloning=CloningSettings(**NETWORK, num_steps=4),
         evolution=EvolutionSettings(sigma=0.3),
+    ),
+    "hades, four inits": HadesSettings(
+        dataset_size=2,
+        population_size=2,
+        num_inits=4,
+        observation_normalization="none",
+        cloning=CloningSettings(**NETWORK, num_steps=4),
+        evolution=EvolutionSettings(sigma=0.3),
+    ),
+    "hades-pg": HadesPGSettings(
+        dataset_size=3,
+        num_inits=4,
+        num_envs=16,
+        num_steps=6,
+        num_epochs=2,
+        cloning=CloningSettings(**NETWORK, optimizer="sgd", learning_rate=1.0, num_steps=2, step_sizes="learned"),
+        critic=NetworkSettings(hidden_sizes=(4,), kernel_init="lecun_normal"),
     ),
     **{
         f"es, {perturbations}": NeuroevolutionSettings(
@@ -83,23 +105,44 @@ def collective_sizes(program: str) -> list[int]:
 
 
 def generation_on_devices(method: str) -> dict[str, object]:
-    """One whole generation of a recipe, which takes the mesh as it comes."""
-    env = envs.make("diagnostic/target", max_steps=2)
+    """One whole iteration of a recipe, which divides the devices as it needs."""
     results = {}
     for count in (1, 8):
-        mesh = population_mesh(jax.devices()[:count])
-        run = hades.recipes.from_settings(env, SETTINGS[method], mesh=mesh)
-        first = run.init(jax.random.key(0))
+        run = make_run(method, count)
+        first = jax.jit(run.init)(jax.random.key(0))
         step = jax.jit(run.step).lower(first).compile()
         state, metrics = step(first)
-        before, after = ([leaf.tolist() for leaf in jax.tree.leaves(run.outcome(at))] for at in (first, state))
+        outcome = jax.jit(run.outcome)
+        before, after = ([leaf.tolist() for leaf in jax.tree.leaves(outcome(at))] for at in (first, state))
         results[str(count)] = {
             "fitness_mean": float(metrics["fitness_mean"]),
             "outcome": after,
             "before": before,
             "collectives": collective_sizes(step.as_text()),
+            "mesh": dict(run.mesh.shape),
         }
     return results
+
+
+def make_run(method: str, count: int) -> hades.Run:
+    env, devices = envs.make("diagnostic/target", max_steps=2), jax.devices()[:count]
+    if method != "av-pbc":
+        return hades.recipes.from_settings(env, SETTINGS[method], mesh=devices)
+    cloning = CloningSettings(**NETWORK, num_steps=4, action_distribution="tanh_gaussian")
+    settings = OfflineSettings(dataset_size=3, num_inits=4, num_states=16, cloning=cloning)
+    return offline_run(env, uniform_transitions(count=40), av_pbc, settings, make_teacher(), mesh=devices)
+
+
+def seeds_on_devices() -> dict[str, object]:
+    """Five seeds of a run that takes one device, which all eight share."""
+    found = {}
+    for name, seeds in (("together", 5), ("alone", 1)):
+        run = make_run("hades", 1)
+        keys = jax.random.split(jax.random.key(4), 5)[:seeds]
+        loop = hades.LoopSettings(iterations_per_call=2, evaluate_every=None)
+        results = hades.distill_seeds(keys, run, 4, loop=loop, progress=False)
+        found[name] = [result.history[-1]["fitness_mean"] for result in results]
+    return found
 
 
 def compilations_of_a_run() -> dict[str, object]:
@@ -139,15 +182,15 @@ class Compilations(logging.Handler):
             self.names.append(words[1].removeprefix("jit(").removesuffix(")"))
 
 
+PARTS = {
+    "cartpole": partial(fitness_on_devices, "gymnax/CartPole-v1", 60, 16, (1, 8)),
+    "pendulum": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 16),
+    "pendulum-uneven": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 11, (1, 8)),
+    "run": compilations_of_a_run,
+    "seeds": seeds_on_devices,
+    **{method: partial(generation_on_devices, method) for method in (*SETTINGS, "av-pbc")},
+}
+
 if __name__ == "__main__":
     assert len(jax.devices()) == 8
-    json.dump(
-        {
-            "cartpole": fitness_on_devices("gymnax/CartPole-v1", 60, 16, (1, 8)),
-            "pendulum": fitness_on_devices("gymnax/Pendulum-v1", 20, 16),
-            "pendulum-uneven": fitness_on_devices("gymnax/Pendulum-v1", 20, 11, (1, 8)),
-            "run": compilations_of_a_run(),
-            **{method: generation_on_devices(method) for method in SETTINGS},
-        },
-        sys.stdout,
-    )
+    json.dump({name: PARTS[name]() for name in sys.argv[1:]}, sys.stdout)

@@ -88,7 +88,7 @@ def test_an_iteration_is_the_formula(result):
     outer_key, value_key = jax.random.split(iteration_key(state.key, 0))
     init_key, objective_key = jax.random.split(value_key)
     draw = fitness.draw_inits(INNER, init_key, 2)
-    problem, objective, _ = run.objective.draw(objective_key, state.objective, lambda: None)
+    problem, objective, _ = run.objective.draw(objective_key, state.objective, fitness.PresentPolicies(2))
     formula = fitness.make_fitness(run.parametrization, INNER, run.objective)
     draw = draw.replace(problem=problem)
     outer, expected = jax.jit(lambda key, state: run.outer.step(key, state, lambda x: formula(draw, x)))(

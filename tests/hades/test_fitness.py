@@ -13,7 +13,7 @@ from envs.diagnostic import Match, Nan, Target
 from hades import policies
 from hades._rows import pad_rows
 from hades.dataset import SyntheticDataset
-from hades.fitness import Chunks, draw_inits, fit_all, in_chunks, make_fitness, map_chunks
+from hades.fitness import Chunks, PresentPolicies, Problem, draw_inits, fit_all, in_chunks, make_fitness, map_chunks
 from hades.inner import Identity
 from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer
@@ -31,6 +31,11 @@ OBJECTIVE = EpisodicReturn(ENV, CLONE.policy, EPISODES, statistics=Normalizer())
 FITNESS = make_fitness(FreePairs((2,), ENV.action_space, 3), CLONE, OBJECTIVE)
 
 
+def episodes_of(seed):
+    """Problem of one initialisation, without normalisation."""
+    return Problem(jax.random.split(jax.random.key(seed), 1), Normalizer())
+
+
 @pytest.fixture(scope="module")
 def solutions():
     generator = np.random.default_rng(0)
@@ -40,7 +45,7 @@ def solutions():
 
 @pytest.fixture(scope="module")
 def draw():
-    problem, *_ = OBJECTIVE.draw(jax.random.key(4), Normalizer(), lambda: None)
+    problem, *_ = OBJECTIVE.draw(jax.random.key(4), Normalizer(), PresentPolicies(INITS))
     return draw_inits(CLONE, jax.random.key(3), INITS).replace(problem=problem)
 
 
@@ -70,7 +75,7 @@ def test_fitness_is_the_mean_return_of_policies_that_the_kernel_clones(solutions
     """Every candidate, init and episode by itself, in plain loops over the same keys."""
     fit = jax.jit(CLONE.fit)
     rollout = jax.jit(make_rollout(ENV, CLONE.policy, EPISODES))
-    episode_keys = jax.random.split(draw.problem[0], INITS)
+    episode_keys = draw.problem.per_init
     for candidate in (0, 4):
         dataset = SyntheticDataset(**{name: leaf[candidate] for name, leaf in solutions.items()})
         returns = []
@@ -98,7 +103,7 @@ def test_a_chunk_ends_with_its_own_last_living_episode():
     lifetimes = jnp.array([3.0, 9.0, 2.0, 2.0])
     objective = EpisodicReturn(env, policy, 1, PlaySettings("none", action_selection="mode"), statistics=Normalizer())
     fitness = in_chunks(make_fitness(Lifetimes(), Identity(policy), objective), Chunks(rollout=2))
-    draw = draw_inits(Identity(policy), jax.random.key(0), 1).replace(problem=(jax.random.key(1), Normalizer()))
+    draw = draw_inits(Identity(policy), jax.random.key(0), 1).replace(problem=episodes_of(1))
     values, counts = jax.jit(fitness)(draw, lifetimes)
     np.testing.assert_array_equal(values, lifetimes)
     np.testing.assert_array_equal(counts["env_steps"], lifetimes)
@@ -140,7 +145,7 @@ def test_fitness_of_parameters_is_the_return_of_each_candidate(chunk_size):
     networks = {"head": {"kernel": kernels, "bias": jnp.zeros((3, 3))}}
     inner = Identity(policy)
     fitness = in_chunks(make_fitness(PolicyParameters(policy), inner, objective), Chunks(rollout=chunk_size))
-    draw = draw_inits(inner, jax.random.key(1), 1).replace(problem=(jax.random.key(2), Normalizer()))
+    draw = draw_inits(inner, jax.random.key(1), 1).replace(problem=episodes_of(2))
     values, counts = jax.jit(fitness)(draw, networks)
     assert values[0] == 8
     assert 0 < values[1] < 8

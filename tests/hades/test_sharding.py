@@ -1,4 +1,4 @@
-"""One generation over 1, 2 and 8 forced host devices: the same returns, of the same population."""
+"""One iteration over 1, 2 and 8 forced host devices: the same returns, and no more that crosses than is needed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +20,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def results():
+    """What a part of the program gives; those of the tests that run first are made in one process."""
+    found: dict[str, Any] = {}
+
+    def result(name: str) -> Any:
+        if name not in found:
+            found.update(run_program(*(QUICK if name in QUICK else SLOW)))
+        return found[name]
+
+    return result
+
+
+def run_program(*names: str) -> Any:
     devices = "--xla_force_host_platform_device_count=8"
     flags = {
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}",
@@ -27,23 +40,32 @@ def results():
     }
     program = Path(__file__).with_name("sharding_program.py")
     done = subprocess.run(
-        [sys.executable, str(program)], env=os.environ | flags, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(program), *names],
+        env=os.environ | flags,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
 
+QUICK = ("pendulum-uneven", "run", "hades", "hades, four inits", "es, regenerated", "av-pbc")
+SLOW = ("cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg")
+
+
+def cases(*arguments: tuple[Any, ...]) -> list[Any]:
+    """Parameters of a test, slow where the part of the program that they name first is."""
+    return [pytest.param(*case, marks=[pytest.mark.slow] if case[0] in SLOW else []) for case in arguments]
+
+
 @pytest.mark.parametrize(
     ("name", "population", "count"),
-    [
-        ("cartpole", 16, "8"),
-        ("pendulum", 16, "2"),
-        ("pendulum", 16, "8"),
-        ("pendulum-uneven", 11, "8"),
-    ],
+    cases(("cartpole", 16, "8"), ("pendulum", 16, "2"), ("pendulum", 16, "8"), ("pendulum-uneven", 11, "8")),
 )
 def test_fitness_does_not_depend_on_the_number_of_devices(results, name, population, count):
-    one, many = results[name]["1"], results[name][count]
+    one, many = results(name)["1"], results(name)[count]
     assert np.shape(many["values"]) == np.shape(many["env_steps"]) == (population,)
     np.testing.assert_allclose(many["values"], one["values"], rtol=1e-5)
     np.testing.assert_array_equal(many["env_steps"], one["env_steps"])
@@ -51,12 +73,13 @@ def test_fitness_does_not_depend_on_the_number_of_devices(results, name, populat
     assert len(set(one["values"])) > population // 2
 
 
-METHODS = ("hades", "es, stored", "es, regenerated", "es, low_rank")
+EVOLUTIONS = cases(("hades",), ("es, stored",), ("es, regenerated",), ("es, low_rank",))
+OVER_INITS = cases(("hades, four inits",), ("av-pbc",))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_generation_does_not_depend_on_the_number_of_devices(results, method):
-    one, many = results[method]["1"], results[method]["8"]
+@pytest.mark.parametrize("method", [*EVOLUTIONS, *OVER_INITS, *cases(("hades-pg",))])
+def test_an_iteration_does_not_depend_on_the_number_of_devices(results, method):
+    one, many = results(method)["1"], results(method)["8"]
     np.testing.assert_allclose(many["fitness_mean"], one["fitness_mean"], rtol=1e-5)
     for left, right in zip(many["outcome"], one["outcome"], strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
@@ -64,20 +87,48 @@ def test_a_generation_does_not_depend_on_the_number_of_devices(results, method):
     assert any(np.abs(np.subtract(*leaves)).max() > 0 for leaves in zip(one["outcome"], one["before"], strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_what_crosses_devices_is_fitness_or_one_solution(results, method):
-    one, many = results[method]["1"], results[method]["8"]
+@pytest.mark.parametrize(
+    ("method", "axes"),
+    cases(
+        ("hades", {"population": 6, "inits": 1}),
+        ("hades, four inits", {"population": 2, "inits": 4}),
+        ("hades-pg", {"population": 1, "inits": 4}),
+        ("av-pbc", {"population": 1, "inits": 4}),
+    ),
+)
+def test_devices_are_divided_among_candidates_and_inits(results, method, axes):
+    # A device more than these would leave as much to the busiest.
+    assert results(method)["8"]["mesh"] == axes
+    assert results(method)["1"]["mesh"] == {"population": 1, "inits": 1}
+
+
+@pytest.mark.parametrize("method", OVER_INITS)
+def test_over_inits_no_more_crosses_than_a_sum_of_the_size_of_a_solution(results, method):
+    many = results(method)["8"]
+    assert 0 < max(many["collectives"]) <= sum(np.size(leaf) for leaf in many["outcome"])
+
+
+@pytest.mark.slow
+def test_seeds_of_a_run_that_takes_one_device_share_all_of_them(results):
+    together, alone = results("seeds")["together"], results("seeds")["alone"]
+    assert len(set(together)) == 5
+    np.testing.assert_allclose(together[0], alone[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", EVOLUTIONS)
+def test_over_candidates_no_more_crosses_than_fitness_or_one_solution(results, method):
+    one, many = results(method)["1"], results(method)["8"]
     solution = sum(np.size(leaf) for leaf in one["outcome"])
-    # Twelve candidates are filled up to two on each of eight devices; the population would be twelve solutions.
-    assert one["collectives"] == [] and 0 < max(many["collectives"]) <= max(16, solution) < 12 * solution
+    # The population would be twelve solutions.
+    assert one["collectives"] == [] and 0 < max(many["collectives"]) <= max(12, solution) < 12 * solution
 
 
 def test_several_devices_compile_the_loop_once_for_fresh_and_resumed_runs(results):
-    assert results["run"]["devices"] == 4
+    assert results("run")["devices"] == 4
     # A second call and a resumed run find the program of the first.
-    assert results["run"]["advance"] == [1, 0, 0]
+    assert results("run")["advance"] == [1, 0, 0]
     # No compilation is booked as time of an iteration: no call takes far longer than another.
-    assert max(results["run"]["seconds"]) < 50 * min(results["run"]["seconds"]) + 0.05
+    assert max(results("run")["seconds"]) < 50 * min(results("run")["seconds"]) + 0.05
 
 
 def test_the_mesh_has_one_axis_over_all_devices():

@@ -21,7 +21,7 @@ from flax import struct
 
 from hades.dataset import SyntheticDataset
 from hades.distillation import DatasetRun
-from hades.fitness import Draw, draw_inits
+from hades.fitness import Draw, PresentPolicies, draw_inits
 from hades.inner import cloning
 from hades.keys import iteration_key
 from hades.normalization import Normalizer
@@ -173,5 +173,5 @@ def draw_generation(run: DatasetRun, state: RunState) -> tuple[jax.Array, Draw]:
     search_key, value_key = jax.random.split(iteration_key(state.key, state.iteration))
     init_key, objective_key = jax.random.split(value_key)
     draw = draw_inits(run.inner, init_key, run.num_inits, run.init_seed)
-    problem, *_ = run.objective.draw(objective_key, state.objective, lambda: None)
+    problem, *_ = run.objective.draw(objective_key, state.objective, PresentPolicies(run.num_inits))
     return search_key, dataclasses.replace(draw, problem=problem)

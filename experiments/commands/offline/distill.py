@@ -74,6 +74,7 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
         inner=INNER_LOOPS[method.inner](env, method),
         outer=OUTER_LOOPS[method.outer](method),
         key=stream(jax.random.key(settings.seed), Stream.DENSITY),
+        mesh=settings.chosen_devices,
     )
 
 

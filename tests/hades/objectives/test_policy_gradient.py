@@ -14,7 +14,7 @@ import pytest
 
 from envs.diagnostic import Match, Target
 from hades import fitness, policies, testing
-from hades.fitness import IterationValue, Minibatches, draw_inits, make_fitness
+from hades.fitness import IterationValue, Minibatches, PresentPolicies, draw_inits, make_fitness
 from hades.inner import Identity
 from hades.inner.cloning import behaviour_cloning
 from hades.normalization import Normalizer
@@ -49,7 +49,7 @@ def drawn(objective, inits=2):
     def draw(key):
         params = jax.vmap(objective.policy.init)(jax.random.split(jax.random.key(5), inits))
         state = objective.init(jax.random.key(1))
-        problem, after, metrics = objective.draw(key, state, lambda: params)
+        problem, after, metrics = objective.draw(key, state, PresentPolicies(inits, lambda: params))
         return problem, state, after, metrics, params
 
     return draw(jax.random.key(2))
@@ -128,7 +128,7 @@ def test_episodes_go_on_from_iteration_to_iteration_unless_they_are_to_begin_ane
             params = jax.vmap(objective.policy.init)(jax.random.split(jax.random.key(5), 2))
             state = objective.init(jax.random.key(1))
             for index in range(2):
-                _, state, _ = objective.draw(jax.random.key(index), state, lambda: params)
+                _, state, _ = objective.draw(jax.random.key(index), state, PresentPolicies(2, lambda: params))
             return state
 
         assert set(np.asarray(twice().episodes.lengths).tolist()) == {expected}

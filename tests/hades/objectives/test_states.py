@@ -10,6 +10,7 @@ from flax import struct
 
 from hades import policies
 from hades.distributions import DiagonalGaussian
+from hades.fitness import PresentPolicies
 from hades.normalization import Normalizer
 from hades.objectives.states import (
     Critic,
@@ -130,22 +131,22 @@ def test_values_of_policies_are_means_over_the_drawn_states():
     states = LabelledStates(jnp.asarray(actions), actions=jnp.asarray(actions))
     objective = OfflineStates(states, Normalizer(), None, constant_policy(), dbc, num_states=drawn)
     params = jnp.arange(12.0).reshape(3, 2, 2)
-    problem, state, _ = objective.draw(jax.random.key(0), objective.init(jax.random.key(1)), lambda: None)
+    problem, state, _ = objective.draw(jax.random.key(0), objective.init(jax.random.key(1)), PresentPolicies(2))
     values, counts = jax.jit(objective.value)(problem, params)
-    batch = np.asarray(problem[1].observations)
+    batch = np.asarray(problem.shared.observations)
     assert batch.shape == (drawn, 2) and state == ()
     assert {tuple(row) for row in batch} <= {tuple(row) for row in actions}
     expected = [[-np.mean((params[c, i] - batch) ** 2) for i in range(2)] for c in range(3)]
     np.testing.assert_allclose(values, expected, rtol=1e-5)
     np.testing.assert_array_equal(counts["env_steps"], np.zeros(3))
-    again, *_ = objective.draw(jax.random.key(2), state, lambda: None)
-    assert (np.asarray(again[1].observations) != batch).any()
+    again, *_ = objective.draw(jax.random.key(2), state, PresentPolicies(2))
+    assert (np.asarray(again.shared.observations) != batch).any()
 
 
 def test_sampled_actions_are_noise_that_candidates_share():
     states = LabelledStates(jnp.zeros((4, 2)), actions=jnp.zeros((4, 2)))
     objective = OfflineStates(states, Normalizer(), None, constant_policy(), dbc, 400, "sample")
-    problem, *_ = objective.draw(jax.random.key(0), (), lambda: None)
+    problem, *_ = objective.draw(jax.random.key(0), (), PresentPolicies(3))
     values, _ = jax.jit(objective.value)(problem, jnp.zeros((2, 3, 2)))
     # E z^2 is 1; a standard error of the mean of 800 squares is 0.05.
     np.testing.assert_allclose(values, -1.0, atol=0.25)
@@ -157,8 +158,7 @@ def test_sampled_labels_are_drawn_anew_from_the_raw_observations():
     teacher, statistics = make_teacher(), Normalizer("fixed", jnp.array([1.0, 2.0]), jnp.array([2.0, 4.0]))
     states = LabelledStates(jnp.zeros((3, 2)), teacher_actions=jnp.zeros((3, 2)), action_values=jnp.zeros(3))
     objective = OfflineStates(states, statistics, teacher, constant_policy(), pbc, num_states=500)
-    (_, first), *_ = objective.draw(jax.random.key(0), (), lambda: None)
-    (_, second), *_ = objective.draw(jax.random.key(1), (), lambda: None)
+    first, second = (objective.draw(jax.random.key(seed), (), PresentPolicies(1))[0].shared for seed in (0, 1))
     assert (np.asarray(first.teacher_actions) != np.asarray(second.teacher_actions)).all()
     np.testing.assert_allclose(first.action_values, 100.0)
     # tanh(observation / 2) of the teacher at the raw mean (1, 2), where normalised observations are 0.
@@ -181,7 +181,8 @@ def test_states_drawn_by_weight_count_alike_and_their_mean_is_the_weighted_one()
     states = LabelledStates(rows, actions=rows, state_weights=weights / jnp.mean(weights))
     objective = sdw(dbc)
     problem = OfflineStates(states, Normalizer("none"), None, None, objective, 30_000, drawing=AliasTable.of(weights))
-    (_, drawn), _, metrics = problem.draw(jax.random.key(0), (), dict)
+    found, _, metrics = problem.draw(jax.random.key(0), (), PresentPolicies(1))
+    drawn = found.shared
     found = np.bincount(np.asarray(drawn.observations[:, 0], int), minlength=count) / 30_000
     np.testing.assert_allclose(found, weights / 6, atol=0.015)
     assert (np.asarray(drawn.state_weights) == 1).all()

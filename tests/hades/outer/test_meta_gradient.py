@@ -13,7 +13,7 @@ from flax import struct
 
 from hades import policies
 from hades.dataset import SyntheticDataset
-from hades.fitness import draw_inits, make_fitness
+from hades.fitness import Problem, draw_inits, make_fitness
 from hades.inner.cloning import behaviour_cloning
 from hades.normalization import Normalizer
 from hades.objectives import states as objectives
@@ -94,7 +94,8 @@ def make_value(objective, clone, action_selection="mode", inits=2):
             states, Normalizer(), None, clone.policy, OBJECTIVES[objective], action_selection=action_selection
         )
         fitness = make_fitness(Pairs(), clone, chosen)
-        draw = draw_inits(clone, jax.random.key(3), inits).replace(problem=(jax.random.key(4), states))
+        problem = Problem(jax.random.split(jax.random.key(4), inits), states)
+        draw = draw_inits(clone, jax.random.key(3), inits).replace(problem=problem)
         return fitness(draw, jax.tree.map(lambda leaf: leaf[None], pairs))[0][0]
 
     return value

@@ -24,6 +24,7 @@ BENCHES = {
     "ppo": "several seeds of PPO at once, in one compiled function",
     "presets": "several seeds of presets from start to finish, scored on fresh keys",
     "published": "the published presets at full size, for some minutes each",
+    "scaling": "an iteration over several devices: the same values, and what spreading costs",
     "teachers": "published teachers in real MuJoCo, beside the scores of their manifest",
     "transfer": "other architectures, optimisers and ensembles on the dataset files of several seeds",
 }

@@ -7,29 +7,36 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.bench._lib.base import tell
 from experiments.processes import program
 
 
-def measure_apart(function: Callable[..., dict[str, Any]], arguments: Sequence[str], label: str) -> dict[str, Any]:
+def measure_apart(
+    function: Callable[..., dict[str, Any]],
+    arguments: Sequence[str],
+    label: str,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Calls a function of a module in a process of its own.
 
     Args:
         function: Takes strings, and returns what JSON can hold.
         arguments: Its arguments.
         label: Name of the measurement, for progress and messages.
+        environment: Variables of the process that differ from those of this one.
 
     Raises:
         ValueError: The process failed; the message begins with `label` and has its last words.
     """
     tell(f"measuring {label} ...")
     line = program(__name__, function.__module__, function.__name__, *arguments)
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    done = subprocess.run(line, env=os.environ | dict(environment or {}), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise ValueError(f"{label}: {reason[0]}")

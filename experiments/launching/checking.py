@@ -99,8 +99,9 @@ def _one_sentence() -> Iterator[None]:
             yield
     except SystemExit:
         lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()]
-        # The title, then the refusal up to a rule, then help on flags, those meant perhaps among them.
+        # The title, then the refusal up to a rule, then help on flags, those meant perhaps among them. The refusal
+        # begins with what tyro did, or with the name of a class.
         refusal = " ".join(lines[1 : lines.index("", 1)])
         meant = [line for line in lines if line.startswith("--")]
         expected = f", expected {' or '.join(meant)}" if meant else ""
-        raise BadArgumentsError(re.sub(r"^Error parsing ", "", refusal) + expected) from None
+        raise BadArgumentsError(re.sub(r"^(Error parsing )?(\w+Settings: )?", "", refusal) + expected) from None

@@ -14,9 +14,9 @@ from experiments.arguments import canonical_flag, expand
 from experiments.cli import BadArgumentsError
 from experiments.launching.commands import COMMAND_NAMES
 from experiments.launching.member_process import MemberFiles
+from experiments.launching.settings import LocalSettings, SlurmSettings
 from hades._files import refusing
 from hades._serialization import from_dict
-from hades._validation import require_positive_fields
 
 LAUNCH_FOLDER = "launch"
 """Folder beside the run directories for what launchers keep: logs, records and the grid."""
@@ -26,72 +26,6 @@ _OWNED_FLAGS = {
     "resume": "every run is begun or resumed as it stands",
     "multihost": "runs of several processes have it by [slurm]",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalSettings:
-    """Settings of a launch on this machine.
-
-    Attributes:
-        processes: Members at the same time; that of `devices` if None, or 1.
-        devices: GPUs as CUDA_VISIBLE_DEVICES numbers them, an entry for each process in turn; "0,1" is two for one
-            process. Without, processes share the CPU cores between them.
-    """
-
-    processes: int | None = None
-    devices: tuple[int | str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuses a number of processes that is not positive."""
-        require_positive_fields(self, "processes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlurmSettings:
-    """Settings of a launch through Slurm.
-
-    Attributes:
-        partition: Partition; that of the cluster if None.
-        nodes: Nodes of each member.
-        processes: Processes on each node of a member; if None 1, or of several nodes one for each GPU, as JAX expects.
-        gpus: GPUs on each node, all visible to every process there.
-        cpus: CPU cores of each process.
-        memory: Memory of each node, such as "32G".
-        minutes: Time limit, after which a member is requeued with a checkpoint.
-        grace_seconds: Seconds before the limit at which a member is asked to stop with a checkpoint.
-        requeues: Time limits that a member may come to before it is given up.
-        parallelism: Members of the job array at the same time.
-        setup: Shell lines before a member starts, such as "module load cuda".
-        parameters: Further parameters of sbatch, such as account = "lab".
-    """
-
-    partition: str | None = None
-    nodes: int = 1
-    processes: int | None = None
-    gpus: int | None = None
-    cpus: int | None = None
-    memory: str | None = None
-    minutes: int = 60
-    grace_seconds: int = 120
-    requeues: int = 100
-    parallelism: int = 256
-    setup: tuple[str, ...] = ()
-    parameters: Mapping[str, str | int | bool] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuses counts that are not positive."""
-        counts = ("nodes", "processes", "gpus", "cpus", "minutes", "grace_seconds", "requeues", "parallelism")
-        require_positive_fields(self, *counts)
-
-    @property
-    def processes_per_node(self) -> int:
-        """Processes on each node of a member."""
-        return self.processes or (1 if self.nodes == 1 else self.gpus or 1)
-
-    @property
-    def is_multihost(self) -> bool:
-        """Whether a member has several processes."""
-        return self.nodes * self.processes_per_node > 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,29 +128,34 @@ def _members(content: _GridFile, out: Path) -> Iterator[Member]:
     Raises:
         ValueError: There are none, or two have the same folder.
     """
-    shared = _flags("flags", content.flags)
-    own = list(_own_flags(content))
+    shared, own = _flags("flags", content.flags), list(_own_flags(content))
     if not own:
-        raise ValueError("grid: expected lists of values in [grid], [[grids]] or flags in [[runs]], got no run at all")
-    names = [_name(flags) for flags in own]
-    for name, flags in zip(names, own, strict=True):
-        if not name or name == LAUNCH_FOLDER:
-            raise ValueError(f"grid: expected values that name a folder, got {flags} for {name!r}")
+        raise ValueError("grid: expected lists of values in [grid] or [[grids]], or flags in [[runs]], got no run")
+    names = [name for name, _ in own]
+    for name, flags in own:
         if names.count(name) > 1:
             raise ValueError(f"grid: expected runs of different values, got two with the folder {out / name}")
         yield Member(name, content.command, shared | flags, out / name, MemberFiles(out / LAUNCH_FOLDER, name))
 
 
-def _own_flags(content: _GridFile) -> Iterator[dict[str, Any]]:
-    """Flags of each run beside those that all share."""
+def _own_flags(content: _GridFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of each run, and its flags beside those that all share."""
     tables = [("grid", content.grid)] if content.grid else []
     tables += [(f"grids[{index}]", table) for index, table in enumerate(content.grids)]
     for where, table in tables:
-        values = [_values(f"{where}.{name}", name, value) for name, value in _flat(where, table)]
+        if not table:
+            raise ValueError(f"{where}: expected lists of values, got none")
+        values = [_values(f"{where}.{name}", name, value) for name, value in _flat(table)]
         for choice in product(*values):
-            yield _once(where, choice)
+            flags = _once(where, choice)
+            yield _name(flags), flags
     for index, table in enumerate(content.runs):
-        yield _flags(f"runs[{index}]", table)
+        where = f"runs[{index}]"
+        flags = _flags(where, {key: value for key, value in table.items() if key != "name"})
+        name = table.get("name", _name(flags))
+        if not isinstance(name, str) or name == LAUNCH_FOLDER or name != _folder_name(name):
+            raise ValueError(f"{where}.name: expected a name for a folder, other than {LAUNCH_FOLDER}, got {name!r}")
+        yield name, flags
 
 
 def _values(where: str, name: str, values: Any) -> list[tuple[str, Any]]:
@@ -228,7 +167,7 @@ def _values(where: str, name: str, values: Any) -> list[tuple[str, Any]]:
 
 def _flags(where: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of a table, each with its value."""
-    found = _flat(where, table)
+    found = _flat(table)
     return _once(where, ((_flag(f"{where}.{name}", name), _value(f"{where}.{name}", value)) for name, value in found))
 
 
@@ -241,12 +180,12 @@ def _once(where: str, flags: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return once
 
 
-def _flat(where: str, table: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _flat(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Names and values of a table; in TOML a name with a dot is a table within."""
     flat: list[tuple[str, Any]] = []
     for name, value in table.items():
         if isinstance(value, dict):
-            flat += [(f"{name}.{inner}", item) for inner, item in _flat(where, value)]
+            flat += [(f"{name}.{inner}", item) for inner, item in _flat(value)]
         else:
             flat.append((name, value))
     return flat
@@ -291,7 +230,11 @@ def _name(flags: Mapping[str, Any]) -> str:
             parts.append(short if value else f"no-{short}")
         else:
             parts.append(value if isinstance(value, str) else short + _joined(value))
-    return re.sub(r"[^\w.-]+", "-", "-".join(parts)).strip(".-")
+    return _folder_name("-".join(parts))
+
+
+def _folder_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip(".-") or "run"
 
 
 def _joined(value: float | Sequence[Any]) -> str:

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from experiments.launching.grid import LocalSettings, Member
+from experiments.launching.grid import Member
 from experiments.launching.member_process import MemberIsRunningError, MemberProcess
+from experiments.launching.settings import LocalSettings
 from experiments.launching.status import STOP_CODES
 from experiments.processes import command
 from experiments.stopping import SignalWatch
@@ -40,12 +41,12 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """Environment of a process there."""
-        variables = {} if self.device is None else {"CUDA_VISIBLE_DEVICES": self.device}
+        variables = dict(os.environ)
+        if self.device is not None:
+            variables["CUDA_VISIBLE_DEVICES"] = self.device
         if self.memory is not None:
-            variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{self.memory:.2f}"
-        # What the user has set for the memory goes before.
-        own = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES" or not self.device}
-        return variables | own
+            variables.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{self.memory:.2f}")
+        return variables
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator[None]:

@@ -106,7 +106,7 @@ def _parameters(grid: Grid) -> dict[str, Any]:
         "nodes": settings.nodes,
         "ntasks_per_node": settings.processes_per_node,
         "time": settings.minutes,
-        "signal_delay_s": settings.grace_seconds,
+        "signal_delay_s": settings.grace,
         "array_parallelism": settings.parallelism,
         "additional_parameters": {"requeue": True, **settings.parameters},
         **{name: value for name, value in given.items() if value is not None},

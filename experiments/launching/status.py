@@ -202,10 +202,12 @@ def render(grid: Grid, members: Sequence[MemberStatus]) -> str:
         )
         for status in members
     ]
-    title = f"{grid.path}: {count(members)}; run directories in {grid.out}"
-    table = tables.table(title, ("run", "state", "exit code", "iterations", "best evaluation"), rows)
+    heading = f"{grid.path}: {count(members)}; run directories in {grid.out}"
+    header = ("run", "state", "exit code", "iterations", "best evaluation")
+    # Names are read by programs too, and whole.
+    table = tables.table("", header, rows, width=120 + max(len(status.member.name) for status in members))
     told = [status for status in members if status.last_words and status.state not in (State.DONE, State.MISSING)]
-    return "\n".join([table.rstrip(), *(f"{s.member.name} ({s.state}): {s.last_words}" for s in told)])
+    return "\n".join([heading, table.rstrip(), *(f"{s.member.name} ({s.state}): {s.last_words}" for s in told)])
 
 
 def summary(grid: Grid, members: Sequence[MemberStatus]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from experiments.launching.grid import load_grid
 from experiments.launching.local import Place, places
 from experiments.launching.settings import LocalSettings
 from tests.experiments.command import Outcome
-from tests.experiments.grids import table_states, write_grid
+from tests.experiments.grids import begin_run, table_states, write_grid
 
 # Stands for `hades`: says where it runs, and ends on a signal as a run does.
 STUB = """
@@ -43,26 +43,37 @@ def logs(path: Path) -> list[str]:
     return [member.files.log.read_text() for member in load_grid(path).members]
 
 
-def test_failed_run_stops_no_other_and_a_second_launch_runs_it_alone(hades: Callable[..., Outcome]) -> None:
-    path = write_grid(Path(), "[grid]\nseed = [0, 1]\n[local]\nprocesses = 2\n")
-    obstacle = Path("runs/grid/seed0/versions.json")
+def test_second_launch_runs_what_has_failed_and_nothing_else(hades: Callable[..., Outcome]) -> None:
+    path = write_grid(Path())
+    first, second = load_grid(path).members
+    begin_run(second).write_summary({"iterations": 2, "env_steps": 100, "seconds": 1.0})
+    obstacle = first.out / "versions.json"
     obstacle.mkdir(parents=True)
     outcome = hades("launch", "local", path)
     assert outcome.code == 1, outcome.err
-    assert "grid.toml: 2 missing; 2 to run\n" in outcome.err
+    assert "grid.toml: 1 done, 1 missing; 1 to run\n" in outcome.err
     assert f"seed0 ended with exit code 1: hades distill: {obstacle}: Is a directory\n" in outcome.err
     assert table_states(outcome.out.splitlines()) == {"seed0": "failed", "seed1": "done"}
 
     obstacle.rmdir()
-    before = Path("runs/grid/seed1/summary.json").stat().st_mtime_ns
     outcome = hades("launch", "local", path, "--json")
     assert outcome.code == 0, outcome.err
     assert "grid.toml: 1 done, 1 failed; 1 to run\n" in outcome.err
-    assert [(run["state"], run["iteration"], run["exit_code"]) for run in outcome.json["runs"]] == [("done", 2, 0)] * 2
-    assert Path("runs/grid/seed1/summary.json").stat().st_mtime_ns == before
+    found = [(run["state"], run["iteration"], run["exit_code"]) for run in outcome.json["runs"]]
+    assert found == [("done", 2, 0), ("done", 0, None)]
 
     outcome = hades("launch", "local", path)
     assert (outcome.code, outcome.err) == (0, "grid.toml: 2 done; 0 to run\n")
+
+
+def test_failed_run_stops_no_other(hades: Callable[..., Outcome], stub: None) -> None:
+    path = write_grid(Path(), "[grid]\nseed = [0, 1, 2]\n")
+    outcome = hades("launch", "local", path)
+    assert outcome.code == 1
+    assert "seed0 ended with exit code 1: hades distill: no luck\n" in outcome.err
+    assert outcome.err.count("ended with") == 1
+    assert "run 3/3" in outcome.err and "1 failed" in outcome.err
+    assert [member.files.last_record()["exit_code"] for member in load_grid(path).members] == [1, 0, 0]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

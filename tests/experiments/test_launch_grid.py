@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,15 @@ num_generations = 7
     assert wide[wide.index("--cloning.hidden-sizes") :][:3] == ["--cloning.hidden-sizes", "512", "512"]
     # Another name of a flag is the same flag.
     assert "--num-iterations=7" in wide and "--num-iterations=2" not in wide
+
+
+def test_grid_of_the_documentation_can_run(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "launching.md"
+    (text,) = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    grid = load_grid(write_grid(tmp_path, text, flags=""))
+    assert [member.name for member in grid.members][::6] == ["cartpole-hades-r-seed0", "cartpole-hidden-sizes64"]
+    assert len(grid.members) == 9
+    checking.check(grid)
 
 
 def test_names_stay_when_a_list_grows_and_tell_flags_of_one_last_name_apart(tmp_path: Path) -> None:

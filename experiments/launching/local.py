@@ -27,7 +27,7 @@ _JAX_MEMORY = 0.75
 
 @dataclass(frozen=True)
 class Place:
-    """What one process at a time may use.
+    """GPUs or CPU cores that one process at a time may use.
 
     Attributes:
         device: GPUs, as CUDA_VISIBLE_DEVICES has them; None leaves them as they are.

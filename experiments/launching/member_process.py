@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import socket
 import subprocess
 import time
@@ -39,7 +40,7 @@ class MemberFiles:
 
     @property
     def log(self) -> Path:
-        """What its processes printed. Locked as long as one of them lives."""
+        """Output of its processes, one behind the other; locked as long as one of them lives."""
         return self.log_of(0)
 
     @property
@@ -118,6 +119,8 @@ class MemberProcess:
             # Held by the process itself, which inherits the open file, however the launcher ends.
             if not _lock(log.fileno(), fcntl.LOCK_EX, keep=True):
                 raise MemberIsRunningError(f"{files.log_of(rank)}: another process runs {files.name}")
+            log.write(f"$ {shlex.join(['hades', *arguments])}\n".encode())
+            log.flush()
             self._record = {"arguments": list(arguments), "host": socket.gethostname(), "job": job}
             self.process = subprocess.Popen(
                 command_line,

@@ -27,7 +27,7 @@ _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
 
 
 class State(StrEnum):
-    """How a member stands."""
+    """State of a member."""
 
     DONE = "done"
     RUNNING = "running"
@@ -43,7 +43,7 @@ TO_LAUNCH = (State.MISSING, State.STOPPED, State.FAILED)
 
 @dataclass(frozen=True)
 class MemberStatus:
-    """How a member stands.
+    """State of a member, and how far it has come.
 
     Attributes:
         member: The member.
@@ -79,7 +79,7 @@ class MemberStatus:
 
 
 def statuses(grid: Grid) -> list[MemberStatus]:
-    """How every member stands."""
+    """The status of every member."""
     jobs = {member.name: member.files.job.read_text() for member in grid.members if member.files.job.exists()}
     queue = _queue() if jobs else {}
     if queue is None:
@@ -180,7 +180,7 @@ def _queue() -> dict[str, str] | None:
 
 
 def count(members: Sequence[MemberStatus]) -> str:
-    """How many members are in each state that there is.
+    """The number of members in each state that there is.
 
     Example:
         >>> count([])

@@ -17,6 +17,7 @@ import pytest
 from experiments.launching.grid import load_grid
 from experiments.launching.member_process import MemberFiles
 from experiments.launching.slurm_task import Task
+from experiments.launching.status import statuses
 from experiments.processes import command
 from tests.experiments.command import Outcome
 from tests.experiments.grids import SEEDS, write_grid
@@ -116,7 +117,7 @@ def test_task_asks_the_run_to_stop_once_whatever_signals_come(tmp_path: Path, re
     process = subprocess.Popen(
         [sys.executable, "-c", TASK, str(pickled)], env=variables, stdout=subprocess.PIPE, text=True
     )
-    while not (files.log.exists() and files.log.read_text()):
+    while not (files.log.exists() and "ready" in files.log.read_text()):
         time.sleep(0.02)
     record = files.last_record()
     assert record is not None and (record["job"], record["exit_code"]) == ("7_3", None)
@@ -126,7 +127,7 @@ def test_task_asks_the_run_to_stop_once_whatever_signals_come(tmp_path: Path, re
         process.send_signal(number)
     out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == ((3, "requeued\n") if requeue else (130, ""))
-    assert files.log.read_text() == "ready\nasked to stop\n"
+    assert files.log.read_text() == "$ hades distill\nready\nasked to stop\n"
     last = files.last_record()
     assert last is not None and last["exit_code"] == 130
 
@@ -196,11 +197,11 @@ cpus = 1
     assert hades_json("launch", "status", "grid.toml")[1]["preempted"] == "waiting"
 
     def states_now() -> dict[str, str]:
-        return hades_json("launch", "status", "grid.toml")[1]
+        return {found.member.name: str(found.state) for found in statuses(grid)}
 
     wait_until(lambda: not set(states_now().values()) & {"waiting", "running"})
     assert states_now() == dict.fromkeys(members, "done") | {"failing": "failed"}
-    assert f"{obstacle.relative_to(tmp_path)}: Is a directory" in members["failing"].files.last_words()
+    assert f"{obstacle}: Is a directory" in members["failing"].files.last_words()
     log = members["preempted"].files.log.read_text()
     assert log.count("stopping after this call with a checkpoint") == 1
 

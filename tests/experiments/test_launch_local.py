@@ -85,7 +85,7 @@ def test_signal_is_handed_to_the_runs_and_no_other_starts(
     log = Path("runs/grid/launch/seed9.log")
 
     def interrupt() -> None:
-        while not (log.exists() and "None" in log.read_text()):
+        while not (log.exists() and "] " in log.read_text()):
             time.sleep(0.02)
         os.kill(os.getpid(), number)
 

@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 import jax
@@ -101,7 +102,7 @@ def _one_sentence() -> Iterator[None]:
         lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()]
         # The title, then the refusal up to a rule, then help on flags, those meant perhaps among them. The refusal
         # begins with what tyro did, or with the name of a class.
-        refusal = " ".join(lines[1 : lines.index("", 1)])
+        refusal = " ".join(takewhile(bool, lines[1:]))
         meant = [line for line in lines if line.startswith("--")]
         expected = f", expected {' or '.join(meant)}" if meant else ""
         raise BadArgumentsError(re.sub(r"^(Error parsing )?(\w+Settings: )?", "", refusal) + expected) from None

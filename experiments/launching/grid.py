@@ -24,6 +24,7 @@ LAUNCH_FOLDER = "launch"
 _OWNED_FLAGS = {
     "out": "each run has a folder in the `out` at the top of the file",
     "resume": "every run is begun or resumed as it stands",
+    "help": "it starts nothing",
     "multihost": "runs of several processes have it by [slurm]",
 }
 

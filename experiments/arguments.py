@@ -76,6 +76,17 @@ def flag_value(arguments: Sequence[str], flag: str) -> str | None:
     return None
 
 
+def canonical_flag(name: str) -> str:
+    """The flag, without dashes in front, as messages have it; of several names the one of the settings.
+
+    Example:
+        >>> canonical_flag("num_generations"), canonical_flag("cloning.hidden_sizes")
+        ('num-iterations', 'cloning.hidden-sizes')
+    """
+    flag = name.replace("_", "-")
+    return next((group[0] for group in _SYNONYMS if flag in group), flag)
+
+
 def print_json(result: Mapping[str, Any]) -> None:
     """Writes one JSON object as a line of the real stdout; numbers that are not finite become null."""
     print(to_json(result), file=sys.__stdout__, flush=True)

@@ -20,6 +20,7 @@ _VERBS = {
     "evaluate": "score a dataset, run or policy file on fresh keys",
     "info": "tell what a dataset file or run directory holds",
     "offline": "collect data, teach a teacher, and distil without a simulator",
+    "launch": "run a grid of environments, methods, seeds and settings, here or by Slurm",
     "bench": "measure speed, memory and generalisation",
 }
 

@@ -14,7 +14,7 @@ _STDERR = 2
 _SHOW_CURSOR = "\x1b[?25h"
 
 
-class _SignalWatch:
+class SignalWatch:
     """A thread that hears of SIGINT and SIGTERM at once; only the main thread may start and stop it.
 
     Python runs signal handlers between its own instructions, so not before a compiled call or a compilation ends, and
@@ -57,7 +57,7 @@ def end_process_on_signals(name: str) -> None:
 
     A run that is entered by `StopSignals` goes before.
     """
-    _SignalWatch(lambda number: _end_process(name, number)).start()
+    SignalWatch(lambda number: _end_process(name, number)).start()
 
 
 class StopSignals:
@@ -80,7 +80,7 @@ class StopSignals:
         self.received: signal.Signals | None = None
         self._name = name
         self._has_begun = self._was_asked = False
-        self._watch = _SignalWatch(self._hear)
+        self._watch = SignalWatch(self._hear)
 
     def __enter__(self) -> Self:
         """Takes over the handlers of SIGINT and SIGTERM."""

@@ -178,15 +178,15 @@ def summary_tasks(names: Sequence[str], scores: Sequence[TaskScores]) -> dict[st
     }
 
 
-def table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A plain-text table; the first column is left-aligned, the others right-aligned."""
+def table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]], width: int = 120) -> str:
+    """A plain-text table of at most `width` columns; the first column is left-aligned, the others right-aligned."""
     grid = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, name in enumerate(header):
         grid.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
     buffer = io.StringIO()
-    Console(file=buffer, width=120).print(grid)
+    Console(file=buffer, width=width).print(grid)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 

@@ -21,20 +21,24 @@ class Progress:
         ...     progress.update(1, "fitness 3.5")
     """
 
-    def __init__(self, total: int, unit: str, done: int = 0, enabled: bool = True) -> None:
-        """Begins after `done` of `total` units, such as `"iteration"`; writes nothing unless `enabled`."""
+    def __init__(self, total: int, unit: str, done: int = 0, enabled: bool = True, status: str = "compiling") -> None:
+        """Begins after `done` of `total` units, such as `"iteration"`; writes nothing unless `enabled`.
+
+        The `status` tells what goes on before the first unit is done.
+        """
+        self._status = status
         self._total, self._unit, self._done, self._enabled = total, unit, done, enabled
         self._before, self._began, self._last_line = done, time.monotonic(), time.monotonic()
         self._bar = _make_bar(unit) if enabled else None
         if self._bar:
-            self._task = self._bar.add_task("", total=total, completed=done, status="compiling")
+            self._task = self._bar.add_task("", total=total, completed=done, status=status)
 
     def __enter__(self) -> Self:
         """Shows the bar, or says in a line that work began."""
         if self._bar:
             self._bar.start()
         elif self._enabled:
-            self._line(f"{self._unit} {self._done}/{self._total}, compiling")
+            self._line(f"{self._unit} {self._done}/{self._total}, {self._status}")
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -178,6 +178,21 @@ class RunDirectory:
             finally:
                 self._name_holder(file.fileno(), "")
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process works on the run."""
+        try:
+            # A process that ends as it should leaves no id, so that the lock of none that starts is tried.
+            if not self.lock_file.read_text().strip():
+                return False
+            with self.lock_file.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
     def _name_holder(self, descriptor: int, holder: str) -> None:
         # A full disk takes no id; the lock holds all the same.
         with contextlib.suppress(OSError):

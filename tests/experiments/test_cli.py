@@ -25,7 +25,7 @@ _BEFORE_EXPLANATION = r"^(, --[\w.-]+)?\s*(\{[^}]*\}\S*|\[INT \[INT \.\.\.\]\]|S
 VERBS = ("distill", "merge", "train", "evaluate", "info")
 COMMANDS = (
     *((verb,) for verb in VERBS), ("baseline", "es"), ("baseline", "ppo"), ("offline", "collect"), ("offline", "teach"),
-    ("offline", "distill"),
+    ("offline", "distill"), ("launch", "local"), ("launch", "slurm"), ("launch", "status"),
 )  # fmt: skip
 
 

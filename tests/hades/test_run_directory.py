@@ -163,6 +163,7 @@ def test_a_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path)
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
         assert directory.lock_file.read_text() == str(holder.pid)
+        assert directory.is_locked
         with (
             pytest.raises(RunDirectoryError, match=f"run: expected .*, but process {holder.pid} does$"),
             directory.lock(),
@@ -172,6 +173,7 @@ def test_a_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path)
         assert directory.read_metrics() == []
         holder.send_signal(signal.SIGKILL)
         holder.wait()
+    assert not directory.is_locked
     with directory.lock():
         assert directory.lock_file.read_text() == str(os.getpid())
     assert directory.lock_file.read_text() == ""

@@ -196,6 +196,17 @@ def test_cost_of_a_dataset_and_of_a_policy(hades: Callable[..., Outcome]) -> Non
     assert methods["es"]["policy_seconds"] is None
 
 
+@pytest.mark.slow
+def test_scaling_over_forced_devices(hades: Callable[..., Outcome]) -> None:
+    flags = ("--env", "diagnostic/match", "--devices", "1", "2", "--num-iterations", "2")
+    result = hades("bench", "scaling", *flags, "--flags=--population-size 4", "--json").json
+    one, two = result["devices"]["1"], result["devices"]["2"]
+    assert (one["mesh"], two["mesh"]) == ({"population": 1, "inits": 1}, {"population": 2, "inits": 1})
+    assert two["fitness_mean"] == pytest.approx(one["fitness_mean"], rel=1e-5)
+    for entry in (one, two):
+        assert min(entry["compile_seconds"], entry["seconds_per_iteration"], entry["cpu_seconds_per_iteration"]) > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -204,6 +215,7 @@ def test_cost_of_a_dataset_and_of_a_policy(hades: Callable[..., Outcome]) -> Non
         (("ppo", "--preset", "cartpoles"), "--preset: there is no 'cartpoles', the nearest are cartpole"),
         (("budget", "--values", "2", "2"), "values: expected one or more, each once, got 2 2"),
         (("cost", "--num-iterations", "0"), "num_iterations: expected a number above 0, got 0"),
+        (("scaling", "--method", "ppo"), "method: expected one that several devices share, got ppo"),
     ],
 )
 def test_bad_arguments_are_one_sentence(

@@ -211,3 +211,33 @@ cpus = 1
     wait_until(lambda: set(states_now().values()) == {"done"})
     changed = [name for name, member in members.items() if member.files.record.read_text() != records[name]]
     assert changed == ["failing"]
+
+
+@pytest.mark.slow
+def test_run_over_two_nodes_is_preempted_with_one_checkpoint_and_goes_on(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """
+[[runs]]
+name = "both"
+num-iterations = 1000000000
+max-seconds = 30
+[slurm]
+nodes = 2
+"""
+    grid = load_grid(write_grid(tmp_path, text))
+    (member,) = grid.members
+    assert hades_json("launch", "slurm", "grid.toml")[0] == 0
+    metrics = member.out / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 100)
+    high = ["sbatch", "--wait", "-p", "high", "-N2", "-n4", "-o", "/dev/null", "--wrap", "sleep 5"]
+    subprocess.run(high, check=True, stdout=subprocess.DEVNULL)
+    assert (member.files.last_record() or {})["exit_code"] == 130
+    done = metrics.read_text().count("\n")
+    wait_until(lambda: [str(found.state) for found in statuses(grid)] == ["done"])
+    iterations = [json.loads(line)["iteration"] for line in metrics.read_text().splitlines()]
+    assert iterations == list(range(1, len(iterations) + 1)) and len(iterations) > done
+    versions = json.loads((member.out / "versions.json").read_text())
+    assert (versions["processes"], versions["device_count"]) == (2, 2)
+    assert member.files.log.read_text().count("stopping after this call with a checkpoint") == 1

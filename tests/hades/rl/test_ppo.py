@@ -228,6 +228,7 @@ def single_runs_and_batched(ppo, keys, hyperparameters, num_updates=2):
     return state, metrics, singles, [single_metrics for _, single_metrics in outcomes]
 
 
+@pytest.mark.slow
 def test_seeds_and_learning_rates_run_side_by_side():
     ppo = make_ppo(Match(), SMALL)
     base = Hyperparameters.from_settings(SMALL)

@@ -174,6 +174,12 @@ class HostLoop:
             outcome = self._outcome_of(self.state)
             self._keep_snapshot(outcome, self.evaluator(stream(self._key, Stream.SELECTION), outcome))
 
+    def compile_evaluation(self) -> None:
+        """Compiles the evaluation ahead of the first one, where there will be one and its evaluator can."""
+        ahead = getattr(self.evaluator, "compile", None)
+        if ahead is not None and self._loop.evaluation_interval is not None and not multihost.are_several():
+            ahead(self._outcome_of(self.state))
+
     def is_done(self, num_iterations: int) -> bool:
         """Whether all iterations are done, or a budget is used up."""
         steps, seconds = self._loop.max_env_steps, self._loop.max_seconds

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -192,8 +193,7 @@ class PolicyEvaluator:
 
     def __call__(self, key: jax.Array, trained: TrainedPolicy) -> Evaluation:
         """Plays `num_inits * num_episodes` episodes with one policy; returns are `[1, inits * episodes]`."""
-        shape = (1, self.num_inits)
-        networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), trained.params.network)
+        networks = self._for_all_inits(trained.params.network)
         played = self._play(jax.random.split(key, self.num_inits), networks, trained.params.normalizer)
         return played.over_episodes(lambda values: values.reshape(1, -1))
 
@@ -202,6 +202,21 @@ class PolicyEvaluator:
         init_keys, play_keys = (jax.random.split(part, self.num_inits) for part in jax.random.split(key))
         networks = jax.tree.map(lambda leaf: leaf[None], _initialise(self.policy)(init_keys))
         return {"untrained policy": self._play(play_keys, networks, trained.params.normalizer)}
+
+    def compile(self, trained: TrainedPolicy) -> None:
+        """Compiles what `__call__` runs for such a policy, ahead of it; nothing where several devices share it."""
+        self._compile_for(jax.eval_shape(self._for_all_inits, trained.params.network), trained.params.normalizer)
+
+    def _for_all_inits(self, network: Params) -> Params:
+        """Parameters of one policy as those of as many equal ones, `[1, inits, ...]`."""
+        shape = (1, self.num_inits)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), network)
+
+    def _compile_for(self, networks: Params, normalizer: Normalizer) -> None:
+        """Compiles the rollout of policies of such shapes, `[1, inits, ...]`."""
+        if self._is_alone and not isinstance(self.env, HostEnvironment):
+            keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.num_inits))
+            cast(Any, self._rollout).lower(keys, networks, normalizer).compile()
 
     @property
     def _rollout(self) -> Rollout:
@@ -292,23 +307,30 @@ class DatasetEvaluator:
             "untrained policy": self.untrained(key, dataset.normalizer()),
         }
 
+    def compile(self, dataset: SyntheticDataset) -> None:
+        """Compiles what `__call__` runs for such a dataset, ahead of it; nothing where several devices share it."""
+        if self.mesh is not None:
+            return
+        drawn = jax.eval_shape(lambda: self._drawn(jax.random.key(0)))
+        batched = jax.eval_shape(_batch_of_one, dataset)
+        fit = _fit(self.inner, Devices())
+        cast(Any, fit).lower(drawn, batched).compile()
+        networks = jax.eval_shape(lambda: self._shared(self._grouped(fit(drawn, batched))))
+        self._player._compile_for(networks, dataset.normalizer())
+
     def train(self, key: jax.Array, dataset: SyntheticDataset) -> Params:
         """Trains fresh policies on a dataset; returns their network parameters, `[1, inits, ...]`.
 
         Of ensembles they are `[1, inits, ensemble, ...]`.
         """
         _refuse_tracers("evaluate_dataset", "hades.behaviour_cloning", (key, dataset))
-        batched = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
-        drawn, batched = replicate((self._drawn(key), batched), self.mesh)
+        drawn, batched = replicate((self._drawn(key), _batch_of_one(dataset)), self.mesh)
         return self._grouped(_fit(self.inner, Devices(self.mesh))(drawn, batched))
 
     def play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
         """Plays with the policies that `train` returned, given the same key."""
-        if self.init_seed is not None:
-            shape = (1, self.num_inits)
-            networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape[2:]), networks)
         _, episode_key, _ = jax.random.split(key, 3)
-        return self._player._play(jax.random.split(episode_key, self.num_inits), networks, normalizer)
+        return self._player._play(jax.random.split(episode_key, self.num_inits), self._shared(networks), normalizer)
 
     def with_inner_loop(self, inner: InnerLoop) -> DatasetEvaluator:
         """The same evaluation of another inner loop, which shares the compiled rollout.
@@ -338,11 +360,23 @@ class DatasetEvaluator:
         arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
         return PolicyEvaluator(self.env, acting, self.num_inits, *arguments, self.mesh)
 
+    def _shared(self, networks: Params) -> Params:
+        """Parameters `[1, inits, ...]`, all the same where one initialisation was trained."""
+        if self.init_seed is None:
+            return networks
+        shape = (1, self.num_inits)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape[2:]), networks)
+
     def _grouped(self, networks: Params) -> Params:
         """Parameters `[1, inits * ensemble, ...]` as those of ensembles."""
         if self.ensemble == 1:
             return networks
         return jax.tree.map(lambda leaf: leaf.reshape(1, -1, self.ensemble, *leaf.shape[2:]), networks)
+
+
+def _batch_of_one(dataset: SyntheticDataset) -> SyntheticDataset:
+    """The pairs without statistics, `[1, ...]` in front of each leaf."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
 
 
 @kept

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import tables
+from experiments import tables, void
 from experiments.bench._lib.base import Bench, Report, SeededBenchSettings, tell
 from experiments.bench._lib.memory import peak_bytes
 from experiments.bench._lib.seeds import normalize, scale, score_seeds, table_key
@@ -106,6 +106,15 @@ class OfflineBenchSettings(SeededBenchSettings):
     def chosen(self) -> tuple[str, ...]:
         """Objectives to compare."""
         return self.methods or (METHODS if self.teacher is not None else (dbc.name,))
+
+    def void_flags(self) -> dict[str, str]:
+        """Flags of optimisers that do not read them, and of a density that no objective asks for."""
+        method = self.settings
+        return {
+            **void.optimizer_flags("cloning", method.cloning),
+            **void.optimizer_flags("meta-gradient", method.meta_gradient),
+            **void.density_flags(method, any(OBJECTIVES[name].needs_density for name in self.chosen)),
+        }
 
 
 def measure(settings: OfflineBenchSettings, report: Report) -> None:

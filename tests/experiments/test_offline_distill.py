@@ -24,8 +24,7 @@ from tests.experiments.command import CONTRACT_FILES, TINY_LOOP, Outcome, exit_c
 from tests.helpers import make_teacher, uniform_transitions
 
 METHOD = (
-    "--dataset-size", "4", "--num-states", "16", "--density", "knn", "--cloning.hidden-sizes", "4",
-    "--cloning.num-steps", "3",
+    "--dataset-size", "4", "--num-states", "16", "--cloning.hidden-sizes", "4", "--cloning.num-steps", "3",
 )  # fmt: skip
 TINY = (*METHOD, "--num-generations", "4", *TINY_LOOP)
 OBJECTIVES = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "q-pbc", "sdw-pbc", "sdw-av-pbc")
@@ -97,7 +96,8 @@ def test_json_is_the_summary_of_the_run(hades: Callable[..., Outcome], files: Pa
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_makes_its_run(files: Path, objective: str) -> None:
-    arguments = [str(argument) for argument in tiny(files, "--objective", objective)[2:]]
+    density = ("--density", "knn") if objective.startswith("sdw") else ()
+    arguments = [str(argument) for argument in tiny(files, "--objective", objective, *density)[2:]]
     run = running.build(running.resolve(COMMAND, arguments), COMMAND)
     assert run.settings.objective == objective
 
@@ -107,7 +107,7 @@ def test_runs_with_the_least_and_with_the_most(
     hades: Callable[..., Outcome], files: Path, tmp_path: Path, objective: str
 ) -> None:
     # Neither teacher nor density, and both.
-    teacher = () if objective == "dbc" else ("--teacher", files / "teacher.npz")
+    teacher = () if objective == "dbc" else ("--teacher", files / "teacher.npz", "--density", "knn")
     flags = ("--data", files / "data.hdf5", *teacher, *TINY, "--num-generations", "2", "--objective", objective)
     outcome = hades("offline", "distill", *flags, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
@@ -202,7 +202,7 @@ def test_runs_of_the_version_before_go_on_without_what_is_new(offline_run: Path,
 def test_without_a_simulator_shapes_are_those_of_the_data(
     hades: Callable[..., Outcome], files: Path, tmp_path: Path
 ) -> None:
-    flags = ("--objective", "dbc", "--no-evaluation", *TINY, "--num-generations", "2")
+    flags = ("--objective", "dbc", "--no-evaluation", *METHOD, "--num-iterations", "2")
     start = ("offline", "distill", "--data", files / "nameless.hdf5", "--out", tmp_path / "run", *flags)
     refused = hades(*start, "--action-low", "1", "2", "3", "4", "5")
     assert refused.code == 2 and "--action-low: expected 1 or" in refused.complaint
@@ -223,6 +223,48 @@ def test_without_a_simulator_shapes_are_those_of_the_data(
     evaluated = hades("evaluate", tmp_path / "run")
     assert evaluated.code == 1 and "unknown environment 'nameless'" in evaluated.complaint
     assert hades("offline", "distill", "--out", tmp_path / "run", "--resume").code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--no-evaluation", "--backend", "mjx"), "--backend: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--max-steps=3"), "--max-steps: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--env_module", "os"), "--env-module: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--observation-keys", "a"), "--observation-keys: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--env-options", "a=1"), "--env-options: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--evaluate-every", "2"), "--evaluate-every: expected none beside --no-evaluation"),
+        (("--evaluate-every", "None", "--keep-snapshots"), "--keep-snapshots: expected none without --evaluate-every"),
+        (("--population-size", "3"), "--population-size: expected none beside --outer meta-gradient"),
+        (("--outer", "evolution", "--meta-gradient.window", "2"), "--meta-gradient.window: expected none beside"),
+        (("--flow.epochs", "3"), "--flow.epochs: expected none where the objective weighs no states"),
+        (("--cloning.momentum", "0.9"), "--cloning.momentum: expected none beside --cloning.optimizer adam"),
+        (("--meta-gradient.momentum", "0"), "--meta-gradient.momentum: expected none beside"),
+    ],
+)
+def test_flags_that_another_makes_void_are_refused(
+    hades: Callable[..., Outcome], files: Path, tmp_path: Path, flags: tuple[str, ...], words: str
+) -> None:
+    outcome = hades(
+        "offline", "distill", "--data", files / "data.hdf5", "--objective", "dbc", "--out", tmp_path / "run", *flags
+    )
+    assert outcome.code == 2 and words in outcome.unboxed, outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_benchmarks_and_training_refuse_void_flags_too(
+    hades: Callable[..., Outcome], files: Path, offline_run: Path
+) -> None:
+    sdw = ("--methods", "sdw-pbc", "--density", "knn", "--teacher", files / "teacher.npz")
+    for flags, words in (
+        (("--density", "knn"), "--density: expected none where the objective weighs no states"),
+        ((*sdw, "--flow.epochs", "3"), "--flow.epochs: expected none beside --density knn"),
+        ((*sdw, "--effective-sample-size", "0.5", "--density-exponent", "1"), "--density-exponent: expected none"),
+    ):
+        outcome = hades("bench", "offline", "--data", files / "data.hdf5", *flags)
+        assert outcome.code == 2 and words in outcome.unboxed, outcome.err
+    trained = hades("train", offline_run, "--cloning.weight-decay", "0.1")
+    assert trained.code == 2 and "--cloning.weight-decay: expected none beside" in trained.unboxed
 
 
 def test_other_verbs_take_the_run(hades: Callable[..., Outcome], offline_run: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hades._validation import require_positive_fields
@@ -262,7 +261,7 @@ def _label(
         )
     if "critic" in objective.needs:
         values = cast(jax.Array, labelled.action_values)
-        labelled = replace(labelled, critic=Critic(cast(Teacher, teacher), statistics, jnp.mean(jnp.abs(values))))
+        labelled = replace(labelled, critic=Critic.of(cast(Teacher, teacher), statistics, values))
     return OfflineStates(
         labelled,
         statistics,

@@ -21,7 +21,7 @@ from hades.inner.described import settings_of
 from hades.keys import Stream, iteration_key, stream
 from hades.metadata import EvaluationSummary, FileMetadata, package_versions
 from hades.normalization import Normalization, PolicyParams
-from hades.parametrizations import RealPairs, with_statistics
+from hades.parametrizations import references_of, with_statistics
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run, RunState
@@ -216,12 +216,10 @@ class DatasetRun(_FourParts):
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
         """Datasets to compare with that the parametrisation knows, by name, such as random real pairs; often none."""
-        if not isinstance(self.parametrization, RealPairs):
-            return {}
         normalizer = self.objective.normalizer(self.objective.init(key))
         return {
             name: with_statistics(pairs, normalizer.mean, normalizer.std)
-            for name, pairs in self.parametrization.references(key).items()
+            for name, pairs in references_of(self.parametrization, key).items()
         }
 
 

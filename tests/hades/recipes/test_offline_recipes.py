@@ -90,6 +90,34 @@ def test_distilled_pairs_train_what_random_pairs_do_not(settings):
     assert result.history[-1]["fitness_mean"] > result.history[0]["fitness_mean"]
 
 
+def test_learned_step_sizes_are_part_of_the_outcome_and_of_its_references():
+    run = make_run(cloning=dataclasses.replace(INNER, step_sizes="learned", num_steps=5))
+    result = hades.distill(jax.random.key(0), run, 20, loop=LoopSettings(20, evaluate_every=None), progress=False)
+    sizes = np.asarray(result.dataset.step_sizes)
+    # Each outer step moves one of these coordinates by the learning rate of 0.05 or so.
+    assert sizes.shape == (5,) and 0.01 < np.abs(np.log(sizes)).max() < np.log(4)
+    references = run.references(jax.random.key(1))
+    assert set(references) == {"random real pairs", "random states, teacher's actions"}
+    np.testing.assert_array_equal(references["random real pairs"].step_sizes, np.ones(5))
+    evaluator, key = run.make_evaluator(4, 4), jax.random.key(9)
+    assert evaluator(key, result.dataset).mean > evaluator(key, references["random real pairs"]).mean
+
+
+def test_an_averaged_outcome_is_the_moving_average_of_the_pairs_that_the_same_run_goes_through():
+    short = dataclasses.replace(INNER, num_steps=2)
+    moving, averaged = make_run(cloning=short), make_run(cloning=short, average_decay=0.8)
+    steps = jax.jit(moving.step), jax.jit(averaged.step)
+    state, its_state = moving.init(jax.random.key(0)), averaged.init(jax.random.key(0))
+    chex.assert_trees_all_equal(moving.outcome(state), averaged.outcome(its_state))
+    sums, weights = 0.0, 0.0
+    for _ in range(3):
+        state, its_state = steps[0](state)[0], steps[1](its_state)[0]
+        pairs = np.asarray(moving.outcome(state).observations)
+        sums, weights = 0.8 * sums + pairs, 0.8 * weights + 1
+    np.testing.assert_allclose(averaged.outcome(its_state).observations, sums / weights, rtol=1e-5)
+    np.testing.assert_allclose(its_state.outer.outer.solution["observations"], pairs, rtol=1e-5)
+
+
 def test_dbc_imitates_data_that_know_nothing():
     # Uniform actions have the mean 0: its policies answer about 0 and no more.
     run = hades.recipes.dbc(ENV, DATA, dataset_size=6, num_states=200, cloning=INNER)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,10 +16,15 @@ import envs
 from experiments import running
 from experiments.bench._lib.seeds import table_key
 from experiments.commands.offline.distill import COMMAND
+from hades import policies
 from hades._run_directory import RunDirectory
 from hades.dataset import SyntheticDataset
 from hades.evaluation import dataset_evaluator
+from hades.inner.cloning import CloningSettings
+from hades.metadata import FileMetadata
+from hades.normalization import PolicyParams
 from hades.offline import d4rl
+from hades.offline.collect import collect, uniform_behaviour
 from hades.policy_file import TrainedPolicy
 from tests.experiments.command import CONTRACT_FILES, TINY_LOOP, Outcome, exit_code, rows_without_seconds
 from tests.helpers import make_teacher, uniform_transitions
@@ -400,6 +406,32 @@ def test_benchmark_without_a_teacher_compares_dbc_with_what_needs_none(
     assert list(outcome.json["rows"]) == rows
     refused = hades("bench", "offline", "--data", files / "data.hdf5", *flags, "--methods", "pbc")
     assert refused.code == 2 and "teacher: pbc needs one" in refused.unboxed
+
+
+def test_benchmark_of_discrete_actions_has_a_policy_for_a_teacher(
+    hades: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    env = envs.make("diagnostic/match")
+    cloned = CloningSettings(hidden_sizes=(4,))
+    policy = policies.from_settings(env, cloned)
+    metadata = FileMetadata(
+        env=env.name, max_episode_steps=env.max_steps, method="by hand", observation_normalization="none",
+        action_selection="sample", cloning=cloned,
+    )  # fmt: skip
+    TrainedPolicy(PolicyParams(policy.init(jax.random.key(0))), metadata).save(tmp_path / "policy.npz")
+    d4rl.save(collect(jax.random.key(1), env, [uniform_behaviour(env)], COUNT, 4), tmp_path / "data.hdf5")
+    flags = (*METHOD, "--num-seeds", "2", "--num-steps", "1", "--evaluation-inits", "2", "--evaluation-episodes", "2",
+             "--all-data-steps", "2")  # fmt: skip
+    start = ("bench", "offline", "--data", tmp_path / "data.hdf5", "--teacher", tmp_path / "policy.npz", *flags)
+    outcome = hades(*start, "--json")
+    assert outcome.code == 0, outcome.err
+    assert list(outcome.json["rows"])[2:] == [
+        "random real pairs", "random states, teacher's actions", "dbc", "pbc", "behaviour cloning on all data",
+        "cloning the teacher on all states", "teacher",
+    ]  # fmt: skip
+    assert np.shape(outcome.json["rows"]["teacher"]["per_init"]) == (2, 1)
+    refused = hades(*start, "--methods", "av-pbc")
+    assert refused.code == 2 and "teacher: av-pbc needs action values" in refused.unboxed
 
 
 def test_meta_gradient_benchmark_times_each_number_of_seeds(

@@ -91,16 +91,19 @@ def test_distilled_pairs_train_what_random_pairs_do_not(settings):
 
 
 def test_learned_step_sizes_are_part_of_the_outcome_and_of_its_references():
-    run = make_run(cloning=dataclasses.replace(INNER, step_sizes="learned", num_steps=5))
-    result = hades.distill(jax.random.key(0), run, 20, loop=LoopSettings(20, evaluate_every=None), progress=False)
-    sizes = np.asarray(result.dataset.step_sizes)
-    # Each outer step moves one of these coordinates by the learning rate of 0.05 or so.
-    assert sizes.shape == (5,) and 0.01 < np.abs(np.log(sizes)).max() < np.log(4)
+    run = make_run(cloning=dataclasses.replace(INNER, step_sizes="learned", num_steps=2))
+    state = run.init(jax.random.key(0))
+    np.testing.assert_array_equal(run.outcome(state).step_sizes, np.ones(2))
+    step = jax.jit(run.step)
+    for _ in range(2):
+        state, metrics = step(state)
+    assert int(metrics["non_finite"]) == 0
+    # Adam moves each of their logarithms by the learning rate of 0.05 at first.
+    np.testing.assert_allclose(np.abs(np.log(run.outcome(state).step_sizes)), 0.1, rtol=0.2)
     references = run.references(jax.random.key(1))
     assert set(references) == {"random real pairs", "random states, teacher's actions"}
-    np.testing.assert_array_equal(references["random real pairs"].step_sizes, np.ones(5))
-    evaluator, key = run.make_evaluator(4, 4), jax.random.key(9)
-    assert evaluator(key, result.dataset).mean > evaluator(key, references["random real pairs"]).mean
+    for dataset in references.values():
+        np.testing.assert_array_equal(dataset.step_sizes, np.ones(2))
 
 
 def test_an_averaged_outcome_is_the_moving_average_of_the_pairs_that_the_same_run_goes_through():

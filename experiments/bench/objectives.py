@@ -17,7 +17,7 @@ from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.files import DatasetFile, TrainingSettings, read_file
 from experiments.bench._lib.seeds import normalize, scale, table_key
 from experiments.cli import BadArgumentsError
-from experiments.loading import load_teacher
+from experiments.loading import load_teacher, outcome_file
 from hades._files import refusing
 from hades.evaluation import DatasetEvaluator
 from hades.inner import cloning
@@ -58,7 +58,7 @@ class ObjectivesSettings(BenchSettings, TrainingSettings):
     data: Path
     """HDF5 file that they were distilled from."""
     teacher: Path | None = None
-    """Teacher file; default: none, which leaves dbc."""
+    """Teacher file, or a policy or a baseline's run, which has no action values; default: none, which leaves dbc."""
     trajectory_steps: int | None = None
     """Steps after which a trajectory of the data is cut off, where the file has no timeouts; default: not at all."""
     env: str | None = None
@@ -134,7 +134,6 @@ class _Measures:
         with refusing(f"--data: {settings.data}", BadArgumentsError):
             transitions.check_fits(env)
         statistics = _statistics(transitions, settings.data, files)
-        self._selection = files[0].metadata.action_selection
         labelled = self._label(transitions, statistics, env)
         known = [objective for objective in _OBJECTIVES if self._has(labelled, objective)]
         best = labelled.take(jnp.asarray(_of_best_trajectories(transitions)))
@@ -151,7 +150,7 @@ class _Measures:
     def _label(self, transitions: Transitions, statistics: Normalizer, env: AnyEnvironment) -> LabelledStates:
         settings, teacher, log_density, exponent = self._settings, None, None, 0.0
         if settings.teacher is not None:
-            teacher = load_teacher(settings.teacher, env)
+            teacher = load_teacher(outcome_file(settings.teacher), env)
             with refusing(f"--teacher: {settings.teacher}", BadArgumentsError):
                 teacher.check_fits(env)
         if settings.density is not None:

@@ -141,8 +141,6 @@ def rank_correlation(
     first: np.ndarray,
     second: np.ndarray,
     groups: np.ndarray | None = None,
-    *,
-    controls: int = 0,
     confidence: float = 0.95,
 ) -> tuple[float, tuple[float, float]]:
     """Spearman's rank correlation and its interval, which is that of Fisher's z.
@@ -153,14 +151,12 @@ def rank_correlation(
         groups: Group of each sample, `[samples]`, where those of a group are not independent: the standard error is
             then the jackknife's, which leaves out a group at a time. None takes all for independent, with the standard
             error of Bonett and Wright (2000).
-        controls: Numbers that were fitted to the samples and taken off them before, such as the means of `controls + 1`
-            methods; without effect beside groups.
         confidence: Probability that the interval covers.
 
     Returns:
         The correlation, not a number where all samples of a side are equal; and the two ends of its interval, not
-        numbers (`UNKNOWN`) of fewer than four samples more than controls, of fewer than three groups, and of a
-        correlation that is perfect.
+        numbers (`UNKNOWN`) of fewer than four samples, of fewer than three groups, and of a correlation that is
+        perfect.
 
     Example:
         >>> correlation, (low, high) = rank_correlation(np.arange(9), np.array([0, 2, 1, 3, 5, 4, 6, 8, 7]))
@@ -183,7 +179,7 @@ def rank_correlation(
         error = math.sqrt((len(names) - 1) / len(names) * float(np.square(deviations).sum()))
         reach = _quantile(len(names) - 1, confidence) * error
     else:
-        freedom = len(first) - 3 - controls
+        freedom = len(first) - 3
         if freedom < 1:
             return correlation, UNKNOWN
         reach = float(special.ndtri(0.5 + confidence / 2)) * math.sqrt((1 + correlation**2 / 2) / freedom)

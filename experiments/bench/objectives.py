@@ -39,9 +39,10 @@ _ON_BEST = (states.pbc, states.av_pbc, states.critic_value)
 _BEST_FRACTION = 0.25
 _NOTE = (
     "Spearman's rank correlation of the value of an objective with the score of the same policies, and 95 % intervals "
-    "of Fisher's z: over datasets, means over the policies of each; over datasets less the means of their methods; "
-    "over single policies, with the jackknife over datasets. States are drawn with a key that no run has, from the "
-    "data that were distilled. best quarter: states of the quarter of the trajectories of the highest returns."
+    "of Fisher's z, with the jackknife over seeds, whose datasets begin at the same pairs: over datasets, means over "
+    "the policies of each; over datasets less the means of their methods; over single policies. States are drawn with "
+    "a key that no run has, from the data that were distilled. best quarter: states of the quarter of the trajectories "
+    "of the highest returns."
 )
 _HEADER = ("value of", "datasets", "95 %", "within methods", "95 %", "policies", "95 %")
 
@@ -117,7 +118,7 @@ def measure(settings: ObjectivesSettings, report: Report) -> None:
         rows.append({**row, "scores": scores.tolist(), "values": values})
         tell(f"{file.source}: {scores.mean():.1f}")
         report.add(files=rows)
-    report.add(correlations={name: correlate(rows, name) for name in measures.values})
+    report.add(spread=spread(rows), correlations={name: correlate(rows, name) for name in measures.values})
 
 
 class _Measures:
@@ -208,11 +209,29 @@ def _of_best_trajectories(transitions: Transitions) -> np.ndarray:
     return np.flatnonzero(np.repeat(best, np.asarray(trajectories.lengths)))
 
 
+def spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Standard deviations of scores over the inits of a dataset and over datasets, whose means have a share of the former.
+
+    Args:
+        rows: Of each file `scores` `[inits]`.
+
+    Returns:
+        `inits` (root mean square over datasets), `datasets`, and `by_inits_alone`, that of the means of datasets which
+        are all alike; None where there is one init.
+    """
+    scores = np.array([row["scores"] for row in rows])
+    found = {"inits": None, "datasets": float(scores.mean(axis=1).std(ddof=1)), "by_inits_alone": None}
+    if scores.shape[1] == 1:
+        return found
+    own = float(np.sqrt(scores.var(axis=1, ddof=1).mean()))
+    return {**found, "inits": own, "by_inits_alone": own / scores.shape[1] ** 0.5}
+
+
 def correlate(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     """Rank correlations of the values of one objective with scores.
 
     Args:
-        rows: Of each file `method`, `scores` `[inits]` and `values`, a list `[inits]` by the name of the objective.
+        rows: Of each file `method`, `seed`, `scores` `[inits]` and `values`, a list `[inits]` by the objective's name.
         name: Name of the objective.
 
     Returns:
@@ -221,13 +240,12 @@ def correlate(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     values = np.array([row["values"][name] for row in rows])
     scores = np.array([row["scores"] for row in rows])
     means = values.mean(axis=1), scores.mean(axis=1)
-    methods = np.array([row["method"] for row in rows])
+    methods, seeds = (np.array([row[field] for row in rows]) for field in ("method", "seed"))
     own = [np.array([series[methods == method].mean() for method in methods]) for series in means]
-    groups = np.repeat(np.arange(len(rows)), scores.shape[1])
     found = {
-        "datasets": rank_correlation(*means),
-        "within_methods": rank_correlation(means[0] - own[0], means[1] - own[1], controls=len(np.unique(methods)) - 1),
-        "policies": rank_correlation(values.ravel(), scores.ravel(), groups),
+        "datasets": rank_correlation(*means, seeds),
+        "within_methods": rank_correlation(means[0] - own[0], means[1] - own[1], seeds),
+        "policies": rank_correlation(values.ravel(), scores.ravel(), np.repeat(seeds, scores.shape[1])),
     }
     return {
         kind: {"correlation": None if np.isnan(correlation) else correlation, "ci95": tables.ends(interval)}
@@ -240,7 +258,12 @@ def render(result: Mapping[str, Any]) -> str:
     files, inits = len(result["files"]), result["num_inits"]
     title = f"rank correlation with {result['scale']} in {result['env']}, {files} datasets, {files * inits} policies"
     rows = [(name, *sum(map(_cells, found.values()), ())) for name, found in result["correlations"].items()]
-    return tables.table(title, _HEADER, rows)
+    text, own = tables.table(title, _HEADER, rows), result["spread"]
+    if own["inits"] is None:
+        return text
+    return f"""{text}
+standard deviation of scores: {own["inits"]:.1f} over the inits of a dataset, {own["datasets"]:.1f} over the means of \
+datasets, which inits alone would make {own["by_inits_alone"]:.1f}"""
 
 
 def _cells(entry: Mapping[str, Any]) -> tuple[str, str]:

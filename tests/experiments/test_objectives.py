@@ -67,13 +67,16 @@ def test_the_distance_to_the_teacher_predicts_the_score_of_a_task_that_asks_for_
     assert [row["method"] for row in result["files"]] == ["pbc", "dbc"] * 3
     assert np.shape([row["values"]["pbc"] for row in result["files"]]) == (6, 2)
     assert "within methods" in outcome.err
+    scores = np.array([row["scores"] for row in result["files"]])
+    assert result["spread"]["inits"] == pytest.approx(np.sqrt(np.mean(np.var(scores, axis=1, ddof=1))))
+    assert result["spread"]["datasets"] > result["spread"]["by_inits_alone"]
 
 
 def test_within_methods_their_means_do_not_count() -> None:
     scores = np.array([0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0])
     values = np.array([3.0, 1.0, 2.0, 0.0, 13.0, 11.0, 12.0, 10.0])
     rows = [
-        {"method": "pbc" if score < 5 else "dbc", "scores": [score], "values": {"x": [value]}}
+        {"method": "pbc" if score < 5 else "dbc", "seed": score % 10, "scores": [score], "values": {"x": [value]}}
         for score, value in zip(scores, values, strict=True)
     ]
     found = correlate(rows, "x")

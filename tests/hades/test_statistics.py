@@ -147,5 +147,5 @@ def test_rank_correlation_that_says_nothing_of_its_spread_has_no_interval():
     assert correlation == pytest.approx(1) and np.isnan(interval).all()
     other = np.array([0.0, 2, 1, 3, 5, 4])
     assert np.isfinite(rank_correlation(line, other)[1]).all()
-    assert np.isnan(rank_correlation(line, other, controls=3)[1]).all()
+    assert np.isnan(rank_correlation(line[:3], other[:3])[1]).all()
     assert np.isnan(rank_correlation(line, other, np.array([0, 0, 0, 1, 1, 1]))[1]).all()

@@ -210,7 +210,7 @@ def _of_best_trajectories(transitions: Transitions) -> np.ndarray:
 
 
 def spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Standard deviations of scores over the inits of a dataset and over datasets, whose means have a share of the former.
+    """Standard deviations of scores over the inits of a dataset and over datasets.
 
     Args:
         rows: Of each file `scores` `[inits]`.

@@ -161,7 +161,7 @@ def rank_correlation(
     Example:
         >>> correlation, (low, high) = rank_correlation(np.arange(9), np.array([0, 2, 1, 3, 5, 4, 6, 8, 7]))
         >>> round(correlation, 2), round(low, 2), round(high, 2)
-        (0.95, 0.71, 0.99)
+        (0.95, 0.7, 0.99)
     """
     from scipy import special
 

@@ -140,6 +140,7 @@ tried q_pbc --methods q-pbc
 tried kmeans --initialization kmeans
 tried inits4 --num-inits 4
 tried states2048 --num-states 2048
+tried steps1600 --num-steps 1600
 tried width256 --cloning.hidden-sizes 256 256
 tried learned_adam --cloning.step-sizes learned
 tried learned_sgd --cloning.step-sizes learned --cloning.optimizer sgd --cloning.learning-rate 0.05

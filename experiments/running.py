@@ -21,6 +21,7 @@ from experiments.pictures import draw_curve, draw_dataset
 from experiments.presets import get_preset
 from experiments.settings import RunSettings
 from experiments.stopping import StopSignals
+from experiments.void import refuse_void
 from hades import multihost, recipes
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
@@ -152,6 +153,7 @@ def resolve(command: Command, arguments: Sequence[str]) -> Any:
     except ValueError as error:
         raise BadArgumentsError(f"--{error}") from None
     settings: Any = command.complete(parse(command.settings, command.name, arguments, default))
+    refuse_void(arguments, settings.void_flags())
     if settings.out is None:
         settings = dataclasses.replace(settings, out=Path("runs") / _label(settings, default))
     if RunDirectory(settings.out).holds_run and not settings.resume:
@@ -209,6 +211,7 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
             f"--{flag}: the run in {directory.path} has {_plain(error.saved)}, got {_plain(error.given)}; "
             f"choose another --out"
         ) from None
+    refuse_void(arguments, settings.void_flags())
     last = directory.last_row()
     if last and settings.num_iterations < last["iteration"]:
         done = last["iteration"]

@@ -10,15 +10,17 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from experiments import void
 from experiments.environments import EnvironmentOptions
 from experiments.presets import PRESETS, offline
 from experiments.registry import INNER_LOOPS, OBJECTIVES, OUTER_LOOPS
 from hades._validation import require_positive
+from hades.inner.cloning import CloningSettings
 from hades.multihost import MultihostSettings
 from hades.offline import Transitions, d4rl
 from hades.offline.cal_ql import CalQLSettings
 from hades.offline.spaces import DataSpaces
-from hades.outer import EvolutionSettings
+from hades.outer import EvolutionSettings, MetaGradientSettings
 from hades.recipes.hades import HadesSettings
 from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.offline import OfflineSettings
@@ -118,6 +120,17 @@ class RunSettings(SeededSettings):
             raise ValueError(f"devices: expected at most {jax.device_count()}, which JAX has, got {self.devices}")
         return jax.devices()[: self.devices]
 
+    def void_flags(self) -> dict[str, str]:
+        """Flags that others make void, with what does, as `experiments.void.refuse_void` takes them."""
+        found = void.flags(void.EVALUATION_FLAGS, "without --evaluate-every")
+        found = found if self.loop.evaluate_every is None else {}
+        method = getattr(self, "settings", None)
+        for prefix in ("cloning", "meta_gradient"):
+            optimized = getattr(method, prefix, None)
+            if isinstance(optimized, CloningSettings | MetaGradientSettings):
+                found |= void.optimizer_flags(prefix.replace("_", "-"), optimized)
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings(RunSettings):
@@ -151,6 +164,13 @@ class PolicyGradientDistillSettings(RunSettings):
         if self.settings.init_seed is not None:
             _require_seed("init_seed", self.settings.init_seed)
         _require_annealed(self, self.settings.meta_gradient.anneal_iterations, "meta-gradient.anneal-iterations")
+
+    def void_flags(self) -> dict[str, str]:
+        """Also those of learned step sizes."""
+        found = super().void_flags()
+        if self.settings.cloning.step_sizes == "fixed":
+            found |= void.flags(("--first-step-size", "--step-size-bound"), "without --cloning.step-sizes learned")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +250,14 @@ class OfflineRunSettings(RunSettings):
         super().__post_init__()
         self.require_positive("trajectory_steps")
 
+    def void_flags(self) -> dict[str, str]:
+        """Also those of an environment, where none is made."""
+        found = super().void_flags()
+        if not self.evaluation:
+            names = ("--evaluate-every", *void.EVALUATION_FLAGS, *void.ENVIRONMENT_FLAGS)
+            found |= void.flags(names, "beside --no-evaluation")
+        return found
+
     def load(self, env: str | None = None) -> Transitions:
         """The data.
 
@@ -296,6 +324,16 @@ class OfflineDistillSettings(OfflineRunSettings):
         if self.settings.meta_gradient.max_kl is not None:
             raise ValueError("meta_gradient.max_kl: expected none, as objectives on offline states report no KL")
 
+    def void_flags(self) -> dict[str, str]:
+        """Also those of the other outer loop, and of a density that nothing asks for."""
+        method = self.settings
+        others = ("--meta-gradient.",) if method.outer == "evolution" else ("--evolution.", "--population-size")
+        return {
+            **super().void_flags(),
+            **void.flags(others, f"beside --outer {method.outer}"),
+            **void.density_flags(method, OBJECTIVES[method.objective].needs_density),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class TeachSettings(OfflineRunSettings):
@@ -313,6 +351,11 @@ class TeachSettings(OfflineRunSettings):
     """The method."""
     loop: Annotated[LoopSettings, Flat] = offline.TEACH_LOOP
     """The host loop."""
+
+    def void_flags(self) -> dict[str, str]:
+        """Also those of an environment that neither flags nor data name."""
+        unnamed = void.flags(void.ENVIRONMENT_FLAGS, "without --env, as the data name no environment")
+        return ({} if self.env is not None else unnamed) | super().void_flags()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,11 @@ from hades.inner.described import settings_of
 from hades.keys import Stream, iteration_key, stream
 from hades.metadata import EvaluationSummary, FileMetadata, package_versions
 from hades.normalization import Normalization, PolicyParams
-from hades.parametrizations import RealPairs, with_statistics
+from hades.parametrizations import references_of, with_statistics
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run, RunState
-from hades.sharding import INITS_AXIS, Devices, MeshOrDevices, divided_mesh, population_mesh
+from hades.sharding import INITS_AXIS, Devices, MeshOrDevices, divided_mesh, population_mesh, replicate_within
 from hades.types import AnyEnvironment, InnerLoop, Metrics, Objective, OuterLoop, Parametrization, Params
 
 
@@ -156,7 +156,8 @@ class _FourParts(Run[Any]):
         outer, metrics = self.outer.step(outer_key, state.outer, value)
         non_finite = metrics["non_finite"] + drawn.get("non_finite", 0)
         metrics = {**metrics, **drawn, "non_finite": non_finite}
-        return RunState(state.key, state.iteration + 1, outer, objective), metrics
+        # Placed as it came, so that the next call finds the program of this one.
+        return replicate_within(RunState(state.key, state.iteration + 1, outer, objective), self.mesh), metrics
 
     def _draw(self, key: jax.Array, state: RunState) -> tuple[Draw, Any, Metrics]:
         """Random numbers of one iteration, the objective's new state, and the metrics of its draw."""
@@ -236,12 +237,10 @@ class DatasetRun(_FourParts):
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
         """Datasets to compare with that the parametrisation knows, by name, such as random real pairs; often none."""
-        if not isinstance(self.parametrization, RealPairs):
-            return {}
         normalizer = self.objective.normalizer(self.objective.init(key))
         return {
             name: with_statistics(pairs, normalizer.mean, normalizer.std)
-            for name, pairs in self.parametrization.references(key).items()
+            for name, pairs in references_of(self.parametrization, key).items()
         }
 
 

@@ -295,11 +295,19 @@ class LearnedSteps:
         """Pairs of one solution with step sizes `first * bound ** tanh(x / log(bound))` and the log-std."""
         pairs = cast(SyntheticDataset, self.pairs.decode(solution["pairs"]))
         pairs = dataclasses.replace(pairs, log_std=solution.get("log_std"))
+        return pairs if self.num_steps is None else self._with_steps(pairs, solution["step_sizes"])
+
+    def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
+        """Datasets of the other parametrisation that nothing has distilled, with first step sizes; often none."""
+        own = references_of(self.pairs, key)
         if self.num_steps is None:
-            return pairs
+            return own
+        return {name: self._with_steps(pairs, jnp.zeros(self.num_steps)) for name, pairs in own.items()}
+
+    def _with_steps(self, pairs: SyntheticDataset, coordinates: jax.Array) -> SyntheticDataset:
         reach = math.log(self.bound)
         # Near its first value a step size moves by as much, relatively, as its coordinate.
-        sizes = self.first * jnp.exp(reach * jnp.tanh(solution["step_sizes"] / reach))
+        sizes = self.first * jnp.exp(reach * jnp.tanh(coordinates / reach))
         return dataclasses.replace(pairs, step_sizes=sizes)
 
 
@@ -324,6 +332,12 @@ class PolicyParameters:
     def decode(self, solution: Solution) -> Params:
         """The parameters themselves."""
         return solution
+
+
+def references_of(parametrization: Parametrization, key: jax.Array) -> dict[str, SyntheticDataset]:
+    """Datasets that a parametrisation knows without distillation, by name, such as random real pairs; often none."""
+    references = getattr(parametrization, "references", None)
+    return {} if references is None else references(key)
 
 
 def with_statistics(dataset: SyntheticDataset, mean: jax.Array | None, std: jax.Array | None) -> SyntheticDataset:

@@ -103,7 +103,7 @@ class Devices:
         def share(own: PyTree, shared: PyTree) -> PyTree:
             return jax.lax.all_gather(function(own, shared), mesh.axis_names, tiled=True)
 
-        gathered = _over_devices(share, mesh)(_replicated(pad_rows(rows, mesh.size), mesh), shared)
+        gathered = _over_devices(share, mesh)(replicate_within(pad_rows(rows, mesh.size), mesh), shared)
         return jax.tree.map(lambda leaf: leaf[:count], gathered)
 
     def map_means(self, function: Share, rows: PyTree, shared: PyTree, by_init: PyTree) -> PyTree:
@@ -131,7 +131,7 @@ class Devices:
         divided = jax.tree.map(lambda divides: PartitionSpec(INITS_AXIS) if divides else _WHOLE, by_init)
         specs = (PartitionSpec(POPULATION_AXIS), divided)
         over_both = jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=_WHOLE, check_vma=False)
-        gathered = over_both(_replicated(pad_rows(rows, mesh.shape[POPULATION_AXIS]), mesh), shared)
+        gathered = over_both(replicate_within(pad_rows(rows, mesh.shape[POPULATION_AXIS]), mesh), shared)
         return jax.tree.map(lambda leaf: leaf[:count], gathered)
 
     def spread(self, rows: PyTree) -> PyTree:
@@ -165,7 +165,7 @@ class Devices:
         def share(own: PyTree, shared: PyTree) -> PyTree:
             return jax.lax.psum(function(own, shared), mesh.axis_names)
 
-        return _over_devices(share, mesh)(_replicated(pad_with_zeros(rows, mesh.size), mesh), shared)
+        return _over_devices(share, mesh)(replicate_within(pad_with_zeros(rows, mesh.size), mesh), shared)
 
 
 def _over_devices(share: Share, mesh: Mesh) -> Share:
@@ -180,11 +180,6 @@ def _mean_or_sum(leaf: jax.Array) -> jax.Array:
     return reduced
 
 
-def _replicated(rows: PyTree, mesh: Mesh) -> PyTree:
-    """Rows that every device makes for itself: otherwise each would make its share, and all gather the whole."""
-    return jax.lax.with_sharding_constraint(rows, NamedSharding(mesh, _WHOLE))
-
-
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Places arrays on every device of a mesh of several, where compiled programs leave them too.
 
@@ -196,6 +191,16 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     if not mesh.is_multi_process:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda leaf: _replicated_over_processes(leaf, sharding), tree)
+
+
+def replicate_within(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Arrays of a compiled program that every device of a mesh of several has whole.
+
+    Without it the compiler may let each device make its share, and all gather the whole.
+    """
+    if mesh is None or mesh.size == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, _WHOLE))
 
 
 def _replicated_over_processes(leaf: Any, sharding: NamedSharding) -> jax.Array:

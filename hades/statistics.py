@@ -137,6 +137,65 @@ def probability_of_improvement(
     return wins, (_bound(excess, wins), 1 - _bound(lambda probability: excess(1 - probability), 1 - wins))
 
 
+def rank_correlation(
+    first: np.ndarray,
+    second: np.ndarray,
+    groups: np.ndarray | None = None,
+    confidence: float = 0.95,
+) -> tuple[float, tuple[float, float]]:
+    """Spearman's rank correlation and its interval, which is that of Fisher's z.
+
+    Args:
+        first: Samples, `[samples]`.
+        second: Samples of the same places, `[samples]`.
+        groups: Group of each sample, `[samples]`, where those of a group are not independent: the standard error is
+            then the jackknife's, which leaves out a group at a time. None takes all for independent, with the standard
+            error of Bonett and Wright (2000).
+        confidence: Probability that the interval covers.
+
+    Returns:
+        The correlation, not a number where all samples of a side are equal; and the two ends of its interval, not
+        numbers (`UNKNOWN`) of fewer than four samples, of fewer than three groups, and of a correlation that is
+        perfect.
+
+    Example:
+        >>> correlation, (low, high) = rank_correlation(np.arange(9), np.array([0, 2, 1, 3, 5, 4, 6, 8, 7]))
+        >>> round(correlation, 2), round(low, 2), round(high, 2)
+        (0.95, 0.7, 0.99)
+    """
+    from scipy import special
+
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    correlation = _spearman(first, second)
+    if not abs(correlation) < 1 - 1e-12:
+        return correlation, UNKNOWN
+    centre = math.atanh(correlation)
+    if groups is not None:
+        names = np.unique(groups)
+        left = np.array([_spearman(first[groups != name], second[groups != name]) for name in names])
+        if len(names) < 3 or not (np.abs(left) < 1 - 1e-12).all():
+            return correlation, UNKNOWN
+        deviations = np.arctanh(left) - np.arctanh(left).mean()
+        error = math.sqrt((len(names) - 1) / len(names) * float(np.square(deviations).sum()))
+        reach = _quantile(len(names) - 1, confidence) * error
+    else:
+        freedom = len(first) - 3
+        if freedom < 1:
+            return correlation, UNKNOWN
+        reach = float(special.ndtri(0.5 + confidence / 2)) * math.sqrt((1 + correlation**2 / 2) / freedom)
+    return correlation, (math.tanh(centre - reach), math.tanh(centre + reach))
+
+
+def _spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Rank correlation, ties having their mean rank; not a number where a side has one value alone."""
+    from scipy import stats
+
+    ranks = [stats.rankdata(values) for values in (first, second)]
+    if any(np.ptp(values) == 0 for values in ranks):
+        return math.nan
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
 def _bound(excess: Callable[[float], float], estimate: float) -> float:
     """The root below an estimate of what is positive at 0 and negative just below it; 0 for an estimate of 0."""
     if estimate == 0:

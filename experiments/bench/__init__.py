@@ -20,6 +20,7 @@ BENCHES = {
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "meta-gradient": "outer steps per second and memory of offline distillation at the published size",
     "neuroevolution": "HaDES, ES and PPO at equal environment steps and at equal time",
+    "objectives": "whether the value of an offline objective predicts the score of a policy",
     "offline": "DBC, PBC, Av-PBC and SDW on one offline dataset, several seeds at once",
     "ppo": "several seeds of PPO at once, in one compiled function",
     "presets": "several seeds of presets from start to finish, scored on fresh keys",

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import tables
+from experiments import tables, void
 from experiments.bench._lib.base import Bench, Report, SeededBenchSettings, tell
 from experiments.bench._lib.memory import peak_bytes
 from experiments.bench._lib.seeds import normalize, scale, score_seeds, table_key
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, environment_of
+from experiments.loading import load_teacher, outcome_file
 from experiments.registry import OBJECTIVES
 from experiments.settings import Flat, choice
 from hades._serialization import to_dict
@@ -30,12 +31,13 @@ from hades.inner import cloning
 from hades.inner.cloning import CloningLoss, CloningSettings
 from hades.keys import Stream, stream
 from hades.normalization import PolicyParams
-from hades.objectives.states import StateObjective, av_pbc, dbc
-from hades.offline import Teacher, Transitions, d4rl
+from hades.objectives.states import StateObjective, av_pbc, dbc, pbc
+from hades.offline import PolicyTeacher, Teacher, Transitions, d4rl
 from hades.offline.density import estimate_log_density
 from hades.offline.labels import teacher_actions
 from hades.offline.scores import score_reference
 from hades.offline.teacher import teacher_policy
+from hades.policy_file import is_policy_file
 from hades.recipes._resolve import resolve_loss
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.run import Run
@@ -64,7 +66,8 @@ class OfflineBenchSettings(SeededBenchSettings):
     data: Path
     """HDF5 file in D4RL's layout."""
     teacher: Path | None = None
-    """Teacher file; default: none, which leaves dbc and the references that need none."""
+    """Teacher file, or a policy or a baseline's run, which has no action values; default: none, which leaves dbc and
+    the references that need none."""
     trajectory_steps: int | None = None
     """Steps after which a trajectory of the data is cut off, where the file has no timeouts; default: not at all."""
     env: str | None = None
@@ -72,7 +75,8 @@ class OfflineBenchSettings(SeededBenchSettings):
     options: Annotated[EnvironmentOptions, Flat] = EnvironmentOptions()
     """Options of the environment."""
     methods: tuple[Annotated[str, choice(OBJECTIVES)], ...] | None = None
-    """Objectives; default: all of the papers and the control, or dbc where there is no teacher."""
+    """Objectives; default: all of the papers and the control; dbc and pbc where the teacher is a policy; dbc where
+    there is none."""
     num_seeds: int = 5
     """Seeds of each."""
     num_steps: int = 2000
@@ -105,7 +109,20 @@ class OfflineBenchSettings(SeededBenchSettings):
     @property
     def chosen(self) -> tuple[str, ...]:
         """Objectives to compare."""
-        return self.methods or (METHODS if self.teacher is not None else (dbc.name,))
+        if self.methods is not None:
+            return self.methods
+        if self.teacher is None:
+            return (dbc.name,)
+        return (dbc.name, pbc.name) if is_policy_file(outcome_file(self.teacher)) else METHODS
+
+    def void_flags(self) -> dict[str, str]:
+        """Flags of optimisers that do not read them, and of a density that no objective asks for."""
+        method = self.settings
+        return {
+            **void.optimizer_flags("cloning", method.cloning),
+            **void.optimizer_flags("meta-gradient", method.meta_gradient),
+            **void.density_flags(method, any(OBJECTIVES[name].needs_density for name in self.chosen)),
+        }
 
 
 def measure(settings: OfflineBenchSettings, report: Report) -> None:
@@ -127,7 +144,9 @@ class _Table:
         self._settings = settings
         self._transitions: Transitions = d4rl.load(settings.data, None, settings.trajectory_steps)
         self.env: AnyEnvironment = environment_of(settings.data, settings.env, settings.options)
-        self._teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
+        self._teacher: Teacher | PolicyTeacher | None = None
+        if settings.teacher is not None:
+            self._teacher = load_teacher(outcome_file(settings.teacher), self.env)
         try:
             self._transitions.check_fits(self.env)
             if self._teacher is not None:
@@ -266,26 +285,30 @@ class _Table:
         return self._evaluate(self._distilled[av_pbc.name], self._make_evaluator(self._settings.ensemble))
 
     def _all_data(self, actions: jax.Array) -> dict[str, Any]:
+        """Scores of cloning on all states; discrete actions are numbers `[transitions]` or have probabilities."""
         steps, network = self._settings.all_data_steps, vars(self._cloning.network_settings)
         space = self.env.action_space
         loss: CloningLoss = "cross_entropy" if isinstance(space, Discrete) else "mse"
         budget = CloningSettings(**network, loss=loss, learning_rate=1e-3, num_steps=steps, batch_size=256)
         evaluator = self._evaluator.with_inner_loop(cloning.from_settings(self.env, budget))
         data, normalizer = self._transitions, self._normalizer
-        labels = jax.nn.one_hot(actions, space.num_actions) if isinstance(space, Discrete) else None
+        if isinstance(space, Discrete) and actions.ndim == 1:
+            actions = jax.nn.one_hot(actions, space.num_actions)
         everything = SyntheticDataset(
             normalizer.apply(data.observations),
-            actions if labels is None else None,
-            labels,
+            None if isinstance(space, Discrete) else actions,
+            actions if isinstance(space, Discrete) else None,
             normalizer.mean,
             normalizer.std,
         )
         return self._evaluate([everything] * len(self._keys), evaluator)
 
-    def _play_teacher(self, teacher: Teacher) -> dict[str, Any]:
+    def _play_teacher(self, teacher: Teacher | PolicyTeacher) -> dict[str, Any]:
         episodes = self._settings.evaluation_inits * self._settings.evaluation_episodes
-        params = PolicyParams(teacher)
-        played = evaluate(self._key(0), self.env, teacher_policy, params, episodes * len(self._keys), "mode")
+        policy, params = teacher_policy, PolicyParams(teacher)
+        if isinstance(teacher, PolicyTeacher):
+            policy, params = teacher.architecture, teacher.params
+        played = evaluate(self._key(0), self.env, policy, params, episodes * len(self._keys), "mode")
         shares = np.split(np.arange(played.num_episodes), len(self._keys))
         return self._score([played.over_episodes(partial(np.take, indices=share, axis=1)) for share in shares])
 

@@ -16,6 +16,7 @@ from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.loading import load_dataset, with_loss
 from experiments.settings import OutputSettings
+from experiments.void import optimizer_flags, refuse_void
 from hades._serialization import to_dict
 from hades.inner.cloning import CloningSettings
 from hades.multitask import merging as multitask
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     loaded = [load_dataset(path) for path in first.datasets]
     own = multitask.joint_cloning(loaded[0][2].require_cloning())
     settings = parse(MergeSettings, "merge", arguments, dataclasses.replace(first, cloning=own))
+    refuse_void(arguments, optimizer_flags("cloning", settings.cloning))
     cloning = with_loss(settings.cloning, own)
     try:
         datasets = [dataset for _, dataset, _ in loaded]

@@ -18,6 +18,7 @@ from experiments.cli import BadArgumentsError
 from experiments.environments import make_task_environments
 from experiments.loading import check_dataset_fits, load_dataset, with_loss
 from experiments.settings import EvaluationSettings
+from experiments.void import optimizer_flags, refuse_void
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.keys import Stream, stream
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     ):
         # Step sizes belong to their optimiser and number of steps.
         settings = parse(TrainSettings, "train", arguments, dataclasses.replace(first, cloning=own.with_fixed_steps))
+    refuse_void(arguments, optimizer_flags("cloning", settings.cloning))
     settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, own))
     tasks = make_task_environments(metadata, settings.env, source)
     if not is_merged(metadata):

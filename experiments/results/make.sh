@@ -110,6 +110,50 @@ $hades bench offline --data "${DEMONSTRATIONS:-../shared/reference/offline}/door
   --evaluation-inits 5 --evaluation-episodes 4 --out $out/offline/door_human.json
 $hades bench offline --data "${DEMONSTRATIONS:-../shared/reference/offline}/hopper-expert-2x1000.hdf5" --env gymnasium/Hopper-v4 \
   --num-steps 400 --evaluation-inits 4 --evaluation-episodes 2 --all-data-steps 3000 --out $out/offline/expert_hopper.json
+# Which objective predicts the score: correlations over the datasets of several objectives and seeds.
+for name in walker2d halfcheetah; do
+  teacher=$teachers/$name-medium-replay.npz data=$runs/offline/${name}_replay.hdf5
+  $hades bench offline --data "$data" --teacher "$teacher" --num-steps 400 --methods dbc pbc av-pbc sdw-av-pbc \
+    --effective-sample-size 0.5 --flow.epochs 5 --flow.max-states 20000 --evaluation-inits 5 --evaluation-episodes 2 \
+    --ensemble 1 --all-data-steps 0 --datasets "$runs/offline/${name}_64" --out "$out/offline/${name}_replay_64.json"
+done
+$hades bench offline --data "$runs/offline/hopper_replay.hdf5" --teacher "$teachers/hopper-medium-replay.npz" --num-seeds 10 \
+  --methods pbc pbc-mean-weight av-pbc --num-steps 400 --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1 \
+  --all-data-steps 0 --datasets "$runs/offline/hopper_64" --out $out/offline/hopper_control_adam_10.json
+for body in walker2d:5 halfcheetah:3 hopper:5; do
+  name=${body%%:*}
+  $hades bench objectives "$runs/offline/${name}_64"/*.npz --data "$runs/offline/${name}_replay.hdf5" --density knn \
+    --teacher "$teachers/$name-medium-replay.npz" --num-episodes "${body##*:}" --out "$out/offline/objectives_$name.json"
+done
+# What was tried at N = 64, three other seeds; the name of a file is that of a row of the table.
+tried() {
+  local label=$1 name
+  shift
+  for name in walker2d halfcheetah; do
+    $hades bench offline --data "$runs/offline/${name}_replay.hdf5" --teacher "$teachers/$name-medium-replay.npz" --seed 100 \
+      --num-seeds 3 --methods av-pbc --num-steps 400 --evaluation-inits 8 --evaluation-episodes 3 --ensemble 1 \
+      --all-data-steps 0 "$@" --out "$out/offline/tried/${name}_$label.json"
+  done
+}
+tried default
+tried q_pbc --methods q-pbc
+tried kmeans --initialization kmeans
+tried inits4 --num-inits 4
+tried states2048 --num-states 2048
+tried steps1600 --num-steps 1600
+tried width256 --cloning.hidden-sizes 256 256
+tried learned_adam --cloning.step-sizes learned
+tried learned_sgd --cloning.step-sizes learned --cloning.optimizer sgd --cloning.learning-rate 0.05
+tried ema --average-decay 0.98
+tried n256 --dataset-size 256
+# Discrete actions: Breakout-MinAtar, with a policy of PPO for collection and teacher.
+[ -e "$runs/offline/breakout_ppo" ] || $hades baseline ppo --preset breakout --max-seconds 400 --out "$runs/offline/breakout_ppo"
+[ -e "$runs/offline/breakout.hdf5" ] || $hades offline collect --policy "$runs/offline/breakout_ppo" --epsilon 0.2 \
+  --num-transitions 50000 --out "$runs/offline/breakout.hdf5"
+$hades bench offline --data "$runs/offline/breakout.hdf5" --teacher "$runs/offline/breakout_ppo" --num-steps 400 \
+  --evaluation-inits 5 --evaluation-episodes 4 --out $out/offline/breakout.json
+$hades bench offline --data "$runs/offline/breakout.hdf5" --teacher "$runs/offline/breakout_ppo" --num-steps 400 --methods pbc \
+  --min-std 1 --all-data-steps 0 --evaluation-inits 5 --evaluation-episodes 4 --out $out/offline/breakout_min_std.json
 # The first tables, with the former defaults: SGD in both loops.
 sgd="--cloning.optimizer sgd --cloning.learning-rate 0.05 --meta-gradient.optimizer sgd --meta-gradient.learning-rate 0.4"
 for body in Hopper:800 Walker2d:1500 HalfCheetah:2500; do

@@ -43,6 +43,11 @@ class Critic:
     statistics: Normalizer
     scale: jax.Array
 
+    @classmethod
+    def of(cls, teacher: Teacher, statistics: Normalizer, action_values: jax.Array) -> Critic:
+        """Critic of a teacher whose own actions have these values, `[states]`."""
+        return cls(teacher, statistics, jnp.mean(jnp.abs(action_values)))
+
     def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
         """q*(s, a) / scale, `[states]`, of observations `[states, *observation_shape]` and `[states, action_dim]`."""
         return self.teacher.q(raw_observations(self.statistics, observations), actions) / self.scale
@@ -167,9 +172,12 @@ def _pbc_mean_weight(actions: jax.Array, states: LabelledStates) -> jax.Array:
     return ACTION_VALUE_SCALE * cast(jax.Array, states.mean_action_value) * _pbc(actions, states)
 
 
+def _critic_value(actions: jax.Array, states: LabelledStates) -> jax.Array:
+    return cast(Critic, states.critic)(states.observations, actions)
+
+
 def _q_pbc(actions: jax.Array, states: LabelledStates) -> jax.Array:
-    value = cast(Critic, states.critic)(states.observations, actions)
-    return VALUE_WEIGHT * value + _pbc(actions, states)
+    return VALUE_WEIGHT * _critic_value(actions, states) + _pbc(actions, states)
 
 
 dbc = StateObjective("dbc", _dbc, needs=("actions",))
@@ -185,6 +193,10 @@ av_pbc = StateObjective("av-pbc", _av_pbc, needs=("teacher_actions", "action_val
 
 pbc_mean_weight = StateObjective("pbc-mean-weight", _pbc_mean_weight, needs=("teacher_actions", "mean_action_value"))
 """PBC times the mean weight of Av-PBC: the control that tells weighting from longer outer steps."""
+
+critic_value = StateObjective("critic-value", _critic_value, needs=("critic",))
+"""The critic's value of the policy's own actions alone, which nothing holds near the data: a measure, hardly an
+objective."""
 
 q_pbc = StateObjective("q-pbc", _q_pbc, needs=("teacher_actions", "critic"))
 """The critic's value of the policy's own actions, with the pull of PBC to the teacher: the actor's objective of TD3+BC

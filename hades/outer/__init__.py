@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from hades.outer._metrics import replace_non_finite, summarize
+from hades.outer.averaged import Averaged, AveragedState
 from hades.outer.evolution import Evolution, EvolutionSettings, EvolutionState, strategy_names
 from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings, MetaGradientState
 from hades.outer.regenerated import RegeneratedEvolution
 
 __all__ = [
+    "Averaged",
+    "AveragedState",
     "Evolution",
     "EvolutionSettings",
     "EvolutionState",

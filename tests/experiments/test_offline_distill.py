@@ -8,24 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 import envs
 from experiments import running
 from experiments.bench._lib.seeds import table_key
+from experiments.bench.offline import OfflineBenchSettings
 from experiments.commands.offline.distill import COMMAND
+from hades import policies
 from hades._run_directory import RunDirectory
 from hades.dataset import SyntheticDataset
 from hades.evaluation import dataset_evaluator
+from hades.inner.cloning import CloningSettings
+from hades.metadata import FileMetadata
+from hades.normalization import PolicyParams
 from hades.offline import d4rl
+from hades.offline.collect import collect, uniform_behaviour
 from hades.policy_file import TrainedPolicy
 from tests.experiments.command import CONTRACT_FILES, TINY_LOOP, Outcome, exit_code, rows_without_seconds
 from tests.helpers import make_teacher, uniform_transitions
 
 METHOD = (
-    "--dataset-size", "4", "--num-states", "16", "--density", "knn", "--cloning.hidden-sizes", "4",
-    "--cloning.num-steps", "3",
+    "--dataset-size", "4", "--num-states", "16", "--cloning.hidden-sizes", "4", "--cloning.num-steps", "3",
 )  # fmt: skip
 TINY = (*METHOD, "--num-generations", "4", *TINY_LOOP)
 OBJECTIVES = ("dbc", "pbc", "pbc-mean-weight", "av-pbc", "q-pbc", "sdw-pbc", "sdw-av-pbc")
@@ -97,7 +103,8 @@ def test_json_is_the_summary_of_the_run(hades: Callable[..., Outcome], files: Pa
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_makes_its_run(files: Path, objective: str) -> None:
-    arguments = [str(argument) for argument in tiny(files, "--objective", objective)[2:]]
+    density = ("--density", "knn") if objective.startswith("sdw") else ()
+    arguments = [str(argument) for argument in tiny(files, "--objective", objective, *density)[2:]]
     run = running.build(running.resolve(COMMAND, arguments), COMMAND)
     assert run.settings.objective == objective
 
@@ -107,7 +114,7 @@ def test_runs_with_the_least_and_with_the_most(
     hades: Callable[..., Outcome], files: Path, tmp_path: Path, objective: str
 ) -> None:
     # Neither teacher nor density, and both.
-    teacher = () if objective == "dbc" else ("--teacher", files / "teacher.npz")
+    teacher = () if objective == "dbc" else ("--teacher", files / "teacher.npz", "--density", "knn")
     flags = ("--data", files / "data.hdf5", *teacher, *TINY, "--num-generations", "2", "--objective", objective)
     outcome = hades("offline", "distill", *flags, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
@@ -202,7 +209,7 @@ def test_runs_of_the_version_before_go_on_without_what_is_new(offline_run: Path,
 def test_without_a_simulator_shapes_are_those_of_the_data(
     hades: Callable[..., Outcome], files: Path, tmp_path: Path
 ) -> None:
-    flags = ("--objective", "dbc", "--no-evaluation", *TINY, "--num-generations", "2")
+    flags = ("--objective", "dbc", "--no-evaluation", *METHOD, "--num-iterations", "2")
     start = ("offline", "distill", "--data", files / "nameless.hdf5", "--out", tmp_path / "run", *flags)
     refused = hades(*start, "--action-low", "1", "2", "3", "4", "5")
     assert refused.code == 2 and "--action-low: expected 1 or" in refused.complaint
@@ -223,6 +230,48 @@ def test_without_a_simulator_shapes_are_those_of_the_data(
     evaluated = hades("evaluate", tmp_path / "run")
     assert evaluated.code == 1 and "unknown environment 'nameless'" in evaluated.complaint
     assert hades("offline", "distill", "--out", tmp_path / "run", "--resume").code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--no-evaluation", "--backend", "mjx"), "--backend: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--max-steps=3"), "--max-steps: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--env_module", "os"), "--env-module: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--observation-keys", "a"), "--observation-keys: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--env-options", "a=1"), "--env-options: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--evaluate-every", "2"), "--evaluate-every: expected none beside --no-evaluation"),
+        (("--evaluate-every", "None", "--keep-snapshots"), "--keep-snapshots: expected none without --evaluate-every"),
+        (("--population-size", "3"), "--population-size: expected none beside --outer meta-gradient"),
+        (("--outer", "evolution", "--meta-gradient.window", "2"), "--meta-gradient.window: expected none beside"),
+        (("--flow.epochs", "3"), "--flow.epochs: expected none where the objective weighs no states"),
+        (("--cloning.momentum", "0.9"), "--cloning.momentum: expected none beside --cloning.optimizer adam"),
+        (("--meta-gradient.momentum", "0"), "--meta-gradient.momentum: expected none beside"),
+    ],
+)
+def test_flags_that_another_makes_void_are_refused(
+    hades: Callable[..., Outcome], files: Path, tmp_path: Path, flags: tuple[str, ...], words: str
+) -> None:
+    outcome = hades(
+        "offline", "distill", "--data", files / "data.hdf5", "--objective", "dbc", "--out", tmp_path / "run", *flags
+    )
+    assert outcome.code == 2 and words in outcome.unboxed, outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_benchmarks_and_training_refuse_void_flags_too(
+    hades: Callable[..., Outcome], files: Path, offline_run: Path
+) -> None:
+    sdw = ("--methods", "sdw-pbc", "--density", "knn", "--teacher", files / "teacher.npz")
+    for flags, words in (
+        (("--density", "knn"), "--density: expected none where the objective weighs no states"),
+        ((*sdw, "--flow.epochs", "3"), "--flow.epochs: expected none beside --density knn"),
+        ((*sdw, "--effective-sample-size", "0.5", "--density-exponent", "1"), "--density-exponent: expected none"),
+    ):
+        outcome = hades("bench", "offline", "--data", files / "data.hdf5", *flags)
+        assert outcome.code == 2 and words in outcome.unboxed, outcome.err
+    trained = hades("train", offline_run, "--cloning.weight-decay", "0.1")
+    assert trained.code == 2 and "--cloning.weight-decay: expected none beside" in trained.unboxed
 
 
 def test_other_verbs_take_the_run(hades: Callable[..., Outcome], offline_run: Path, tmp_path: Path) -> None:
@@ -358,6 +407,31 @@ def test_benchmark_without_a_teacher_compares_dbc_with_what_needs_none(
     assert list(outcome.json["rows"]) == rows
     refused = hades("bench", "offline", "--data", files / "data.hdf5", *flags, "--methods", "pbc")
     assert refused.code == 2 and "teacher: pbc needs one" in refused.unboxed
+
+
+def test_benchmark_of_discrete_actions_has_a_policy_for_a_teacher(
+    hades: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    env = envs.make("diagnostic/match")
+    cloned = CloningSettings(hidden_sizes=(4,))
+    policy = policies.from_settings(env, cloned)
+    metadata = FileMetadata(
+        env=env.name, max_episode_steps=env.max_steps, method="by hand", observation_normalization="none",
+        action_selection="sample", cloning=cloned,
+    )  # fmt: skip
+    TrainedPolicy(PolicyParams(policy.init(jax.random.key(0))), metadata).save(tmp_path / "policy.npz")
+    d4rl.save(collect(jax.random.key(1), env, [uniform_behaviour(env)], COUNT, 4), tmp_path / "data.hdf5")
+    files = {"data": tmp_path / "data.hdf5", "teacher": tmp_path / "policy.npz"}
+    assert OfflineBenchSettings(**files).chosen == ("dbc", "pbc")
+    flags = (*METHOD, "--methods", "pbc", "--num-seeds", "1", "--num-steps", "1", "--evaluation-inits", "2",
+             "--evaluation-episodes", "2", "--all-data-steps", "2")  # fmt: skip
+    outcome = hades("bench", "offline", "--data", files["data"], "--teacher", files["teacher"], *flags, "--json")
+    assert outcome.code == 0, outcome.err
+    assert list(outcome.json["rows"])[2:] == [
+        "random real pairs", "random states, teacher's actions", "pbc", "behaviour cloning on all data",
+        "cloning the teacher on all states", "teacher",
+    ]  # fmt: skip
+    assert np.shape(outcome.json["rows"]["teacher"]["per_init"]) == (1, 1)
 
 
 def test_meta_gradient_benchmark_times_each_number_of_seeds(

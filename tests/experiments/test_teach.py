@@ -97,6 +97,14 @@ def test_default_folder_is_named_after_data_and_method(hades, data):
     assert Path("runs/cal-ql-seed0/teacher.npz").is_file()
 
 
+def test_flags_of_an_environment_that_nothing_makes_are_refused(hades, data, tmp_path):
+    for flag in (("--max-steps", "3"), ("--backend", "mjx"), ("--evaluation-episodes", "2")):
+        refused = teach(hades, data, tmp_path / "run", "--no-evaluation", *flag)
+        assert refused.code == 2 and f"{flag[0]}: expected none beside --no-evaluation" in refused.complaint
+    nameless = teach(hades, make_file(tmp_path / "nameless.hdf5", env=None), tmp_path / "run", "--max-steps", "3")
+    assert nameless.code == 2 and "--max-steps: expected none without --env" in nameless.complaint
+
+
 def test_file_beside_its_run_directory(hades, data, tmp_path):
     out = tmp_path / "teacher.npz"
     assert teach(hades, data, out, "--num-updates", "2").code == 0

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hades.statistics import interquartile_interval, interquartile_mean, mean_interval, probability_of_improvement
+from hades.statistics import (
+    interquartile_interval,
+    interquartile_mean,
+    mean_interval,
+    probability_of_improvement,
+    rank_correlation,
+)
 
 SAMPLERS = {
     "normal": lambda generator, shape: generator.normal(3.0, 2.0, shape),
@@ -116,3 +122,30 @@ def test_a_clean_sweep_of_few_runs_is_no_certainty():
     assert (probability, high) == (1.0, 1.0) and 0.5 < low < 0.7
     assert probability_of_improvement(np.array([1.0]), np.array([0.0])) == (1.0, (0.0, 1.0))
     assert np.isnan(probability_of_improvement(np.array([1.0, np.nan]), np.array([0.0, 2.0]))[1]).all()
+
+
+def test_rank_correlation_is_scipys_with_an_interval_that_covers():
+    generator = np.random.default_rng(0)
+    inside, grouped = 0, 0
+    for _ in range(200):
+        samples = generator.normal(size=(20, 2)) @ np.array([[1, 0.6], [0, 0.8]])
+        found, (low, high) = rank_correlation(*samples.T)
+        assert found == pytest.approx(stats.spearmanr(*samples.T).statistic)
+        # Of two normal variables of correlation 0.6.
+        inside += low < 6 / np.pi * np.arcsin(0.3) < high
+        repeated = np.repeat(samples, 3, axis=0)
+        low, high = rank_correlation(*repeated.T, np.repeat(np.arange(20), 3))[1]
+        grouped += low < 6 / np.pi * np.arcsin(0.3) < high
+    assert inside >= 180 and grouped >= 175
+
+
+def test_rank_correlation_that_says_nothing_of_its_spread_has_no_interval():
+    line = np.arange(6.0)
+    correlation, interval = rank_correlation(line, np.zeros(6))
+    assert np.isnan(correlation) and np.isnan(interval).all()
+    correlation, interval = rank_correlation(line, line)
+    assert correlation == pytest.approx(1) and np.isnan(interval).all()
+    other = np.array([0.0, 2, 1, 3, 5, 4])
+    assert np.isfinite(rank_correlation(line, other)[1]).all()
+    assert np.isnan(rank_correlation(line[:3], other[:3])[1]).all()
+    assert np.isnan(rank_correlation(line, other, np.array([0, 0, 0, 1, 1, 1]))[1]).all()

@@ -71,8 +71,9 @@ def test_objectives_of_the_library_pass():
         outer.Evolution(16, outer.EvolutionSettings("SNES")),
         outer.RegeneratedEvolution(16, chunk_size=4),
         outer.MetaGradient(optax.adam(0.01)),
+        outer.Averaged(outer.MetaGradient(optax.adam(0.01)), 0.9),
     ],
-    ids=["Open_ES", "SNES", "regenerated", "meta-gradient"],
+    ids=["Open_ES", "SNES", "regenerated", "meta-gradient", "averaged"],
 )
 def test_outer_loops_of_the_library_pass(loop):
     check_outer_loop(loop)

@@ -15,6 +15,7 @@ from experiments.bench._lib.seeds import parse_seeds
 from experiments.cli import BadArgumentsError
 from experiments.presets import Preset, get_preset
 from experiments.settings import OutputSettings, SeededSettings
+from experiments.void import refuse_void
 from hades._files import write_atomically
 from hades._json import to_json
 from hades._run_directory import installed_versions
@@ -31,6 +32,10 @@ class BenchSettings(OutputSettings):
     def result_file(self) -> Path | None:
         """File of the result; None writes none."""
         return self.out
+
+    def void_flags(self) -> dict[str, str]:
+        """Flags that others make void, with what does, as `experiments.void.refuse_void` takes them."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,7 @@ def launch(name: str, bench: Bench[Any], arguments: Sequence[str]) -> int:
         ValueError: A measurement failed.
     """
     settings = parse(bench.settings, f"bench {name}", arguments)
+    refuse_void(arguments, settings.void_flags())
     report = Report(provenance(name, arguments), settings.result_file)
     bench.measure(settings, report)
     print(bench.render(report.content))

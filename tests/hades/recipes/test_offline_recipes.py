@@ -90,6 +90,37 @@ def test_distilled_pairs_train_what_random_pairs_do_not(settings):
     assert result.history[-1]["fitness_mean"] > result.history[0]["fitness_mean"]
 
 
+def test_learned_step_sizes_are_part_of_the_outcome_and_of_its_references():
+    run = make_run(cloning=dataclasses.replace(INNER, step_sizes="learned", num_steps=2))
+    state = run.init(jax.random.key(0))
+    np.testing.assert_array_equal(run.outcome(state).step_sizes, np.ones(2))
+    step = jax.jit(run.step)
+    for _ in range(2):
+        state, metrics = step(state)
+    assert int(metrics["non_finite"]) == 0
+    # Adam moves each of their logarithms by the learning rate of 0.05 at first.
+    np.testing.assert_allclose(np.abs(np.log(run.outcome(state).step_sizes)), 0.1, rtol=0.2)
+    references = run.references(jax.random.key(1))
+    assert set(references) == {"random real pairs", "random states, teacher's actions"}
+    for dataset in references.values():
+        np.testing.assert_array_equal(dataset.step_sizes, np.ones(2))
+
+
+def test_an_averaged_outcome_is_the_moving_average_of_the_pairs_that_the_same_run_goes_through():
+    short = dataclasses.replace(INNER, num_steps=2)
+    moving, averaged = make_run(cloning=short), make_run(cloning=short, average_decay=0.8)
+    steps = jax.jit(moving.step), jax.jit(averaged.step)
+    state, its_state = moving.init(jax.random.key(0)), averaged.init(jax.random.key(0))
+    chex.assert_trees_all_equal(moving.outcome(state), averaged.outcome(its_state))
+    sums, weights = 0.0, 0.0
+    for _ in range(3):
+        state, its_state = steps[0](state)[0], steps[1](its_state)[0]
+        pairs = np.asarray(moving.outcome(state).observations)
+        sums, weights = 0.8 * sums + pairs, 0.8 * weights + 1
+    np.testing.assert_allclose(averaged.outcome(its_state).observations, sums / weights, rtol=1e-5)
+    np.testing.assert_allclose(its_state.outer.outer.solution["observations"], pairs, rtol=1e-5)
+
+
 def test_dbc_imitates_data_that_know_nothing():
     # Uniform actions have the mean 0: its policies answer about 0 and no more.
     run = hades.recipes.dbc(ENV, DATA, dataset_size=6, num_states=200, cloning=INNER)

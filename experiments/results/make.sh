@@ -90,39 +90,48 @@ teachers=${TEACHERS:-../shared/reference/teachers}
 $hades bench teachers --teachers "$teachers" --out $out/offline/teachers.json
 $hades bench cal-ql --out $out/offline/cal_ql_pendulum.json
 $hades bench meta-gradient --out $out/offline/meta_gradient.json
+# Data of five levels of noise of one teacher, and of one level; the same flags for all tables.
+table="--num-steps 400 --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1"
+sdw="--effective-sample-size 0.5 --flow.epochs 5 --flow.max-states 20000"
 for body in Hopper Walker2d HalfCheetah; do
   name=$(tr '[:upper:]' '[:lower:]' <<<"$body")
   teacher=$teachers/$name-medium-replay.npz data=$runs/offline/${name}_replay.hdf5
   [ -e "$data" ] || $hades offline collect --env "gymnasium/$body-v4" --teacher "$teacher" --noise 0.0 0.2 0.4 0.6 0.8 \
     --num-transitions 100000 --out "$data"
-  $hades bench offline --data "$data" --teacher "$teacher" --dataset-size 256 --num-steps 400 --methods pbc av-pbc \
-    --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1 --out "$out/offline/${name}_replay_256.json"
+  $hades bench offline --data "$data" --teacher "$teacher" $table --dataset-size 256 --methods pbc av-pbc \
+    --out "$out/offline/${name}_replay_256.json"
+  $hades bench offline --data "$data" --teacher "$teacher" $table --methods dbc pbc av-pbc sdw-av-pbc $sdw --all-data-steps 0 \
+    --datasets "$runs/offline/${name}_64" --out "$out/offline/${name}_replay_64.json"
+  teacher=$teachers/$name-medium.npz data=$runs/offline/${name}_medium.hdf5
+  [ -e "$data" ] || $hades offline collect --env "gymnasium/$body-v4" --teacher "$teacher" --noise 0.5 --num-transitions 100000 \
+    --out "$data"
+  $hades bench offline --data "$data" --teacher "$teacher" $table --methods dbc pbc av-pbc sdw-av-pbc $sdw \
+    --out "$out/offline/${name}_medium_64.json"
+  $hades bench offline --data "$data" --teacher "$teacher" $table --dataset-size 256 --methods pbc av-pbc sdw-av-pbc $sdw \
+    --all-data-steps 0 --out "$out/offline/${name}_medium_256.json"
 done
-$hades bench offline --data "$runs/offline/hopper_replay.hdf5" --teacher "$teachers/hopper-medium-replay.npz" --num-steps 400 \
-  --methods dbc pbc av-pbc sdw-av-pbc --effective-sample-size 0.5 --flow.epochs 5 --flow.max-states 20000 \
-  --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1 --all-data-steps 0 --out $out/offline/hopper_replay_64.json
-[ -e "$runs/offline/hopper_medium.hdf5" ] || $hades offline collect --env gymnasium/Hopper-v4 --noise 0.5 \
-  --teacher "$teachers/hopper-medium.npz" --num-transitions 100000 --out "$runs/offline/hopper_medium.hdf5"
-$hades bench offline --data "$runs/offline/hopper_medium.hdf5" --teacher "$teachers/hopper-medium.npz" --num-steps 400 \
-  --methods pbc av-pbc sdw-av-pbc --effective-sample-size 0.5 --flow.epochs 5 --flow.max-states 20000 \
-  --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1 --out $out/offline/hopper_medium_64.json
-$hades bench offline --data "${DEMONSTRATIONS:-../shared/reference/offline}/door-human.hdf5" --num-steps 400 \
-  --evaluation-inits 5 --evaluation-episodes 4 --out $out/offline/door_human.json
-$hades bench offline --data "${DEMONSTRATIONS:-../shared/reference/offline}/hopper-expert-2x1000.hdf5" --env gymnasium/Hopper-v4 \
-  --num-steps 400 --evaluation-inits 4 --evaluation-episodes 2 --all-data-steps 3000 --out $out/offline/expert_hopper.json
+# The control of weighting, with ten seeds: SGD in both loops, and Adam.
+sgd="--cloning.optimizer sgd --cloning.learning-rate 0.05 --meta-gradient.optimizer sgd --meta-gradient.learning-rate 0.4"
+control="--num-seeds 10 --methods pbc pbc-mean-weight av-pbc --all-data-steps 0 --data $runs/offline/hopper_replay.hdf5"
+$hades bench offline $control --teacher "$teachers/hopper-medium-replay.npz" $table $sgd --num-steps 800 \
+  --out $out/offline/hopper_control_sgd_10.json
+$hades bench offline $control --teacher "$teachers/hopper-medium-replay.npz" $table --datasets "$runs/offline/hopper_control" \
+  --out $out/offline/hopper_control_adam_10.json
+# Human demonstrations, and two episodes of experts.
+demonstrations=${DEMONSTRATIONS:-../shared/reference/offline}
+$hades bench offline --data "$demonstrations/door-human.hdf5" --num-steps 400 --evaluation-inits 5 --evaluation-episodes 4 \
+  --out $out/offline/door_human.json
+for body in Hopper Walker2d HalfCheetah Ant; do
+  name=$(tr '[:upper:]' '[:lower:]' <<<"$body")
+  $hades bench offline --data "$demonstrations/$name-expert-2x1000.hdf5" --env "gymnasium/$body-v4" --num-steps 400 \
+    --evaluation-inits 4 --evaluation-episodes 2 --all-data-steps 3000 --out "$out/offline/expert_$name.json"
+done
 # Which objective predicts the score: correlations over the datasets of several objectives and seeds.
-for name in walker2d halfcheetah; do
-  teacher=$teachers/$name-medium-replay.npz data=$runs/offline/${name}_replay.hdf5
-  $hades bench offline --data "$data" --teacher "$teacher" --num-steps 400 --methods dbc pbc av-pbc sdw-av-pbc \
-    --effective-sample-size 0.5 --flow.epochs 5 --flow.max-states 20000 --evaluation-inits 5 --evaluation-episodes 2 \
-    --ensemble 1 --all-data-steps 0 --datasets "$runs/offline/${name}_64" --out "$out/offline/${name}_replay_64.json"
-done
-$hades bench offline --data "$runs/offline/hopper_replay.hdf5" --teacher "$teachers/hopper-medium-replay.npz" --num-seeds 10 \
-  --methods pbc pbc-mean-weight av-pbc --num-steps 400 --evaluation-inits 5 --evaluation-episodes 2 --ensemble 1 \
-  --all-data-steps 0 --datasets "$runs/offline/hopper_64" --out $out/offline/hopper_control_adam_10.json
 for body in walker2d:5 halfcheetah:3 hopper:5; do
   name=${body%%:*}
-  $hades bench objectives "$runs/offline/${name}_64"/*.npz --data "$runs/offline/${name}_replay.hdf5" --density knn \
+  datasets=$runs/offline/${name}_64
+  [ "$name" = hopper ] && datasets=$runs/offline/hopper_control
+  $hades bench objectives "$datasets"/*.npz --data "$runs/offline/${name}_replay.hdf5" --density knn \
     --teacher "$teachers/$name-medium-replay.npz" --num-episodes "${body##*:}" --out "$out/offline/objectives_$name.json"
 done
 # What was tried at N = 64, three other seeds; the name of a file is that of a row of the table.
@@ -155,7 +164,6 @@ $hades bench offline --data "$runs/offline/breakout.hdf5" --teacher "$runs/offli
 $hades bench offline --data "$runs/offline/breakout.hdf5" --teacher "$runs/offline/breakout_ppo" --num-steps 400 --methods pbc \
   --min-std 1 --all-data-steps 0 --evaluation-inits 5 --evaluation-episodes 4 --out $out/offline/breakout_min_std.json
 # The first tables, with the former defaults: SGD in both loops.
-sgd="--cloning.optimizer sgd --cloning.learning-rate 0.05 --meta-gradient.optimizer sgd --meta-gradient.learning-rate 0.4"
 for body in Hopper:800 Walker2d:1500 HalfCheetah:2500; do
   env=gymnasium/${body%%:*}-v4 name=$(tr '[:upper:]' '[:lower:]' <<<"${body%%:*}")
   teacher=$teachers/$name-medium-replay.npz data=$runs/offline/$name.hdf5

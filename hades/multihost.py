@@ -93,7 +93,8 @@ def initialize(settings: MultihostSettings) -> None:
     as JAX would end it without one.
 
     Raises:
-        ValueError: No job is detected and no process named, devices are hidden, or the processes have different ones.
+        ValueError: No job is detected and no process named, JAX has been used before, devices are hidden, or the
+            processes have different ones.
     """
     if not settings.multihost:
         return
@@ -109,6 +110,8 @@ def initialize(settings: MultihostSettings) -> None:
                 heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
             )
+        except RuntimeError as error:
+            raise ValueError(f"multihost: expected a process in which JAX has done nothing yet: {error}") from None
         except ValueError:
             raise ValueError(
                 "multihost: expected a job that JAX detects (Slurm, Open MPI, Kubernetes), or the flags coordinator, "

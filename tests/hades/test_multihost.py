@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -126,10 +127,19 @@ def test_settings_that_do_not_go_together_are_refused(settings, sentence):
         MultihostSettings(**settings)
 
 
-def test_no_job_is_refused(monkeypatch):
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))]:
-        monkeypatch.delenv(name)
-    with pytest.raises(ValueError, match="^multihost: expected a job that JAX detects"):
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ValueError("coordinator_address should be defined."), "multihost: expected a job that JAX detects"),
+        (RuntimeError("must be called before"), "multihost: expected a process in which JAX has done nothing yet"),
+    ],
+)
+def test_what_jax_refuses_is_one_sentence(monkeypatch, error, sentence):
+    def refuse(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    with pytest.raises(ValueError, match=f"^{sentence}"):
         multihost.initialize(MultihostSettings(multihost=True))
 
 

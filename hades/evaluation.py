@@ -311,10 +311,11 @@ class DatasetEvaluator:
         """Compiles what `__call__` runs for such a dataset, ahead of it; nothing where several devices share it."""
         if self.mesh is not None:
             return
-        drawn = jax.eval_shape(lambda: self._drawn(jax.random.key(0)))
-        batched = jax.eval_shape(_batch_of_one, dataset)
-        fit = _fit(self.inner, Devices())
-        cast(Any, fit).lower(drawn, batched).compile()
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        draw, fit = cast(Any, self._draw), cast(Any, _fit(self.inner, Devices()))
+        draw.lower(key).compile()
+        drawn, batched = jax.eval_shape(draw, key), jax.eval_shape(_batch_of_one, dataset)
+        fit.lower(drawn, batched).compile()
         networks = jax.eval_shape(lambda: self._shared(self._grouped(fit(drawn, batched))))
         self._player._compile_for(networks, dataset.normalizer())
 
@@ -348,10 +349,15 @@ class DatasetEvaluator:
         return replace(self, inner=inner, acting_policy=self.acting_policy or self.inner.policy)
 
     def _drawn(self, key: jax.Array) -> Draw:
-        """Random numbers of training; of one initialisation a single policy is trained."""
+        """Random numbers of training."""
         init_key, _, _ = jax.random.split(key, 3)
+        return self._draw(init_key)
+
+    @property
+    def _draw(self) -> Callable[[jax.Array], Draw]:
+        """Draws them; of one initialisation a single policy is trained."""
         trained = 1 if self.init_seed is not None else self.num_inits * self.ensemble
-        return _draw(self.inner, trained, self.init_seed)(init_key)
+        return _draw(self.inner, trained, self.init_seed)
 
     @property
     def _player(self) -> PolicyEvaluator:

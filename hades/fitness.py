@@ -13,7 +13,7 @@ from flax import struct
 
 from hades._rows import pad_rows
 from hades._validation import require_positive
-from hades.sharding import Devices
+from hades.sharding import Devices, replicate_within
 from hades.types import InnerLoop, Metrics, Objective, Parametrization, Params, PyTree, Solution
 
 
@@ -89,6 +89,10 @@ class PresentPolicies:
     def spread(self, rows: PyTree) -> PyTree:
         """Arrays `[rows, ...]`, of which each device holds its share."""
         return self.devices.spread(rows)
+
+    def gather(self, tree: PyTree) -> PyTree:
+        """Arrays that every device holds whole."""
+        return replicate_within(tree, self.devices.mesh)
 
 
 @struct.dataclass

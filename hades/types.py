@@ -290,6 +290,10 @@ class Policies(Protocol):
         """Arrays `[rows, ...]`, of which each device holds its share from here on where it can."""
         ...
 
+    def gather(self, tree: PyTree) -> PyTree:
+        """Arrays that every device holds whole from here on."""
+        ...
+
 
 class Objective(Protocol):
     """The part J of F(D): a value of trained policies, higher is better.

@@ -145,7 +145,9 @@ class PolicyGradient:
         collect = make_auto_reset_rollout(
             self._env, side_by_side(self.policy, inits), settings.num_envs, settings.num_steps
         )
-        episodes, steps = collect(collect_key, params, normalizer, policies.spread(state.episodes))
+        spread = policies.spread(state.episodes)
+        # What follows is small, and whole on every device.
+        episodes, steps = policies.gather(collect(collect_key, params, normalizer, spread))
         state, rewards = gather(replace(state, episodes=episodes), steps, settings.gamma)
 
         def value(observations: jax.Array) -> jax.Array:

@@ -106,6 +106,8 @@ class RunSettings(SeededSettings):
         """Refuses also a number of iterations, or of devices, that is not positive."""
         super().__post_init__()
         self.require_positive("num_iterations", "devices")
+        if self.devices is not None and self.hosts.multihost:
+            raise ValueError(f"devices: expected none beside multihost, as processes share all, got {self.devices}")
 
     @property
     def chosen_devices(self) -> list[jax.Device] | None:

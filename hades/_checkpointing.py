@@ -169,7 +169,7 @@ class Checkpoints:
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Options of a process that waits for no other: states are whole in each, and one that is left can still save."""
+    """Options of a process that waits for no other: each has the whole state, and the first saves when one is lost."""
     if not multihost.are_several():
         return ocp.options.MultiprocessingOptions()
     process = jax.process_index()

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hades import multihost
 from hades._history import Row
 from hades._host_loop import Advance, HostLoop
 from hades._progress import Progress, with_prefix
 from hades.run import DivergedError, Run, RunState
-from hades.sharding import Devices, population_mesh
+from hades.sharding import Devices, population_mesh, replicate
 from hades.types import Metrics
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ class _Seeds:
 
     def __init__(self, hosts: Sequence[HostLoop], num_iterations: int) -> None:
         self._hosts, self._num_iterations = hosts, num_iterations
+        self._mesh = _mesh_of_seeds(hosts)
+        for host in hosts:
+            # Where the calls leave them.
+            host.state = replicate(host.state, self._mesh)
         self.diverged: dict[int, DivergedError] = {}
         self._share_clock()
 
@@ -122,9 +127,11 @@ class _Seeds:
     def _compiled(self) -> Callable[[Sequence[int]], list[tuple[RunState, Metrics]]]:
         """The call, compiled by one of no iteration, so that rates are those of running."""
         compiled = self._advance_one if len(self._hosts) == 1 else self._advance_several
-        # Another core compiles the evaluation meanwhile; what fails there fails again, and is told, where it is called.
+        # Another core compiles the evaluation meanwhile. What fails there fails again, and is told, where it is called.
+        lowered = [] if self._mesh is not None and self._mesh.size > 1 else self._hosts[0].lower_evaluation()
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(self._hosts[0].compile_evaluation)
+            for program in lowered:
+                pool.submit(program.compile)
             jax.block_until_ready(compiled([0] * len(self._hosts)))
         return compiled
 
@@ -135,20 +142,27 @@ class _Seeds:
     def _advance_several(self, counts: Sequence[int]) -> list[tuple[RunState, Metrics]]:
         states = _stack([host.state for host in self._hosts])
         host = self._hosts[0]
-        after = _advance_seeds(host.advance, host.run, states, np.asarray(counts, np.int32))
+        after = _advance_seeds(host.advance, self._mesh, host.run, states, np.asarray(counts, np.int32))
         return _unstack(after, len(self._hosts))
 
 
-@partial(jax.jit, static_argnums=0)
-def _advance_seeds(advance: Advance, run: Run[Any], states: RunState, counts: jax.Array) -> tuple[RunState, Metrics]:
-    """`advance` of states `[seeds, ...]`, which devices share where a run needs one alone."""
+def _mesh_of_seeds(hosts: Sequence[HostLoop]) -> Mesh | None:
+    """Devices that share several seeds of a run that needs one alone; None otherwise."""
+    mesh = hosts[0].run.mesh
+    alone = mesh is None or mesh.size == 1
+    return population_mesh(jax.local_devices()) if alone and len(hosts) > 1 else None
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _advance_seeds(
+    advance: Advance, mesh: Mesh | None, run: Run[Any], states: RunState, counts: jax.Array
+) -> tuple[RunState, Metrics]:
+    """`advance` of states `[seeds, ...]`, which the devices of the mesh share."""
 
     def over_seeds(own: tuple[RunState, jax.Array], run: Run[Any]) -> tuple[RunState, Metrics]:
         return jax.vmap(advance, in_axes=(None, 0, 0))(run, *own)
 
-    alone = run.mesh is None or run.mesh.size == 1
-    devices = Devices(population_mesh(jax.local_devices())) if alone else Devices()
-    return devices.map(over_seeds, (states, counts), run)
+    return Devices(mesh).map(over_seeds, (states, counts), run)
 
 
 @jax.jit

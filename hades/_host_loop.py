@@ -174,11 +174,13 @@ class HostLoop:
             outcome = self._outcome_of(self.state)
             self._keep_snapshot(outcome, self.evaluator(stream(self._key, Stream.SELECTION), outcome))
 
-    def compile_evaluation(self) -> None:
-        """Compiles the evaluation ahead of the first one, where there will be one and its evaluator can."""
-        ahead = getattr(self.evaluator, "compile", None)
-        if ahead is not None and self._loop.evaluation_interval is not None and not multihost.are_several():
-            ahead(self._outcome_of(self.state))
+    def lower_evaluation(self) -> list[Any]:
+        """Programs of the evaluation to compile ahead of the first one; none where there will be none."""
+        lower = getattr(self.evaluator, "lower", None)
+        if lower is None or self._loop.evaluation_interval is None or multihost.are_several():
+            return []
+        programs: list[Any] = lower(self._outcome_of(self.state))
+        return programs
 
     def is_done(self, num_iterations: int) -> bool:
         """Whether all iterations are done, or a budget is used up."""
@@ -305,7 +307,9 @@ class HostLoop:
         evaluation = self.evaluator(stream(self._key, Stream.SELECTION), outcome)
         self._keep_snapshot(outcome, evaluation)
         self.tell("evaluation", self.iteration, outcome, evaluation)
-        score = evaluation.mean if np.isfinite(evaluation.mean) else -np.inf
+        # Simulators on several hosts may differ in the last digit, and all must come to the same confirmations.
+        told = multihost.from_first(evaluation.mean if np.isfinite(evaluation.mean) else None)
+        score = -np.inf if told is None else told
         course = self.course
         if course.best is None or score >= course.best_score:
             # Ties go to the later one, which had longer to become robust. The score that chose an outcome is too good

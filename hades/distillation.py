@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from typing_extensions import override
 
-from hades import fitness
+from hades import fitness, multihost
 from hades._environment_contract import conform
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
@@ -117,6 +117,9 @@ def _mesh(mesh: MeshOrDevices | None, outer: OuterLoop, num_inits: int) -> Mesh:
         population = getattr(outer, "population_size", None)
         # Of a loop that does not say how many candidates it has, devices share these.
         return population_mesh(mesh) if population is None else divided_mesh(population, num_inits, mesh)
+    idle = set(range(jax.process_count())) - {device.process_index for device in mesh.devices.flat}
+    if idle and multihost.are_several():
+        raise ValueError(f"mesh: expected devices of every process, got none of process {min(idle)}")
     columns = mesh.shape.get(INITS_AXIS, 1)
     if num_inits % columns:
         raise ValueError(f"mesh: expected an axis inits that divides {num_inits} initialisations, got {columns}")

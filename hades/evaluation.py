@@ -203,20 +203,21 @@ class PolicyEvaluator:
         networks = jax.tree.map(lambda leaf: leaf[None], _initialise(self.policy)(init_keys))
         return {"untrained policy": self._play(play_keys, networks, trained.params.normalizer)}
 
-    def compile(self, trained: TrainedPolicy) -> None:
-        """Compiles what `__call__` runs for such a policy, ahead of it; nothing where several devices share it."""
-        self._compile_for(jax.eval_shape(self._for_all_inits, trained.params.network), trained.params.normalizer)
+    def lower(self, trained: TrainedPolicy) -> list[Any]:
+        """What `__call__` runs for such a policy, lowered: once compiled it is found; none where devices share it."""
+        return self._lower_for(jax.eval_shape(self._for_all_inits, trained.params.network), trained.params.normalizer)
 
     def _for_all_inits(self, network: Params) -> Params:
         """Parameters of one policy as those of as many equal ones, `[1, inits, ...]`."""
         shape = (1, self.num_inits)
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), network)
 
-    def _compile_for(self, networks: Params, normalizer: Normalizer) -> None:
-        """Compiles the rollout of policies of such shapes, `[1, inits, ...]`."""
-        if self._is_alone and not isinstance(self.env, HostEnvironment):
-            keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.num_inits))
-            cast(Any, self._rollout).lower(keys, networks, normalizer).compile()
+    def _lower_for(self, networks: Params, normalizer: Normalizer) -> list[Any]:
+        """The rollout of policies of such shapes, `[1, inits, ...]`."""
+        if not self._is_alone or isinstance(self.env, HostEnvironment):
+            return []
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.num_inits))
+        return [cast(Any, self._rollout).lower(keys, networks, normalizer)]
 
     @property
     def _rollout(self) -> Rollout:
@@ -233,6 +234,9 @@ class PolicyEvaluator:
         """Plays with policies `[1, inits, ...]` under keys `[inits]`."""
         if not self._is_alone:
             keys, networks, normalizer = replicate((keys, networks, normalizer), self.mesh)
+        elif self.mesh is not None:
+            # A simulator on the host asks one device.
+            networks = jax.tree.map(lambda leaf: leaf.addressable_data(0), networks)
         episodes = self._rollout(keys, networks, normalizer)
         shared = self.normalization_envs or self.num_episodes
         running = shared if normalizer.kind == "running" else None
@@ -307,17 +311,16 @@ class DatasetEvaluator:
             "untrained policy": self.untrained(key, dataset.normalizer()),
         }
 
-    def compile(self, dataset: SyntheticDataset) -> None:
-        """Compiles what `__call__` runs for such a dataset, ahead of it; nothing where several devices share it."""
+    def lower(self, dataset: SyntheticDataset) -> list[Any]:
+        """What `__call__` runs for such a dataset, lowered: once compiled it is found; none where devices share it."""
         if self.mesh is not None:
-            return
+            return []
         key = jax.eval_shape(lambda: jax.random.key(0))
         draw, fit = cast(Any, self._draw), cast(Any, _fit(self.inner, Devices()))
-        draw.lower(key).compile()
         drawn, batched = jax.eval_shape(draw, key), jax.eval_shape(_batch_of_one, dataset)
-        fit.lower(drawn, batched).compile()
         networks = jax.eval_shape(lambda: self._shared(self._grouped(fit(drawn, batched))))
-        self._player._compile_for(networks, dataset.normalizer())
+        play = self._player._lower_for(networks, dataset.normalizer())
+        return [draw.lower(key), fit.lower(drawn, batched), *play]
 
     def train(self, key: jax.Array, dataset: SyntheticDataset) -> Params:
         """Trains fresh policies on a dataset; returns their network parameters, `[1, inits, ...]`.

@@ -135,13 +135,19 @@ class IterationValue:
     def __call__(self, solutions: Solution, part: jax.Array | int | None = None) -> tuple[jax.Array, Metrics]:
         """Values and counts of solutions `[candidates, ...]` on one part of the problem, or on all of it."""
         draw = self.draw
-        by_init: Any = isinstance(draw.problem, Minibatches)
         if isinstance(draw.problem, Minibatches):
             draw = replace(draw, problem=draw.problem.problem if part is None else draw.problem.part(part))
+            divided: Any = True
         elif isinstance(draw.problem, Problem):
-            by_init = Problem(True, False)
-        spread: Any = Draw(cast(Any, True), cast(Any, True), by_init)
-        return self.devices.map_means(lambda own, draw: self.fitness(draw, own), solutions, draw, spread)
+            divided = Problem(True, False)
+        else:
+            # Nobody says which initialisation needs what of it: devices share candidates alone.
+            return self.devices.map(self._evaluate, solutions, draw)
+        by_init: Any = Draw(cast(Any, True), cast(Any, True), divided)
+        return self.devices.map_means(self._evaluate, solutions, draw, by_init)
+
+    def _evaluate(self, solutions: Solution, draw: Draw) -> tuple[jax.Array, Metrics]:
+        return self.fitness(draw, solutions)
 
     @property
     def local(self) -> IterationValue:

@@ -42,7 +42,8 @@ T = TypeVar("T")
 _HEARTBEAT_SECONDS = 30
 # The first process may write for long while the others wait to end with it.
 _SHUTDOWN_SECONDS = 600
-_LOOPBACK_SECONDS = 20
+# All tasks of a Slurm job start at the same time: one that has waited for so long waits for itself.
+_LOOPBACK_SECONDS = 60
 _MESSAGE_BYTES = 4096
 # How JAX tells that a collective or the service of its processes failed, in front of the reason.
 _STATUS = re.compile(r"\s*(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION):")
@@ -110,6 +111,8 @@ def initialize(settings: MultihostSettings) -> None:
                 heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
             )
+        except jax.errors.JaxRuntimeError as error:
+            raise ValueError(f"coordinator: expected an address at which process 0 can listen, got: {error}") from None
         except RuntimeError as error:
             raise ValueError(f"multihost: expected a process in which JAX has done nothing yet: {error}") from None
         except ValueError:
@@ -169,7 +172,7 @@ def first_goes_before() -> Iterator[None]:
             yield
             failed = ""
         except Exception as error:
-            failed = str(error)[:600]
+            failed = str(error)[:600] or type(error).__name__
             raise
         finally:
             from_first(failed)
@@ -212,8 +215,9 @@ def _limit_of_waiting(settings: MultihostSettings) -> Iterator[None]:
     seconds, hint = settings.connect_seconds, "expected all to start within that time and to reach that address"
     # Process 0 listens on every address of its own host.
     if task != 0 and _is_loopback(host):
-        seconds = min(seconds, _LOOPBACK_SECONDS)
-        hint = "which is this host itself; expected the address of process 0 that other hosts reach"
+        hint = "which is this host itself; expected process 0 to start here, or its address that other hosts reach"
+        if settings.coordinator is None and int(os.environ.get("SLURM_NNODES", "1")) > 1:
+            seconds = min(seconds, _LOOPBACK_SECONDS)
 
     def end() -> None:
         where = host or "the coordinator"

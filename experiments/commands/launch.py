@@ -75,7 +75,10 @@ def _run(grid: Grid, settings: LaunchSettings) -> int:
 def _submit(grid: Grid, settings: SlurmLaunchSettings) -> int:
     members = _to_launch(grid)
     if settings.dry_run:
-        print(slurm.script(grid, members) if members else "nothing to submit")
+        script = slurm.script(grid, members) if members else "nothing to submit"
+        print(script)
+        if settings.json:
+            print_json({"script": script, "runs": [member.name for member in members]})
         return 0
     checking.keep(grid)
     if members:

@@ -87,7 +87,8 @@ def _check_member(member: Member, built: set[str]) -> None:
     # Building an offline run computes on its data; they were found, and their environment is known.
     if alike in built or member.command.startswith("offline") or RunDirectory(member.out).holds_run:
         return
-    running.build(settings, command)
+    # Devices are those of the machine that will run it.
+    running.build(dataclasses.replace(settings, devices=None), command)
     built.add(alike)
 
 

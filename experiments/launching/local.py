@@ -166,6 +166,11 @@ class _Pool:
                     self._free.append(place)
                     print(f"left alone: {error}", file=sys.stderr)
                     continue
+                except OSError as error:
+                    self._free.append(place)
+                    self.failed.append(member.name)
+                    print(f"{member.name} did not start: {error}", file=sys.stderr)
+                    continue
                 self._running[member.name] = process, place
 
     def _take_ended(self) -> bool:

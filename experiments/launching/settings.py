@@ -62,6 +62,11 @@ class SlurmSettings:
         """Refuses counts that are not positive."""
         counts = ("nodes", "processes", "gpus", "cpus", "minutes", "grace", "requeues", "parallelism")
         require_positive_fields(self, *counts)
+        if self.is_multihost and self.gpus not in (None, self.processes_per_node):
+            raise ValueError(
+                f"processes: expected {self.gpus}, as JAX gives each process of several one of the gpus, "
+                f"got {self.processes_per_node}"
+            )
 
     @property
     def processes_per_node(self) -> int:

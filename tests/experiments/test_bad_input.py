@@ -77,6 +77,7 @@ def test_file_that_does_not_suit_its_own_environment_is_named(
         (("--env", "diagnostic/match", "--population-size", "7"), "population_size"),
         (("--env", "diagnostic/match", "--devices", "0"), "devices: expected a number above 0, got 0"),
         (("--env", "diagnostic/match", "--devices", "9999"), "devices: expected at most"),
+        (("--env", "diagnostic/match", "--devices", "1", "--multihost"), "devices: expected none beside multihost"),
         (("--env", "diagnostic/match", "--process-id", "1"), "process_id: expected none without multihost"),
         (("--env", "diagnostic/match", "--dataset-size", "0"), "dataset_size"),
         (("--env", "diagnostic/match", "--statistics-episodes", "0"), "statistics_episodes"),

@@ -85,6 +85,7 @@ def test_names_stay_when_a_list_grows_and_tell_flags_of_one_last_name_apart(tmp_
         (SEEDS + "[local]\nprocs = 2\n", "local.procs: unknown, expected one of processes, devices"),
         (SEEDS + "[local]\nprocesses = 0\n", "local.processes: expected a number above 0, got 0"),
         (SEEDS + "[slurm]\nminutes = 'long'\n", "slurm.minutes: expected an integer, got 'long'"),
+        (SEEDS + "[slurm]\nnodes = 2\ngpus = 4\nprocesses = 1\n", "slurm.processes: expected 4, as JAX gives"),
         (SEEDS + "[grids]\n", "grids: expected a list, got {}"),
         ("[grid\n", "expected TOML, got: "),
         (SEEDS + "[seeds]\n", "seeds: unknown, expected one of command, out, flags, grid, grids, runs, local, slurm"),
@@ -123,6 +124,8 @@ def test_command_and_file_are_checked_too(hades: Callable[..., Outcome]) -> None
 def test_grids_of_baselines_and_policy_gradients_are_parsed_by_their_own_flags(tmp_path: Path) -> None:
     ppo = '[flags]\npreset = "cartpole"\n[grid]\nseed = [0]\nnetwork.activation = ["relu"]\n'
     checking.check(load_grid(write_grid(tmp_path, ppo, flags="", top='command = "baseline ppo"\n')))
+    # As many devices as another machine may have.
+    checking.check(load_grid(write_grid(tmp_path, SEEDS + "devices = [4096]\n")))
     gradients = '[flags]\npreset = "cartpole"\nmethod = "hades-pg"\n[grid]\nmeta-gradient.max-kl = [0.1]\n'
     checking.check(load_grid(write_grid(tmp_path, gradients, flags="")))
 

@@ -11,6 +11,7 @@ import tempfile
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import envs
@@ -20,7 +21,7 @@ from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer
 from hades.objectives import EpisodicReturn
 from hades.objectives.states import av_pbc
-from hades.outer.evolution import EvolutionSettings
+from hades.outer.evolution import Evolution, EvolutionSettings
 from hades.parametrizations import free_pairs
 from hades.policies import NetworkSettings
 from hades.recipes.hades import HadesSettings
@@ -124,8 +125,31 @@ def generation_on_devices(method: str) -> dict[str, object]:
     return results
 
 
+class Noise:
+    """An objective of one's own whose problem is a plain key, which `value` splits for all initialisations."""
+
+    def init(self, key):
+        return ()
+
+    def draw(self, key, state, policies):
+        return key, state, {}
+
+    def value(self, key, params):
+        leaf = jax.tree.leaves(params)[0]
+        noise = jax.vmap(jax.random.normal)(jax.random.split(key, leaf.shape[1]))
+        values = noise * jnp.mean(leaf.reshape(*leaf.shape[:2], -1), axis=-1)
+        return values, {"env_steps": jnp.zeros(len(values), jnp.int32)}
+
+    def normalizer(self, state):
+        return Normalizer()
+
+
 def make_run(method: str, count: int) -> hades.Run:
     env, devices = envs.make("diagnostic/target", max_steps=2), jax.devices()[:count]
+    if method == "own objective":
+        inner = behaviour_cloning(hades.policies.mlp(env, **NETWORK), num_steps=4)
+        parts = (free_pairs(env, 2), inner, Noise(), Evolution(population_size=2))
+        return hades.distillation_run(env, *parts, num_inits=4, mesh=devices)
     if method != "av-pbc":
         return hades.recipes.from_settings(env, SETTINGS[method], mesh=devices)
     cloning = CloningSettings(**NETWORK, num_steps=4, action_distribution="tanh_gaussian")
@@ -135,14 +159,14 @@ def make_run(method: str, count: int) -> hades.Run:
 
 def seeds_on_devices() -> dict[str, object]:
     """Five seeds of a run that takes one device, which all eight share."""
-    found = {}
+    found, compiled = {}, Compilations()
     for name, seeds in (("together", 5), ("alone", 1)):
         run = make_run("hades", 1)
         keys = jax.random.split(jax.random.key(4), 5)[:seeds]
         loop = hades.LoopSettings(iterations_per_call=2, evaluate_every=None)
         results = hades.distill_seeds(keys, run, 4, loop=loop, progress=False)
         found[name] = [result.history[-1]["fitness_mean"] for result in results]
-    return found
+    return found | {"compiled": [compiled.names.count(name) for name in ("_advance_seeds", "_stack", "_unstack")]}
 
 
 def compilations_of_a_run() -> dict[str, object]:
@@ -188,7 +212,7 @@ PARTS = {
     "pendulum-uneven": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 11, (1, 8)),
     "run": compilations_of_a_run,
     "seeds": seeds_on_devices,
-    **{method: partial(generation_on_devices, method) for method in (*SETTINGS, "av-pbc")},
+    **{method: partial(generation_on_devices, method) for method in (*SETTINGS, "av-pbc", "own objective")},
 }
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -64,9 +65,10 @@ def test_an_evaluation_that_was_compiled_ahead_compiles_no_program_of_its_own(ca
     evaluator = DatasetEvaluator(env, clone, 2, 3, init_seed=init_seed)
     trained = TrainedPolicy(PolicyParams(jax.jit(clone.policy.init)(jax.random.key(0))))
     player = PolicyEvaluator(env, clone.policy, 4, 3)
-    with jax.log_compiles():
-        evaluator.compile(PAIRS)
-        player.compile(trained)
+    with jax.log_compiles(), jax.default_matmul_precision("highest"):
+        lowered = [*evaluator.lower(PAIRS), *player.lower(trained)]
+        with ThreadPoolExecutor(1) as pool:
+            list(pool.map(lambda program: program.compile(), lowered))
         ahead = _compiled(caplog)
         traces = env.traces
         assert evaluator(jax.random.key(1), PAIRS).returns.shape == (2, 3)

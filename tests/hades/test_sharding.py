@@ -51,7 +51,7 @@ def run_program(*names: str) -> Any:
     return json.loads(done.stdout)
 
 
-QUICK = ("pendulum-uneven", "run", "hades", "hades, four inits", "es, regenerated", "av-pbc")
+QUICK = ("pendulum-uneven", "run", "hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
 SLOW = ("cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg")
 
 
@@ -77,7 +77,7 @@ EVOLUTIONS = cases(("hades",), ("es, stored",), ("es, regenerated",), ("es, low_
 OVER_INITS = cases(("hades, four inits",), ("av-pbc",))
 
 
-@pytest.mark.parametrize("method", [*EVOLUTIONS, *OVER_INITS, *cases(("hades-pg",))])
+@pytest.mark.parametrize("method", [*EVOLUTIONS, *OVER_INITS, *cases(("hades-pg",), ("own objective",))])
 def test_an_iteration_does_not_depend_on_the_number_of_devices(results, method):
     one, many = results(method)["1"], results(method)["8"]
     np.testing.assert_allclose(many["fitness_mean"], one["fitness_mean"], rtol=1e-5)
@@ -113,6 +113,7 @@ def test_seeds_of_a_run_that_takes_one_device_share_all_of_them(results):
     together, alone = results("seeds")["together"], results("seeds")["alone"]
     assert len(set(together)) == 5
     np.testing.assert_allclose(together[0], alone[0], rtol=1e-5)
+    assert results("seeds")["compiled"] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("method", EVOLUTIONS)

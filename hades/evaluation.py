@@ -204,7 +204,7 @@ class PolicyEvaluator:
         return {"untrained policy": self._play(play_keys, networks, trained.params.normalizer)}
 
     def lower(self, trained: TrainedPolicy) -> list[Any]:
-        """What `__call__` runs for such a policy, lowered: once compiled it is found; none where devices share it."""
+        """Lowers what `__call__` runs for such a policy, to compile it ahead; nothing where devices share it."""
         return self._lower_for(jax.eval_shape(self._for_all_inits, trained.params.network), trained.params.normalizer)
 
     def _for_all_inits(self, network: Params) -> Params:
@@ -312,7 +312,7 @@ class DatasetEvaluator:
         }
 
     def lower(self, dataset: SyntheticDataset) -> list[Any]:
-        """What `__call__` runs for such a dataset, lowered: once compiled it is found; none where devices share it."""
+        """Lowers what `__call__` runs for such a dataset, to compile it ahead; nothing where devices share it."""
         if self.mesh is not None:
             return []
         key = jax.eval_shape(lambda: jax.random.key(0))

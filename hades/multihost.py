@@ -55,7 +55,7 @@ class LostProcessError(ConnectionError):
 
 @dataclass(frozen=True)
 class MultihostSettings:
-    """How the processes of one run find each other."""
+    """Processes of one run, and the way in which they find each other."""
 
     multihost: bool = False
     """Whether this is one of several processes of one run: those of the job that JAX detects (Slurm, Open MPI,

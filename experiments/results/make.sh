@@ -12,6 +12,12 @@ $hades bench presets --presets acrobot mountaincar pendulum hopper inverted-pend
 # One generation against the straightforward formulation.
 $hades bench generation --out $out/generation.json
 
+# An iteration over forced devices of the CPU.
+for method in hades-r hades-pg; do $hades bench scaling --method $method --num-iterations 9 --out $out/scaling/$method.json; done
+for kind in stored regenerated low_rank; do
+  $hades bench scaling --method es --num-iterations 9 --flags="--evolution.perturbations $kind" --out "$out/scaling/es_$kind.json"
+done
+
 # HaDES against ES and PPO.
 $hades bench neuroevolution --env gymnax/CartPole-v1 gymnax/Acrobot-v1 gymnax/Breakout-MinAtar --env-steps 2000000 \
   --runs "$runs/neuroevolution" --out $out/neuroevolution
@@ -155,6 +161,13 @@ tried learned_adam --cloning.step-sizes learned
 tried learned_sgd --cloning.step-sizes learned --cloning.optimizer sgd --cloning.learning-rate 0.05
 tried ema --average-decay 0.98
 tried n256 --dataset-size 256
+# Pendulum, from the training of PPO to the pairs.
+p=$runs/offline/pendulum
+[ -e "$p" ] || $hades baseline ppo --preset pendulum --keep-snapshots --out "$p/ppo"
+[ -e "$p/data.hdf5" ] || $hades offline collect --run "$p/ppo" --quality medium-replay --num-transitions 100000 --out "$p/data.hdf5"
+[ -e "$p/teacher.npz" ] || $hades offline teach --data "$p/data.hdf5" --preset small --out "$p/teacher.npz"
+$hades offline distill --data "$p/data.hdf5" --teacher "$p/teacher.npz" --objective pbc --num-iterations 400 --out "$p/distilled" --resume
+$hades evaluate "$p/distilled/dataset.npz" --num-inits 8 --num-episodes 8 --seed 7 --baselines
 # Discrete actions: Breakout-MinAtar, with a policy of PPO for collection and teacher.
 [ -e "$runs/offline/breakout_ppo" ] || $hades baseline ppo --preset breakout --max-seconds 400 --out "$runs/offline/breakout_ppo"
 [ -e "$runs/offline/breakout.hdf5" ] || $hades offline collect --policy "$runs/offline/breakout_ppo" --epsilon 0.2 \

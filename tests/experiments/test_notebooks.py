@@ -9,11 +9,14 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "experiments" / "notebooks").glob("*.ipynb"))
+# A minute of a core.
+SLOW = ("01_offline",)
+CASES = [pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else []) for path in NOTEBOOKS]
 
 
 # The kernel's machinery opens sockets and event loops that it closes after the test has ended.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::pytest.PytestWarning")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_notebook_runs_and_keeps_its_outputs(path, tmp_path):
     stored = nbformat.read(path, as_version=4)
     assert all(cell.execution_count for cell in stored.cells if cell.cell_type == "code"), "commit it with its outputs"

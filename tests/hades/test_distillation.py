@@ -174,6 +174,7 @@ def test_parameters_in_the_place_of_a_dataset_make_a_policy():
         make_run(num_inits=0)
 
 
+@pytest.mark.slow
 def test_equal_runs_made_again_are_compiled_once():
     env = Watched(ENV)
     traces = []

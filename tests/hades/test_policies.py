@@ -201,6 +201,7 @@ for name, params in found.items():
 """
 
 
+@pytest.mark.slow
 def test_mapped_orthogonal_initialisers_neither_wait_for_ever_nor_change():
     subprocess.run([sys.executable, "-c", MAPPED_INITIALISERS], check=True, timeout=240)
 

@@ -44,6 +44,7 @@ def test_programs_take_the_data_as_arguments():
     assert all(np.size(constant) < 40 for constant in program.consts)
 
 
+@pytest.mark.slow
 def test_other_data_of_the_same_shape_need_no_other_program():
     traces = []
 

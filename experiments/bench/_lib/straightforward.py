@@ -103,7 +103,7 @@ def fitness(run: DatasetRun, draw: Draw, solutions: PyTree) -> Intermediates:
     if settings.observation_normalization == "running" or settings.cloning.batch_size is not None:
         raise ValueError("straightforward: expected full batches, and no or fixed normalisation")
     clone = cloning.from_settings(run.env, settings.cloning)
-    problem_key, normalizer = draw.problem
+    keys, normalizer = draw.problem.per_init, draw.problem.shared
 
     def train_and_play(key: jax.Array, initial: PyTree, dataset: SyntheticDataset) -> tuple[Any, ...]:
         params, optimizer_state, losses = _train(clone, initial, dataset)
@@ -113,7 +113,6 @@ def fitness(run: DatasetRun, draw: Draw, solutions: PyTree) -> Intermediates:
     over_inits = jax.vmap(train_and_play, in_axes=(0, 0, None))
     over_population = jax.vmap(over_inits, in_axes=(None, None, 0))
     datasets = jax.vmap(run.parametrization.decode)(solutions)
-    keys = jax.random.split(problem_key, settings.num_inits)
     return Intermediates(solutions, *over_population(keys, draw.initial, datasets))
 
 

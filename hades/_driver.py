@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -127,12 +126,7 @@ class _Seeds:
     def _compiled(self) -> Callable[[Sequence[int]], list[tuple[RunState, Metrics]]]:
         """The call, compiled by one of no iteration, so that rates are those of running."""
         compiled = self._advance_one if len(self._hosts) == 1 else self._advance_several
-        # Another core compiles the evaluation meanwhile. What fails there fails again, and is told, where it is called.
-        lowered = [] if self._mesh is not None and self._mesh.size > 1 else self._hosts[0].lower_evaluation()
-        with ThreadPoolExecutor(1) as pool:
-            for program in lowered:
-                pool.submit(program.compile)
-            jax.block_until_ready(compiled([0] * len(self._hosts)))
+        jax.block_until_ready(compiled([0] * len(self._hosts)))
         return compiled
 
     def _advance_one(self, counts: Sequence[int]) -> list[tuple[RunState, Metrics]]:

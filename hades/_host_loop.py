@@ -174,14 +174,6 @@ class HostLoop:
             outcome = self._outcome_of(self.state)
             self._keep_snapshot(outcome, self.evaluator(stream(self._key, Stream.SELECTION), outcome))
 
-    def lower_evaluation(self) -> list[Any]:
-        """Programs of the evaluation to compile ahead of the first one; none where there will be none."""
-        lower = getattr(self.evaluator, "lower", None)
-        if lower is None or self._loop.evaluation_interval is None or multihost.are_several():
-            return []
-        programs: list[Any] = lower(self._outcome_of(self.state))
-        return programs
-
     def is_done(self, num_iterations: int) -> bool:
         """Whether all iterations are done, or a budget is used up."""
         steps, seconds = self._loop.max_env_steps, self._loop.max_seconds

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -203,21 +202,10 @@ class PolicyEvaluator:
         networks = jax.tree.map(lambda leaf: leaf[None], _initialise(self.policy)(init_keys))
         return {"untrained policy": self._play(play_keys, networks, trained.params.normalizer)}
 
-    def lower(self, trained: TrainedPolicy) -> list[Any]:
-        """Lowers what `__call__` runs for such a policy, to compile it ahead; nothing where devices share it."""
-        return self._lower_for(jax.eval_shape(self._for_all_inits, trained.params.network), trained.params.normalizer)
-
     def _for_all_inits(self, network: Params) -> Params:
         """Parameters of one policy as those of as many equal ones, `[1, inits, ...]`."""
         shape = (1, self.num_inits)
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), network)
-
-    def _lower_for(self, networks: Params, normalizer: Normalizer) -> list[Any]:
-        """The rollout of policies of such shapes, `[1, inits, ...]`."""
-        if not self._is_alone or isinstance(self.env, HostEnvironment):
-            return []
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.num_inits))
-        return [cast(Any, self._rollout).lower(keys, networks, normalizer)]
 
     @property
     def _rollout(self) -> Rollout:
@@ -310,17 +298,6 @@ class DatasetEvaluator:
             "zero dataset": self(key, zero_dataset(dataset)),
             "untrained policy": self.untrained(key, dataset.normalizer()),
         }
-
-    def lower(self, dataset: SyntheticDataset) -> list[Any]:
-        """Lowers what `__call__` runs for such a dataset, to compile it ahead; nothing where devices share it."""
-        if self.mesh is not None:
-            return []
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        draw, fit = cast(Any, self._draw), cast(Any, _fit(self.inner, Devices()))
-        drawn, batched = jax.eval_shape(draw, key), jax.eval_shape(_batch_of_one, dataset)
-        networks = jax.eval_shape(lambda: self._shared(self._grouped(fit(drawn, batched))))
-        play = self._player._lower_for(networks, dataset.normalizer())
-        return [draw.lower(key), fit.lower(drawn, batched), *play]
 
     def train(self, key: jax.Array, dataset: SyntheticDataset) -> Params:
         """Trains fresh policies on a dataset; returns their network parameters, `[1, inits, ...]`.

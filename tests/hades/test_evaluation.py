@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ from hades.dataset import SyntheticDataset
 from hades.evaluation import (
     DatasetEvaluator,
     Evaluation,
-    PolicyEvaluator,
     check_fits,
     dataset_evaluator,
     evaluate,
@@ -27,7 +25,6 @@ from hades.evaluation import (
 from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.metadata import EvaluationSummary, FileMetadata
 from hades.normalization import Normalizer, PolicyParams
-from hades.policy_file import TrainedPolicy
 from hades.rollouts.host import compiled_rollout
 from tests.helpers import Watched
 
@@ -56,32 +53,6 @@ def test_statistics_of_an_evaluation():
     np.testing.assert_allclose(single.ci95, (2 - 12.7062, 2 + 12.7062), rtol=1e-5)
     assert evaluation.summary() == EvaluationSummary(6.0, evaluation.ci95, 3, 2)
     assert Evaluation(returns[:1, :1], np.ones((1, 1), int)).summary().ci95 is None
-
-
-@pytest.mark.parametrize("init_seed", [None, 3])
-def test_an_evaluation_that_was_compiled_ahead_compiles_no_program_of_its_own(caplog, init_seed):
-    env = Watched(ENV)
-    clone = behaviour_cloning(policies.mlp(env, (5,), kernel_init="lecun_normal"), num_steps=6)
-    evaluator = DatasetEvaluator(env, clone, 2, 3, init_seed=init_seed)
-    trained = TrainedPolicy(PolicyParams(jax.jit(clone.policy.init)(jax.random.key(0))))
-    player = PolicyEvaluator(env, clone.policy, 4, 3)
-    with jax.log_compiles(), jax.default_matmul_precision("highest"):
-        lowered = [*evaluator.lower(PAIRS), *player.lower(trained)]
-        with ThreadPoolExecutor(1) as pool:
-            list(pool.map(lambda program: program.compile(), lowered))
-        ahead = _compiled(caplog)
-        traces = env.traces
-        assert evaluator(jax.random.key(1), PAIRS).returns.shape == (2, 3)
-        assert player(jax.random.key(1), trained).returns.shape == (1, 12)
-    assert len(ahead) == 4 and traces > 0
-    assert env.traces == traces and not set(_compiled(caplog)) & set(ahead)
-
-
-def _compiled(caplog):
-    """Programs that JAX has compiled since the last call, as its log tells them, with their arguments."""
-    told = [record.getMessage() for record in caplog.records]
-    caplog.clear()
-    return [words for words in told if words.startswith("Compiling")]
 
 
 def test_policies_are_those_that_the_kernel_clones():

@@ -19,7 +19,7 @@ from hades._history import Row
 from hades._host_loop import Advance, HostLoop
 from hades._progress import Progress, with_prefix
 from hades.run import DivergedError, Run, RunState
-from hades.sharding import Devices, population_mesh, replicate
+from hades.sharding import Devices, population_mesh, replicate, spans_several
 from hades.types import Metrics
 
 if TYPE_CHECKING:
@@ -142,8 +142,7 @@ class _Seeds:
 
 def _mesh_of_seeds(hosts: Sequence[HostLoop]) -> Mesh | None:
     """Devices that share several seeds of a run that needs one alone; None otherwise."""
-    mesh = hosts[0].run.mesh
-    alone = mesh is None or mesh.size == 1
+    alone = not spans_several(hosts[0].run.mesh)
     return population_mesh(jax.local_devices()) if alone and len(hosts) > 1 else None
 
 

@@ -119,7 +119,7 @@ class HostLoop:
         """Takes up the newest checkpoint, or draws the first state."""
         self._key, self._loop, self._directory = key, loop, directory
         # All processes compute and read; the first one alone writes and tells.
-        self._writes = directory is not None and multihost.is_first()
+        self._written = directory if multihost.is_first() else None
         self._callbacks = callbacks if multihost.is_first() else ()
         self.run = replicate(run, run.mesh)
         self._own_run = own_copy(self.run)
@@ -160,7 +160,7 @@ class HostLoop:
     def _history_until(self, iteration: int) -> History:
         """Rows of metrics up to an iteration; those behind it are dropped, and will be written again."""
         assert self._directory is not None
-        return self._directory.truncate_metrics(iteration) if self._writes else self._directory.read_metrics()
+        return self._written.truncate_metrics(iteration) if self._written else self._directory.read_metrics()
 
     @property
     def iteration(self) -> int:
@@ -309,7 +309,7 @@ class HostLoop:
             confirmed = self.evaluator(stream(self._key, Stream.CONFIRMATION, self.iteration), outcome)
             course.best_score, course.best_iteration = score, self.iteration
             course.best = self._describe(outcome, confirmed)
-            if self._writes:
+            if self._written:
                 course.best.save(self._file("best_"))
         low, high = evaluation.ci95
         return {"evaluation_mean": evaluation.mean, "evaluation_ci_low": low, "evaluation_ci_high": high}
@@ -321,19 +321,19 @@ class HostLoop:
             self.tell("row", row)
         if new:
             self.tell("flush")
-        if self._directory is None or not self._writes:
+        if self._written is None:
             return
-        self._directory.append_metrics(rows)
+        self._written.append_metrics(rows)
         if evaluated:
             self.described_outcome().save(self._file(""))
         if time.monotonic() - self._saved >= self._loop.checkpoint_seconds:
             self.save_checkpoint()
 
     def _keep_snapshot(self, outcome: Any, evaluation: Evaluation) -> None:
-        if self._directory is None or not (self._writes and self._loop.keep_snapshots):
+        if self._written is None or not self._loop.keep_snapshots:
             return
-        self._directory.snapshots.mkdir(exist_ok=True)
-        self._describe(outcome, evaluation).save(self._directory.snapshot(self.run.kind, self.iteration))
+        self._written.snapshots.mkdir(exist_ok=True)
+        self._describe(outcome, evaluation).save(self._written.snapshot(self.run.kind, self.iteration))
 
     def _file(self, prefix: str) -> Path:
         assert self._directory is not None
@@ -345,7 +345,7 @@ class HostLoop:
 
     def save_checkpoint(self) -> None:
         """Saves the state and the outcome, so that the run can be taken up from here."""
-        if self._checkpoints and self._writes and self.iteration and self._checkpoints.latest != self.iteration:
+        if self._checkpoints and self._written and self.iteration and self._checkpoints.latest != self.iteration:
             self.described_outcome().save(self._file(""))
             self._checkpoints.save(self.iteration, own_copy(self.state), self.course.to_json())
             self._saved = time.monotonic()

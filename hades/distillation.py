@@ -25,7 +25,15 @@ from hades.parametrizations import references_of, with_statistics
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run, RunState
-from hades.sharding import INITS_AXIS, Devices, MeshOrDevices, divided_mesh, population_mesh, replicate_within
+from hades.sharding import (
+    INITS_AXIS,
+    Devices,
+    MeshOrDevices,
+    divided_mesh,
+    population_mesh,
+    replicate_within,
+    spans_several,
+)
 from hades.types import AnyEnvironment, InnerLoop, Metrics, Objective, OuterLoop, Parametrization, Params
 
 
@@ -183,7 +191,7 @@ class _FourParts(Run[Any]):
     @property
     def _evaluation_mesh(self) -> Mesh | None:
         """Devices of evaluations; None for one, whose programs are then those of any evaluation."""
-        return self.mesh if self.mesh.size > 1 else None
+        return self.mesh if spans_several(self.mesh) else None
 
     def _decoded(self, state: RunState) -> Any:
         return self.parametrization.decode(self.outer.solution(state.outer))

@@ -24,11 +24,11 @@ from hades.metadata import EvaluationSummary, FileMetadata
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
-from hades.rollouts.first_episode import EpisodeReturns, Rollout
-from hades.rollouts.host import compiled_rollout
+from hades.rollouts.first_episode import Rollout
+from hades.rollouts.host import compiled_rollout, inits_first
 from hades.sharding import Devices, replicate
 from hades.statistics import mean_interval
-from hades.types import AnyEnvironment, HostEnvironment, InnerLoop, Params, PyTree
+from hades.types import AnyEnvironment, InnerLoop, Params, PyTree
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class PolicyEvaluator:
         num_episodes: Episodes of each.
         action_selection: Whether actions are sampled or the mode.
         normalization_envs: Episodes that share running statistics; all of `num_episodes` if None.
-        mesh: Devices that the policies are spread over; this one alone if None, and where episodes are not in JAX.
+        mesh: Devices that the policies are spread over; this one alone if None. A simulator on the host asks one.
 
     Raises:
         ValueError: `num_episodes` is not a multiple of `normalization_envs`.
@@ -192,7 +192,8 @@ class PolicyEvaluator:
 
     def __call__(self, key: jax.Array, trained: TrainedPolicy) -> Evaluation:
         """Plays `num_inits * num_episodes` episodes with one policy; returns are `[1, inits * episodes]`."""
-        networks = self._for_all_inits(trained.params.network)
+        shape = (1, self.num_inits)
+        networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), trained.params.network)
         played = self._play(jax.random.split(key, self.num_inits), networks, trained.params.normalizer)
         return played.over_episodes(lambda values: values.reshape(1, -1))
 
@@ -202,29 +203,13 @@ class PolicyEvaluator:
         networks = jax.tree.map(lambda leaf: leaf[None], _initialise(self.policy)(init_keys))
         return {"untrained policy": self._play(play_keys, networks, trained.params.normalizer)}
 
-    def _for_all_inits(self, network: Params) -> Params:
-        """Parameters of one policy as those of as many equal ones, `[1, inits, ...]`."""
-        shape = (1, self.num_inits)
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), network)
-
     @property
     def _rollout(self) -> Rollout:
         arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
-        rollout = compiled_rollout(self.env, self.policy, *arguments)
-        return rollout if self._is_alone else _spread_rollout(rollout, Devices(self.mesh))
-
-    @property
-    def _is_alone(self) -> bool:
-        """Whether no other device takes part."""
-        return self.mesh is None or isinstance(self.env, HostEnvironment)
+        return compiled_rollout(self.env, self.policy, *arguments, self.mesh)
 
     def _play(self, keys: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
         """Plays with policies `[1, inits, ...]` under keys `[inits]`."""
-        if not self._is_alone:
-            keys, networks, normalizer = replicate((keys, networks, normalizer), self.mesh)
-        elif self.mesh is not None:
-            # A simulator on the host asks one device.
-            networks = jax.tree.map(lambda leaf: leaf.addressable_data(0), networks)
         episodes = self._rollout(keys, networks, normalizer)
         shared = self.normalization_envs or self.num_episodes
         running = shared if normalizer.kind == "running" else None
@@ -305,13 +290,17 @@ class DatasetEvaluator:
         Of ensembles they are `[1, inits, ensemble, ...]`.
         """
         _refuse_tracers("evaluate_dataset", "hades.behaviour_cloning", (key, dataset))
-        drawn, batched = replicate((self._drawn(key), _batch_of_one(dataset)), self.mesh)
+        batched = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
+        drawn, batched = replicate((self._drawn(key), batched), self.mesh)
         return self._grouped(_fit(self.inner, Devices(self.mesh))(drawn, batched))
 
     def play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
         """Plays with the policies that `train` returned, given the same key."""
+        if self.init_seed is not None:
+            shape = (1, self.num_inits)
+            networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape[2:]), networks)
         _, episode_key, _ = jax.random.split(key, 3)
-        return self._player._play(jax.random.split(episode_key, self.num_inits), self._shared(networks), normalizer)
+        return self._player._play(jax.random.split(episode_key, self.num_inits), networks, normalizer)
 
     def with_inner_loop(self, inner: InnerLoop) -> DatasetEvaluator:
         """The same evaluation of another inner loop, which shares the compiled rollout.
@@ -329,15 +318,10 @@ class DatasetEvaluator:
         return replace(self, inner=inner, acting_policy=self.acting_policy or self.inner.policy)
 
     def _drawn(self, key: jax.Array) -> Draw:
-        """Random numbers of training."""
+        """Random numbers of training; of one initialisation a single policy is trained."""
         init_key, _, _ = jax.random.split(key, 3)
-        return self._draw(init_key)
-
-    @property
-    def _draw(self) -> Callable[[jax.Array], Draw]:
-        """Draws them; of one initialisation a single policy is trained."""
         trained = 1 if self.init_seed is not None else self.num_inits * self.ensemble
-        return _draw(self.inner, trained, self.init_seed)
+        return _draw(self.inner, trained, self.init_seed)(init_key)
 
     @property
     def _player(self) -> PolicyEvaluator:
@@ -346,23 +330,11 @@ class DatasetEvaluator:
         arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
         return PolicyEvaluator(self.env, acting, self.num_inits, *arguments, self.mesh)
 
-    def _shared(self, networks: Params) -> Params:
-        """Parameters `[1, inits, ...]`, all the same where one initialisation was trained."""
-        if self.init_seed is None:
-            return networks
-        shape = (1, self.num_inits)
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape[2:]), networks)
-
     def _grouped(self, networks: Params) -> Params:
         """Parameters `[1, inits * ensemble, ...]` as those of ensembles."""
         if self.ensemble == 1:
             return networks
         return jax.tree.map(lambda leaf: leaf.reshape(1, -1, self.ensemble, *leaf.shape[2:]), networks)
-
-
-def _batch_of_one(dataset: SyntheticDataset) -> SyntheticDataset:
-    """The pairs without statistics, `[1, ...]` in front of each leaf."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
 
 
 @kept
@@ -373,28 +345,9 @@ def _draw(inner: InnerLoop, num_inits: int, init_seed: int | None) -> Callable[[
 @kept
 def _fit(inner: InnerLoop, devices: Devices) -> Callable[[Draw, SyntheticDataset], Params]:
     def fit(own: Draw, datasets: SyntheticDataset) -> Params:
-        return _second_first(fitness.fit_all(inner, own, datasets))
+        return inits_first(fitness.fit_all(inner, own, datasets))
 
-    return jax.jit(lambda draw, datasets: _second_first(devices.map(fit, draw, datasets)))
-
-
-@kept
-def _spread_rollout(rollout: Rollout, devices: Devices) -> Rollout:
-    """A rollout of policies `[1, inits, ...]`, of which each device plays its share."""
-
-    def play(own: tuple[jax.Array, Params], normalizer: Normalizer) -> EpisodeReturns:
-        keys, networks = own
-        return _second_first(rollout(keys, _second_first(networks), normalizer))
-
-    def spread(keys: jax.Array, networks: Params, normalizer: Normalizer) -> EpisodeReturns:
-        return _second_first(devices.map(play, (keys, _second_first(networks)), normalizer))
-
-    return jax.jit(spread)
-
-
-def _second_first(tree: PyTree) -> PyTree:
-    """Arrays with their first two axes exchanged, `[1, inits, ...]` as `[inits, 1, ...]` and the other way round."""
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
+    return jax.jit(lambda draw, datasets: inits_first(devices.map(fit, draw, datasets)))
 
 
 @kept

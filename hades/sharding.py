@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,11 @@ def _are_of_several_processes(devices: np.ndarray) -> bool:
     return len({device.process_index for device in devices.ravel()}) > 1
 
 
+def spans_several(mesh: Mesh | None) -> TypeGuard[Mesh]:
+    """Whether a mesh has more than one device."""
+    return mesh is not None and mesh.size > 1
+
+
 @dataclass(frozen=True)
 class Devices:
     """The devices of a mesh, which divide rows of work among them.
@@ -95,16 +101,9 @@ class Devices:
         Returns:
             Results `[rows, ...]`, the same on every device.
         """
-        mesh = self.mesh
-        if mesh is None or mesh.size == 1:
+        if not spans_several(self.mesh):
             return function(rows, shared)
-        count = jax.tree.leaves(rows)[0].shape[0]
-
-        def share(own: PyTree, shared: PyTree) -> PyTree:
-            return jax.lax.all_gather(function(own, shared), mesh.axis_names, tiled=True)
-
-        gathered = _over_devices(share, mesh)(replicate_within(pad_rows(rows, mesh.size), mesh), shared)
-        return jax.tree.map(lambda leaf: leaf[:count], gathered)
+        return _gathered(function, rows, shared, self.mesh, self.mesh.axis_names)
 
     def map_means(self, function: Share, rows: PyTree, shared: PyTree, by_init: PyTree) -> PyTree:
         """Applies a function to each device's share of rows and of initialisations, and gathers means over the latter.
@@ -119,25 +118,19 @@ class Devices:
         Returns:
             Results `[rows, ...]`, the same on every device.
         """
-        mesh = self.mesh
-        if mesh is None or mesh.shape.get(INITS_AXIS, 1) == 1:
+        if self.mesh is None or self.mesh.shape.get(INITS_AXIS, 1) == 1:
             return self.map(function, rows, shared)
-        count = jax.tree.leaves(rows)[0].shape[0]
 
-        def share(own: PyTree, shared: PyTree) -> PyTree:
-            means = jax.tree.map(_mean_or_sum, function(own, shared))
-            return jax.lax.all_gather(means, POPULATION_AXIS, tiled=True)
+        def means(own: PyTree, shared: PyTree) -> PyTree:
+            return jax.tree.map(_mean_or_sum, function(own, shared))
 
         divided = jax.tree.map(lambda divides: PartitionSpec(INITS_AXIS) if divides else _WHOLE, by_init)
-        specs = (PartitionSpec(POPULATION_AXIS), divided)
-        over_both = jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=_WHOLE, check_vma=False)
-        gathered = over_both(replicate_within(pad_rows(rows, mesh.shape[POPULATION_AXIS]), mesh), shared)
-        return jax.tree.map(lambda leaf: leaf[:count], gathered)
+        return _gathered(means, rows, shared, self.mesh, (POPULATION_AXIS,), divided)
 
     def spread(self, rows: PyTree) -> PyTree:
         """Arrays `[rows, ...]` of a compiled program, of which each device holds its share where they divide evenly."""
         mesh = self.mesh
-        if mesh is None or mesh.size == 1:
+        if not spans_several(mesh):
             return rows
 
         def place(leaf: jax.Array) -> jax.Array:
@@ -159,17 +152,32 @@ class Devices:
             The sums, the same on every device.
         """
         mesh = self.mesh
-        if mesh is None or mesh.size == 1:
+        if not spans_several(mesh):
             return function(rows, shared)
 
         def share(own: PyTree, shared: PyTree) -> PyTree:
             return jax.lax.psum(function(own, shared), mesh.axis_names)
 
-        return _over_devices(share, mesh)(replicate_within(pad_with_zeros(rows, mesh.size), mesh), shared)
+        return _over_devices(share, mesh, mesh.axis_names)(
+            replicate_within(pad_with_zeros(rows, mesh.size), mesh), shared
+        )
 
 
-def _over_devices(share: Share, mesh: Mesh) -> Share:
-    specs = (PartitionSpec(mesh.axis_names), _WHOLE)
+def _gathered(
+    function: Share, rows: PyTree, shared: PyTree, mesh: Mesh, axes: tuple[str, ...], of_shared: PyTree = _WHOLE
+) -> PyTree:
+    """Results of the shares of rows that some axes of a mesh divide; `of_shared` says how it divides the rest."""
+    count = jax.tree.leaves(rows)[0].shape[0]
+
+    def share(own: PyTree, shared: PyTree) -> PyTree:
+        return jax.lax.all_gather(function(own, shared), axes, tiled=True)
+
+    padded = replicate_within(pad_rows(rows, math.prod(mesh.shape[axis] for axis in axes)), mesh)
+    return jax.tree.map(lambda leaf: leaf[:count], _over_devices(share, mesh, axes, of_shared)(padded, shared))
+
+
+def _over_devices(share: Share, mesh: Mesh, axes: tuple[str, ...], of_shared: PyTree = _WHOLE) -> Share:
+    specs = (PartitionSpec(axes), of_shared)
     # The default check_vma sums gradients of parameters that come from a replicated key over devices.
     return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=_WHOLE, check_vma=False)
 
@@ -185,7 +193,7 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
     A mesh over several processes is given the same arrays by each.
     """
-    if mesh is None or mesh.size == 1:
+    if not spans_several(mesh):
         return tree
     sharding = NamedSharding(mesh, _WHOLE)
     if not mesh.is_multi_process:
@@ -198,7 +206,7 @@ def replicate_within(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
     Without it the compiler may let each device make its share, and all gather the whole.
     """
-    if mesh is None or mesh.size == 1:
+    if not spans_several(mesh):
         return tree
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, _WHOLE))
 
@@ -214,10 +222,10 @@ def _replicated_over_processes(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def own_copy(tree: PyTree) -> PyTree:
-    """Arrays that every process holds whole, as arrays of this process alone; other leaves stay as they are."""
+    """Arrays that several devices hold whole, as arrays of one device of this process; other leaves as they are."""
 
     def own(leaf: Any) -> Any:
-        shared = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+        shared = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
         return leaf.addressable_data(0) if shared else leaf
 
     return jax.tree.map(own, tree)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +16,7 @@ from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import mebibytes, peak_bytes, peaks
 from experiments.bench._lib.runs import METHODS, Method, method_flags, split_flags
-from experiments.bench._lib.timing import compile_step
+from experiments.bench._lib.timing import compile_step, time_in_turns
 from hades.sharding import replicate
 
 _BUDGET = 10**6
@@ -80,19 +78,14 @@ def measure_devices(method: str, env: str, num_iterations: str, count: str, *fla
     run = replicate(run, run.mesh)
     state = replicate(jax.jit(run.init)(jax.random.key(settings.seed)), run.mesh)
     step, compile_seconds = compile_step(run.step, state)
-    state, metrics = jax.block_until_ready(step(state))
-    seconds, cpu_seconds = [], []
-    for _ in range(int(num_iterations)):
-        started, cpu_started = time.perf_counter(), time.process_time()
-        state, _ = jax.block_until_ready(step(state))
-        seconds.append(time.perf_counter() - started)
-        cpu_seconds.append(time.process_time() - cpu_started)
+    _, metrics = step(state)
+    wall, cpu = time_in_turns({method: step}, state, int(num_iterations))
     assert run.mesh is not None  # of every method that several devices share
     return {
         "mesh": dict(run.mesh.shape),
         "compile_seconds": compile_seconds,
-        "seconds_per_iteration": statistics.median(seconds),
-        "cpu_seconds_per_iteration": statistics.median(cpu_seconds),
+        "seconds_per_iteration": wall[method]["median"],
+        "cpu_seconds_per_iteration": cpu[method]["median"],
         "fitness_mean": float(np.asarray(metrics["fitness_mean"])),
         **peaks(imports),
     }

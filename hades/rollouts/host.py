@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hades._cache import kept
 from hades._environment_contract import conform
@@ -27,6 +28,7 @@ from hades.rollouts.first_episode import (
     split_all,
 )
 from hades.rollouts.recorded import Act, RecordedEpisodes
+from hades.sharding import Devices, own_copy, replicate, spans_several
 from hades.types import AnyEnvironment, HostEnvironment, HostStep, PyTree
 
 
@@ -37,13 +39,35 @@ def compiled_rollout(
     num_episodes: int,
     action_selection: ActionSelection = "sample",
     normalization_envs: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Rollout:
-    """The rollout that suits the environment, compiled: `make_rollout` or `make_host_rollout`. Arguments as of both."""
+    """The rollout that suits the environment, compiled: `make_rollout` or `make_host_rollout`. Arguments as of both.
+
+    The devices of a mesh share the policies of one candidate; a simulator on the host asks one of them.
+    """
     env = conform(env)
     arguments = (policy, num_episodes, action_selection, normalization_envs)
     if isinstance(env, HostEnvironment):
-        return make_host_rollout(env, *arguments)
-    return cast(Rollout, jax.jit(make_rollout(env, *arguments)))
+        host_rollout = make_host_rollout(env, *arguments)
+        return lambda keys, params, normalizer: host_rollout(keys, own_copy(params), normalizer)
+    rollout = make_rollout(env, *arguments)
+    if not spans_several(mesh):
+        return cast(Rollout, jax.jit(rollout))
+
+    def play(own: tuple[jax.Array, PyTree], normalizer: Normalizer) -> EpisodeReturns:
+        keys, params = own
+        return inits_first(rollout(keys, inits_first(params), normalizer))
+
+    @jax.jit
+    def spread(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
+        return inits_first(Devices(mesh).map(play, (keys, inits_first(params)), normalizer))
+
+    return lambda *arguments: spread(*replicate(arguments, mesh))
+
+
+def inits_first(tree: PyTree) -> PyTree:
+    """Arrays `[candidates, inits, ...]` as `[inits, candidates, ...]`, and the other way round."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
 
 
 class _HostEpisodes:

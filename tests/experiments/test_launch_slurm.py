@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.launching.grid import load_grid
+from experiments.launching.grid import Member, load_grid
 from experiments.launching.member_process import MemberFiles
 from experiments.launching.slurm_task import Task
 from experiments.launching.status import statuses
@@ -164,6 +164,15 @@ def wait_until(holds: Callable[[], bool], seconds: float = 600) -> None:
         time.sleep(0.5)
 
 
+def preempt(member: Member) -> None:
+    """Lets a job of higher priority take both nodes for some seconds, once the member has done iterations."""
+    metrics = member.out / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 100)
+    high = ["sbatch", "--wait", "-p", "high", "-N2", "-n4", "-o", "/dev/null", "--wrap", "sleep 5"]
+    subprocess.run(high, check=True, stdout=subprocess.DEVNULL)
+    assert (member.files.last_record() or {})["exit_code"] == 130
+
+
 @pytest.mark.slow
 def test_grid_of_twelve_with_one_failed_and_one_preempted(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,11 +198,7 @@ cpus = 1
     code, states = hades_json("launch", "slurm", "grid.toml")
     assert (code, set(states.values()) <= {"waiting", "running"}, len(states)) == (0, True, 12)
 
-    metrics = members["preempted"].out / "metrics.jsonl"
-    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 100)
-    high = ["sbatch", "--wait", "-p", "high", "-N2", "-n4", "-o", "/dev/null", "--wrap", "sleep 5"]
-    subprocess.run(high, check=True, stdout=subprocess.DEVNULL)
-    assert (members["preempted"].files.last_record() or {})["exit_code"] == 130
+    preempt(members["preempted"])
     assert hades_json("launch", "status", "grid.toml")[1]["preempted"] == "waiting"
 
     def states_now() -> dict[str, str]:
@@ -229,11 +234,8 @@ nodes = 2
     grid = load_grid(write_grid(tmp_path, text))
     (member,) = grid.members
     assert hades_json("launch", "slurm", "grid.toml")[0] == 0
+    preempt(member)
     metrics = member.out / "metrics.jsonl"
-    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 100)
-    high = ["sbatch", "--wait", "-p", "high", "-N2", "-n4", "-o", "/dev/null", "--wrap", "sleep 5"]
-    subprocess.run(high, check=True, stdout=subprocess.DEVNULL)
-    assert (member.files.last_record() or {})["exit_code"] == 130
     done = metrics.read_text().count("\n")
     wait_until(lambda: [str(found.state) for found in statuses(grid)] == ["done"])
     iterations = [json.loads(line)["iteration"] for line in metrics.read_text().splitlines()]

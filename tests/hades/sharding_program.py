@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -60,22 +61,16 @@ def fitness_on_devices(
 
 
 NETWORK = {"hidden_sizes": (4,), "kernel_init": "lecun_normal"}
+HADES = HadesSettings(
+    dataset_size=2,
+    population_size=12,
+    observation_normalization="none",
+    cloning=CloningSettings(**NETWORK, num_steps=4),
+    evolution=EvolutionSettings(sigma=0.3),
+)
 SETTINGS = {
-    "hades": HadesSettings(
-        dataset_size=2,
-        population_size=12,
-        observation_normalization="none",
-        cloning=CloningSettings(**NETWORK, num_steps=4),
-        evolution=EvolutionSettings(sigma=0.3),
-    ),
-    "hades, four inits": HadesSettings(
-        dataset_size=2,
-        population_size=2,
-        num_inits=4,
-        observation_normalization="none",
-        cloning=CloningSettings(**NETWORK, num_steps=4),
-        evolution=EvolutionSettings(sigma=0.3),
-    ),
+    "hades": HADES,
+    "hades, four inits": dataclasses.replace(HADES, population_size=2, num_inits=4),
     "hades-pg": HadesPGSettings(
         dataset_size=3,
         num_inits=4,

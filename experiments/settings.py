@@ -124,8 +124,8 @@ class RunSettings(SeededSettings):
 
     def void_flags(self) -> dict[str, str]:
         """Flags that others make void, with what does, as `experiments.void.refuse_void` takes them."""
-        found = void.flags(void.EVALUATION_FLAGS, "without --evaluate-every")
-        found = found if self.loop.evaluate_every is None else {}
+        evaluates = self.loop.evaluate_every is not None
+        found = {} if evaluates else void.flags(void.EVALUATION_FLAGS, "without --evaluate-every")
         method = getattr(self, "settings", None)
         for prefix in ("cloning", "meta_gradient"):
             optimized = getattr(method, prefix, None)

@@ -11,18 +11,17 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from experiments import running, tables
+from experiments import tables
 from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import mebibytes, peak_bytes, peaks
-from experiments.bench._lib.runs import METHODS, Method, method_flags, split_flags
+from experiments.bench._lib.runs import METHODS, Method, small_run
 from experiments.bench._lib.seeds import table_key
 from experiments.bench._lib.timing import compile_step, time_steps
 from hades.dataset import SyntheticDataset
 from hades.inner import cloning
 from hades.run import Run, RunState
 
-_BUDGET = 10**6
 _REPEATS = 20
 _HEADER = ("method", "compile [s]", "s/iteration", "steps/s", "one more policy", "peak memory", "above imports")
 
@@ -67,16 +66,14 @@ def measure_method(method: str, env: str, num_iterations: str, *flags: str) -> d
         a policy takes a whole run), the peaks of `experiments.bench._lib.memory.peaks`, and the `flags` that make the
         run.
     """
-    command, begin = split_flags(method_flags(cast(Method, method), env, _BUDGET))
-    settings: Any = running.resolve(command, [*begin, *flags])
-    run = running.build(settings, command)
+    run, seed, all_flags = small_run(cast(Method, method), env, flags)
     imports = peak_bytes()
-    state = jax.block_until_ready(jax.jit(run.init)(jax.random.key(settings.seed)))
+    state = jax.block_until_ready(jax.jit(run.init)(jax.random.key(seed)))
     step, compile_seconds = compile_step(run.step, state)
     state, seconds, rows = time_steps(step, state, int(num_iterations))
     env_steps = sum(int(np.sum(row["env_steps"], dtype=np.int64)) for row in rows)
     return {
-        "flags": [*begin, *flags],
+        "flags": all_flags,
         "compile_seconds": compile_seconds,
         "seconds_per_iteration": statistics.median(seconds),
         "steps_per_second": env_steps / sum(seconds),

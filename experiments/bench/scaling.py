@@ -11,15 +11,14 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from experiments import running, tables
+from experiments import tables
 from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import mebibytes, peak_bytes, peaks
-from experiments.bench._lib.runs import METHODS, Method, method_flags, split_flags
+from experiments.bench._lib.runs import METHODS, Method, small_run
 from experiments.bench._lib.timing import compile_step, time_in_turns
 from hades.sharding import replicate
 
-_BUDGET = 10**6
 _HEADER = ("devices", "mesh", "compile [s]", "s/iteration", "CPU s/iteration", "of one device", "fitness", "memory")
 
 
@@ -71,12 +70,10 @@ def measure_devices(method: str, env: str, num_iterations: str, count: str, *fla
         `mesh`, `compile_seconds`, `seconds_per_iteration` and `cpu_seconds_per_iteration` (medians), `fitness_mean` of
         the first iteration, and the peaks of `experiments.bench._lib.memory.peaks`.
     """
-    command, begin = split_flags(method_flags(cast(Method, method), env, _BUDGET))
-    settings: Any = running.resolve(command, [*begin, "--devices", count, *flags])
-    run = running.build(settings, command)
+    run, seed, _ = small_run(cast(Method, method), env, ["--devices", count, *flags])
     imports = peak_bytes()
     run = replicate(run, run.mesh)
-    state = replicate(jax.jit(run.init)(jax.random.key(settings.seed)), run.mesh)
+    state = replicate(jax.jit(run.init)(jax.random.key(seed)), run.mesh)
     step, compile_seconds = compile_step(run.step, state)
     _, metrics = step(state)
     wall, cpu = time_in_turns({method: step}, state, int(num_iterations))

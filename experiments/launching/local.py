@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from experiments.launching.grid import Member
-from experiments.launching.member_process import MemberIsRunningError, MemberProcess
+from experiments.launching.member_process import STOP_CODES, MemberIsRunningError, MemberProcess
 from experiments.launching.settings import LocalSettings
-from experiments.launching.status import STOP_CODES
 from experiments.processes import command
 from experiments.stopping import SignalWatch
 from hades._progress import Progress

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+STOP_CODES = (130, 143)
+"""Exit codes of a run that was asked to stop, with a checkpoint."""
+
 _TAIL_BYTES = 1 << 14
 _LOCK_TRIES, _SECONDS_BETWEEN_TRIES = 10, 0.1
 

@@ -9,12 +9,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from experiments.launching.member_process import MemberFiles, MemberProcess
+from experiments.launching.member_process import STOP_CODES, MemberFiles, MemberProcess
 
 # Slurm signals a task, or also what it has started, as the cluster is set up: these reach the member through the task.
 _SIGNALS_OF_SLURM = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-# Exit codes of a run that has stopped with a checkpoint, as with the others of its processes.
-_STOPPED = (130, 143)
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Task:
             # Also when submitit has requeued the job, and exits out of its handler.
             code = process.poll()
         # One of several processes that has stopped must not make Slurm end the others before their checkpoint.
-        if code and not (rank and (Task._was_asked or code in _STOPPED)):
+        if code and not (rank and (Task._was_asked or code in STOP_CODES)):
             sys.exit(code)
 
     def checkpoint(self) -> Any:

@@ -15,12 +15,10 @@ from typing import Any
 
 from experiments import tables
 from experiments.launching.grid import Grid, Member
+from experiments.launching.member_process import STOP_CODES
 from experiments.loading import outcome_file
 from hades._npz import read_arrays
 from hades._run_directory import RunDirectory, RunDirectoryError
-
-STOP_CODES = (130, 143)
-"""Exit codes of a run that a signal stopped, with a checkpoint."""
 
 # All others that squeue knows are of jobs that hold their nodes.
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from experiments import running
 from experiments.bench._lib.base import SeedsBenchSettings, tell
 from experiments.commands.baseline import COMMANDS
 from experiments.commands.distill import command_of
@@ -22,6 +23,7 @@ from hades._files import write_atomically
 from hades._run_directory import RunDirectory
 from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import PPOSettings
+from hades.run import Run
 
 Method = Literal["hades-r", "hades-f", "hades-pg", "hades-pg-f", "ppmo", "es", "ppo"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -142,6 +144,20 @@ def split_flags(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     """The command that the words of `method_flags` begin with, and the flags behind them."""
     first, *rest = arguments
     return (command_of(rest), rest) if first == "distill" else (COMMANDS[rest[0]], rest[1:])
+
+
+def small_run(method: Method, env: str, flags: Sequence[str]) -> tuple[Run[Any], int, list[str]]:
+    """The run of a method with the settings that make it comparable, without a budget that would end it.
+
+    Returns:
+        The run, its seed, and all of its flags.
+
+    Raises:
+        BadArgumentsError: A flag is wrong.
+    """
+    command, begin = split_flags(method_flags(method, env, _ENDLESS))
+    settings: Any = running.resolve(command, [*begin, *flags])
+    return running.build(settings, command), settings.seed, [*begin, *flags]
 
 
 def _evaluated_every(iterations: int) -> list[str]:

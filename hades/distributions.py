@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +29,45 @@ class Distribution(Protocol):
         ...
 
 
-def choose(key: jax.Array, distribution: Distribution, action_selection: ActionSelection) -> jax.Array:
-    """Actions of a policy's distribution: samples, or its mode, which takes no key."""
-    return distribution.sample(key) if action_selection == "sample" else distribution.mode()
+class Reparametrized(Distribution, Protocol):
+    """A distribution whose samples are a function of noise that depends on its shape alone.
+
+    The noise of many steps can then be drawn at once, before anything is known of the policies that act in them:
+    `sample(key)` is `transform(noise(key))`.
+    """
+
+    def noise(self, key: jax.Array) -> jax.Array:
+        """Draws standard noise for each batch element, `[..., noise_dim]`; looks at shapes and dtypes alone."""
+        ...
+
+    def transform(self, noise: jax.Array) -> jax.Array:
+        """The actions that such noise stands for."""
+        ...
+
+
+def choose(randomness: jax.Array, distribution: Distribution, action_selection: ActionSelection) -> jax.Array:
+    """Actions of a policy's distribution: its mode, or samples of a key or of noise that `draw_noise` gave."""
+    if action_selection == "mode":
+        return distribution.mode()
+    if jnp.issubdtype(randomness.dtype, jax.dtypes.prng_key):
+        return distribution.sample(randomness)
+    return cast(Reparametrized, distribution).transform(randomness)
+
+
+def draw_noise(key: jax.Array, distribution: Distribution | None) -> jax.Array:
+    """What `choose` needs of the random numbers of a key: noise, or the key where a distribution has none.
+
+    Args:
+        key: Key.
+        distribution: A `Reparametrized` distribution, whose leaves may be `jax.ShapeDtypeStruct`, or anything else.
+
+    Example:
+        >>> key, normal = jax.random.key(0), DiagonalGaussian(jnp.array([1.0, 5.0]), jnp.zeros(2))
+        >>> bool(jnp.all(choose(draw_noise(key, normal), normal, "sample") == normal.sample(key)))
+        True
+    """
+    noise: Callable[[jax.Array], jax.Array] | None = getattr(distribution, "noise", None)
+    return key if noise is None else noise(key)
 
 
 @struct.dataclass
@@ -49,7 +86,15 @@ class Categorical:
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws actions, `[...]` int32."""
-        return jax.random.categorical(key, self.logits).astype(jnp.int32)
+        return self.transform(self.noise(key))
+
+    def noise(self, key: jax.Array) -> jax.Array:
+        """Draws standard Gumbel noise, `[..., num_actions]`."""
+        return jax.random.gumbel(key, self.logits.shape, self.logits.dtype)
+
+    def transform(self, noise: jax.Array) -> jax.Array:
+        """Actions of Gumbel noise, `[...]` int32: the Gumbel-max trick."""
+        return jnp.argmax(noise + self.logits, axis=-1).astype(jnp.int32)
 
     def mode(self) -> jax.Array:
         """The most probable actions, `[...]` int32."""
@@ -90,7 +135,14 @@ class DiagonalGaussian:
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws actions, `[..., action_dim]`."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.transform(self.noise(key))
+
+    def noise(self, key: jax.Array) -> jax.Array:
+        """Draws standard normal noise, `[..., action_dim]`."""
+        return jax.random.normal(key, self.mean.shape, self.mean.dtype)
+
+    def transform(self, noise: jax.Array) -> jax.Array:
+        """Actions of normal noise, `[..., action_dim]`."""
         return self.mean + jnp.exp(self.log_std) * noise
 
     def mode(self) -> jax.Array:
@@ -181,7 +233,15 @@ class TanhGaussian:
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws actions, `[..., action_dim]`."""
-        return self._squash(self._before_tanh.sample(key))
+        return self.transform(self.noise(key))
+
+    def noise(self, key: jax.Array) -> jax.Array:
+        """Draws standard normal noise, `[..., action_dim]`."""
+        return self._before_tanh.noise(key)
+
+    def transform(self, noise: jax.Array) -> jax.Array:
+        """Actions of normal noise, `[..., action_dim]`."""
+        return self._squash(self._before_tanh.transform(noise))
 
     def sample_with_log_prob(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Draws actions `[..., action_dim]`; their log-density `[...]` is exact however near they are to a bound."""

@@ -11,7 +11,7 @@ from hades.distributions import ActionSelection
 from hades.fitness import Problem
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.rollouts.first_episode import group_size_of, make_rollout
+from hades.rollouts.first_episode import PureRollout, group_size_of, make_rollout
 from hades.rollouts.settings import PlaySettings
 from hades.rollouts.statistics import initial_normalizer
 from hades.types import Environment, Metrics, Params, Policies
@@ -61,17 +61,22 @@ class EpisodicReturn:
         return self.statistics or initial_normalizer(key, self.env, self.settings)
 
     def draw(self, key: jax.Array, state: Normalizer, policies: Policies) -> tuple[Problem, Normalizer, Metrics]:
-        """Draws the keys of this iteration's episodes."""
-        return Problem(jax.random.split(key, policies.num_inits), state), state, {}
+        """Draws the random numbers of this iteration's episodes."""
+        # Whole on every device: it is cheaper drawn than sent.
+        noise = policies.gather(self._rollout.draw(jax.random.split(key, policies.num_inits)))
+        return Problem(noise, state), state, {}
 
     def value(self, problem: Problem, params: Params) -> tuple[jax.Array, Metrics]:
         """Plays; candidates share first states and noise."""
-        rollout = make_rollout(
-            conform(self.env), self.policy, self.num_episodes, self.action_selection, self.normalization_envs
-        )
-        episodes = rollout(problem.per_init, params, problem.shared)
+        episodes = self._rollout(problem.per_init, params, problem.shared)
         values = jnp.mean(episodes.returns, axis=-1)
         return values, {"env_steps": jnp.sum(episodes.lengths, axis=(1, 2))}
+
+    @property
+    def _rollout(self) -> PureRollout:
+        return make_rollout(
+            conform(self.env), self.policy, self.num_episodes, self.action_selection, self.normalization_envs
+        )
 
     def normalizer(self, state: Normalizer) -> Normalizer:
         """Normalisation that policies see observations by."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.distributions import ActionSelection, choose
+from hades.distributions import ActionSelection, choose, draw_noise
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
 from hades.rollouts._parallel import invalid_actions, reset_parallel, step_parallel
@@ -37,8 +37,37 @@ class EpisodeReturns:
     successes: jax.Array | None = None
 
 
+@struct.dataclass
+class StepNoise:
+    """Random numbers of one step of parallel episodes, whatever their policies do.
+
+    Attributes:
+        actions: Noise of the policy's distribution, `[envs, ...]`, or a key, see `hades.distributions.draw_noise`.
+        env_keys: `[envs]`.
+    """
+
+    actions: jax.Array
+    env_keys: jax.Array
+
+
+@struct.dataclass
+class EpisodeNoise:
+    """All random numbers of some episodes, drawn before they begin: `PureRollout.draw`.
+
+    Attributes:
+        group_keys: `[inits, groups]`.
+        steps: Of every step, `[inits, groups, time, ...]` in each leaf.
+    """
+
+    group_keys: jax.Array
+    steps: StepNoise
+
+
 Rollout: TypeAlias = Callable[[jax.Array, PyTree, Normalizer], EpisodeReturns]
 """`rollout(keys [inits], params [candidates, inits, ...], normalizer)`, see `make_rollout`."""
+
+MOST_NOISE_BYTES = 2**28
+"""Noise beyond this size is drawn step by step."""
 
 
 @struct.dataclass
@@ -67,14 +96,14 @@ class _EpisodeGroup:
 
 
 def act(
-    key: jax.Array,
+    randomness: jax.Array,
     policy: Policy,
     action_selection: ActionSelection,
     seen: GroupObservations,
     params: PyTree,
     normalizer: Normalizer,
 ) -> tuple[jax.Array, jax.Array, RunningStatistics | None]:
-    """Chooses the actions of one group.
+    """Chooses the actions of one group, of a key or of noise for `hades.distributions.choose`.
 
     Returns:
         Actions `[envs]` or `[envs, action_dim]`, which of them are not finite, `[envs]` bool, and running statistics
@@ -87,17 +116,17 @@ def act(
         statistics = statistics.update(seen.observations, seen.alive)
         observations = statistics.apply(seen.observations)
     distribution = policy.apply(params, observations)
-    actions = choose(key, distribution, action_selection)
+    actions = choose(randomness, distribution, action_selection)
     return actions, invalid_actions(distribution, actions), statistics
 
 
 def over_all(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Maps `function(key, group, params, normalizer)` over candidates, inits and groups.
+    """Maps `function(random, group, params, normalizer)` over candidates, inits and groups.
 
-    Keys are `[inits, groups]`, groups `[candidates, inits, groups]` and parameters `[candidates, inits]`.
+    Keys or noise are `[inits, groups]`, groups `[candidates, inits, groups]` and parameters `[candidates, inits]`.
     """
-    # Mapped from the inside out; keys have no candidate axis, so that XLA draws the random numbers of a step once
-    # for all candidates.
+    # Mapped from the inside out; keys and noise have no candidate axis, so that XLA draws the random numbers of a step
+    # once for all candidates.
     over_groups = jax.vmap(function, in_axes=(0, 0, None, None))
     over_inits = jax.vmap(over_groups, in_axes=(0, 0, 0, None))
     return jax.vmap(over_inits, in_axes=(None, 0, 0, None))
@@ -109,7 +138,7 @@ def make_rollout(
     num_episodes: int,
     action_selection: ActionSelection = "sample",
     normalization_envs: int | None = None,
-) -> Rollout:
+) -> PureRollout:
     """Makes the function that plays episodes with a batch of policies.
 
     Candidates share the keys of their inits, so that all of them see the same first states and the same noise
@@ -132,23 +161,51 @@ def make_rollout(
     """
     env = require_pure(env)
     group_size = group_size_of(num_episodes, normalization_envs)
-    return _Rollout(env, policy, num_episodes, group_size, action_selection)
+    return PureRollout(env, policy, num_episodes, group_size, action_selection)
 
 
 @dataclass(frozen=True, eq=False)
-class _Rollout:
+class PureRollout:
+    """A rollout, and all of its random numbers at once. Fields as of `make_rollout`."""
+
     env: Environment
     policy: Policy
     num_episodes: int
     group_size: int
     action_selection: ActionSelection
 
-    def __call__(self, keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
-        group_keys = split_all(keys, self.num_episodes // self.group_size)
+    def draw(self, keys: jax.Array) -> EpisodeNoise | jax.Array:
+        """Draws what a call would draw step by step, to be passed in place of keys.
+
+        Calls in turn, such as those for chunks of candidates, then share it.
+
+        Args:
+            keys: `[inits]`.
+
+        Returns:
+            The noise, or `keys` where it would fill more than `MOST_NOISE_BYTES`.
+        """
+
+        def draw_all(keys: jax.Array) -> EpisodeNoise:
+            group_keys = self._group_keys(keys)
+            over_time = jax.vmap(self._step_noise, in_axes=(None, 0))
+            return EpisodeNoise(group_keys, over_groups(over_time)(group_keys, jnp.arange(self.env.max_steps)))
+
+        leaves = jax.tree.leaves(jax.eval_shape(draw_all, keys))
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        return draw_all(keys) if size <= MOST_NOISE_BYTES else keys
+
+    def __call__(self, keys: jax.Array | EpisodeNoise, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
+        """Plays, see `make_rollout`."""
+        group_keys = keys.group_keys if isinstance(keys, EpisodeNoise) else self._group_keys(keys)
         candidates = num_candidates(params)
-        start_all = jax.vmap(jax.vmap(self._start, in_axes=(0, None)), in_axes=(0, None))
-        first = start_all(fold_in_all(group_keys, 0), normalizer)
+        first = over_groups(self._start)(fold_in_all(group_keys, 0), normalizer)
         groups = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (candidates, *leaf.shape)), first)
+
+        def noise_at(time: jax.Array) -> StepNoise:
+            if isinstance(keys, EpisodeNoise):
+                return jax.tree.map(lambda leaf: leaf[:, :, time], keys.steps)
+            return over_groups(self._step_noise)(group_keys, time)
 
         def any_alive(carry: tuple[jax.Array, _EpisodeGroup]) -> jax.Array:
             return jnp.any(carry[1].seen.alive)
@@ -157,11 +214,30 @@ class _Rollout:
             # Living episodes have all taken `time` steps: one scalar for all of them, which is faster than lengths.
             time, groups = carry
             advance = over_all(functools.partial(self._advance, time))
-            return time + 1, advance(fold_in_all(group_keys, time + 1), groups, params, normalizer)
+            return time + 1, advance(noise_at(time), groups, params, normalizer)
 
         _, groups = jax.lax.while_loop(any_alive, advance_all, (jnp.int32(0), groups))
-        shape = (candidates, keys.shape[0], self.num_episodes)
+        shape = (candidates, group_keys.shape[0], self.num_episodes)
         return EpisodeReturns(groups.returns.reshape(shape), groups.lengths.reshape(shape), groups.seen.statistics)
+
+    def _group_keys(self, keys: jax.Array) -> jax.Array:
+        return split_all(keys, self.num_episodes // self.group_size)
+
+    def _step_noise(self, group_key: jax.Array, time: jax.Array) -> StepNoise:
+        keys = jax.random.split(jax.random.fold_in(group_key, time + 1), self.group_size + 1)
+        sampled = self.action_selection == "sample"
+        return StepNoise(draw_noise(keys[0], self._distribution) if sampled else keys[0], keys[1:])
+
+    @functools.cached_property
+    def _distribution(self) -> Any:
+        """Shapes and dtypes of the distribution over the actions of a group; None where it has no noise of its own."""
+
+        def first(key: jax.Array) -> Any:
+            seen = jnp.zeros((self.group_size, *self.env.observation_shape))
+            distribution = self.policy.apply(self.policy.init(key), seen)
+            return distribution if hasattr(distribution, "noise") else None
+
+        return jax.eval_shape(first, jax.random.key(0))
 
     def _start(self, key: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
         state, observations, diverged = reset_parallel(key, self.env, self.group_size)
@@ -170,12 +246,13 @@ class _Rollout:
         return _EpisodeGroup(state, seen, jnp.where(diverged, jnp.nan, 0.0), lengths)
 
     def _advance(
-        self, time: jax.Array, key: jax.Array, group: _EpisodeGroup, params: PyTree, normalizer: Normalizer
+        self, time: jax.Array, noise: StepNoise, group: _EpisodeGroup, params: PyTree, normalizer: Normalizer
     ) -> _EpisodeGroup:
-        keys = jax.random.split(key, self.group_size + 1)
         alive = group.seen.alive
-        actions, invalid, statistics = act(keys[0], self.policy, self.action_selection, group.seen, params, normalizer)
-        step = step_parallel(keys[1:], self.env, group.state, actions, invalid, time)
+        actions, invalid, statistics = act(
+            noise.actions, self.policy, self.action_selection, group.seen, params, normalizer
+        )
+        step = step_parallel(noise.env_keys, self.env, group.state, actions, invalid, time)
         rewards = jnp.where(step.diverged, jnp.nan, step.rewards)
         return _EpisodeGroup(
             step.state,
@@ -206,6 +283,11 @@ def num_candidates(params: PyTree) -> int:
     return int(leaves[0].shape[0]) if leaves else 1
 
 
+def over_groups(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Maps `function(key, argument)` over keys `[inits, groups]`."""
+    return jax.vmap(jax.vmap(function, in_axes=(0, None)), in_axes=(0, None))
+
+
 def split_all(keys: jax.Array, count: int) -> jax.Array:
     """Splits every one of keys `[inits]`, into `[inits, count]`."""
     return jax.vmap(lambda key: jax.random.split(key, count))(keys)
@@ -213,4 +295,4 @@ def split_all(keys: jax.Array, count: int) -> jax.Array:
 
 def fold_in_all(keys: jax.Array, data: jax.Array | int) -> jax.Array:
     """Keys `[inits, groups]` for one point in time."""
-    return jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, data)))(keys)
+    return over_groups(jax.random.fold_in)(keys, data)

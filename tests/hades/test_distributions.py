@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hades.distributions import Categorical, DiagonalGaussian, TanhGaussian, Uniform, choose
+from hades.distributions import (
+    Categorical,
+    Deterministic,
+    DiagonalGaussian,
+    TanhGaussian,
+    Uniform,
+    choose,
+    draw_noise,
+)
 
 LOGITS = jnp.array([[0.0, 1.0, -2.0], [3.0, 3.5, 0.0]])
 MEAN, LOG_STD = jnp.array([[0.5, -1.0], [2.0, 0.0]]), jnp.array([0.3, -0.7])
@@ -117,6 +125,33 @@ def test_tanh_gaussian_density_of_its_own_samples_needs_no_inverse():
     expected = -0.5 * ((inner - 20) ** 2 + math.log(2 * math.pi)) - (2 * math.log(2) - 2 * inner)
     assert float(actions[0]) == 1.0
     np.testing.assert_allclose(float(log_probs), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [Categorical(jnp.array([[0.0, 2.0, -1.0]] * 50)), DiagonalGaussian(MEAN, LOG_STD), TanhGaussian(MEAN, LOG_STD)],
+    ids=lambda distribution: type(distribution).__name__,
+)
+def test_samples_are_a_function_of_noise_that_needs_shapes_alone(distribution):
+    key = jax.random.key(5)
+    shapes = jax.eval_shape(lambda: distribution)
+    noise = draw_noise(key, shapes)
+    sampled = distribution.sample(key)
+    np.testing.assert_array_equal(choose(noise, distribution, "sample"), sampled)
+    np.testing.assert_array_equal(choose(noise, distribution, "mode"), distribution.mode())
+    assert (np.asarray(distribution.mode()) != np.asarray(sampled)).any()
+
+
+def test_categorical_samples_are_those_of_jax():
+    logits = jnp.array([[0.0, 2.0, -1.0]] * 50)
+    expected = jax.random.categorical(jax.random.key(5), logits)
+    np.testing.assert_array_equal(Categorical(logits).sample(jax.random.key(5)), expected)
+
+
+def test_a_distribution_without_noise_keeps_the_key():
+    key, fixed = jax.random.key(5), Deterministic(MEAN)
+    assert draw_noise(key, fixed) is key
+    np.testing.assert_array_equal(choose(draw_noise(key, fixed), fixed, "sample"), MEAN)
 
 
 def test_choosing_is_sampling_or_the_mode():

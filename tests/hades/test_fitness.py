@@ -75,16 +75,15 @@ def test_fitness_is_the_mean_return_of_policies_that_the_kernel_clones(solutions
     """Every candidate, init and episode by itself, in plain loops over the same keys."""
     fit = jax.jit(CLONE.fit)
     rollout = jax.jit(make_rollout(ENV, CLONE.policy, EPISODES))
-    episode_keys = draw.problem.per_init
+    noise = draw.problem.per_init
     for candidate in (0, 4):
         dataset = SyntheticDataset(**{name: leaf[candidate] for name, leaf in solutions.items()})
         returns = []
         for init in range(INITS):
             initial = jax.tree.map(lambda leaf: leaf[init], draw.initial)  # noqa: B023
             network = fit(draw.fit_keys[init], initial, dataset)
-            played = rollout(
-                episode_keys[init : init + 1], jax.tree.map(lambda leaf: leaf[None, None], network), Normalizer()
-            )
+            own_noise = jax.tree.map(lambda leaf: leaf[init : init + 1], noise)  # noqa: B023
+            played = rollout(own_noise, jax.tree.map(lambda leaf: leaf[None, None], network), Normalizer())
             chex.assert_shape(played.returns, (1, 1, EPISODES))
             returns.append(np.mean(played.returns))
         np.testing.assert_allclose(whole[0][candidate], np.mean(returns), rtol=1e-4)

@@ -12,6 +12,7 @@ import pytest
 from envs.diagnostic import Countdown, FixedLength, Match
 from hades import policies
 from hades.normalization import Normalizer
+from hades.rollouts import first_episode
 from hades.rollouts.first_episode import make_rollout
 from tests.helpers import GoOn, Noisy, Watched, lifetime_policy, shapes
 
@@ -136,6 +137,37 @@ def test_candidates_share_their_random_numbers(normalizer):
     np.testing.assert_array_equal(episodes.lengths[0], episodes.lengths[1])
     assert (np.asarray(episodes.lengths[0, 0]) != np.asarray(episodes.lengths[0, 1])).any()
     assert len(set(np.asarray(episodes.returns[0]).ravel().tolist())) == 16
+
+
+@pytest.mark.parametrize("selection", ["sample", "mode"])
+@pytest.mark.parametrize("make_policy", [policies.mlp, policies.uniform], ids=["noise", "keys"])
+def test_noise_drawn_before_the_loop_is_that_of_the_loop(selection, make_policy):
+    env = Noisy() if make_policy is policies.mlp else Countdown()
+    policy = make_policy(env)
+    rollout = make_rollout(env, policy, 4, selection, normalization_envs=2)
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), jax.vmap(policy.init)(KEYS))
+    noise = jax.jit(rollout.draw)(KEYS)
+    played, expected = (jax.jit(rollout)(random, params, Normalizer()) for random in (noise, KEYS))
+    jax.tree.map(np.testing.assert_array_equal, played, expected)
+    in_loop = {str(random is noise): draws_in_loop(rollout, random, params) for random in (noise, KEYS)}
+    assert in_loop == {"True": False, "False": True}
+
+
+def draws_in_loop(rollout, random, params):
+    """Whether the loop over steps of a rollout derives keys or draws numbers for its policies."""
+    traced = jax.make_jaxpr(rollout)(random, params, Normalizer())
+    (loop,) = (equation for equation in traced.jaxpr.eqns if equation.primitive.name == "while")
+    return "random_fold_in" in str(loop.params["body_jaxpr"])
+
+
+def test_noise_that_would_fill_the_memory_is_drawn_step_by_step(monkeypatch):
+    rollout = make_rollout(Noisy(), policies.mlp(Noisy()), 4)
+    # Six steps, two inits and four episodes: three words of noise and two of a key; and the keys of the groups.
+    size = 6 * 2 * 4 * (3 + 2) * 4 + 2 * 2 * 4
+    monkeypatch.setattr(first_episode, "MOST_NOISE_BYTES", size)
+    assert isinstance(rollout.draw(KEYS), first_episode.EpisodeNoise)
+    monkeypatch.setattr(first_episode, "MOST_NOISE_BYTES", size - 1)
+    assert rollout.draw(KEYS) is KEYS
 
 
 def test_samples_follow_the_distribution_and_modes_do_not_stray():

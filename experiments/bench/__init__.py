@@ -27,6 +27,7 @@ BENCHES = {
     "published": "the published presets at full size, for some minutes each",
     "scaling": "an iteration over several devices: the same values, and what spreading costs",
     "teachers": "published teachers in real MuJoCo, beside the scores of their manifest",
+    "throughput": "an iteration of several methods at small sizes, perhaps beside another checkout",
     "transfer": "other architectures, optimisers and ensembles on the dataset files of several seeds",
 }
 """Summaries by name, one line for each benchmark."""

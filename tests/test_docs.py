@@ -25,6 +25,8 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 HOWTOS = sorted(path for path in (DOCS / "howto").glob("*.md") if path.stem != "index")
+# Some 20 seconds of a core.
+SLOW_HOWTOS = ("own-environment", "warm-start")
 MAX_HOWTO_LINES = 20
 ENTRY_POINT_GROUPS = ("hades.environments",)
 
@@ -66,7 +68,11 @@ def test_the_programs_of_a_page_run(page, tmp_path, monkeypatch):
     run_page(page)
 
 
-@pytest.mark.parametrize("page", HOWTOS, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.stem in SLOW_HOWTOS else []) for page in HOWTOS],
+    ids=lambda page: page.stem,
+)
 def test_a_howto_runs_and_the_command_evaluates_its_files(page, tmp_path, monkeypatch, capfd):
     from experiments import cli
 

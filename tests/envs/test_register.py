@@ -260,6 +260,7 @@ def test_options_of_brax_are_passed_and_recorded() -> None:
         envs.make("brax/hopper", healthy=True)
 
 
+@pytest.mark.slow
 def test_gymnax_runs_where_numbers_have_64_bits(tmp_path: Path) -> None:
     code = """
 import envs, jax, jax.numpy as jnp

@@ -171,6 +171,7 @@ def test_neuroevolution_of_every_command(hades: Callable[..., Outcome], tmp_path
     assert all(f"| {method} |" in table for method in methods)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_budget(hades: Callable[..., Outcome], tmp_path: Path) -> None:
     flags = ("--env", "diagnostic/match", "--values", "2", "3", "--seeds", "0", "--env-steps", "1000")

@@ -96,6 +96,7 @@ def test_part_of_an_event_is_passed_over(hades: Callable[..., Outcome], tmp_path
     assert last_step(tmp_path / "absent") == 0
 
 
+@pytest.mark.slow
 @needs_tensorboard
 def test_run_that_is_killed_and_resumed_gives_each_step_once(hades: Callable[..., Outcome], tmp_path: Path) -> None:
     out, total = tmp_path / "run", 200

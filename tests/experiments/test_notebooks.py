@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "experiments" / "notebooks").glob("*.ipynb"))
 # A minute of a core.
-SLOW = ("01_offline",)
+SLOW = ("01_offline", "02_policy_gradient")
 CASES = [pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else []) for path in NOTEBOOKS]
 
 

@@ -36,7 +36,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("uninterrupted") / "run", *LONG)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_signal_leaves_a_run_that_goes_on_to_the_same_bytes(
     tmp_path: Path, uninterrupted: Path, number: signal.Signals, code: int
 ) -> None:

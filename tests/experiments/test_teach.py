@@ -53,6 +53,7 @@ def teach(hades, data, out, *flags):
     return hades("offline", "teach", "--data", data, "--out", out, *TINY, *flags)
 
 
+@pytest.mark.slow
 def test_teacher_is_a_run_that_other_verbs_take(hades, data, tmp_path):
     out = tmp_path / "teacher"
     flags = ("--evaluate-every", "2", "--evaluation-episodes", "3", "--json", "--num-updates", "4")

@@ -100,6 +100,7 @@ def test_an_iteration_is_the_formula(result):
     chex.assert_trees_all_equal(objective, after.objective)
 
 
+@pytest.mark.slow
 def test_chunks_are_those_of_the_whole():
     runs = [make_run(), make_run(chunks=Chunks(cloning=3, rollout=2))]
     states = [jax.jit(run.step)(jax.jit(run.init)(jax.random.key(0))) for run in runs]

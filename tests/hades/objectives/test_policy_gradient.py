@@ -102,6 +102,7 @@ def test_every_epoch_sees_every_step_once_and_the_surrogate_begins_at_the_entrop
     np.testing.assert_allclose(metrics["approx_kl"], 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_its_gradient_on_a_policys_own_parameters_is_that_of_ppo():
     env = Match(max_steps=5)
     objective = make_objective(env)

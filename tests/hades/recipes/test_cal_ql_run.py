@@ -98,6 +98,7 @@ def test_the_saved_teacher_says_what_the_networks_say(trained, tmp_path):
     assert float(state.networks.log_temperature) != 0
 
 
+@pytest.mark.slow
 def test_it_learns_what_random_actions_paid():
     """From actions that know nothing, a policy whose return is far above theirs, which is -1/3 - 1/12 an episode."""
     env = envs.make("diagnostic/target", action_dim=1)

@@ -171,7 +171,11 @@ def test_runs_are_vmapped_over_seeds():
     np.testing.assert_allclose(many_datasets.observations[1], run.dataset(one).observations, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("env", [Match(num_actions=3, max_steps=8), Target(action_dim=1, max_steps=4)], ids=str)
+@pytest.mark.parametrize(
+    "env",
+    [Match(num_actions=3, max_steps=8), pytest.param(Target(action_dim=1, max_steps=4), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_fresh_policies_learn_from_the_dataset_what_the_zero_dataset_does_not_tell(env):
     discrete = isinstance(env, Match)
     run = recipes.hades_r(

@@ -70,6 +70,20 @@ def draw_noise(key: jax.Array, distribution: Distribution | None) -> jax.Array:
     return key if noise is None else noise(key)
 
 
+def shapes_for_noise(make: Callable[[], Distribution]) -> Distribution | None:
+    """Shapes and dtypes of the distribution that a function would make, for `draw_noise`.
+
+    Nothing is computed. None where the distribution has no noise of its own.
+    """
+
+    def made() -> Distribution | None:
+        distribution = make()
+        return distribution if hasattr(distribution, "noise") else None
+
+    shapes: Distribution | None = jax.eval_shape(made)
+    return shapes
+
+
 @struct.dataclass
 class Categorical:
     """A distribution over the integers `0 .. num_actions - 1`.

@@ -11,9 +11,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from hades.distributions import Distribution
 from hades.types import Environment, PyTree
+
+
+@struct.dataclass
+class StepNoise:
+    """Random numbers of one step of parallel episodes, whatever their policies do.
+
+    Attributes:
+        actions: Noise of the policy's distribution, `[envs, ...]`, or a key, see `hades.distributions.draw_noise`.
+        env_keys: `[envs]`.
+    """
+
+    actions: jax.Array
+    env_keys: jax.Array
 
 
 class ParallelStep(NamedTuple):

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades.distributions import choose, draw_noise, shapes_for_noise
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.rollouts._parallel import all_finite, invalid_actions, reset_parallel, step_parallel
+from hades.rollouts._parallel import StepNoise, all_finite, invalid_actions, reset_parallel, step_parallel
 from hades.types import AnyEnvironment, Environment, PyTree, require_pure
 
 
@@ -104,22 +105,36 @@ class _AutoReset:
     def __call__(
         self, key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
     ) -> tuple[RunningEpisodes, CollectedSteps]:
-        def step(episodes: RunningEpisodes, key: jax.Array) -> tuple[RunningEpisodes, CollectedSteps]:
-            return self._advance(key, params, normalizer, episodes)
+        distribution = shapes_for_noise(lambda: self.policy.apply(params, normalizer.apply(episodes.observations)))
 
-        return jax.lax.scan(step, episodes, jax.random.split(key, self.num_steps))
+        def draw(key: jax.Array) -> tuple[StepNoise, jax.Array]:
+            action_key, step_key, reset_key = jax.random.split(key, 3)
+            step_keys = jax.random.split(step_key, self.num_envs)
+            return StepNoise(draw_noise(action_key, distribution), step_keys), reset_key
+
+        def step(
+            episodes: RunningEpisodes, noise: tuple[StepNoise, jax.Array]
+        ) -> tuple[RunningEpisodes, CollectedSteps]:
+            return self._advance(*noise, params, normalizer, episodes)
+
+        # Of all steps at once, which is faster than one by one.
+        noise = jax.vmap(draw)(jax.random.split(key, self.num_steps))
+        return jax.lax.scan(step, episodes, noise)
 
     def _advance(
-        self, key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
+        self,
+        noise: StepNoise,
+        reset_key: jax.Array,
+        params: PyTree,
+        normalizer: Normalizer,
+        episodes: RunningEpisodes,
     ) -> tuple[RunningEpisodes, CollectedSteps]:
         """Advances every environment by one step."""
-        action_key, step_key, reset_key = jax.random.split(key, 3)
         distribution = self.policy.apply(params, normalizer.apply(episodes.observations))
-        actions = distribution.sample(action_key)
+        actions = choose(noise.actions, distribution, "sample")
         # The observations before the step are checked too: those of a reset may be the first that are not finite.
         invalid = invalid_actions(distribution, actions) | ~all_finite(episodes.observations)
-        step_keys = jax.random.split(step_key, self.num_envs)
-        out = step_parallel(step_keys, self.env, episodes.state, actions, invalid, episodes.lengths)
+        out = step_parallel(noise.env_keys, self.env, episodes.state, actions, invalid, episodes.lengths)
         terminated = out.terminated | out.diverged
         steps = CollectedSteps(
             episodes.observations,

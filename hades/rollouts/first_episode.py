@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.distributions import ActionSelection, choose, draw_noise
+from hades.distributions import ActionSelection, Distribution, choose, draw_noise, shapes_for_noise
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
-from hades.rollouts._parallel import invalid_actions, reset_parallel, step_parallel
+from hades.rollouts._parallel import StepNoise, invalid_actions, reset_parallel, step_parallel
 from hades.types import AnyEnvironment, Environment, PyTree, require_pure
 
 
@@ -35,19 +35,6 @@ class EpisodeReturns:
     lengths: jax.Array
     statistics: RunningStatistics | None = None
     successes: jax.Array | None = None
-
-
-@struct.dataclass
-class StepNoise:
-    """Random numbers of one step of parallel episodes, whatever their policies do.
-
-    Attributes:
-        actions: Noise of the policy's distribution, `[envs, ...]`, or a key, see `hades.distributions.draw_noise`.
-        env_keys: `[envs]`.
-    """
-
-    actions: jax.Array
-    env_keys: jax.Array
 
 
 @struct.dataclass
@@ -229,15 +216,14 @@ class PureRollout:
         return StepNoise(draw_noise(keys[0], self._distribution) if sampled else keys[0], keys[1:])
 
     @functools.cached_property
-    def _distribution(self) -> Any:
-        """Shapes and dtypes of the distribution over the actions of a group; None where it has no noise of its own."""
+    def _distribution(self) -> Distribution | None:
+        """Shapes of the distribution over the actions of a group, see `shapes_for_noise`."""
 
-        def first(key: jax.Array) -> Any:
-            seen = jnp.zeros((self.group_size, *self.env.observation_shape))
-            distribution = self.policy.apply(self.policy.init(key), seen)
-            return distribution if hasattr(distribution, "noise") else None
+        def first() -> Distribution:
+            params = self.policy.init(jax.random.key(0))
+            return self.policy.apply(params, jnp.zeros((self.group_size, *self.env.observation_shape)))
 
-        return jax.eval_shape(first, jax.random.key(0))
+        return shapes_for_noise(first)
 
     def _start(self, key: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
         state, observations, diverged = reset_parallel(key, self.env, self.group_size)

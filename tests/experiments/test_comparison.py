@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import running
-from experiments.bench import ppo
+from experiments.bench import ppo, throughput
 from experiments.bench._lib import runs
 from experiments.bench._lib.runs import METHODS, Job, method_flags, small_preset, split_flags
 from experiments.bench._lib.seeds import parse_seeds
@@ -208,6 +208,29 @@ def test_scaling_over_forced_devices(hades: Callable[..., Outcome]) -> None:
         assert min(entry["compile_seconds"], entry["seconds_per_iteration"], entry["cpu_seconds_per_iteration"]) > 0
 
 
+@pytest.mark.slow
+def test_throughput_of_two_checkouts_in_turns(
+    hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput, "CASES", {"cartpole": ("hades-r", "diagnostic/match", "--population-size 4")})
+    here = Path(throughput.__file__).resolve().parents[2]
+    for name in ("hades", "envs", "experiments", "hades_command.py"):
+        (tmp_path / name).symlink_to(here / name)
+    out = tmp_path / "throughput.json"
+    flags = ("--cases", "cartpole", "--repeats", "2", "--out", out)
+    outcome = hades("bench", "throughput", *flags, "--json")
+    assert list(outcome.json["cases"]["cartpole"]["checkouts"]) == ["this checkout"]
+    entry = outcome.json["cases"]["cartpole"]["checkouts"]["this checkout"]
+    assert min(entry[f"{name}_median"] for name in ("seconds", "cpu_seconds")) > 0
+    assert len(entry["turns"]) == 2
+    # Episodes of ten steps, of four candidates with one initialisation and two episodes.
+    assert entry["env_steps"] == 80
+    # Links lead to this checkout, and Python says where the code really is.
+    other = hades("bench", "throughput", *flags, "--against", tmp_path)
+    assert other.code == 1
+    assert f"expected the code of {tmp_path}, but Python imports {here}" in other.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -216,6 +239,7 @@ def test_scaling_over_forced_devices(hades: Callable[..., Outcome]) -> None:
         (("ppo", "--preset", "cartpoles"), "--preset: there is no 'cartpoles', the nearest are cartpole"),
         (("budget", "--values", "2", "2"), "values: expected one or more, each once, got 2 2"),
         (("cost", "--num-iterations", "0"), "num_iterations: expected a number above 0, got 0"),
+        (("throughput", "--against", "."), "against: expected the root of a checkout of this project, got ."),
         (("scaling", "--method", "ppo"), "method: expected one that several devices share, got ppo"),
     ],
 )

@@ -45,8 +45,15 @@ loaded once, by the first `make` or `list_environments`. A simulator with many e
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from envs._registry import Factory, Family, list_environments, make, register, register_family
 from envs.names import action_names, channel_names, observation_names
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from hades.types import AnyEnvironment
 
 __all__ = [
     "Factory",
@@ -58,4 +65,30 @@ __all__ = [
     "observation_names",
     "register",
     "register_family",
+    "to_gymnasium",
 ]
+
+
+def to_gymnasium(env: AnyEnvironment) -> gymnasium.Env:
+    """Any environment of this package, or of your own, as a `gymnasium.Env`.
+
+    Observations are boxes of float32 without bounds; an episode is truncated after `max_steps`. Every reset draws a
+    number of 32 bits from gymnasium's `np_random`. An environment of pure functions resets with the key
+    `fold_in(jax.random.key(number), 0)` and takes step `t` with `fold_in(jax.random.key(number), t)`; one of
+    gymnasium's own gets the number as its seed, and `info` has `is_success` where its simulator says so.
+
+    Args:
+        env: Environment; it is stepped through a compiled function, so equal ones compile once.
+
+    Raises:
+        ValueError: It breaks the contract of `hades.types.Environment`.
+
+    >>> env = to_gymnasium(make("diagnostic/match", num_actions=3))
+    >>> observation, info = env.reset(seed=0)
+    >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    >>> env.action_space, observation.shape, terminated
+    (Discrete(3), (3,), False)
+    """
+    from envs import _to_gymnasium
+
+    return _to_gymnasium.make(env)

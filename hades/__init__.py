@@ -3,6 +3,7 @@
 from hades import (
     distributions,
     evaluation,
+    export,
     fitness,
     inner,
     keys,
@@ -31,6 +32,8 @@ from hades.callbacks import Callback
 from hades.dataset import DatasetError, SyntheticDataset
 from hades.distillation import distillation_run
 from hades.evaluation import Evaluation, evaluate, evaluate_dataset
+from hades.export import export_policy
+from hades.host_policy import HostPolicy, load_policy
 from hades.inner.cloning import BehaviourCloning, behaviour_cloning
 from hades.metadata import FileMetadata
 from hades.normalization import Normalizer, PolicyParams
@@ -50,6 +53,7 @@ __all__ = [
     "Environment",
     "Evaluation",
     "FileMetadata",
+    "HostPolicy",
     "LoopSettings",
     "Normalizer",
     "Policy",
@@ -69,9 +73,12 @@ __all__ = [
     "evaluate",
     "evaluate_dataset",
     "evaluation",
+    "export",
+    "export_policy",
     "fitness",
     "inner",
     "keys",
+    "load_policy",
     "metadata",
     "multihost",
     "multitask",

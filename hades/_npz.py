@@ -23,9 +23,18 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
         OSError: The file cannot be written; it names `path`, and what was there before is untouched.
         ValueError: An array holds Python objects.
     """
+    write_atomically(path, to_bytes(arrays))
+
+
+def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of an `.npz` file.
+
+    Raises:
+        ValueError: An array holds Python objects.
+    """
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

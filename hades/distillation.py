@@ -22,6 +22,7 @@ from hades.keys import Stream, iteration_key, stream
 from hades.metadata import EvaluationSummary, FileMetadata, package_versions
 from hades.normalization import Normalization, PolicyParams
 from hades.parametrizations import references_of, with_statistics
+from hades.policies import PolicySpaces
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run, RunState
@@ -268,7 +269,7 @@ class PolicyRun(_FourParts):
     @override
     def describe(self, outcome: TrainedPolicy, seed: int, evaluation: EvaluationSummary | None = None) -> TrainedPolicy:
         metadata = self._metadata(outcome.params.normalizer.kind, seed, evaluation)
-        return dataclasses.replace(outcome, metadata=metadata)
+        return dataclasses.replace(outcome, metadata=metadata, spaces=PolicySpaces.of(self.env))
 
     @override
     def make_evaluator(self, num_inits: int, num_episodes: int) -> PolicyEvaluator:

@@ -127,13 +127,25 @@ _VALUE_GAIN = 1.0
 
 
 @dataclass(frozen=True)
-class _Spaces:
+class PolicySpaces:
+    """The two spaces of a policy in plain numbers, which can be hashed and written into files.
+
+    Attributes:
+        observation_shape: Shape of one observation.
+        action_space: `Discrete` or `Continuous`.
+
+    Example:
+        >>> import envs
+        >>> PolicySpaces.of(envs.make("diagnostic/match")).action_space
+        Discrete(num_actions=3)
+    """
+
     observation_shape: tuple[int, ...]
     action_space: ActionSpace
 
     @classmethod
-    def of(cls, env: Spaces) -> _Spaces:
-        """The spaces of `env` in plain numbers, which can be hashed."""
+    def of(cls, env: Spaces) -> PolicySpaces:
+        """The spaces of an environment, or of anything that has them."""
         space = env.action_space
         if isinstance(space, Discrete):
             space = Discrete(int(space.num_actions))
@@ -160,7 +172,7 @@ def _torso(shape: Sequence[int], settings: NetworkSettings, param_dtype: Any, ch
 
 
 def _policy(
-    spaces: _Spaces, function: Function, action_distribution: ActionDistribution, dtype: Any, log_std: float = 0.0
+    spaces: PolicySpaces, function: Function, action_distribution: ActionDistribution, dtype: Any, log_std: float = 0.0
 ) -> Policy:
     """The policy whose logits or means a function returns; the log-std of continuous actions stands beside them."""
     space = spaces.action_space
@@ -183,7 +195,7 @@ def _policy(
 
 @cache
 def _build(
-    spaces: _Spaces, torso: Torso, action_distribution: ActionDistribution, head_gain: float, log_std: float
+    spaces: PolicySpaces, torso: Torso, action_distribution: ActionDistribution, head_gain: float, log_std: float
 ) -> Policy:
     network = network_function(spaces.observation_shape, torso, spaces.outputs, head_gain)
     return _policy(spaces, network, action_distribution, torso.param_dtype, log_std)
@@ -203,7 +215,7 @@ def from_settings(
     Raises:
         ValueError: The architecture does not suit the observations.
     """
-    spaces = _Spaces.of(env)
+    spaces = PolicySpaces.of(env)
     torso = _torso(spaces.observation_shape, settings, param_dtype, channels)
     return _build(spaces, torso, settings.action_distribution, settings.head_gain, settings.initial_log_std)
 
@@ -310,7 +322,7 @@ def from_linen(env: Spaces, module: nn.Module, action_distribution: ActionDistri
         >>> policy.apply(policy.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
         (5, 2)
     """
-    return _from_module(linen_function, _Spaces.of(env), module, action_distribution)
+    return _from_module(linen_function, PolicySpaces.of(env), module, action_distribution)
 
 
 def from_nnx(
@@ -335,12 +347,12 @@ def from_nnx(
         >>> policy.apply(policy.init(jax.random.key(0)), jnp.zeros((5, 2))).mode().shape
         (5, 2)
     """
-    return _from_module(nnx_function, _Spaces.of(env), make_module, action_distribution)
+    return _from_module(nnx_function, PolicySpaces.of(env), make_module, action_distribution)
 
 
 @kept
 def _from_module(
-    as_function: Callable[..., Function], spaces: _Spaces, module: Any, action_distribution: ActionDistribution
+    as_function: Callable[..., Function], spaces: PolicySpaces, module: Any, action_distribution: ActionDistribution
 ) -> Policy:
     function = as_function(module, spaces.observation_shape, spaces.outputs)
     return _policy(spaces, function, action_distribution, jnp.float32)
@@ -348,11 +360,11 @@ def _from_module(
 
 def uniform(env: Spaces) -> Policy:
     """The policy without parameters that draws every action with the same probability."""
-    return _uniform(_Spaces.of(env))
+    return _uniform(PolicySpaces.of(env))
 
 
 @cache
-def _uniform(spaces: _Spaces) -> Policy:
+def _uniform(spaces: PolicySpaces) -> Policy:
     shape, action_space = spaces.observation_shape, spaces.action_space
 
     def apply(params: PyTree, observations: jax.Array) -> Distribution:
@@ -404,7 +416,7 @@ def value_network(env: Spaces, settings: NetworkSettings) -> ValueNetwork:
     Raises:
         ValueError: The architecture does not suit the observations, as for a policy.
     """
-    shape = _Spaces.of(env).observation_shape
+    shape = PolicySpaces.of(env).observation_shape
     return _value_network(shape, _torso(shape, settings, jnp.float32, _CHANNELS))
 
 

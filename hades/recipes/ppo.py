@@ -16,6 +16,7 @@ from hades.inner.described import architecture
 from hades.keys import Stream, iteration_key, stream
 from hades.metadata import EvaluationSummary, FileMetadata, package_versions
 from hades.normalization import Normalizer
+from hades.policies import PolicySpaces
 from hades.policy_file import TrainedPolicy
 from hades.rl.ppo import PPO, Hyperparameters, PPOSettings, make_ppo
 from hades.rollouts.statistics import initial_normalizer
@@ -94,7 +95,7 @@ class PPORun(Run[TrainedPolicy]):
             created_with=package_versions(self.env.name),
             seed=seed,
         )
-        return dataclasses.replace(outcome, metadata=metadata)
+        return dataclasses.replace(outcome, metadata=metadata, spaces=PolicySpaces.of(self.env))
 
     @override
     def make_evaluator(self, num_inits: int, num_episodes: int) -> PolicyEvaluator:

@@ -18,6 +18,7 @@ _VERBS = {
     "merge": "merge dataset files into one that trains a policy for all their tasks",
     "train": "train a policy of any architecture on a dataset file",
     "evaluate": "score a dataset, run or policy file on fresh keys",
+    "export": "write a policy for use without JAX: NumPy, ONNX, or Flax parameters",
     "info": "tell what a dataset file or run directory holds",
     "offline": "collect data, teach a teacher, and distil without a simulator",
     "launch": "run a grid of environments, methods, seeds and settings, here or by Slurm",

@@ -17,7 +17,8 @@ from hades.metadata import FileMetadata
 from hades.multitask import merging as multitask
 from hades.offline.spaces import DataSpaces
 from hades.offline.teacher import PolicyTeacher, Teacher, is_teacher_file
-from hades.policy_file import TrainedPolicy, is_policy_file
+from hades.policies import NamedSpaces, Policy
+from hades.policy_file import PolicyFileError, TrainedPolicy, is_policy_file
 from hades.types import AnyEnvironment
 
 _BLOCK = 1 << 20
@@ -74,6 +75,27 @@ def load_policy(path: Path) -> tuple[TrainedPolicy, FileMetadata]:
     trained = TrainedPolicy.load(path)
     assert trained.metadata is not None  # a loaded policy has it
     return trained, trained.metadata
+
+
+def architecture(trained: TrainedPolicy, env: NamedSpaces, source: Path, name: str | None) -> Policy:
+    """The architecture of a policy file, for the spaces of an environment.
+
+    Args:
+        trained: Policy of the file.
+        env: Environment of the file, or the one that the arguments name.
+        source: Its file.
+        name: The environment that the arguments asked for, None where it is that of the file.
+
+    Raises:
+        BadArgumentsError: It does not suit the environment that the arguments asked for.
+        PolicyFileError: It does not suit its own environment.
+    """
+    try:
+        return trained.architecture(env)
+    except PolicyFileError as error:
+        if name is None:
+            raise PolicyFileError(f"{source}: {error}") from None
+        raise BadArgumentsError(f"--env: {source}: {error}") from None
 
 
 def load_teacher(path: Path, env: AnyEnvironment) -> Teacher | PolicyTeacher:

@@ -16,7 +16,7 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, make_environment, make_named, make_task_environments
-from experiments.loading import check_dataset_fits, load_dataset, load_policy, outcome_file
+from experiments.loading import architecture, check_dataset_fits, load_dataset, load_policy, outcome_file
 from experiments.settings import EvaluationSettings
 from hades._run_directory import RunDirectory
 from hades.dataset import SyntheticDataset
@@ -27,7 +27,7 @@ from hades.multitask.evaluation import evaluate_tasks
 from hades.multitask.merging import is_merged
 from hades.normalization import PolicyParams
 from hades.offline.teacher import Teacher, TeacherError, is_teacher_file, teacher_policy
-from hades.policy_file import PolicyFileError, is_policy_file
+from hades.policy_file import is_policy_file
 from hades.types import AnyEnvironment
 
 
@@ -96,12 +96,7 @@ def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     _require_dataset(settings, "a policy")
     trained, metadata = load_policy(settings.source)
     tasks = make_task_environments(metadata, settings.env, settings.source)
-    try:
-        policy = trained.architecture(tasks.spaces)
-    except PolicyFileError as error:
-        if settings.env is None:
-            raise PolicyFileError(f"{settings.source}: {error}") from None
-        raise BadArgumentsError(f"--env: {settings.source}: {error}") from None
+    policy = architecture(trained, tasks.spaces, settings.source, settings.env)
     key = jax.random.key(settings.seed)
     evaluations = tasks.evaluate(key, policy, trained.params, settings.num_episodes, settings.action_selection)
     text = tables.render(f"returns on fresh keys, {tasks.spaces.name}", evaluations, tasks.spaces.name)

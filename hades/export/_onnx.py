@@ -26,18 +26,18 @@ def onnx_export(trained: TrainedPolicy, path: Path) -> Content:
     Raises:
         ValueError: A package is missing, normalisation is running, or the policy has no spaces or architecture.
     """
-    try:
-        with _quiet():
-            import onnxruntime
-            from jax2onnx import to_onnx
-    except ModuleNotFoundError as error:
-        raise ValueError(f"onnx needs {error.name}: pip install 'hades-distillation[onnx]'") from None
     if trained.params.normalizer.kind == "running":
         raise ValueError(
             "expected no or fixed normalisation of observations, got a running one, whose statistics change as the "
             "policy plays; --format numpy keeps them"
         )
     outputs, shape = outputs_of(trained), trained.require_spaces().observation_shape
+    try:
+        with _quiet():
+            import onnxruntime
+            from jax2onnx import to_onnx
+    except ModuleNotFoundError as error:
+        raise ValueError(f"onnx needs {error.name}: pip install 'hades-distillation[onnx]'") from None
     names = sorted(jax.eval_shape(outputs, jax.ShapeDtypeStruct((1, *shape), np.float32)))
 
     def in_order(observations: jax.Array) -> tuple[jax.Array, ...]:

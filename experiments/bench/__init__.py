@@ -16,6 +16,7 @@ BENCHES = {
     "budget": "return by the number of synthetic pairs, at equal environment steps",
     "cal-ql": "Cal-QL against behaviour cloning on offline data of mixed quality",
     "cost": "compilation, time and memory of every method, and the price of one more policy",
+    "export": "exported policies against ours, on observations of several environments",
     "generalisation": "widths, depths, activations, optimisers, rates and budgets around those of dataset files",
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "meta-gradient": "outer steps per second and memory of offline distillation at the published size",

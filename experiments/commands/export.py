@@ -55,15 +55,16 @@ def main(arguments: Sequence[str]) -> int:
     out = settings.out or source.with_name(f"{source.stem}_{settings.format}{SUFFIXES[settings.format]}")
     exported = export_policy(trained, out, settings.format)
     print(f"written to {' and '.join(map(str, exported.files))}")
-    if exported.largest_difference is not None:
-        print(f"largest difference from the policy: {exported.largest_difference:.2g}")
+    difference = exported.difference
+    if difference is not None:
+        print(f"largest difference from the policy: {difference.absolute:.2g}")
     if settings.json:
         print_json(
             {
                 "source": str(source),
                 "format": settings.format,
                 "files": [str(file) for file in exported.files],
-                "largest_difference": exported.largest_difference,
+                "largest_difference": difference and difference.absolute,
             }
         )
     return 0

@@ -25,12 +25,12 @@ from hades._files import refusing, write_atomically
 from hades.export._flax import flax_export
 from hades.export._numpy import numpy_export
 from hades.export._onnx import onnx_export
-from hades.export._outputs import Content, ExportError, largest_difference, typical_observations
+from hades.export._outputs import Content, Difference, ExportError, largest_difference, typical_observations
 from hades.multitask.merging import is_merged
 from hades.policies import PolicySpaces, Spaces
 from hades.policy_file import TrainedPolicy
 
-__all__ = ["SUFFIXES", "TOLERANCE", "ExportError", "ExportFormat", "Exported", "export_policy"]
+__all__ = ["SUFFIXES", "TOLERANCE", "Difference", "ExportError", "ExportFormat", "Exported", "export_policy"]
 
 ExportFormat: TypeAlias = Literal["numpy", "onnx", "flax"]
 """Name of a format."""
@@ -39,7 +39,7 @@ SUFFIXES: dict[ExportFormat, str] = {"numpy": ".npz", "onnx": ".onnx", "flax": "
 """Usual end of a file's name, by format."""
 
 TOLERANCE = 1e-5
-"""Largest difference of an exported policy's outputs from ours; of outputs above 1, relative to them."""
+"""Largest difference of an exported policy's outputs from ours, relative to those above 1 in magnitude."""
 
 _EXPORTS: dict[ExportFormat, Callable[[TrainedPolicy, Path], Content]] = {
     "numpy": numpy_export,
@@ -54,12 +54,11 @@ class Exported:
 
     Attributes:
         files: Files, the one of the given name first.
-        largest_difference: Of its outputs from ours, of outputs above 1 relative to them; None where nothing here plays
-            the format.
+        difference: Of its outputs from ours; None where nothing here plays the format.
     """
 
     files: tuple[Path, ...]
-    largest_difference: float | None
+    difference: Difference | None
 
 
 def export_policy(
@@ -91,7 +90,7 @@ def export_policy(
         >>> policy = run.describe(run.outcome(run.init(jax.random.key(0))), seed=0)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     exported = export_policy(policy, f"{folder}/policy.npz", "numpy")
-        >>> [file.name for file in exported.files], exported.largest_difference < 1e-5
+        >>> [file.name for file in exported.files], exported.difference.scaled < 1e-5
         (['policy.npz', 'player.py'], True)
     """
     path = Path(path)
@@ -107,8 +106,8 @@ def export_policy(
         if content.play is not None:
             drawn = typical_observations(trained) if observations is None else observations
             difference = largest_difference(trained, content.play, drawn)
-            if not difference <= TOLERANCE:
-                raise ValueError(f"expected outputs within {TOLERANCE} of ours, got a difference of {difference:.2g}")
+            if not difference.scaled <= TOLERANCE:
+                raise ValueError(f"expected outputs within {TOLERANCE} of ours, got {difference.scaled:.2g}")
     for file, data in reversed(content.files.items()):
         write_atomically(file, data)
     return Exported(tuple(content.files), difference)

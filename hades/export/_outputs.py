@@ -88,11 +88,20 @@ def typical_observations(trained: TrainedPolicy) -> np.ndarray:
     return scaled.astype(np.float32)
 
 
-def largest_difference(trained: TrainedPolicy, play: Play, observations: np.ndarray) -> float:
-    """Largest difference of outputs from those of the policy; of outputs above 1 in magnitude, relative to them.
+class Difference(NamedTuple):
+    """Largest difference of outputs from ours; a discrete action that is not ours counts as that of the two logits.
 
-    A discrete action that is not ours counts as the difference of the two logits.
+    Attributes:
+        absolute: Of all outputs, in their own units.
+        scaled: The same, relative to outputs that are above 1 in magnitude.
     """
+
+    absolute: float
+    scaled: float
+
+
+def largest_difference(trained: TrainedPolicy, play: Play, observations: np.ndarray) -> Difference:
+    """Compares the outputs of an export with those of the policy."""
     # On GPUs, products are below float32 otherwise.
     with jax.default_matmul_precision("highest"):
         ours = {name: np.asarray(value) for name, value in jax.jit(outputs_of(trained))(observations).items()}
@@ -101,4 +110,8 @@ def largest_difference(trained: TrainedPolicy, play: Play, observations: np.ndar
         action = np.asarray(theirs["action"])
         theirs = {**theirs, "action": np.take_along_axis(ours["logits"], action[:, None], axis=1)[:, 0]}
         ours["action"] = ours["logits"].max(axis=1)
-    return max(float(np.max(np.abs(ours[k] - theirs[k]) / np.maximum(1, np.abs(ours[k])))) for k in ours)
+    errors = {name: np.abs(value - theirs[name]) for name, value in ours.items()}
+    return Difference(
+        max(float(np.max(error)) for error in errors.values()),
+        max(float(np.max(error / np.maximum(1, np.abs(ours[name])))) for name, error in errors.items()),
+    )

@@ -45,9 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         refuse_void(arguments, flags(("--cloning.", "--seed"), "beside a policy, which is trained already"))
         trained = _load_with_spaces(source, settings.env)
     elif is_teacher_file(source):
-        raise BadArgumentsError(
-            f"{source}: expected a policy or a dataset, got a teacher, which needs NumPy alone already"
-        )
+        raise BadArgumentsError(f"{source}: expected a policy or a dataset, got a teacher")
     else:
         settings, clone = clone_dataset(ExportSettings, "export", arguments, settings, source)
         trained = clone.trained

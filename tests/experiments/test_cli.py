@@ -22,7 +22,7 @@ from hades.dataset import SyntheticDataset
 from tests.experiments.command import TINY, Outcome
 
 _BEFORE_EXPLANATION = r"^(, --[\w.-]+)?\s*(\{[^}]*\}\S*|\[INT \[INT \.\.\.\]\]|STR|INT|FLOAT|PATH)?"
-VERBS = ("distill", "merge", "train", "evaluate", "info")
+VERBS = ("distill", "merge", "train", "evaluate", "export", "info")
 COMMANDS = (
     *((verb,) for verb in VERBS), ("baseline", "es"), ("baseline", "ppo"), ("offline", "collect"), ("offline", "teach"),
     ("offline", "distill"), ("launch", "local"), ("launch", "slurm"), ("launch", "status"),

@@ -187,3 +187,6 @@ for body in Hopper:800 Walker2d:1500 HalfCheetah:2500; do
     --datasets "$runs/offline/$name" --out "$out/offline/$name.json"
 done
 $hades bench transfer "$runs"/offline/hopper/av-pbc-seed*.npz --out $out/offline/transfer_hopper.json
+
+# Exported policies against ours.
+$hades bench export --out $out/export.json

@@ -227,6 +227,8 @@ def test_module_that_is_no_player_stays(tmp_path):
     (tmp_path / "player.py").write_text("print('a game')\n")
     with pytest.raises(ExportError, match="expected a folder without a player.py"):
         export_policy(make(*CASES["mlp"]), tmp_path / "policy.npz", "numpy")
+    with pytest.raises(ExportError, match="expected another name than that of the player"):
+        export_policy(make(*CASES["mlp"]), tmp_path / "player.py", "numpy")
     assert (tmp_path / "player.py").read_text() == "print('a game')\n"
     assert len(list(tmp_path.iterdir())) == 1
 

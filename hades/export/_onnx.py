@@ -44,7 +44,8 @@ def onnx_export(trained: TrainedPolicy, path: Path) -> Content:
         found = outputs(observations)
         return tuple(found[name] for name in names)
 
-    with _quiet():
+    # Functions within, such as relu, are traced as what they compute: jax2onnx's calls of them do not suit every JAX.
+    with _quiet(), jax.disable_jit():
         model = to_onnx(in_order, [("batch", *shape)], model_name="policy", input_names=[_INPUT], output_names=names)
     _describe(model, trained)
     data = model.SerializeToString()

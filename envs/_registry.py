@@ -45,7 +45,7 @@ class Family(Protocol):
 
 
 # Imported by the first `make` or listing: each as a module of this package.
-_BUILT_IN = ("brax", "diagnostic", "gymnasium", "gymnax")
+_BUILT_IN = ("brax", "diagnostic", "gymnasium", "gymnax", "playground")
 _families: dict[str, Family] = {}
 _factories: dict[str, Factory] = {}
 
@@ -115,12 +115,12 @@ def make(name: str, **options: Any) -> AnyEnvironment:
     """Makes an environment.
 
     Args:
-        name: Family and name, such as `"brax/hopper"`, `"gymnax/CartPole-v1"`, `"gymnasium/Hopper-v4"` or
-            `"diagnostic/match"`, or the name of a registered environment.
+        name: Family and name, such as `"brax/hopper"`, `"gymnax/CartPole-v1"`, `"gymnasium/Hopper-v4"`,
+            `"playground/FingerSpin"` or `"diagnostic/match"`, or the name of a registered environment.
         options: `max_steps` for all of them, the steps after which an episode is truncated; `backend` for Brax; the
-            keyword arguments of a simulator's class, and the fields of gymnax's parameters; `module`, which registers
-            it, and `observation_keys` for gymnasium; the fields of its class for a diagnostic environment; the
-            arguments of its factory for a registered one.
+            keyword arguments of a simulator's class, the fields of gymnax's parameters, and those of Playground's
+            configuration; `observation_keys` for gymnasium and Playground; `module`, which registers it, for gymnasium;
+            the fields of its class for a diagnostic environment; the arguments of its factory for a registered one.
 
     Raises:
         ValueError: If there is no such environment or option, a value is out of range, a simulator cannot run it, or a

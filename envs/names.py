@@ -34,6 +34,27 @@ _OBSERVATIONS: Mapping[str, tuple[str, ...]] = {
     "gymnax/Pendulum-v1": ("cos angle", "sin angle", "angular velocity"),
     "gymnax/MountainCar-v0": ("position", "velocity"),
     "gymnax/MountainCarContinuous-v0": ("position", "velocity"),
+    "playground/BallInCup": (
+        "cup x",
+        "cup z",
+        "ball x",
+        "ball z",
+        "cup x velocity",
+        "cup z velocity",
+        "ball x velocity",
+        "ball z velocity",
+    ),
+    "playground/FingerSpin": (
+        "proximal angle",
+        "distal angle",
+        "spinner to tip x",
+        "spinner to tip z",
+        "proximal angular velocity",
+        "distal angular velocity",
+        "hinge angular velocity",
+        "log touch top",
+        "log touch bottom",
+    ),
 }
 
 _ACTIONS: Mapping[str, tuple[str, ...]] = {
@@ -47,6 +68,8 @@ _ACTIONS: Mapping[str, tuple[str, ...]] = {
     "gymnax/Freeway-MinAtar": ("stay", "up", "down"),
     "gymnax/Seaquest-MinAtar": ("stay", "left", "up", "right", "down", "fire"),
     "gymnax/SpaceInvaders-MinAtar": ("stay", "left", "right", "fire"),
+    "playground/BallInCup": ("force x", "force z"),
+    "playground/FingerSpin": ("torque proximal", "torque distal"),
 }
 
 _CHANNELS: Mapping[str, tuple[str, ...]] = {

@@ -37,7 +37,7 @@ def _parse_options(texts: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not (equals and key.isidentifier()):
+        if not (equals and all(part.isidentifier() for part in key.split("."))):
             raise ValueError(f"expected KEY=VALUE, got {text!r}")
         if key in options:
             raise ValueError(f"expected each key once, got {key} twice")
@@ -68,7 +68,8 @@ class EnvironmentOptions:
     env_module: str | None = None
     """Module whose import registers a gymnasium environment; default: none, or gymnasium_robotics for its own."""
     observation_keys: tuple[str, ...] | None = None
-    """Parts of gymnasium's observations that are dictionaries, one behind the other; default: none."""
+    """Parts of observations that are dictionaries, one behind the other; default: none of gymnasium's, state of
+    Playground's."""
     env_options: Annotated[Mapping[str, Any], _KeysAndValues] = field(default_factory=dict, hash=False)
     """Further options, as KEY=VALUE with values in JSON, such as num_actions=3."""
 

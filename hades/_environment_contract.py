@@ -193,9 +193,10 @@ def _check_array(env: Environment, field: str, found: Any, shape: tuple[int, ...
 
 def _check_state(env: Environment, before: PyTree, after: PyTree) -> bool:
     """Whether weakly typed leaves have to be made strong; a state that `step` changes otherwise is refused."""
-    old_structure, new_structure = str(jax.tree.structure(before)), str(jax.tree.structure(after))
-    if old_structure != new_structure:
-        raise ValueError(f"{env.name}: state: expected step to keep {old_structure} of reset, got {new_structure}")
+    # Compared by value, as loops do: static parts can be objects whose text differs.
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
+    if structures[0] != structures[1]:
+        raise ValueError(f"{env.name}: state: expected step to keep {structures[0]} of reset, got {structures[1]}")
     leaves, weak = jax.tree_util.tree_leaves_with_path(before), False
     for (path, old), new in zip(leaves, jax.tree.leaves(after), strict=True):
         if (old.shape, old.dtype) != (new.shape, new.dtype):

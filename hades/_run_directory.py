@@ -33,6 +33,8 @@ _PACKAGES = (
     "evosax",
     "orbax-checkpoint",
     "mujoco",
+    "mujoco-mjx",
+    "playground",
     "numpy",
 )
 

@@ -24,7 +24,12 @@ from hades.normalization import Normalization
 FORMATS = (1, 2)
 """Versions of the file format that this package reads; it writes the lowest that can say what a file has to say."""
 
-_SIMULATORS = ("brax", "gymnax", "gymnasium")
+_SIMULATORS = {
+    "brax": ("brax",),
+    "gymnasium": ("gymnasium",),
+    "gymnax": ("gymnax",),
+    "playground": ("playground", "mujoco-mjx"),
+}
 
 
 @dataclass(frozen=True)
@@ -142,17 +147,16 @@ def package_versions(env: str) -> dict[str, str]:
         env: Name of the environment; the part before the slash says which simulator it runs in.
 
     Returns:
-        The versions of hades, of jax, and of the simulator's package where it is an installed one.
+        The versions of hades, of jax, and of the simulator's packages where they are installed.
 
     Example:
         >>> sorted(package_versions("gymnax/CartPole-v1"))
         ['gymnax', 'hades', 'jax']
     """
     versions = {"hades": __version__, "jax": jax.__version__}
-    simulator = env.partition("/")[0]
-    if simulator in _SIMULATORS:
+    for package in _SIMULATORS.get(env.partition("/")[0], ()):
         with suppress(importlib.metadata.PackageNotFoundError):
-            versions[simulator] = importlib.metadata.version(simulator)
+            versions[package] = importlib.metadata.version(package)
     return versions
 
 

@@ -95,6 +95,12 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
     return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=_LOOP)
 
 
+def _playground(task: str, iterations: int, **changes: Any) -> Preset:
+    """Discounts are those of Playground's own settings for PPO."""
+    settings = dataclasses.replace(_brax("", 64, iterations).settings, **changes)
+    return Preset(env=f"playground/{task}", num_iterations=iterations, settings=settings, loop=_LOOP)
+
+
 _PENDULUM = {
     "gamma": 0.95,
     "normalize_rewards": True,
@@ -119,5 +125,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
         name: partial(_brax, f"brax/{name}", 64, 250)
         for name in ("hopper", "walker2d", "halfcheetah", "reacher", "pusher")
     },
+    "finger-spin": partial(_playground, "FingerSpin", 100, gamma=0.95),
+    "ball-in-cup": partial(_playground, "BallInCup", 100, gamma=0.95),
 }
 """Presets by name: sizes for a CPU. Those that end in -general distil pairs for other inner loops than their own."""

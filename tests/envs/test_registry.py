@@ -21,7 +21,7 @@ BRAX = [name for name in envs.list_environments() if name.startswith("brax/")]
 def test_every_name_has_a_family_and_is_listed_once() -> None:
     names = envs.list_environments()
     assert len(set(names)) == len(names)
-    assert {name.partition("/")[0] for name in names} == {"brax", "gymnasium", "gymnax", "diagnostic"}
+    assert {name.partition("/")[0] for name in names} == {"brax", "gymnasium", "gymnax", "diagnostic", "playground"}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_max_steps_must_be_a_count(name: str, value: object) -> None:
 def test_simulators_load_late_silently_and_leave_no_log(tmp_path: os.PathLike[str]) -> None:
     code = (
         "import sys, envs; envs.list_environments(); envs.observation_names('gymnax/CartPole-v1');"
-        "assert not {'brax', 'gymnasium', 'gymnax', 'mujoco'} & set(sys.modules);"
+        "assert not {'brax', 'gymnasium', 'gymnax', 'mujoco', 'mujoco_playground'} & set(sys.modules);"
         "envs.make('brax/halfcheetah', backend='spring'); envs.action_names('brax/halfcheetah')"
     )
     root = os.path.dirname(os.path.dirname(os.path.abspath(envs.__file__)))

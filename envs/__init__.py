@@ -1,11 +1,11 @@
-"""Environments for hades: adapters to Brax, gymnax and gymnasium, and a few diagnostic ones.
+"""Environments for hades: adapters to Brax, gymnax, MuJoCo Playground and gymnasium, and a few diagnostic ones.
 
 >>> import envs
 >>> environment = envs.make("diagnostic/match", num_actions=4)
 >>> environment.action_space, environment.max_steps
 (Discrete(num_actions=4), 10)
 
-Brax, gymnax and gymnasium take seconds to import and are imported by the first `make` that needs them.
+Simulators take seconds to import and are imported by the first `make` that needs them.
 
 Gymnasium's environments, real MuJoCo among them, are simulated on the host (`hades.types.HostEnvironment`): policies
 can be evaluated in them and data collected, but nothing that compiles an environment's steps can use them.

@@ -22,8 +22,18 @@ PAPER_BRAX = (
 MINATAR = ("Asterix", "Breakout", "Freeway", "SpaceInvaders")
 """MinAtar games of the published runs."""
 
+CONTACT: dict[str, tuple[str, EnvironmentOptions]] = {
+    "ball-in-cup": ("playground/BallInCup", EnvironmentOptions()),
+    "finger-spin": ("playground/FingerSpin", EnvironmentOptions()),
+    # Gymnasium's limit, which Brax, with a thousand steps, does not have.
+    "pusher": ("brax/pusher", EnvironmentOptions(backend="positional", max_steps=100)),
+}
+"""Tasks of moving an object by contact: names of their presets, environments and options."""
+
 SMALL_LOOP = LoopSettings(evaluate_every=20, evaluation_inits=16, evaluation_episodes=8)
 PAPER_LOOP = LoopSettings(iterations_per_call=5, evaluate_every=50)
+CONTACT_LOOP = LoopSettings(iterations_per_call=5, evaluate_every=20, evaluation_inits=8, evaluation_episodes=4)
+"""An evaluation with 16 initialisations and 8 episodes of a thousand steps costs as much as 16 iterations."""
 
 
 @dataclass(frozen=True, kw_only=True)

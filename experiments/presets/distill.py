@@ -7,7 +7,15 @@ from collections.abc import Callable
 from functools import partial
 
 from experiments.environments import EnvironmentOptions
-from experiments.presets._preset import MINATAR, PAPER_BRAX, PAPER_LOOP, SMALL_LOOP, Preset
+from experiments.presets._preset import (
+    CONTACT,
+    CONTACT_LOOP,
+    MINATAR,
+    PAPER_BRAX,
+    PAPER_LOOP,
+    SMALL_LOOP,
+    Preset,
+)
 from hades.inner.cloning import CloningSettings
 from hades.outer.evolution import EvolutionSettings
 from hades.recipes.hades import HadesSettings
@@ -85,6 +93,13 @@ def _inverted_pendulum() -> Preset:
     return dataclasses.replace(brax, settings=settings)
 
 
+def _contact(name: str) -> Preset:
+    env, options = CONTACT[name]
+    brax = _brax(env, 4, 150)
+    settings = dataclasses.replace(brax.settings, action_selection="mode")
+    return dataclasses.replace(brax, options=options, settings=settings, loop=CONTACT_LOOP)
+
+
 def _paper_brax(robot: str, fixed_init: bool) -> Preset:
     settings = paper_brax(f"brax/{robot}", fixed_init=fixed_init)
     return Preset(env=f"brax/{robot}", num_iterations=2000, settings=settings, loop=PAPER_LOOP)
@@ -102,6 +117,7 @@ SMALL: dict[str, Callable[[], Preset]] = {
     "mountaincar": partial(_small, "gymnax/MountainCarContinuous-v0", 4, 0.5, 100),
     "hopper": partial(_brax, "brax/hopper", 4, 150),
     "inverted-pendulum": _inverted_pendulum,
+    **{name: partial(_contact, name) for name in CONTACT},
 }
 """Sizes for a CPU, games apart."""
 

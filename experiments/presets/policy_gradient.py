@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, get_args
 
 from experiments.environments import EnvironmentOptions
-from experiments.presets._preset import MINATAR, Preset
+from experiments.presets._preset import CONTACT, CONTACT_LOOP, MINATAR, Preset
 from hades.inner.cloning import CloningSettings
 from hades.outer.meta_gradient import MetaGradientSettings
 from hades.policies import KernelInit
@@ -95,10 +95,17 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
     return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=_LOOP)
 
 
-def _playground(task: str, iterations: int, **changes: Any) -> Preset:
-    """Discounts are those of Playground's own settings for PPO."""
-    settings = dataclasses.replace(_brax("", 64, iterations).settings, **changes)
-    return Preset(env=f"playground/{task}", num_iterations=iterations, settings=settings, loop=_LOOP)
+def _contact(name: str, iterations: int, **changes: Any) -> Preset:
+    env, options = CONTACT[name]
+    outer = _outer(0.02, 0.03, iterations)
+    settings = dataclasses.replace(_brax(env, 64, iterations).settings, meta_gradient=outer, **changes)
+    return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=CONTACT_LOOP)
+
+
+def _panda_pick_cube() -> Preset:
+    """Twenty million steps on a GPU: environments, steps and discount of Playground's PPO; untried at full size."""
+    contact = _contact("finger-spin", 122, num_envs=2048, num_steps=80, num_minibatches=8, num_inits=8, gamma=0.97)
+    return dataclasses.replace(contact, env="playground/PandaPickCube")
 
 
 _PENDULUM = {
@@ -121,11 +128,11 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     **{game.lower(): partial(_minatar, game) for game in MINATAR},
     **{f"{game.lower()}-general": partial(_general_minatar, game) for game in MINATAR},
     "inverted-pendulum": partial(_brax, "brax/inverted_pendulum", 4, 100, "spring"),
-    **{
-        name: partial(_brax, f"brax/{name}", 64, 250)
-        for name in ("hopper", "walker2d", "halfcheetah", "reacher", "pusher")
-    },
-    "finger-spin": partial(_playground, "FingerSpin", 100, gamma=0.95),
-    "ball-in-cup": partial(_playground, "BallInCup", 100, gamma=0.95),
+    **{name: partial(_brax, f"brax/{name}", 64, 250) for name in ("hopper", "walker2d", "halfcheetah", "reacher")},
+    # The discount is that of Playground's PPO.
+    "finger-spin": partial(_contact, "finger-spin", 122, gamma=0.95),
+    "ball-in-cup": partial(_contact, "ball-in-cup", 122, gamma=0.95),
+    "pusher": partial(_contact, "pusher", 40),
+    "panda-pick-cube": _panda_pick_cube,
 }
 """Presets by name: sizes for a CPU. Those that end in -general distil pairs for other inner loops than their own."""

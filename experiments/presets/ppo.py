@@ -7,8 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 from experiments.presets import distill
-from experiments.presets._preset import MINATAR, SMALL_LOOP, Preset
+from experiments.presets._preset import CONTACT, CONTACT_LOOP, MINATAR, SMALL_LOOP, Preset
+from hades.policies import NetworkSettings
 from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
+from hades.rl.settings import PPOSettings
 
 
 def _counterpart(name: str) -> Preset:
@@ -24,8 +26,28 @@ def _counterpart(name: str) -> Preset:
             observation_normalization="running",
             normalize_rewards=True,
             learning_rate=1e-3,
+            # That of Playground's own PPO for these two tasks.
+            gamma=0.95 if name in ("ball-in-cup", "finger-spin") else settings.gamma,
         )
-    return Preset(env=of_hades.env, options=of_hades.options, num_iterations=100, settings=settings, loop=SMALL_LOOP)
+    loop = CONTACT_LOOP if name in CONTACT else SMALL_LOOP
+    return Preset(env=of_hades.env, options=of_hades.options, num_iterations=100, settings=settings, loop=loop)
+
+
+def _panda_pick_cube() -> Preset:
+    """Twenty million steps on a GPU, by Playground's `brax_ppo_config`; here the critic has the policy's layers."""
+    settings = PPOSettings(
+        network=NetworkSettings(hidden_sizes=(32, 32, 32, 32), activation="silu"),
+        num_envs=2048,
+        num_steps=80,
+        num_epochs=8,
+        num_minibatches=32,
+        gamma=0.97,
+        learning_rate=1e-3,
+        entropy_coefficient=0.02,
+        max_grad_norm=None,
+        observation_normalization="running",
+    )
+    return Preset(env="playground/PandaPickCube", num_iterations=122, settings=settings, loop=CONTACT_LOOP)
 
 
 def _minatar(game: str) -> Preset:
@@ -41,5 +63,6 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     **{name: partial(_counterpart, name) for name in distill.SMALL},
     **{game.lower(): partial(_minatar, game) for game in MINATAR},
     "halfcheetah": _halfcheetah,
+    "panda-pick-cube": _panda_pick_cube,
 }
 """Presets by name."""

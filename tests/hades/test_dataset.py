@@ -331,6 +331,8 @@ def test_num_pairs_without_actions() -> None:
 def test_package_versions() -> None:
     assert set(package_versions("brax/hopper")) == {"hades", "jax", "brax"}
     assert set(package_versions("diagnostic/target")) == {"hades", "jax"}
+    # Playground itself is an extra; its physics come with Brax.
+    assert set(package_versions("playground/FingerSpin")) - {"playground"} == {"hades", "jax", "mujoco-mjx"}
 
 
 @pytest.mark.parametrize("bad", [{"mean": float("nan")}, {"ci95": (2.0, 1.0)}, {"num_episodes": 0}])

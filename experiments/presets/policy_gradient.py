@@ -97,8 +97,7 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
 
 def _contact(name: str, iterations: int, **changes: Any) -> Preset:
     env, options = CONTACT[name]
-    outer = _outer(0.02, 0.03, iterations)
-    settings = dataclasses.replace(_brax(env, 64, iterations).settings, meta_gradient=outer, **changes)
+    settings = dataclasses.replace(_brax(env, 64, iterations).settings, **changes)
     return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=CONTACT_LOOP)
 
 
@@ -130,8 +129,8 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "inverted-pendulum": partial(_brax, "brax/inverted_pendulum", 4, 100, "spring"),
     **{name: partial(_brax, f"brax/{name}", 64, 250) for name in ("hopper", "walker2d", "halfcheetah", "reacher")},
     # The discount is that of Playground's PPO.
-    "finger-spin": partial(_contact, "finger-spin", 122, gamma=0.95),
-    "ball-in-cup": partial(_contact, "ball-in-cup", 122, gamma=0.95),
+    "finger-spin": partial(_contact, "finger-spin", 60, gamma=0.95),
+    "ball-in-cup": partial(_contact, "ball-in-cup", 60, gamma=0.95),
     "pusher": partial(_contact, "pusher", 40),
     "panda-pick-cube": _panda_pick_cube,
 }

@@ -24,6 +24,13 @@ $hades bench neuroevolution --env gymnax/CartPole-v1 gymnax/Acrobot-v1 gymnax/Br
 $hades bench neuroevolution --env brax/inverted_pendulum --env-steps 5000000 \
   --runs "$runs/neuroevolution" --out $out/neuroevolution
 
+# Objects moved by contact: MuJoCo Playground (extra playground) and Brax's pusher.
+contact="--methods hades-pg ppo --seeds 0-4 --runs $runs/playground --out $out/playground"
+often="--iterations-per-call 10 --evaluate-every 40"
+$hades bench neuroevolution --env playground/FingerSpin playground/BallInCup --env-steps 1000000 $contact --flags="$often"
+$hades bench neuroevolution --env brax/pusher --env-steps 327680 $contact --flags="$often"
+# On a GPU: hades distill --method hades-pg --preset panda-pick-cube, and hades baseline ppo --preset panda-pick-cube.
+
 # The two CartPole pairs, and what else can be trained on them.
 $hades distill --preset cartpole --out "$runs/cartpole-r" --resume
 $hades distill --preset cartpole --method hades-f --num-inits 1 --out "$runs/cartpole-f" --resume

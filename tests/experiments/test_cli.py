@@ -148,6 +148,8 @@ def test_options_of_the_environment_are_json_passed_and_recorded(hades: Callable
         (("--env-options", "num_actions"), "expected KEY=VALUE, got 'num_actions'"),
         (("--env-options", "a=1", "a=2"), "expected each key once, got a twice"),
         (("--env-options", "wind=3"), "has no option 'wind'"),
+        (("--env-options", "noise_config.level=3"), "has no option 'noise_config.level'"),
+        (("--env-options", "noise_config.=3"), "expected KEY=VALUE, got 'noise_config.=3'"),
         (("--env-options", "max_steps=3", "--max-steps", "4"), "env_options: expected no max_steps beside --max-steps"),
     ],
 )

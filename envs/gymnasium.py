@@ -100,6 +100,7 @@ class GymnasiumSimulator:
     """Episodes side by side in one thread, a `hades.types.HostSimulator`.
 
     Attributes:
+        simulators: Gymnasium's environment of each episode; of one that has ended it may begin another.
         observations: Of the present states, `[episodes, *observation_shape]` float32.
         alive: Which episodes have not ended, `[episodes]` bool.
     """
@@ -107,12 +108,12 @@ class GymnasiumSimulator:
     def __init__(self, env: GymnasiumEnvironment, seeds: np.ndarray) -> None:
         """Begins an episode for each of the seeds `[episodes]`."""
         self._env = env
-        self._simulators = [env.take() for _ in seeds]
+        self.simulators = [env.take() for _ in seeds]
         self._low, self._high = (np.asarray(bound) for bound in (env.action_space.low, env.action_space.high))
         self.observations = np.zeros((len(seeds), *env.observation_shape), np.float32)
         self.alive = np.ones(len(seeds), bool)
         for index, seed in enumerate(seeds):
-            self.observations[index] = env.read(self._simulators[index].reset(seed=int(seed))[0])
+            self.observations[index] = env.read(self.simulators[index].reset(seed=int(seed))[0])
 
     def step(self, actions: np.ndarray) -> HostStep:
         """Advances every living episode by one step.
@@ -130,7 +131,7 @@ class GymnasiumSimulator:
             if not finite[index]:
                 rewards[index], terminated[index] = np.nan, True
                 continue
-            simulator = self._simulators[index]
+            simulator = self.simulators[index]
             space = simulator.action_space
             action = clipped[index].astype(space.dtype).reshape(space.shape)
             observation, rewards[index], ended, out_of_time, info = simulator.step(action)
@@ -149,7 +150,7 @@ class GymnasiumSimulator:
         self._release(self.alive)
 
     def _release(self, ended: np.ndarray) -> None:
-        self._env.idle.extend(self._simulators[index] for index in np.flatnonzero(ended))
+        self._env.idle.extend(self.simulators[index] for index in np.flatnonzero(ended))
         self.alive = self.alive & ~ended
 
 

@@ -19,6 +19,8 @@ _VERBS = {
     "train": "train a policy of any architecture on a dataset file",
     "evaluate": "score a dataset, run or policy file on fresh keys",
     "export": "write a policy for use without JAX: NumPy, ONNX, or Flax parameters",
+    "report": "make a page about runs: curves, pairs, a film",
+    "render": "film a policy as a GIF",
     "info": "tell what a dataset file or run directory holds",
     "offline": "collect data, teach a teacher, and distil without a simulator",
     "launch": "run a grid of environments, methods, seeds and settings, here or by Slurm",

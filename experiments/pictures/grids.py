@@ -57,11 +57,24 @@ def grid_colors(state: np.ndarray) -> np.ndarray:
         `[height, width, 3]` red, green and blue, blended onto white.
     """
     palette = np.array([to_rgb(color) for color in channel_colors(state.shape[-1])])
-    clipped = np.clip(np.nan_to_num(state), 0.0, 1.0)
+    strongest, opacity = strongest_channels(state)
+    return 1.0 - opacity[..., None] * (1.0 - palette[strongest])
+
+
+def strongest_channels(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The strongest channel of each cell, and its value clipped to between 0 and 1.
+
+    Args:
+        states: `[..., channels]`; numbers that are not finite count as 0 or as the largest.
+
+    Returns:
+        Channels, `[...]` integer, and values, `[...]`.
+    """
+    finite = np.nan_to_num(states)
     # Among channels that are clipped to 1 the order is still that of the values themselves.
-    strongest = np.argmax(np.nan_to_num(state), axis=-1)
-    opacity = np.take_along_axis(clipped, strongest[..., None], axis=-1)
-    return 1.0 - opacity * (1.0 - palette[strongest])
+    strongest = np.argmax(finite, axis=-1)
+    values = np.take_along_axis(np.clip(finite, 0.0, 1.0), strongest[..., None], axis=-1)
+    return strongest, values[..., 0]
 
 
 def _draw_state(axes: Axes, state: np.ndarray, caption: str) -> None:

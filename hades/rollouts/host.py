@@ -27,7 +27,7 @@ from hades.rollouts.first_episode import (
     over_all,
     split_all,
 )
-from hades.rollouts.recorded import Act, RecordedEpisodes
+from hades.rollouts.recorded import Act, RecordedEpisodes, View, no_view
 from hades.sharding import Devices, own_copy, replicate, spans_several
 from hades.types import AnyEnvironment, HostEnvironment, HostStep, PyTree
 
@@ -74,6 +74,7 @@ class _HostEpisodes:
     """First episodes in a host simulator, under the rules of `hades.rollouts`: truncation at `max_steps`, divergence.
 
     Attributes:
+        simulator: Plays the episodes.
         observations: Of the present states, `[episodes, *observation_shape]` float32.
         alive: Which episodes have not ended, `[episodes]` bool.
         diverged: Which episodes have diverged, `[episodes]` bool.
@@ -82,12 +83,12 @@ class _HostEpisodes:
 
     def __init__(self, env: HostEnvironment, seeds: np.ndarray) -> None:
         """Begins an episode for each of the seeds `[episodes]`."""
-        self._simulator = env.simulate(seeds)
+        self.simulator = env.simulate(seeds)
         self._steps_left = env.max_steps
-        self.observations = self._simulator.observations.copy()
+        self.observations = self.simulator.observations.copy()
         self.diverged = ~_all_finite(self.observations)
         self.succeeded: np.ndarray | None = None
-        self.alive = self._simulator.alive & ~self.diverged
+        self.alive = self.simulator.alive & ~self.diverged
 
     def step(self, actions: np.ndarray, invalid: np.ndarray) -> HostStep:
         """Advances every living episode by one step.
@@ -103,7 +104,7 @@ class _HostEpisodes:
         # An action that is not finite makes a simulator end an episode: also one that is over here, but not there.
         if np.issubdtype(actions.dtype, np.floating):
             actions = np.where((self.alive & ~invalid)[:, None], actions, np.nan)
-        alive, out = self.alive, self._simulator.step(actions)
+        alive, out = self.alive, self.simulator.step(actions)
         self._steps_left -= 1
         # Rewards are recorded as float32.
         finite = _all_finite(out.observations) & np.isfinite(out.rewards.astype(np.float32))
@@ -116,7 +117,7 @@ class _HostEpisodes:
             before = np.zeros_like(alive) if self.succeeded is None else self.succeeded
             self.succeeded = before | (alive & out.succeeded & ~diverged)
         if not self.alive.any():
-            self._simulator.close()
+            self.simulator.close()
         rewards = np.where(alive, np.where(diverged, np.nan, out.rewards), 0.0)
         return HostStep(self.observations, rewards, terminated, truncated, out.succeeded)
 
@@ -200,7 +201,11 @@ HostRecordedRollout: TypeAlias = Callable[[jax.Array, PyTree, int], RecordedEpis
 
 
 def make_host_recorded_rollout(
-    env: HostEnvironment, act: Act, num_envs: int, on_steps: Callable[[int], None] = lambda steps: None
+    env: HostEnvironment,
+    act: Act,
+    num_envs: int,
+    on_steps: Callable[[int], None] = lambda steps: None,
+    view: View = no_view,
 ) -> HostRecordedRollout:
     """Makes the function that records first episodes in a simulator outside of JAX.
 
@@ -209,6 +214,7 @@ def make_host_recorded_rollout(
         act: Chooses the actions of all episodes at one point in time; compiled for `num_envs` of them.
         num_envs: The most episodes that are played at once.
         on_steps: Called with the number of steps simulated since its last call, for progress.
+        view: What is recorded of the simulator besides observations, in arrays that later steps leave as they are.
 
     Returns:
         A function of a key, whatever parameters `act` takes, and how many episodes to play, at most `num_envs`.
@@ -222,19 +228,19 @@ def make_host_recorded_rollout(
         rows: list[tuple[Any, ...]] = []
         lengths, terminated = np.zeros(num_episodes, int), np.zeros(num_episodes, bool)
         while episodes.alive.any():
-            alive, observations = episodes.alive, episodes.observations
+            alive, observations, viewed = episodes.alive, episodes.observations, view(episodes.simulator)
             seen[:num_episodes] = observations
             actions = np.asarray(compiled(action_key, np.int32(len(rows)), params, seen))[:num_episodes]
             step = episodes.step(actions, ~_all_finite(actions))
-            rows.append((observations, actions, step.rewards.astype(np.float32), step.observations))
+            rows.append((observations, actions, step.rewards.astype(np.float32), step.observations, viewed))
             lengths += alive & ~episodes.diverged
             terminated |= step.terminated
             on_steps(int(alive.sum()))
         # Without a single step there is nothing to stack: every episode has diverged from the start.
-        columns: list[Any] = [np.stack(column) for column in zip(*rows, strict=True)] or [
-            np.zeros((0, num_episodes))
-        ] * 4
-        seen_before, actions, rewards, seen_after = columns
-        return RecordedEpisodes(seen_before, actions, rewards, seen_after, *map(jnp.asarray, (lengths, terminated)))
+        nothing: Any = (np.zeros((0, num_episodes)),) * 5
+        columns = jax.tree.map(lambda *leaves: np.stack(leaves), *rows) if rows else nothing
+        before, actions, rewards, after, views = columns
+        ends = [jnp.asarray(column) for column in (lengths, terminated, episodes.diverged)]
+        return RecordedEpisodes(before, actions, rewards, after, ends[0], ends[1], ends[2], views)
 
     return rollout

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from hades.rollouts._parallel import all_finite, reset_parallel, step_parallel
@@ -14,6 +15,16 @@ from hades.types import AnyEnvironment, PyTree, require_pure
 
 Act: TypeAlias = Callable[[jax.Array, PyTree, jax.Array], jax.Array]
 """`act(key, params, observations)`: actions `[envs, ...]` for raw observations `[envs, *observation_shape]`."""
+
+View: TypeAlias = Callable[[Any], PyTree]
+"""`view(states)`: arrays `[envs, ...]` that are recorded of states with `[envs]` in front of each leaf, or of a
+`hades.types.HostSimulator` with these episodes, such as where bodies are."""
+
+
+def no_view(states: Any) -> PyTree:
+    """Records nothing of states but their observations."""
+    del states
+    return ()
 
 
 @struct.dataclass
@@ -27,6 +38,8 @@ class RecordedEpisodes:
         next_observations: Those that the steps ended in, `[time, envs, *observation_shape]` float32.
         lengths: Steps of each episode, `[envs]`; those before the first that diverged.
         terminated: Whether the episode reached an end that is part of the task, `[envs]` bool.
+        diverged: Whether the episode diverged, `[envs]` bool.
+        views: Of the states that the observations are of, arrays `[time, envs, ...]`; `()` where nothing was asked for.
     """
 
     observations: jax.Array
@@ -35,13 +48,22 @@ class RecordedEpisodes:
     next_observations: jax.Array
     lengths: jax.Array
     terminated: jax.Array
+    diverged: jax.Array
+    views: PyTree = ()
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Sum of each episode's rewards, `[envs]` float64; NaN where it diverged."""
+        played = np.arange(len(self.rewards))[:, None] < np.asarray(self.lengths)
+        returns = np.sum(np.asarray(self.rewards), axis=0, dtype=np.float64, where=played)
+        return np.where(self.diverged, np.nan, returns)
 
 
 RecordedRollout: TypeAlias = Callable[[jax.Array, PyTree], RecordedEpisodes]
 """`rollout(key, params)`, see `make_recorded_rollout`."""
 
 
-def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int) -> RecordedRollout:
+def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int, view: View = no_view) -> RecordedRollout:
     """Makes the function that plays `num_envs` episodes side by side and records their steps.
 
     The loop ends with the last living episode; the arrays have room for `max_steps` steps.
@@ -50,6 +72,7 @@ def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int) -> Recor
         env: The environment; rolled for at most its `max_steps`.
         act: Chooses the actions of all episodes at one point in time.
         num_envs: Episodes.
+        view: What is recorded of states besides their observations.
 
     Returns:
         A pure function of a key and whatever parameters `act` takes.
@@ -61,29 +84,30 @@ def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int) -> Recor
 
     def rollout(key: jax.Array, params: PyTree) -> RecordedEpisodes:
         state, observations, diverged = reset_parallel(jax.random.fold_in(key, 0), env, num_envs)
-        action = jax.eval_shape(act, key, params, observations)
-        columns: list[Any] = [
-            jnp.zeros((env.max_steps, *column.shape), column.dtype)
-            for column in (observations, action, jax.ShapeDtypeStruct((num_envs,), jnp.float32), observations)
-        ]
+        rewards = jax.ShapeDtypeStruct((num_envs,), jnp.float32)
+        row = (observations, jax.eval_shape(act, key, params, observations), rewards, observations)
+        columns = jax.tree.map(
+            lambda leaf: jnp.zeros((env.max_steps, *leaf.shape), leaf.dtype), (*row, jax.eval_shape(view, state))
+        )
 
         def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            time, state, observations, alive, lengths, terminated, columns = carry
+            time, state, observations, alive, lengths, terminated, diverged, columns = carry
             keys = jax.random.split(jax.random.fold_in(key, time + 1), num_envs + 1)
             actions = act(keys[0], params, observations)
             integers = jnp.issubdtype(actions.dtype, jnp.integer)
             invalid = jnp.zeros(num_envs, bool) if integers else ~all_finite(actions)
             step = step_parallel(keys[1:], env, state, actions, invalid, time)
-            row = (observations, actions, step.rewards, step.observations)
-            columns = [column.at[time].set(value) for column, value in zip(columns, row, strict=True)]
+            row = (observations, actions, step.rewards, step.observations, view(state))
+            columns = jax.tree.map(lambda column, leaf: column.at[time].set(leaf), columns, row)
             recorded = alive & ~step.diverged
             lengths, terminated = lengths + recorded, terminated | (recorded & step.terminated)
-            return time + 1, step.state, step.observations, alive & ~step.ended, lengths, terminated, columns
+            diverged, alive = diverged | (alive & step.diverged), alive & ~step.ended
+            return time + 1, step.state, step.observations, alive, lengths, terminated, diverged, columns
 
         lengths, terminated = jnp.zeros(num_envs, jnp.int32), jnp.zeros(num_envs, bool)
-        carry = (jnp.int32(0), state, observations, ~diverged, lengths, terminated, columns)
-        *_, lengths, terminated, columns = jax.lax.while_loop(lambda carry: jnp.any(carry[3]), advance, carry)
-        before, actions, rewards, after = columns
-        return RecordedEpisodes(before, actions, rewards, after, lengths, terminated)
+        carry = (jnp.int32(0), state, observations, ~diverged, lengths, terminated, diverged, columns)
+        *_, lengths, terminated, diverged, columns = jax.lax.while_loop(lambda carry: jnp.any(carry[3]), advance, carry)
+        before, actions, rewards, after, views = columns
+        return RecordedEpisodes(before, actions, rewards, after, lengths, terminated, diverged, views)
 
     return rollout

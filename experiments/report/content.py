@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ class Effort:
         num_episodes: Episodes of each.
         max_removals: Pairs that are removed, one at a time.
         removal_seconds: Seconds after which no further pair is removed.
+        max_numbers: Numbers that a film may take, some seven bytes each; one of more leaves out frames.
     """
 
     seed: int = 0
@@ -49,6 +51,7 @@ class Effort:
     num_episodes: int = 1
     max_removals: int = 16
     removal_seconds: float = 6.0
+    max_numbers: int = 250_000
 
 
 def run_to_dict(subject: Subject, effort: Effort, tell: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def run_to_dict(subject: Subject, effort: Effort, tell: Callable[[str], None] = 
     removals = _remove(subject, actors, performance, effort, tell)
     result |= _pairs(subject, actors, performance.episode, removals, effort)
     if performance.episode is not None:
-        result["film"] = _film(subject, actors, performance.episode, removals)
+        result["film"] = _film(subject, actors, performance.episode, removals, effort.max_numbers)
     return result
 
 
@@ -144,7 +147,7 @@ def _remove(
     dataset, episode = subject.dataset, performance.episode
     if dataset is None or episode is None or dataset.num_pairs < 2 or effort.max_removals == 0:
         return None
-    nearest = nearest_states(np.asarray(dataset.observations), actors.normalizer, episode.observations)
+    nearest = nearest_states(np.asarray(dataset.observations), actors.normalizer, episode.observations[:MAX_FRAMES])
     order = nearest.order[: effort.max_removals]
     count = len(order)
     return remove_pairs(
@@ -160,7 +163,7 @@ def _pairs(
         return {}
     nearest = visited = None
     if actors is not None and episode is not None:
-        visited = episode.observations
+        visited = episode.observations[:MAX_FRAMES]
         nearest = nearest_states(np.asarray(dataset.observations), actors.normalizer, visited)
     pairs = pairs_to_dict(dataset, None if actors is None else actors.scene, nearest, visited)
     if removals is not None:
@@ -197,27 +200,36 @@ def _notes(count: int, typical: float | None, removals: Removals | None, effort:
     return notes
 
 
-def _film(subject: Subject, actors: Actors, episode: Episode, removals: Removals | None) -> dict[str, Any]:
-    shown = episode.first(MAX_FRAMES)
-    film = actors.scene.draw(shown).to_dict()
-    film["steps"] = _steps(actors, shown)
+def _film(
+    subject: Subject, actors: Actors, episode: Episode, removals: Removals | None, max_numbers: int
+) -> dict[str, Any]:
+    shown = slice(0, MAX_FRAMES)
+    film = actors.scene.draw(episode.part(shown))
+    stride = max(math.ceil(film.num_frames * film.numbers_per_frame / max_numbers), 1)
+    if stride > 1:
+        shown = slice(0, MAX_FRAMES, stride)
+        film = actors.scene.draw(episode.part(shown))
+    steps = _steps(actors, episode, shown)
     if removals is not None:
-        film["steps"]["acting"] = removals.to_dict()["acting"][: len(shown)]
+        steps["acting"] = removals.acting[shown].tolist()
     end = "reached an end of the task" if episode.terminated else "was cut off by its time limit"
     who = "The first of the policies that the dataset trained" if subject.dataset is not None else "The policy"
     cut = f" The first {MAX_FRAMES:,} of {len(episode):,} steps." if len(episode) > MAX_FRAMES else ""
     total = float(np.sum(episode.rewards, dtype=np.float64))
-    film["text"] = (
+    text = (
         f"{who}, in its first episode, which {end} after {len(episode):,} steps with a return of {total:,.4g}.{cut} "
-        f"{film['note']}"
+        f"{film.note}"
     )
-    return film
+    result = {**film.to_dict(), "stride": stride, "steps": steps, "text": text}
+    return result | {"frames_per_second": film.frames_per_second / stride}
 
 
-def _steps(actors: Actors, episode: Episode) -> dict[str, Any]:
-    """Rewards and actions of each step; probabilities where actions are discrete, their bounds otherwise."""
+def _steps(actors: Actors, episode: Episode, shown: slice) -> dict[str, Any]:
+    """Returns so far and actions of some steps; probabilities where actions are discrete, their bounds otherwise."""
     space = actors.env.action_space
-    steps: dict[str, Any] = {"rewards": [float(f"{reward:.5g}") for reward in episode.rewards]}
+    so_far = np.cumsum(episode.rewards, dtype=np.float64)
+    episode = episode.part(shown)
+    steps: dict[str, Any] = {"returns": [float(f"{value:.6g}") for value in so_far[shown]]}
     if isinstance(space, Continuous):
         names = action_labels(actors.env.name, space.action_dim)
         bounds = {"low": list(map(float, space.low)), "high": list(map(float, space.high))}
@@ -279,6 +291,7 @@ def page_content(
     beside = [subject.source / _GENERALISATION for subject in subjects if subject.directory is not None]
     heat_maps = [read_generalisation(path) for path in (*generalisation, *filter(Path.exists, beside))]
     subjects = _told_apart(subjects)
+    effort = replace(effort, max_numbers=effort.max_numbers // len(subjects))
     runs = [run_to_dict(subject, effort, partial(_tell_of, subject, tell)) for subject in subjects]
     title = subjects[0].env_name.partition("/")[2] if len(subjects) == 1 else f"{len(subjects)} runs compared"
     return {

@@ -154,6 +154,8 @@ class Label:
         return {"kind": "label", "color": self.color, "text": self.text, "place": place, "size": _rounded(self.size)}
 
 
+_OVER_TIME = ("points", "centers", "indices", "opacity")
+
 Part: TypeAlias = Segments | Circles | Polygon | Cells | Label
 
 
@@ -178,6 +180,13 @@ class Film:
     camera: np.ndarray | None = None
     legend: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def numbers_per_frame(self) -> int:
+        """Numbers of the form for JSON that each frame adds."""
+        arrays = [getattr(part, name) for part in self.parts for name in _OVER_TIME if hasattr(part, name)]
+        arrays = [array for array in (*arrays, self.camera) if array is not None and len(array) > 1]
+        return sum(array[0].size for array in arrays)
 
     def to_dict(self) -> dict[str, Any]:
         """The form for JSON, colours in it as pairs for a light and a dark ground."""

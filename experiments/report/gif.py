@@ -35,7 +35,7 @@ def make_gif(film: Film, width: int = 480, max_frames: int = 400) -> bytes:
     stride = max(math.ceil(film.num_frames / max_frames), round(film.frames_per_second / _LARGEST_FPS), 1)
     images = [Image.fromarray(frame) for frame in frames(film, width, range(0, film.num_frames, stride))]
     # One palette for all of them: colours do not flicker, and what stands still takes no bytes.
-    palette = images[len(images) // 2].quantize(64)
+    palette = images[len(images) // 2].quantize(64, Image.Quantize.MAXCOVERAGE)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     content = io.BytesIO()
     # GIF counts in hundredths of a second.
@@ -56,6 +56,8 @@ def frames(film: Film, width: int, indices: range) -> list[np.ndarray]:
     axes.set_axis_off()
     points_per_unit = width / _DPI * _POINTS / across
     artists = [_add(axes, part, film.window, points_per_unit) for part in film.parts]
+    for order, artist in enumerate(artists):
+        artist.set_zorder(order)
     drawn = []
     for index in indices:
         x, y = (0.0, 0.0) if film.camera is None else film.camera[min(index, len(film.camera) - 1)]
@@ -106,7 +108,7 @@ def _move(artist: Artist, part: Part, index: int) -> None:
         artist.set_offsets(part.centers[index])
     elif isinstance(artist, PolygonPatch) and isinstance(part, Polygon) and len(part.points) > 1:
         artist.set_xy(part.points[index])
-    elif isinstance(artist, AxesImage) and isinstance(part, Cells):
+    elif isinstance(artist, AxesImage) and isinstance(part, Cells) and len(part.indices) > 1:
         artist.set_data(_colors(part, index))
 
 

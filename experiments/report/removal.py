@@ -33,18 +33,21 @@ class Removals:
     costs: np.ndarray
     influence: np.ndarray
 
+    @property
+    def acting(self) -> np.ndarray:
+        """The pair of the largest influence at each visited state, `[time]`; -1 where none has any."""
+        return np.where(self.influence.max(axis=0) > 0, self.pairs[self.influence.argmax(axis=0)], -1)
+
     def to_dict(self) -> dict[str, Any]:
-        """The form for JSON: mean cost of each pair with its 95 % interval, and the pair that acts at each step."""
+        """The form for JSON: mean cost of each pair with its 95 % interval, and the share of states where it acts."""
         intervals = [mean_interval(cost) if len(cost) > 1 else (np.nan, np.nan) for cost in self.costs]
-        acting = np.where(self.influence.max(axis=0) > 0, self.pairs[self.influence.argmax(axis=0)], -1)
         return {
             "pairs": self.pairs.tolist(),
             "costs": [
                 {"pair": int(pair), "mean": float(cost.mean()), "low": float(low), "high": float(high)}
                 for pair, cost, (low, high) in zip(self.pairs, self.costs, intervals, strict=True)
             ],
-            "acting": acting.tolist(),
-            "shares": [float(np.mean(acting == pair)) for pair in self.pairs],
+            "shares": [float(np.mean(self.acting == pair)) for pair in self.pairs],
         }
 
 

@@ -65,6 +65,9 @@ def test_wheel_has_packages_and_launcher_but_no_results_or_notebooks(site: Path)
     assert installed == {"hades", "envs", "experiments", "hades_command.py"}
     inside = {path.name for path in (site / "experiments").iterdir()}
     assert {"cli.py", "commands", "presets"} <= inside
+    assert {"page.html", "page.css", "main.js"} <= {
+        path.name for path in (site / "experiments/report/template").iterdir()
+    }
     assert not {"results", "notebooks"} & inside
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
     assert "hades = hades_command:main" in entry_points.read_text()

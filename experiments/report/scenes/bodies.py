@@ -101,7 +101,8 @@ def draw(model: Any, seconds_per_step: float, episode: Episode) -> Film:
     window = _window(placed, camera)
     floor = _floor_height(model)
     parts: list[Part] = []
-    if floor is not None and projection.name != "above":
+    # One far below is not where anything stands.
+    if floor is not None and projection.name != "above" and window[1] - floor < window[3] / 2:
         window, grid = _floor(projection, floor, positions, camera, window)
         parts += grid
     # The farthest first.

@@ -35,14 +35,14 @@ class Episode:
         """Steps."""
         return len(self.rewards)
 
-    def first(self, count: int) -> Episode:
-        """Its first steps, at most so many."""
+    def part(self, steps: slice) -> Episode:
+        """Some of its steps."""
         return replace(
             self,
-            observations=self.observations[:count],
-            actions=self.actions[:count],
-            rewards=self.rewards[:count],
-            views=jax.tree.map(lambda view: view[:count], self.views),
+            observations=self.observations[steps],
+            actions=self.actions[steps],
+            rewards=self.rewards[steps],
+            views=jax.tree.map(lambda view: view[steps], self.views),
         )
 
 

@@ -13,7 +13,7 @@ from hades.types import AnyEnvironment, Discrete
 
 MAX_OBSERVATIONS = 10
 _MAX_ACTIONS = 6
-_ROW, _GAP, _WIDTH, _LABELS, _LETTERS = 1.0, 0.35, 24.0, 8.0, 0.55
+_ROW, _GAP, _WIDTH, _LABELS, _LETTERS = 1.0, 0.35, 14.0, 7.0, 0.5
 _FRAMES_PER_SECOND = 30.0
 
 

@@ -35,7 +35,7 @@ function pairCard({ pairs, pair, film, seek, cost, share, isDearest, color }) {
   const step = pairs.nearest && pairs.nearest.steps[pair];
   const ofFilm = !pairs.picture && film && pairs.nearest && !film.parts.some(({ kind }) => kind === "label");
   const thumbnail = pairs.picture ? still(pairs.picture, pair, `state of pair ${pair}`)
-    : ofFilm ? [still(film, step, `visited state nearest to pair ${pair}`), element("div", { class: "muted" }, "the nearest visited state")] : null;
+    : ofFilm ? [still(film, Math.floor(step / film.stride), `visited state nearest to pair ${pair}`), element("div", { class: "muted" }, "the nearest visited state")] : null;
   return element("article", { class: "card" },
     element("header", {}, key(color), element("h3", {}, `Pair ${pair}`), isDearest ? element("span", { class: "badge" }, "costs most") : null),
     thumbnail,

@@ -3,9 +3,8 @@
 const SPEEDS = [[0.25, "¼×"], [1, "1×"], [4, "4×"]];
 
 function player(film, colorOfPair) {
-  const { steps } = film;
+  const { steps, stride } = film;
   const last = film.num_frames - 1;
-  const totals = steps.rewards.reduce((sums, reward) => [...sums, (sums.at(-1) ?? 0) + reward], []);
   let [index, playing, speed, before, visible] = [0, false, 1, 0, true];
 
   const canvas = element("canvas", { role: "img", "aria-label": "film of a freshly trained policy", "data-frame": 0, style: fitting(film, 440) });
@@ -23,8 +22,8 @@ function player(film, colorOfPair) {
     drawFilm(canvas, film, at);
     canvas.dataset.frame = at;
     slider.value = at;
-    place.textContent = `step ${number(at + 1, 9)} of ${number(film.num_frames, 9)}`;
-    total.textContent = number(totals[at]);
+    place.textContent = `step ${number(at * stride + 1, 9)} of ${number(last * stride + 1, 9)}`;
+    total.textContent = number(steps.returns[at]);
     actions.show(at);
     if (acting) {
       const pair = steps.acting[at];
@@ -65,7 +64,7 @@ function player(film, colorOfPair) {
       element("div", {}, element("div", { class: "muted" }, "return so far"), total),
       acting ? element("div", {}, element("div", { class: "muted" }, "pair that acts here"), acting) : null,
       actions.view));
-  return { view, seek: (target) => { setPlaying(false); seek(target); view.scrollIntoView({ behavior: "smooth", block: "center" }); } };
+  return { view, seek: (step) => { setPlaying(false); seek(Math.floor(step / stride)); view.scrollIntoView({ behavior: "smooth", block: "center" }); } };
 }
 
 function themedKey(colors, name) {

@@ -32,9 +32,8 @@ function heatMap(panel, { own, zero }) {
   const share = (mean) => Math.max(0, Math.min(1, (mean - zero) / (own - zero || 1)));
   const cell = ({ mean, own: isOwn, reaches }) => {
     if (mean === null) return element("td", { class: isOwn ? "own" : null }, "diverged");
-    const part = share(mean);
-    const style = `background:color-mix(in srgb, var(--heat-high) ${Math.round(100 * part)}%, var(--heat-low));` +
-      `font-weight:${reaches ? 700 : 400}${part > 0.5 ? ";color:#fff" : ""}`;
+    const style = `background:color-mix(in srgb, var(--heat-high) ${Math.round(100 * share(mean))}%, var(--heat-low));` +
+      `font-weight:${reaches ? 700 : 400}`;
     return element("td", { class: isOwn ? "own" : null, style }, number(mean));
   };
   const head = element("tr", {}, element("th", {}, ""), panel.columns.map((name) => element("th", { scope: "col" }, name)));

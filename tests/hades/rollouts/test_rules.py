@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from hades.rollouts import (
     make_recorded_rollout,
     make_rollout,
 )
+from hades.rollouts.recorded import View, no_view
 from hades.types import Continuous, Discrete, HostStep, Step
 
 KEYS = jax.random.split(jax.random.key(0), 1)
@@ -199,13 +201,13 @@ def test_collected_episodes_end_at_the_limit_whatever_the_environment_says() -> 
     assert steps.terminated[-1].all() and not steps.truncated.any()
 
 
-def recorded(env: Any, plays: Policy) -> Any:
+def recorded(env: Any, plays: Policy, view: View = no_view) -> Any:
     def act(key: jax.Array, params: Any, seen: jax.Array) -> jax.Array:
         return plays.apply(params, seen).mode()
 
     if isinstance(env, FragileOnHost):
-        return make_host_recorded_rollout(env, act, 4)(KEYS[0], jnp.zeros(()), 2)
-    return jax.jit(make_recorded_rollout(env, act, 2))(KEYS[0], jnp.zeros(()))
+        return make_host_recorded_rollout(env, act, 4, view=view)(KEYS[0], jnp.zeros(()), 2)
+    return jax.jit(make_recorded_rollout(env, act, 2, view))(KEYS[0], jnp.zeros(()))
 
 
 # A host simulator keeps its state to itself.
@@ -217,6 +219,25 @@ def test_recorded_episodes_are_cut_before_what_diverged(field: str, value: float
     episodes = recorded(FragileOnHost(env) if on_host else env, policy())
     assert episodes.lengths.tolist() == [2, 2] and not np.asarray(episodes.terminated).any()
     assert np.isfinite(episodes.next_observations[:2]).all() and (np.asarray(episodes.rewards[:2]) == 1).all()
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_recorded_episodes_say_which_diverged_and_what_they_returned(on_host: bool) -> None:
+    for env, diverged, returned in [(Fragile(), False, 6.0), (Fragile("observation", at=3), True, math.nan)]:
+        episodes = recorded(FragileOnHost(env) if on_host else env, policy())
+        assert np.asarray(episodes.diverged).tolist() == [diverged] * 2
+        np.testing.assert_array_equal(episodes.returns, [returned] * 2)
+    episodes = recorded(FragileOnHost() if on_host else Fragile(terminates_at=4), policy(2))
+    assert np.asarray(episodes.diverged).all() and np.isnan(episodes.returns).all()
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_recorded_episodes_have_views_of_the_states_that_actions_were_chosen_in(on_host: bool) -> None:
+    view = (lambda simulator: simulator.observations.copy()) if on_host else (lambda states: {"steps": states[1]})
+    episodes = recorded(FragileOnHost() if on_host else Fragile(), policy(), view)
+    steps = episodes.views[..., 0] if on_host else episodes.views["steps"]
+    np.testing.assert_array_equal(steps, episodes.observations[..., 0])
+    assert steps.shape == (6, 2) and steps[:, 0].tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("on_host", [False, True])

@@ -185,7 +185,7 @@ def _notes(count: int, typical: float | None, removals: Removals | None, effort:
             "played from the same first states; the interval is Student's t over initialisations."
         )
         notes.append(
-            "A pair acts at a step where the first policy's action would differ more without it than without another."
+            "A pair acts at a step where the first policy's action would differ most without it."
         )
         if removed < min(count, effort.max_removals):
             notes.append(f"No further pair was removed after {effort.removal_seconds:g} s.")
@@ -299,8 +299,8 @@ def page_content(
         "subtitle": runs[0]["subtitle"] if len(runs) == 1 else " · ".join(sorted({one.env_name for one in subjects})),
         "runs": runs,
         "generalisation": [file for files in heat_maps for file in files],
-        "footer": f"Made by hades report in {time.monotonic() - began:.1f} s, seed {effort.seed}, "
-        f"{effort.num_inits} policies of {effort.num_episodes} episode(s) each.",
+        "footer": f"Made by hades report in {time.monotonic() - began:.1f} s, seed {effort.seed}: {effort.num_inits} "
+        f"policies for each dataset, {effort.num_episodes} episode{'s' if effort.num_episodes > 1 else ''} each.",
     }
 
 

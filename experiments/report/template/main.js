@@ -61,7 +61,7 @@ function filmSection(run, colorOfPair) {
   return { nodes: [element("h2", {}, "A policy, freshly trained"), element("p", {}, run.film.text), view], seek };
 }
 
-function runSections(run) {
+function runSections(run, heat = []) {
   const colorOfPair = pairColors(run.pairs);
   const film = filmSection(run, colorOfPair);
   const returns = run.fresh ? [...run.returns, run.fresh] : run.returns;
@@ -69,18 +69,18 @@ function runSections(run) {
     ...(returns.length ? [element("h2", {}, "Returns"), returnsTable(returns)] : []),
     ...film.nodes,
     ...(run.pairs ? pairsSection(run.pairs, run.film, film.seek, colorOfPair) : []),
-    element("h2", {}, "Settings"), settingsList(run.settings), element("h2", {}, "Versions"), settingsList(run.versions)];
+    ...heat, element("h2", {}, "Settings"), settingsList(run.settings), element("h2", {}, "Versions"), settingsList(run.versions)];
 }
 
 function main() {
   const data = JSON.parse(document.getElementById("data").textContent);
   const { runs } = data;
   const head = [element("h1", {}, data.title), element("p", { class: "muted" }, data.subtitle)];
-  const each = runs.length === 1 ? runSections(runs[0])
+  const heat = data.generalisation.length ? [element("h2", {}, "Under other settings than its own"), ...data.generalisation.flatMap(heatMaps)] : [];
+  const each = runs.length === 1 ? runSections(runs[0], heat)
     : runs.map((run, index) => element("section", { class: "run" }, element("h2", {}, key(seriesColor(index)), run.name), element("p", { class: "muted" }, run.subtitle), runSections(run)));
   document.getElementById("page").replaceChildren(...head, ...(runs.length > 1 ? comparison(runs) : []), ...each.filter(Boolean),
-    ...(data.generalisation.length ? [element("h2", {}, "Under other settings than its own"), ...data.generalisation.flatMap(heatMaps)] : []),
-    element("p", { class: "note" }, data.footer));
+    ...(runs.length > 1 ? heat : []), element("p", { class: "note" }, data.footer));
 }
 
 main();

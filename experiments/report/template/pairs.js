@@ -55,7 +55,7 @@ function components({ observation_names: names, values, visited, num_components:
     const ends = visited ? [visited[0][index], visited[1][index]] : [0, 0];
     const low = Math.min(...column, ends[0]);
     const span = Math.max(...column, ends[1]) - low || 1;
-    const share = (value) => 3 + (94 * (value - low)) / span;
+    const share = (value) => 6 + (88 * (value - low)) / span;
     const range = visited ? element("i", { class: "range", style: `left:${share(ends[0])}%;width:${Math.max(1, share(ends[1]) - share(ends[0]))}%` }) : null;
     return [element("span", { class: "name" }, name),
       element("div", { class: "track" }, range, element("i", { class: "dot", style: `left:${share(values[pair][index])}%` })),

@@ -12,7 +12,7 @@ function returnsTable(rows) {
     element("td", { class: "number" }, element("strong", {}, number(row.mean))),
     element("td", { class: "number" }, interval(row.low, row.high)),
     element("td", { class: "whisker" }, whisker(row, row.color || "var(--series-1)")),
-    element("td", { class: "muted" }, row.interval)));
+    element("td", { class: "muted kind" }, row.interval)));
   const names = ["", "mean return", "95 % interval", "", "kind of interval"];
   const head = names.map((name, index) => element("th", { class: index === 1 || index === 2 ? "number" : null }, name));
   return element("div", { class: "scroll" }, element("table", { class: "wide" }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, body)));

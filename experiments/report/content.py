@@ -35,7 +35,7 @@ _LEFT_OUT = ("arrays", "key", "json", "resume", "out", "options", "metadata", "e
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is played for a page.
+    """Amount of play for a page.
 
     Attributes:
         seed: Seed of training and playing.
@@ -55,7 +55,7 @@ class Effort:
 
 
 def run_to_dict(subject: Subject, effort: Effort, tell: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
-    """All that a page says about one run or file.
+    """Content of a page about one run or file.
 
     Args:
         subject: Run or file.
@@ -123,9 +123,14 @@ def _rows(settings: Mapping[str, Any] | None, prefix: str = "") -> list[tuple[st
         if isinstance(value, Mapping):
             rows += _rows(value, "" if name == "settings" else f"{prefix}{name}.")
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            rows.append((prefix + name, text))
+            rows.append((prefix + name, _text(value)))
     return list(dict.fromkeys(rows))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, list | tuple):
+        return str(value)
+    return f"{len(value)} groups" if isinstance(value[0], Mapping) else ", ".join(map(str, value))
 
 
 def _versions(subject: Subject) -> list[tuple[str, str]]:
@@ -184,9 +189,7 @@ def _notes(count: int, typical: float | None, removals: Removals | None, effort:
             f"Removal, of {which}: policies were trained without the pair, from the same {inits} initialisations, and "
             "played from the same first states; the interval is Student's t over initialisations."
         )
-        notes.append(
-            "A pair acts at a step where the first policy's action would differ most without it."
-        )
+        notes.append("A pair acts at a step where the first policy's action would differ most without it.")
         if removed < min(count, effort.max_removals):
             notes.append(f"No further pair was removed after {effort.removal_seconds:g} s.")
     elif count > 1 and typical is not None:
@@ -215,9 +218,9 @@ def _film(
     end = "reached an end of the task" if episode.terminated else "was cut off by its time limit"
     who = "The first of the policies that the dataset trained" if subject.dataset is not None else "The policy"
     cut = f" The first {MAX_FRAMES:,} of {len(episode):,} steps." if len(episode) > MAX_FRAMES else ""
-    total = float(np.sum(episode.rewards, dtype=np.float64))
+    total = f"{np.sum(episode.rewards, dtype=np.float64):,.4g}".replace("-", "\N{MINUS SIGN}")
     text = (
-        f"{who}, in its first episode, which {end} after {len(episode):,} steps with a return of {total:,.4g}.{cut} "
+        f"{who}, in its first episode, which {end} after {len(episode):,} steps with a return of {total}.{cut} "
         f"{film.note}"
     )
     result = {**film.to_dict(), "stride": stride, "steps": steps, "text": text}
@@ -279,7 +282,7 @@ def page_content(
     generalisation: Sequence[Path] = (),
     tell: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
-    """All that a page says.
+    """Content of a page.
 
     Args:
         subjects: Runs and files, no two of one name.

@@ -27,7 +27,7 @@ from hades.types import AnyEnvironment, HostEnvironment, Params, PyTree
 
 @dataclass(frozen=True)
 class Performance:
-    """What policies did.
+    """Returns of policies, and an episode.
 
     Attributes:
         evaluation: Their returns.

@@ -18,6 +18,6 @@ __all__ = ["Scene", "scene_of"]
 
 
 def scene_of(env: AnyEnvironment) -> Scene:
-    """How an environment is drawn: of the families above the first that it belongs to."""
+    """Scene of an environment, by the first of the families above that it belongs to."""
     families = (classic_control, images, bodies, signals)
     return next(scene for family in families if (scene := family.scene_of(env)) is not None)

@@ -189,7 +189,7 @@ def _camera(
 def _window(
     placed: Sequence[tuple[_Shape, np.ndarray]], camera: np.ndarray | None
 ) -> tuple[float, float, float, float]:
-    """What all moving shapes, and without a camera the others too, take up."""
+    """Window that holds all moving shapes, and without a camera the others too."""
     shift: Any = 0.0 if camera is None else camera[:, None]
     seen = [(shape, flat - shift) for shape, flat in placed if shape.moves or camera is None]
     low = np.min([(flat - shape.radius).min(axis=(0, 1)) for shape, flat in seen], axis=0)

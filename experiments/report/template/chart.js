@@ -5,7 +5,7 @@ const AXES = {
   env_steps: { label: "environment steps", format: compact },
   seconds: { label: "wall-clock seconds, compilation included", format: compact },
 };
-const MARGIN = { left: 58, right: 12, top: 12, bottom: 44 };
+const MARGIN = { left: 70, right: 12, top: 12, bottom: 44 };
 
 const finite = (values) => values.filter((value) => value !== null && value !== undefined);
 

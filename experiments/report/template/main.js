@@ -58,7 +58,7 @@ function pairColors(pairs) {
 function filmSection(run, colorOfPair) {
   if (!run.film) return { nodes: [element("h2", {}, "Film"), element("p", {}, run.problem)], seek: null };
   const { view, seek } = player(run.film, colorOfPair);
-  return { nodes: [element("h2", {}, "A policy, freshly trained"), element("p", {}, run.film.text), view], seek };
+  return { nodes: [element("h2", {}, run.pairs ? "A policy, freshly trained" : "The policy"), element("p", {}, run.film.text), view], seek };
 }
 
 function runSections(run, heat = []) {

@@ -114,7 +114,7 @@ def test_the_curve_tells_its_values_under_the_pointer(tab: Browser, tmp_path: Pa
     tab.open(out, 1280, "light")
     box = tab.evaluate("document.querySelector('.chart').getBoundingClientRect().toJSON()")
     for share, iteration in ((0.99, "4"), (0.5, "2")):
-        x = box["x"] + 58 + share * (box["width"] - 70)
+        x = box["x"] + 70 + share * (box["width"] - 82)
         tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=box["y"] + box["height"] / 2)
         tab.wait(f"document.querySelector('.tip strong').textContent === 'iteration {iteration}'")
     assert "fresh keys" in tab.evaluate("document.querySelector('.tip').textContent")

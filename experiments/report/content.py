@@ -188,6 +188,9 @@ def _notes(count: int, typical: float | None, removals: Removals | None, effort:
         notes.append(
             f"Removal, of {which}: policies were trained without the pair, from the same {inits} initialisations, and "
             "played from the same first states; the interval is Student's t over initialisations."
+            if inits > 1
+            else f"Removal, of {which}: the policy was trained without the pair, from the one initialisation that the "
+            "dataset is for, and played from the same first states."
         )
         notes.append("A pair acts at a step where the first policy's action would differ most without it.")
         if removed < min(count, effort.max_removals):

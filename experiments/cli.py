@@ -22,6 +22,7 @@ _VERBS = {
     "report": "make a page about runs: curves, pairs, a film",
     "render": "film a policy as a GIF",
     "info": "tell what a dataset file or run directory holds",
+    "zoo": "list, show and verify the datasets that come with the package",
     "offline": "collect data, teach a teacher, and distil without a simulator",
     "launch": "run a grid of environments, methods, seeds and settings, here or by Slurm",
     "bench": "measure speed, memory and generalisation",

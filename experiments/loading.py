@@ -1,4 +1,7 @@
-"""Loading of what a command is given by path: a dataset, policy or teacher file, a run directory, or offline data."""
+"""Loading of what a command is given by path: a dataset, policy or teacher file, a run directory, or offline data.
+
+`zoo:NAME` is the path of a dataset that comes with the package.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 
 from experiments.cli import BadArgumentsError
 from experiments.environments import make_environment
+from hades import zoo
 from hades._files import refusing
 from hades._run_directory import RunDirectory
 from hades.dataset import DatasetError, SyntheticDataset
@@ -21,15 +25,29 @@ from hades.policies import NamedSpaces, Policy
 from hades.policy_file import PolicyFileError, TrainedPolicy, is_policy_file
 from hades.types import AnyEnvironment
 
+ZOO_PREFIX = "zoo:"
+"""Beginning of the paths of datasets that come with the package."""
 _BLOCK = 1 << 20
+
+
+def zoo_name(path: Path) -> str | None:
+    """The name in the zoo that a path stands for, None where it is another one."""
+    text = str(path)
+    return text.removeprefix(ZOO_PREFIX) if text.startswith(ZOO_PREFIX) else None
 
 
 def outcome_file(path: Path) -> Path:
     """The file that a path stands for: of a run directory the best outcome, or the last where no best is yet.
 
     Raises:
+        BadArgumentsError: There is none of that name in the zoo.
         RunDirectoryError: The folder is no run directory.
     """
+    if (name := zoo_name(path)) is not None:
+        try:
+            return zoo.path(name)
+        except ValueError as error:
+            raise BadArgumentsError(str(error)) from None
     if not path.is_dir():
         return path
     directory = RunDirectory(path)
@@ -52,6 +70,7 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, FileMetadata]:
         The file, the dataset, and its metadata.
 
     Raises:
+        BadArgumentsError: There is none of that name in the zoo.
         DatasetError: There is none, or it is malformed.
         RunDirectoryError: The folder is no run directory.
     """
@@ -64,6 +83,13 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, FileMetadata]:
         except ValueError as error:
             raise DatasetError(f"{path}: {error}") from None
     return path, dataset, dataset.metadata
+
+
+def policy_file_beside(path: Path) -> Path:
+    """Default file of a policy that is trained on the dataset at a path; of the zoo, in the working directory."""
+    file = outcome_file(path)
+    beside = file.with_name(f"{file.stem}_policy.npz")
+    return beside if zoo_name(path) is None else Path(beside.name)
 
 
 def load_policy(path: Path) -> tuple[TrainedPolicy, FileMetadata]:

@@ -25,6 +25,7 @@ from hades import (
     testing,
     training,
     types,
+    zoo,
 )
 from hades._foreign_envs import warn_of_foreign_envs
 from hades._version import __version__
@@ -98,6 +99,7 @@ __all__ = [
     "train",
     "training",
     "types",
+    "zoo",
 ]
 
 warn_of_foreign_envs()

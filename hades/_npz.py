@@ -16,24 +16,30 @@ from hades._files import write_atomically
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
     """Writes an `.npz` file atomically, under exactly this name; equal arrays in equal order give equal bytes.
+
+    Args:
+        path: File; its folder exists.
+        arrays: By name.
+        compressed: Whether the members of the archive are deflated.
 
     Raises:
         OSError: The file cannot be written; it names `path`, and what was there before is untouched.
         ValueError: An array holds Python objects.
     """
-    write_atomically(path, to_bytes(arrays))
+    write_atomically(path, to_bytes(arrays, compressed))
 
 
-def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+def to_bytes(arrays: Mapping[str, np.ndarray], compressed: bool = False) -> bytes:
     """The bytes of an `.npz` file.
 
     Raises:
         ValueError: An array holds Python objects.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    save = np.savez_compressed if compressed else np.savez
+    save(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

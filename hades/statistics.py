@@ -41,6 +41,36 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, 
     return _around(float(np.mean(values / scale)) * scale, error, values.size - 1, confidence)
 
 
+def difference_interval(ours: np.ndarray, theirs: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the difference of two means, whose samples may spread differently (Welch, 1947).
+
+    Args:
+        ours: Independent samples, `[samples]`.
+        theirs: Samples that are independent of ours, `[other samples]`.
+        confidence: Probability that the interval covers the mean of ours minus that of theirs.
+
+    Returns:
+        Its two ends: both the same where neither side spreads, and not a number (`UNKNOWN`) where a side has fewer than
+        two samples, or one that is not finite. Where 0 is outside, the means differ at level `1 - confidence`.
+
+    Example:
+        >>> low, high = difference_interval(np.array([1.0, 2.0, 3.0]), np.array([11.0, 13.0]))
+        >>> round(low, 2), round(high, 2)
+        (-15.98, -4.02)
+    """
+    sides = [np.asarray(values, np.float64) for values in (ours, theirs)]
+    if min(values.size for values in sides) < 2 or not all(np.isfinite(values).all() for values in sides):
+        return UNKNOWN
+    scale = max(map(_scale, sides))
+    squares = np.array([np.var(values / scale, ddof=1) / values.size for values in sides])
+    total = float(squares.sum())
+    centre = float(np.mean(sides[0] / scale) - np.mean(sides[1] / scale)) * scale
+    if total == 0:
+        return centre, centre
+    freedom = 1 / float(((squares / total) ** 2 / [values.size - 1 for values in sides]).sum())
+    return _around(centre, math.sqrt(total) * scale, freedom, confidence)
+
+
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
     """Mean of the middle half of the last axis, `[..., samples]` to `[...]` (arXiv 2108.13264).
 

@@ -41,7 +41,7 @@ class EvaluateSettings(EvaluationSettings):
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """Dataset file, run directory, policy file, or teacher file."""
+    """Dataset file, run directory, policy file, teacher file, or zoo:NAME."""
     env: str | None = None
     """Environment to play in; default: the one that the file names, or of a teacher the one of its run directory."""
     num_inits: int = 16

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.arguments import parse, print_json
-from experiments.loading import load_dataset, load_policy, outcome_file
+from experiments.loading import load_dataset, load_policy, outcome_file, zoo_name
 from experiments.settings import OutputSettings
+from hades import zoo
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
 from hades.metadata import FileMetadata
@@ -26,7 +27,7 @@ class InfoSettings(OutputSettings):
     """Tells the content of a dataset, policy or teacher file, or of a run directory."""
 
     source: Annotated[Path, tyro.conf.Positional]
-    """Dataset file, policy file, teacher file, or run directory."""
+    """Dataset file, policy file, teacher file, run directory, or zoo:NAME."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,7 +58,21 @@ def _describe(source: Path) -> dict[str, Any]:
     if run and not file.exists():
         return {"kind": "run without an outcome yet", **run}
     kind, content = _content(file)
-    return {"kind": "run" if run else kind, **run, "file": str(file), **content}
+    name = zoo_name(source)
+    card = {} if name is None else {"card": _card(zoo.card(name))}
+    return {"kind": "run" if run else kind, **run, "file": str(file), **content, **card}
+
+
+def _card(card: zoo.Card) -> dict[str, Any]:
+    """A card of the zoo with the intervals of its scores, without what the metadata of its file say."""
+    info = to_dict(card)
+    for name in ("score", "zero_dataset", "untrained_policy"):
+        score: zoo.Score = getattr(card, name)
+        counts = {"num_inits": score.num_inits, "num_episodes": score.num_episodes}
+        info[name] = {"mean": score.mean, "ci95": list(score.ci95), **counts}
+    for name in ("name", "env", "method", "num_pairs", "seed"):
+        del info[name]
+    return info
 
 
 def _content(file: Path) -> tuple[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ class MergeSettings(OutputSettings):
     """
 
     datasets: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Dataset files or run directories, two or more with the same kind of actions."""
+    """Dataset files, run directories or zoo:NAME, two or more with the same kind of actions."""
     out: Path
     """Merged file to write."""
     shared_places: bool = False

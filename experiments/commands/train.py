@@ -13,6 +13,7 @@ import tyro
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cloning import CloneSettings, clone_dataset
+from experiments.loading import policy_file_beside
 from experiments.settings import EvaluationSettings
 from hades.keys import Stream, stream
 
@@ -22,9 +23,9 @@ class TrainSettings(CloneSettings, EvaluationSettings):
     """Trains a policy on a dataset file and plays with it. Cloning flags that are not given are those of the file."""
 
     dataset: Annotated[Path, tyro.conf.Positional]
-    """Dataset file, or run directory."""
+    """Dataset file, run directory, or zoo:NAME."""
     out: Path | None = None
-    """Policy file to write; default: beside the dataset, with policy in its name."""
+    """Policy file to write; default: beside the dataset (of the zoo, here), with policy in its name."""
     num_episodes: int = 64
     """Episodes that the policy plays."""
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
     first = parse(TrainSettings, "train", arguments)
     settings, clone = clone_dataset(TrainSettings, "train", arguments, first, first.dataset)
-    out = settings.out or clone.source.with_name(f"{clone.source.stem}_policy.npz")
+    out = settings.out or policy_file_beside(settings.dataset)
     clone.trained.save(out)
     key = stream(jax.random.key(settings.seed), Stream.REPORT)
     tasks = clone.tasks

@@ -1,0 +1,1 @@
+"""Making, measuring and verifying of the datasets that come with the package."""

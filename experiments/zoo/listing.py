@@ -1,0 +1,65 @@
+"""Tables of the zoo, for the terminal, the documentation and the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from experiments import tables
+from experiments.zoo.recipes import GROUPS
+from hades.zoo import Card
+
+HEADER = ("name", "environment", "method", "pairs", "kB", "return", "95 % t interval", "zero", "untrained", "seconds")
+
+
+def in_order(cards: Mapping[str, Card]) -> list[Card]:
+    """Cards by group."""
+    order = {group: index for index, group in enumerate(GROUPS)}
+    return sorted(cards.values(), key=lambda card: (order.get(card.group, len(order)), card.name))
+
+
+def rows(cards: Mapping[str, Card]) -> list[tuple[str, ...]]:
+    """A row for each dataset, of the columns of `HEADER`."""
+    return [
+        (
+            card.name,
+            card.env,
+            card.method,
+            str(card.num_pairs),
+            f"{card.num_bytes / 1000:.3g}",
+            f"{card.score.mean:.4g}",
+            tables.interval(card.score.ci95),
+            f"{card.zero_dataset.mean:.3g}",
+            f"{card.untrained_policy.mean:.3g}",
+            f"{card.training.seconds:.2g}",
+        )
+        for card in in_order(cards)
+    ]
+
+
+def table(cards: Mapping[str, Card]) -> str:
+    """Table for the terminal."""
+    return tables.table(f"zoo, {len(cards)} datasets", HEADER, rows(cards), width=160)
+
+
+def markdown(cards: Mapping[str, Card]) -> str:
+    """Table of the documentation."""
+    return tables.markdown(HEADER, rows(cards))
+
+
+def compact(cards: Mapping[str, Card]) -> str:
+    """Table of the README: a row for each group of environments."""
+    groups: dict[str, list[Card]] = {}
+    for card in in_order(cards):
+        groups.setdefault(card.group, []).append(card)
+    cells = []
+    for group, members in groups.items():
+        returns = " · ".join(f"`{card.name}` {card.score.mean:.4g} (N = {card.num_pairs})" for card in members)
+        slowest = max(card.training.seconds for card in members)
+        cells.append((group, returns, f"{slowest:.2g}"))
+    header = ("", "return of a fresh policy, pairs", "seconds to train it, at most")
+    alignment = "|:--|:--|--:|"
+    return "\n".join([_line(header), alignment, *map(_line, cells)])
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"

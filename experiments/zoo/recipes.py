@@ -1,0 +1,74 @@
+"""Commands that make the datasets of the zoo: a table by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CLASSIC, MINATAR, BRAX, OFFLINE = "classic control", "MinAtar", "Brax", "MuJoCo, from offline data"
+GROUPS = (CLASSIC, MINATAR, BRAX, OFFLINE)
+"""Kinds of environments, in the order of tables."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Making and measuring of one dataset.
+
+    Attributes:
+        group: Kind of its environment, one of `GROUPS`.
+        commands: Arguments of `hades`, one command after the other, in a shell where `$RUNS` is a folder for what they
+            write, and `$TEACHERS` the folder of published teachers. What is there is not made again. The last is a
+            distillation, whose best dataset it is.
+        num_inits: Fresh policies of its score.
+        num_episodes: Episodes of each.
+    """
+
+    group: str
+    commands: tuple[str, ...]
+    num_inits: int = 32
+    num_episodes: int = 8
+
+
+def _classic(flags: str) -> Recipe:
+    return Recipe(CLASSIC, (f"distill {flags}",))
+
+
+def _minatar(flags: str) -> Recipe:
+    return Recipe(MINATAR, (f"distill --method hades-pg {flags}",))
+
+
+def _brax(flags: str, num_inits: int = 16, num_episodes: int = 4) -> Recipe:
+    return Recipe(BRAX, (f"distill {flags}",), num_inits, num_episodes)
+
+
+def _offline(body: str, num_pairs: int) -> Recipe:
+    """Real MuJoCo, from data of five levels of noise of one teacher."""
+    data, teacher = f"$RUNS/{body.lower()}_replay.hdf5", f"$TEACHERS/{body.lower()}-medium-replay.npz"
+    collect = f"offline collect --env gymnasium/{body}-v4 --teacher {teacher} --noise 0.0 0.2 0.4 0.6 0.8"
+    distill = f"offline distill --data {data} --teacher {teacher} --objective av-pbc --dataset-size {num_pairs}"
+    flags = "--num-iterations 400 --evaluate-every 100"
+    return Recipe(OFFLINE, (f"{collect} --num-transitions 100000 --out {data}", f"{distill} {flags}"), 32, 2)
+
+
+_LONG = "--num-envs 256 --num-inits 8 --entropy-coefficient 0.01 --num-iterations 300"
+
+RECIPES: dict[str, Recipe] = {
+    "cartpole": _classic("--preset cartpole"),
+    "acrobot": _classic("--method hades-pg --preset acrobot"),
+    "pendulum": _classic("--preset pendulum --seed 1"),
+    "mountaincar-continuous": _classic("--preset mountaincar"),
+    "mountaincar": _classic("--preset mountaincar --env gymnax/MountainCar-v0 --dataset-size 3"),
+    "breakout": _minatar(f"--preset breakout {_LONG} --meta-gradient.anneal-iterations 300 --evaluate-every 60"),
+    # The seeds of the other games are the best of those in experiments/results/hades_pg.
+    "freeway": _minatar("--preset freeway --seed 1"),
+    "spaceinvaders": _minatar("--preset spaceinvaders --seed 4"),
+    "asterix": _minatar("--preset asterix --seed 2"),
+    "inverted-pendulum": _brax("--preset inverted-pendulum", 32),
+    "reacher": _brax("--method hades-pg --preset reacher", 32),
+    "hopper": _brax("--method hades-pg --preset hopper"),
+    "walker2d": _brax("--method hades-pg --preset walker2d"),
+    "halfcheetah": _brax("--method hades-pg --preset halfcheetah"),
+    "hopper-offline": _offline("Hopper", 256),
+    "walker2d-offline": _offline("Walker2d", 256),
+    "halfcheetah-offline": _offline("HalfCheetah", 256),
+}
+"""Recipes by name of the dataset."""

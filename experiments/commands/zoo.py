@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -37,8 +37,8 @@ class ListSettings(OutputSettings):
     Seconds are those of training one policy, compiled. Wherever a dataset file is expected, zoo:NAME is one.
     """
 
-    markdown: bool = False
-    """Prints the table of the documentation."""
+    markdown: Literal["full", "compact"] | None = None
+    """Prints the table of the documentation, or the compact one of the README, instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,8 @@ def _launch(name: str, arguments: Sequence[str]) -> int:
 def _list(arguments: Sequence[str]) -> int:
     settings = parse(ListSettings, "zoo list", arguments)
     cards = zoo.cards()
-    print(listing.markdown(cards) if settings.markdown else listing.table(cards))
+    tables = {None: listing.table, "full": listing.markdown, "compact": listing.compact}
+    print(tables[settings.markdown](cards))
     if settings.json:
         print_json({"datasets": [to_dict(card) for card in listing.in_order(cards)]})
     return 0

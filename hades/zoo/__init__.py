@@ -105,7 +105,7 @@ class Card:
         seed: Seed of the distillation.
         commands: Commands that made it, one after the other, in a shell where `$RUNS` is a folder for what they write,
             and `$TEACHERS` the folder of published teachers.
-        git_commit: Commit of this project at which the last of them ran.
+        git_commit: Commit of this project at which the last of them ran, None outside of git.
         versions: Version of each package that the score depends on.
         score: Returns of policies that were trained on the dataset.
         zero_dataset: The same of its zero: all observations zero, and actions zero or their probabilities equal.
@@ -125,7 +125,7 @@ class Card:
     num_bytes: int
     seed: int
     commands: tuple[str, ...]
-    git_commit: str
+    git_commit: str | None
     versions: Mapping[str, str]
     score: Score
     zero_dataset: Score
@@ -198,7 +198,10 @@ def card(name: str) -> Card:
     """
     file = path(name).with_suffix(".json")
     with refusing(file, ValueError):
-        return from_dict(Card, json.loads(file.read_text()))
+        found = from_dict(Card, json.loads(file.read_text()))
+        if found.name != name:
+            raise ValueError(f"name: expected {name!r}, got {found.name!r}")
+    return found
 
 
 def cards() -> dict[str, Card]:

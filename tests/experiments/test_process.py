@@ -69,6 +69,9 @@ def test_wheel_has_packages_and_launcher_but_no_results_or_notebooks(site: Path)
         path.name for path in (site / "experiments/report/template").iterdir()
     }
     assert not {"results", "notebooks"} & inside
+    of_the_zoo = {path.name for path in (site / "hades" / "zoo" / "files").iterdir()}
+    assert of_the_zoo == {path.name for path in (ROOT / "hades" / "zoo" / "files").iterdir()}
+    assert {"cartpole.npz", "cartpole.json"} <= of_the_zoo
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
     assert "hades = hades_command:main" in entry_points.read_text()
 

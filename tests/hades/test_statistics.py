@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from hades.statistics import (
+    difference_interval,
     interquartile_interval,
     interquartile_mean,
     mean_interval,
@@ -40,6 +41,24 @@ def test_mean_intervals_are_those_of_scipy():
     sample = np.random.default_rng(0).normal(size=12)
     expected = stats.t.interval(0.9, 11, sample.mean(), stats.sem(sample))
     np.testing.assert_allclose(mean_interval(sample, confidence=0.9), expected)
+
+
+def test_difference_intervals_are_those_of_scipy():
+    generator = np.random.default_rng(0)
+    ours, theirs = generator.normal(1.0, 3.0, 12), generator.normal(0.0, 1.0, 7)
+    expected = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.99)
+    np.testing.assert_allclose(difference_interval(ours, theirs, 0.99), expected)
+    np.testing.assert_allclose(difference_interval(ours * 1e200, theirs * 1e200, 0.99), np.array(expected) * 1e200)
+
+
+def test_difference_intervals_of_samples_without_spread():
+    same = np.full(4, 500.0)
+    assert difference_interval(same, same) == (0.0, 0.0)
+    assert difference_interval(same, same - 20) == (20.0, 20.0)
+    low, high = difference_interval(same, np.array([500.0, 500.0, 500.0, 480.0]))
+    assert low < 0 < high
+    assert np.isnan(difference_interval(same, same[:1])).all()
+    assert np.isnan(difference_interval(same, np.array([np.inf, 1.0]))).all()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -13,6 +13,7 @@ import tyro
 from experiments.arguments import parse, print_json
 from experiments.loading import load_dataset, load_policy, outcome_file, zoo_name
 from experiments.settings import OutputSettings
+from experiments.zoo.listing import describe
 from hades import zoo
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
@@ -64,15 +65,9 @@ def _describe(source: Path) -> dict[str, Any]:
 
 
 def _card(card: zoo.Card) -> dict[str, Any]:
-    """A card of the zoo with the intervals of its scores, without what the metadata of its file say."""
-    info = to_dict(card)
-    for name in ("score", "zero_dataset", "untrained_policy"):
-        score: zoo.Score = getattr(card, name)
-        counts = {"num_inits": score.num_inits, "num_episodes": score.num_episodes}
-        info[name] = {"mean": score.mean, "ci95": list(score.ci95), **counts}
-    for name in ("name", "env", "method", "num_pairs", "seed"):
-        del info[name]
-    return info
+    """A card of the zoo without what the metadata of its file say."""
+    told = ("name", "env", "method", "num_pairs", "seed")
+    return {name: value for name, value in describe(card).items() if name not in told}
 
 
 def _content(file: Path) -> tuple[str, dict[str, Any]]:

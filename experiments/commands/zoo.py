@@ -17,7 +17,6 @@ from experiments.settings import OutputSettings, SeededSettings
 from experiments.zoo import listing
 from experiments.zoo.recipes import RECIPES
 from hades import zoo
-from hades._serialization import to_dict
 
 if TYPE_CHECKING:
     from experiments.zoo.verification import Verification
@@ -102,7 +101,7 @@ def _list(arguments: Sequence[str]) -> int:
     tables = {None: listing.table, "full": listing.markdown, "compact": listing.compact}
     print(tables[settings.markdown](cards))
     if settings.json:
-        print_json({"datasets": [to_dict(card) for card in listing.in_order(cards)]})
+        print_json({"datasets": [listing.describe(card) for card in listing.in_order(cards)]})
     return 0
 
 
@@ -160,5 +159,5 @@ def _make(arguments: Sequence[str]) -> int:
     cards = {name: making.make(name, folders) for name in names}
     print(listing.table(cards))
     if settings.json:
-        print_json({"datasets": [to_dict(card) for card in cards.values()]})
+        print_json({"datasets": [listing.describe(card) for card in cards.values()]})
     return 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from experiments import tables
 from experiments.zoo.recipes import GROUPS
-from hades.zoo import Card
+from hades._serialization import to_dict
+from hades.zoo import Card, Score
 
 HEADER = ("name", "environment", "method", "pairs", "kB", "return", "95 % t interval", "zero", "untrained", "seconds")
 
@@ -15,6 +17,21 @@ def in_order(cards: Mapping[str, Card]) -> list[Card]:
     """Cards by group."""
     order = {group: index for index, group in enumerate(GROUPS)}
     return sorted(cards.values(), key=lambda card: (order.get(card.group, len(order)), card.name))
+
+
+def describe(card: Card) -> dict[str, Any]:
+    """A card as `--json` prints it: its scores with mean and interval in place of the single policies."""
+    scores = {
+        name: {
+            "mean": score.mean,
+            "ci95": tables.ends(score.ci95),
+            "num_inits": score.num_inits,
+            "num_episodes": score.num_episodes,
+        }
+        for name, score in vars(card).items()
+        if isinstance(score, Score)
+    }
+    return to_dict(card) | scores
 
 
 def rows(cards: Mapping[str, Card]) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from experiments.zoo.making import commands_of
 from experiments.zoo.recipes import GROUPS, RECIPES, Recipe
 from hades import zoo
 from hades.policy_file import is_policy_file
-from tests.experiments.command import TINY, Outcome, exit_code
+from tests.experiments.command import TINY, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = ("--num-inits", "4", "--num-episodes", "2")
@@ -121,13 +121,14 @@ def test_verbs_take_a_dataset_of_the_zoo(hades: Callable[..., Outcome]) -> None:
 
 
 def test_make_distils_measures_and_writes_a_card(
-    hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hades: Callable[..., Outcome], finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[list[str]] = []
 
     def start(arguments: list[str]) -> None:
         started.append(arguments)
-        assert exit_code(*arguments) == 0
+        # The run of these very flags.
+        shutil.copytree(finished_run, tmp_path / "runs" / "match")
 
     monkeypatch.setattr(making, "start_process", start)
     monkeypatch.setitem(RECIPES, "match", Recipe(GROUPS[0], (f"distill {' '.join(TINY)}",), 3, 2))
@@ -150,7 +151,7 @@ def test_make_distils_measures_and_writes_a_card(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"match.npz", "match.json"}
     # The run is there, and is measured again only.
     assert hades("zoo", "make", "match", *folders).code == 0
-    assert len(started) == 1
+    assert started == [["distill", *TINY, "--out", str(tmp_path / "runs" / "match"), "--resume"]]
 
 
 @pytest.mark.parametrize("name", zoo.names())

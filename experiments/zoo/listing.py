@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import tables
@@ -68,15 +68,20 @@ def compact(cards: Mapping[str, Card]) -> str:
     groups: dict[str, list[Card]] = {}
     for card in in_order(cards):
         groups.setdefault(card.group, []).append(card)
-    cells = []
+    lines = [_line(("", "mean return of fresh policies", "pairs", "kB", "seconds")), "|:--|:--|--:|--:|--:|"]
     for group, members in groups.items():
-        returns = " · ".join(f"`{card.name}` {card.score.mean:.4g} (N = {card.num_pairs})" for card in members)
-        slowest = max(card.training.seconds for card in members)
-        cells.append((group, returns, f"{slowest:.2g}"))
-    header = ("", "return of a fresh policy, pairs", "seconds to train it, at most")
-    alignment = "|:--|:--|--:|"
-    return "\n".join([_line(header), alignment, *map(_line, cells)])
+        returns = " · ".join(f"`{card.name}` {card.score.mean:.3g}" for card in members)
+        pairs = _range([card.num_pairs for card in members])
+        size = _range([card.num_bytes / 1000 for card in members])
+        lines.append(_line((group, returns, pairs, size, _range([card.training.seconds for card in members]))))
+    return "\n".join(lines)
 
 
-def _line(cells: tuple[str, ...]) -> str:
+def _range(values: Sequence[float]) -> str:
+    """The least and the largest of some numbers."""
+    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -1,4 +1,4 @@
-"""Distilled datasets that come with the package, a few kilobytes each, which train policies in about a second.
+"""Distilled datasets that come with the package, of kilobytes, each of which trains a policy within a second.
 
 Each has a card: returns of freshly initialised policies that were trained on it, seconds of their training, and the
 commands that made it. `hades zoo verify` measures all of it again.

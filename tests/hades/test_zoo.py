@@ -47,6 +47,7 @@ def test_dataset_beats_its_zeros(name):
     assert low > max(card.zero_dataset.ci95[1], card.untrained_policy.ci95[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.names())
 def test_dataset_fits_its_environment(name):
     dataset = zoo.load(name)

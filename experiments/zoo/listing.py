@@ -45,8 +45,8 @@ def rows(cards: Mapping[str, Card]) -> list[tuple[str, ...]]:
             f"{card.num_bytes / 1000:.3g}",
             f"{card.score.mean:.4g}",
             tables.interval(card.score.ci95),
-            f"{card.zero_dataset.mean:.3g}",
-            f"{card.untrained_policy.mean:.3g}",
+            _short(card.zero_dataset.mean),
+            _short(card.untrained_policy.mean),
             f"{card.training.seconds:.2g}",
         )
         for card in in_order(cards)
@@ -70,11 +70,16 @@ def compact(cards: Mapping[str, Card]) -> str:
         groups.setdefault(card.group, []).append(card)
     lines = [_line(("", "mean return of fresh policies", "pairs", "kB", "seconds")), "|:--|:--|--:|--:|--:|"]
     for group, members in groups.items():
-        returns = " · ".join(f"`{card.name}` {card.score.mean:.3g}" for card in members)
+        returns = " · ".join(f"`{card.name}` {_short(card.score.mean)}" for card in members)
         pairs = _range([card.num_pairs for card in members])
         size = _range([card.num_bytes / 1000 for card in members])
         lines.append(_line((group, returns, pairs, size, _range([card.training.seconds for card in members]))))
     return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    """Three digits, or all of a large number's, without an exponent."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
 def _range(values: Sequence[float]) -> str:

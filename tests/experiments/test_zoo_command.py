@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.commands import zoo as command
 from experiments.zoo import listing, making
 from experiments.zoo.making import commands_of
 from experiments.zoo.recipes import GROUPS, RECIPES, Recipe
@@ -170,10 +169,6 @@ def test_tables_of_the_documentation_are_those_of_the_cards() -> None:
     cards = zoo.cards()
     assert listing.markdown(cards) in (ROOT / "docs" / "zoo.md").read_text()
     assert listing.compact(cards) in (ROOT / "README.md").read_text()
-
-
-def test_commands_of_the_zoo_are_summarised() -> None:
-    assert set(command._SUMMARIES) == {"list", "show", "verify", "make"}
 
 
 @pytest.mark.slow

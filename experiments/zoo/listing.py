@@ -10,7 +10,7 @@ from experiments.zoo.recipes import GROUPS
 from hades._serialization import to_dict
 from hades.zoo import Card, Score
 
-HEADER = ("name", "environment", "method", "pairs", "kB", "return", "95 % t interval", "zero", "untrained", "seconds")
+HEADER = ("name", "return", "zero", "untrained", "seconds", "pairs", "kB", "method", "environment")
 
 
 def in_order(cards: Mapping[str, Card]) -> list[Card]:
@@ -39,15 +39,14 @@ def rows(cards: Mapping[str, Card]) -> list[tuple[str, ...]]:
     return [
         (
             card.name,
-            card.env,
-            card.method,
-            str(card.num_pairs),
-            f"{card.num_bytes / 1000:.3g}",
-            f"{card.score.mean:.4g}",
-            tables.interval(card.score.ci95),
+            f"{card.score.mean:.4g} {tables.interval(card.score.ci95)}",
             _short(card.zero_dataset.mean),
             _short(card.untrained_policy.mean),
             f"{card.training.seconds:.2g}",
+            str(card.num_pairs),
+            f"{card.num_bytes / 1000:.2g}",
+            card.method,
+            card.env,
         )
         for card in in_order(cards)
     ]
@@ -55,7 +54,12 @@ def rows(cards: Mapping[str, Card]) -> list[tuple[str, ...]]:
 
 def table(cards: Mapping[str, Card]) -> str:
     """Table for the terminal."""
-    return tables.table(f"zoo, {len(cards)} datasets", HEADER, rows(cards), width=160)
+    return tables.table(
+        f"zoo, {len(cards)} datasets: returns of fresh policies with 95 % t intervals, seconds to train one",
+        HEADER,
+        rows(cards),
+        width=160,
+    )
 
 
 def markdown(cards: Mapping[str, Card]) -> str:

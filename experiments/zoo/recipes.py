@@ -49,6 +49,7 @@ def _offline(body: str, num_pairs: int) -> Recipe:
     return Recipe(OFFLINE, (f"{collect} --num-transitions 100000 --out {data}", f"{distill} {flags}"), 32, 2)
 
 
+_TWO_MILLION = "--num-iterations 1000000 --max-env-steps 2000000 --iterations-per-call 3 --evaluate-every 3"
 _LONG = "--num-envs 256 --num-inits 8 --entropy-coefficient 0.01 --num-iterations 300"
 
 RECIPES: dict[str, Recipe] = {
@@ -61,7 +62,7 @@ RECIPES: dict[str, Recipe] = {
     # The seeds of the other games are the best of those in experiments/results/hades_pg.
     "freeway": _minatar("--preset freeway --seed 1"),
     "spaceinvaders": _minatar("--preset spaceinvaders --seed 4"),
-    "asterix": _minatar("--preset asterix --seed 2"),
+    "asterix": _minatar(f"--preset asterix --seed 2 {_TWO_MILLION} --meta-gradient.anneal-iterations 122"),
     "inverted-pendulum": _brax("--preset inverted-pendulum", 32),
     "reacher": _brax("--method hades-pg --preset reacher", 32),
     "hopper": _brax("--method hades-pg --preset hopper"),

@@ -88,7 +88,7 @@ def _short(value: float) -> str:
 
 def _range(values: Sequence[float]) -> str:
     """The least and the largest of some numbers."""
-    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
+    low, high = (f"{value:.2g}" if value < 99.5 else f"{value:.0f}" for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 

@@ -199,4 +199,4 @@ $hades bench transfer "$runs"/offline/hopper/av-pbc-seed*.npz --out $out/offline
 $hades bench export --out $out/export.json
 # The datasets of the package, with their cards; then all of them again on other keys.
 $hades zoo make all --runs "$runs/zoo" --teachers "$teachers" --out hades/zoo/files
-$hades zoo verify
+$hades zoo verify --json >$out/zoo_verification.json

@@ -85,10 +85,15 @@ def load_dataset(path: Path) -> tuple[Path, SyntheticDataset, FileMetadata]:
     return path, dataset, dataset.metadata
 
 
-def policy_file_beside(path: Path) -> Path:
-    """Default file of a policy that is trained on the dataset at a path; of the zoo, in the working directory."""
+def file_beside(path: Path, ending: str) -> Path:
+    """Default file of what is made of the outcome at a path: beside it, of the zoo in the working directory.
+
+    Args:
+        path: File, run directory, or `zoo:NAME`.
+        ending: What the name of the outcome, without its suffix, is followed by, such as `"_policy.npz"`.
+    """
     file = outcome_file(path)
-    beside = file.with_name(f"{file.stem}_policy.npz")
+    beside = file.with_name(f"{file.stem}{ending}")
     return beside if zoo_name(path) is None else Path(beside.name)
 
 

@@ -13,7 +13,7 @@ from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.cloning import CloneSettings, clone_dataset
 from experiments.environments import make_environment
-from experiments.loading import architecture, load_policy, outcome_file
+from experiments.loading import architecture, file_beside, load_policy, outcome_file
 from experiments.void import flags, refuse_void
 from hades.export import SUFFIXES, ExportFormat, export_policy
 from hades.offline.teacher import is_teacher_file
@@ -29,7 +29,7 @@ class ExportSettings(CloneSettings):
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """Policy file, run directory, or dataset file."""
+    """Policy file, run directory, dataset file, or zoo:NAME."""
     format: ExportFormat
     """numpy: an .npz, and a player.py beside it that needs NumPy alone; onnx: a model (needs the extra onnx); flax:
     parameters as msgpack, and the module as JSON beside them."""
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         settings, clone = clone_dataset(ExportSettings, "export", arguments, settings, source)
         trained = clone.trained
         print(f"policy trained on {source} in {clone.seconds:.3f} s (compiled)")
-    out = settings.out or source.with_name(f"{source.stem}_{settings.format}{SUFFIXES[settings.format]}")
+    out = settings.out or file_beside(settings.source, f"_{settings.format}{SUFFIXES[settings.format]}")
     exported = export_policy(trained, out, settings.format)
     print(f"written to {' and '.join(map(str, exported.files))}")
     difference = exported.difference

@@ -13,7 +13,7 @@ import tyro
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cloning import CloneSettings, clone_dataset
-from experiments.loading import policy_file_beside
+from experiments.loading import file_beside
 from experiments.settings import EvaluationSettings
 from hades.keys import Stream, stream
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
     first = parse(TrainSettings, "train", arguments)
     settings, clone = clone_dataset(TrainSettings, "train", arguments, first, first.dataset)
-    out = settings.out or policy_file_beside(settings.dataset)
+    out = settings.out or file_beside(settings.dataset, "_policy.npz")
     clone.trained.save(out)
     key = stream(jax.random.key(settings.seed), Stream.REPORT)
     tasks = clone.tasks

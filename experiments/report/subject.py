@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.environments import EnvironmentOptions, make_environment
-from experiments.loading import check_dataset_fits, load_dataset, load_policy, outcome_file
+from experiments.loading import check_dataset_fits, load_dataset, load_policy, outcome_file, zoo_name
 from hades._run_directory import RunDirectory, RunDirectoryError
 from hades.dataset import SyntheticDataset
 from hades.metadata import FileMetadata
@@ -66,9 +66,9 @@ def load_subject(path: Path) -> Subject:
         DatasetError, PolicyFileError, TeacherError: The file is malformed, or there is none.
         RunDirectoryError: The folder is no run directory, or that of a run that has done nothing yet.
     """
-    name = path.resolve().name if path.is_dir() else path.stem
     if not path.is_dir():
-        return _of_file(path, {"name": name, "source": path}, {})
+        return _of_file(outcome_file(path), {"name": zoo_name(path) or path.stem, "source": path}, {})
+    name = path.resolve().name
     directory = RunDirectory(path)
     config = directory.read_config()
     known: dict[str, Any] = {"name": name, "source": path, "directory": directory, "config": config}

@@ -144,7 +144,7 @@ def test_make_distils_measures_and_writes_a_card(
     assert dataset.metadata is not None and dataset.metadata.evaluation is not None
     assert dataset.metadata.evaluation.mean == pytest.approx(card.score.mean)
     with np.load(zoo.path("match")) as arrays:
-        assert arrays["observations"].dtype == np.float16
+        assert arrays["observations"].dtype == np.float32
     evaluated = hades("evaluate", "zoo:match", "--num-inits", "3", "--num-episodes", "2", "--seed", "1000", "--json")
     assert evaluated.json["per_init"] == list(card.score.per_init)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"match.npz", "match.json"}

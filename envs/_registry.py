@@ -45,7 +45,7 @@ class Family(Protocol):
 
 
 # Imported by the first `make` or listing: each as a module of this package.
-_BUILT_IN = ("brax", "diagnostic", "gymnasium", "gymnax", "playground")
+_BUILT_IN = ("brax", "diagnostic", "gymnasium", "gymnax", "images", "playground")
 _families: dict[str, Family] = {}
 _factories: dict[str, Factory] = {}
 

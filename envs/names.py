@@ -68,6 +68,9 @@ _ACTIONS: Mapping[str, tuple[str, ...]] = {
     "gymnax/Freeway-MinAtar": ("stay", "up", "down"),
     "gymnax/Seaquest-MinAtar": ("stay", "left", "up", "right", "down", "fire"),
     "gymnax/SpaceInvaders-MinAtar": ("stay", "left", "right", "fire"),
+    "images/cifar10": ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "images/fashion": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+    "images/mnist": tuple("0123456789"),
     "playground/BallInCup": ("force x", "force z"),
     "playground/FingerSpin": ("torque proximal", "torque distal"),
 }

@@ -24,6 +24,7 @@ _VERBS = {
     "info": "tell what a dataset file or run directory holds",
     "zoo": "list, show and verify the datasets that come with the package",
     "offline": "collect data, teach a teacher, and distil without a simulator",
+    "images": "distil labelled images into a few, and evaluate networks trained on them",
     "launch": "run a grid of environments, methods, seeds and settings, here or by Slurm",
     "bench": "measure speed, memory and generalisation",
 }

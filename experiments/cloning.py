@@ -1,4 +1,4 @@
-"""The policy that a dataset file trains: what `hades train` and `hades export` have in common."""
+"""Policies that dataset files train: flags over the settings of a file; what `train` and `export` have in common."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
@@ -37,7 +37,35 @@ class CloneSettings(SeededSettings):
     """Architecture and inner loop."""
 
 
+S = TypeVar("S")
 T = TypeVar("T", bound=CloneSettings)
+
+
+def over_own(kind: type[S], verb: str, arguments: Sequence[str], first: S, own: CloningSettings) -> S:
+    """Settings whose `cloning` is that of a file where flags do not say otherwise.
+
+    Args:
+        kind: Dataclass of the settings.
+        verb: Words behind `hades`.
+        arguments: Arguments of the command.
+        first: The settings that a first reading gave, which found the file.
+        own: Cloning settings of the file.
+
+    Raises:
+        BadArgumentsError: A flag is void beside others, or the loss is for the other kind of actions.
+    """
+    settings: Any = parse(kind, verb, arguments, _with(first, own))
+    if own.step_sizes == "learned" and any(
+        getattr(settings.cloning, name) != getattr(own, name) for name in _OPTIMIZER
+    ):
+        # Step sizes belong to their optimiser and number of steps.
+        settings = parse(kind, verb, arguments, _with(first, own.with_fixed_steps))
+    refuse_void(arguments, optimizer_flags("cloning", settings.cloning))
+    return _with(settings, with_loss(settings.cloning, own))
+
+
+def _with(settings: Any, cloning: CloningSettings) -> Any:
+    return dataclasses.replace(settings, cloning=cloning)
 
 
 class Clone(NamedTuple):
@@ -78,14 +106,7 @@ def clone_dataset(kind: type[T], verb: str, arguments: Sequence[str], first: T, 
     """
     source, dataset, metadata = load_dataset(path)
     own = metadata.require_cloning()
-    settings = parse(kind, verb, arguments, dataclasses.replace(first, cloning=own))
-    if own.step_sizes == "learned" and any(
-        getattr(settings.cloning, name) != getattr(own, name) for name in _OPTIMIZER
-    ):
-        # Step sizes belong to their optimiser and number of steps.
-        settings = parse(kind, verb, arguments, dataclasses.replace(first, cloning=own.with_fixed_steps))
-    refuse_void(arguments, optimizer_flags("cloning", settings.cloning))
-    settings = dataclasses.replace(settings, cloning=with_loss(settings.cloning, own))
+    settings = over_own(kind, verb, arguments, first, own)
     tasks = make_task_environments(metadata, settings.env, source)
     if not is_merged(metadata):
         check_dataset_fits(tasks.environments[0], dataset, source, settings.env)

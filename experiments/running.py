@@ -26,6 +26,7 @@ from hades import multihost, recipes
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
 from hades.evaluation import Evaluation
+from hades.images import ImageDataError
 from hades.keys import Stream, stream
 from hades.multihost import MultihostSettings
 from hades.offline import OfflineDataError, TeacherError
@@ -117,21 +118,23 @@ def build(settings: Any, command: Command) -> Run[Any]:
 
     Raises:
         BadArgumentsError: There is no environment, or a setting does not suit it.
-        OfflineDataError: The file of the data is missing or malformed.
+        ImageDataError: A file of images is missing or malformed.
+        OfflineDataError: The file of the data is.
         TeacherError: The file of the teacher is.
     """
     if not settings.env and command.needs_env:
         raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")
     try:
         run = command.make_run(settings)
-    except (OfflineDataError, TeacherError):
+    except (ImageDataError, OfflineDataError, TeacherError):
         # What a file holds is no fault of the arguments.
         raise
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
     try:
         if settings.loop.evaluate_every is not None:
-            run.make_evaluator(settings.loop.evaluation_inits, settings.loop.evaluation_episodes)
+            for make in (run.make_evaluator, run.make_selector):
+                make(settings.loop.evaluation_inits, settings.loop.evaluation_episodes)
     except ValueError as error:
         flag = "--evaluate-every" if run.env is None else "--evaluation-episodes"
         raise BadArgumentsError(f"{flag}: {re.sub(r'^(num_episodes|env): ', '', str(error))}") from None
@@ -288,7 +291,7 @@ def _draw(
     names = []
     distils = result.kind == "dataset"
     if command.draw is not None:
-        size = f", N = {settings.settings.dataset_size}" if distils else ""
+        size = f", N = {result.dataset.num_pairs}" if distils else ""
         title = f"{settings.settings.method} on {env}{size}, seed {settings.seed}"
         lines = {label: evaluation.mean for label, evaluation in references.items()}
         outcome = "mean dataset" if distils else "policy"

@@ -165,7 +165,7 @@ class PolicyGradientDistillSettings(RunSettings):
         super().__post_init__()
         if self.settings.init_seed is not None:
             _require_seed("init_seed", self.settings.init_seed)
-        _require_annealed(self, self.settings.meta_gradient.anneal_iterations, "meta-gradient.anneal-iterations")
+        require_annealed(self, self.settings.meta_gradient.anneal_iterations, "meta-gradient.anneal-iterations")
 
     def void_flags(self) -> dict[str, str]:
         """Also those of learned step sizes."""
@@ -195,7 +195,7 @@ class PPOCommandSettings(RunSettings):
     def __post_init__(self) -> None:
         """Refuses also updates whose learning rate would be zero, unless the run ends by its environment steps."""
         super().__post_init__()
-        _require_annealed(self, self.settings.anneal_updates, "anneal-updates")
+        require_annealed(self, self.settings.anneal_updates, "anneal-updates")
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ class OfflineDistillSettings(OfflineRunSettings):
             raise ValueError(
                 f"max_env_steps: expected none, as training plays in no environment, got {self.loop.max_env_steps}"
             )
-        _require_annealed(self, self.settings.meta_gradient.anneal_iterations, "meta-gradient.anneal-iterations")
+        require_annealed(self, self.settings.meta_gradient.anneal_iterations, "meta-gradient.anneal-iterations")
         if self.settings.meta_gradient.max_kl is not None:
             raise ValueError("meta_gradient.max_kl: expected none, as objectives on offline states report no KL")
 
@@ -378,7 +378,7 @@ def _require_seed(name: str, seed: int) -> None:
         raise ValueError(f"{name}: expected an integer from 0 to 4294967295, got {seed}")
 
 
-def _require_annealed(settings: RunSettings, annealed: int | None, flag: str) -> None:
+def require_annealed(settings: RunSettings, annealed: int | None, flag: str) -> None:
     """Refuses more iterations than a learning rate takes to fall to zero, unless the run ends by its steps."""
     if annealed is not None and settings.num_iterations > annealed and settings.loop.max_env_steps is None:
         raise ValueError(

@@ -104,6 +104,7 @@ class HostLoop:
         state: State after the last whole call.
         course: Knowledge of the host beyond the state.
         evaluator: Evaluation on fresh keys; None without an environment.
+        selector: Evaluation that the best outcome is chosen by.
         finished: Whether the run came to its end.
         started: Monotonic time that the clock of the run counts from.
     """
@@ -126,6 +127,7 @@ class HostLoop:
         self._checkpoints = Checkpoints(directory.checkpoints) if directory else None
         inits, episodes = loop.evaluation_inits, loop.evaluation_episodes
         self.evaluator = None if run.env is None else self.run.make_evaluator(inits, episodes)
+        self.selector = None if run.env is None else self.run.make_selector(inits, episodes)
         self.course = Course()
         # Rows up to here were seen by callbacks before a resume, which computes them again.
         self._seen = 0
@@ -170,9 +172,9 @@ class HostLoop:
     def begin(self) -> None:
         """Tells callbacks of the start, and keeps the snapshot of a run that has done nothing."""
         self.tell("start", self.run, self.state)
-        if self.iteration == 0 and self._loop.keep_snapshots and self.evaluator:
+        if self.iteration == 0 and self._loop.keep_snapshots and self.selector:
             outcome = self._outcome_of(self.state)
-            self._keep_snapshot(outcome, self.evaluator(stream(self._key, Stream.SELECTION), outcome))
+            self._keep_snapshot(outcome, self.selector(stream(self._key, Stream.SELECTION), outcome))
 
     def is_done(self, num_iterations: int) -> bool:
         """Whether all iterations are done, or a budget is used up."""
@@ -296,7 +298,8 @@ class HostLoop:
     def _evaluate(self, outcome: Any) -> Row:
         """Scores the outcome on fresh keys, the same each time, and keeps it if it is the best so far."""
         assert self.evaluator is not None
-        evaluation = self.evaluator(stream(self._key, Stream.SELECTION), outcome)
+        assert self.selector is not None
+        evaluation = self.selector(stream(self._key, Stream.SELECTION), outcome)
         self._keep_snapshot(outcome, evaluation)
         self.tell("evaluation", self.iteration, outcome, evaluation)
         # Simulators on several hosts may differ in the last digit, and all must come to the same confirmations.

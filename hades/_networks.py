@@ -16,6 +16,8 @@ from hades.types import PyTree
 if TYPE_CHECKING:
     from hades.policies import Activation, KernelInit
 
+_NORM_EPSILON = 1e-5
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
     "relu": nn.relu,
@@ -35,6 +37,29 @@ def _initializer(name: KernelInit, orthogonal_scale: float) -> Callable[..., jax
     }[name]()
 
 
+def _activation(module: Torso | ConvTorso, name: Activation) -> Callable[[jax.Array], jax.Array]:
+    """The nonlinearity of a name, of a module that is being applied."""
+    if name != "tanh_or_relu":
+        return ACTIVATIONS[name]
+    # A parameter, so that each initialisation draws its own; training leaves it alone.
+    drawn = module.param("relu", lambda key: jax.random.bernoulli(key).astype(module.param_dtype))
+    relu = jax.lax.stop_gradient(drawn) > 0
+    return lambda hidden: jnp.where(relu, nn.relu(hidden), jnp.tanh(hidden))
+
+
+def _patches(images: jax.Array) -> jax.Array:
+    """The 3x3 neighbourhood of each pixel, zeros beyond the border: `[..., height, width, 9 * channels]`.
+
+    A convolution is a product with them: vmapped over parameters it stays a batched product, where XLA would make a
+    grouped convolution of it, which the CPU backend runs many times slower. They are shifted copies, as the gradient of
+    `jax.lax.conv_general_dilated_patches`, whose order of components this is, is a grouped convolution again.
+    """
+    height, width = images.shape[1:3]
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, row : row + height, column : column + width] for row in range(3) for column in range(3)]
+    return jnp.stack(shifted, axis=-1).reshape(*images.shape[:3], -1)
+
+
 class Torso(nn.Module):
     """Dense layers, optionally residual, optionally behind one 3x3 convolution; returns features `[..., width]`."""
 
@@ -47,39 +72,61 @@ class Torso(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array, batch_axes: int) -> jax.Array:
-        activation = self._activation()
+        activation = _activation(self, self.activation)
         initializer = _initializer(self.kernel_init, math.sqrt(2))
         batch = observations.shape[:batch_axes]
         if self.channels is not None:
-            # A convolution as a product with patches: vmapped over parameters it stays a batched product, where
-            # XLA would make a grouped convolution of it, which the CPU backend runs many times slower.
             images = observations.reshape(-1, *observations.shape[batch_axes:])
-            patches = jax.lax.conv_general_dilated_patches(
-                images, (3, 3), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            observations = activation(self._dense(self.channels, initializer)(patches))
+            observations = activation(self._dense(self.channels, initializer)(_patches(images)))
         features = observations.reshape(*batch, -1)
         for index, size in enumerate(self.hidden_sizes):
             hidden = activation(self._dense(size, initializer)(features))
             features = features + hidden if self.residual and index > 0 else hidden
         return features
 
-    def _activation(self) -> Callable[[jax.Array], jax.Array]:
-        if self.activation != "tanh_or_relu":
-            return ACTIVATIONS[self.activation]
-        # A parameter, so that each initialisation draws its own; training leaves it alone.
-        drawn = self.param("relu", lambda key: jax.random.bernoulli(key).astype(self.param_dtype))
-        relu = jax.lax.stop_gradient(drawn) > 0
-        return lambda hidden: jnp.where(relu, nn.relu(hidden), jnp.tanh(hidden))
-
     def _dense(self, features: int, initializer: Callable[..., jax.Array]) -> nn.Dense:
         return nn.Dense(features, kernel_init=initializer, param_dtype=self.param_dtype)
+
+
+class ConvTorso(nn.Module):
+    """Blocks of a 3x3 convolution, instance normalisation, activation and 2x2 average pooling; returns features.
+
+    The network of Dataset Condensation (Zhao et al. 2021, arXiv 2006.05929, section 4.1) in front of its linear head.
+    A side of odd length loses its last row in pooling, one of length 1 is not pooled.
+    """
+
+    channels: tuple[int, ...]
+    activation: Activation
+    kernel_init: KernelInit
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, observations: jax.Array, batch_axes: int) -> jax.Array:
+        activation = _activation(self, self.activation)
+        initializer = _initializer(self.kernel_init, math.sqrt(2))
+        batch = observations.shape[:batch_axes]
+        images = observations.reshape(-1, *observations.shape[batch_axes:])
+        for channels in self.channels:
+            images = nn.Dense(channels, kernel_init=initializer, param_dtype=self.param_dtype)(_patches(images))
+            images = nn.InstanceNorm(epsilon=_NORM_EPSILON, param_dtype=self.param_dtype)(images)
+            images = _pooled(activation(images))
+        return images.reshape(*batch, -1)
+
+
+def _pooled(images: jax.Array) -> jax.Array:
+    """Means of 2x2 pixels, `[images, height / 2, width / 2, channels]`."""
+    for axis in (1, 2):
+        half = images.shape[axis] // 2
+        if half:
+            images = jax.lax.slice_in_dim(images, 0, 2 * half, axis=axis)
+            images = jnp.mean(images.reshape(*images.shape[:axis], half, 2, *images.shape[axis + 1 :]), axis=axis + 1)
+    return images
 
 
 class Network(nn.Module):
     """A torso and a linear head; returns `[..., outputs]`."""
 
-    torso: Torso
+    torso: Torso | ConvTorso
     outputs: int
     head_gain: float
 
@@ -98,7 +145,7 @@ class Function(NamedTuple):
     apply: Callable[[dict[str, PyTree], jax.Array], jax.Array]
 
 
-def network_function(shape: tuple[int, ...], torso: Torso, outputs: int, head_gain: float) -> Function:
+def network_function(shape: tuple[int, ...], torso: Torso | ConvTorso, outputs: int, head_gain: float) -> Function:
     """The function of a torso with a linear head, for observations of a shape.
 
     Args:

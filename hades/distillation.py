@@ -48,6 +48,7 @@ def distillation_run(
     num_inits: int = 1,
     init_seed: int | None = None,
     evaluation_inner: InnerLoop | None = None,
+    selection_env: AnyEnvironment | None = None,
     play: PlaySettings | None = None,
     normalization_envs: int | None = None,
     chunks: Chunks | None = None,
@@ -66,6 +67,8 @@ def distillation_run(
         num_inits: Initialisations that each candidate trains, shared by all candidates of an iteration.
         init_seed: Seed of the one initialisation of all iterations (HaDES-F); fresh ones every iteration if None.
         evaluation_inner: Trains the policies that are evaluated, and is described in files; `inner` if None.
+        selection_env: Environment that the best outcome is chosen in, where the one that it is reported in must have no
+            part in the choice, such as test images; `env` if None.
         play: Normalisation and choice of actions of evaluated policies; those of `objective.settings` where it has
             them, otherwise samples.
         normalization_envs: With running normalisation, episodes that share statistics; all of a policy's if None.
@@ -115,6 +118,7 @@ def distillation_run(
         init_seed=init_seed,
         chunks=chunks or Chunks(),
         evaluation_inner=evaluation_inner or inner,
+        selection_env=None if selection_env is None else conform(selection_env),
         play=play,
         normalization_envs=normalization_envs,
     )
@@ -151,6 +155,7 @@ class _FourParts(Run[Any]):
     init_seed: int | None
     chunks: Chunks
     evaluation_inner: InnerLoop
+    selection_env: AnyEnvironment | None
     play: PlaySettings
     normalization_envs: int | None
 
@@ -235,8 +240,15 @@ class DatasetRun(_FourParts):
 
     @override
     def make_evaluator(self, num_inits: int, num_episodes: int) -> DatasetEvaluator:
+        return self._make_evaluator(self.env, num_inits, num_episodes)
+
+    @override
+    def make_selector(self, num_inits: int, num_episodes: int) -> DatasetEvaluator:
+        return self._make_evaluator(self.selection_env or self.env, num_inits, num_episodes)
+
+    def _make_evaluator(self, env: AnyEnvironment, num_inits: int, num_episodes: int) -> DatasetEvaluator:
         return DatasetEvaluator(
-            self.env,
+            env,
             self.evaluation_inner,
             num_inits,
             num_episodes,

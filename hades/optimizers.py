@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import optax
 
@@ -24,6 +24,7 @@ def make_optimizer(
     adam_eps: float = 1e-8,
     weight_decay: float = 1e-4,
     max_grad_norm: float | None = None,
+    decay: float = 1.0,
     differentiable: bool = False,
 ) -> optax.GradientTransformation:
     """Optax optimiser of a name; equal arguments give the same object, so that what it is compiled into is found again.
@@ -36,6 +37,7 @@ def make_optimizer(
         adam_eps: Epsilon in the denominator of adam and adamw.
         weight_decay: Decay of adamw.
         max_grad_norm: Largest global norm of a gradient, clipped in front of the optimiser; None clips nothing.
+        decay: Factor of the step size from one update to the next; 1 keeps it.
         differentiable: Whether gradients are taken through adam's and adamw's updates, which then stay finite where a
             parameter has no gradient.
 
@@ -43,12 +45,13 @@ def make_optimizer(
         ValueError: There is no optimiser of that name.
     """
     eps_root = _ADAM_EPS_ROOT if differentiable else 0.0
+    rate: Any = learning_rate if decay == 1 else optax.exponential_decay(learning_rate, 1, decay)
     if name == "sgd":
-        optimizer = optax.sgd(learning_rate, momentum=momentum or None)
+        optimizer = optax.sgd(rate, momentum=momentum or None)
     elif name == "adam":
-        optimizer = optax.adam(learning_rate, b1=adam_b1, eps=adam_eps, eps_root=eps_root)
+        optimizer = optax.adam(rate, b1=adam_b1, eps=adam_eps, eps_root=eps_root)
     elif name == "adamw":
-        optimizer = optax.adamw(learning_rate, b1=adam_b1, eps=adam_eps, eps_root=eps_root, weight_decay=weight_decay)
+        optimizer = optax.adamw(rate, b1=adam_b1, eps=adam_eps, eps_root=eps_root, weight_decay=weight_decay)
     else:
         raise ValueError(f"optimizer: expected adam, adamw or sgd, got {name!r}")
     return optimizer if max_grad_norm is None else optax.chain(optax.clip_by_global_norm(max_grad_norm), optimizer)

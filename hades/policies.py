@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from hades._cache import kept
 from hades._flax_modules import linen_function, nnx_function
-from hades._networks import Function, Torso, network_function
+from hades._networks import ConvTorso, Function, Torso, network_function
 from hades._validation import require_positive
 from hades.distributions import Categorical, Deterministic, DiagonalGaussian, Distribution, TanhGaussian, Uniform
 from hades.types import ActionSpace, Continuous, Discrete, PyTree
@@ -24,7 +24,7 @@ from hades.types import ActionSpace, Continuous, Discrete, PyTree
 if TYPE_CHECKING:
     from flax import nnx
 
-PolicyName = Literal["mlp", "residual_mlp", "cnn"]
+PolicyName = Literal["mlp", "residual_mlp", "cnn", "convnet"]
 Activation = Literal["tanh", "relu", "gelu", "silu", "elu", "tanh_or_relu"]
 KernelInit = Literal["orthogonal", "lecun_normal", "he_normal", "glorot_uniform"]
 ActionDistribution = Literal["gaussian", "tanh_gaussian"]
@@ -37,7 +37,8 @@ class NetworkSettings:
     policy: PolicyName = "mlp"
     """Architecture of the policy."""
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers (of the dense layers behind the convolution, for cnn)."""
+    """Widths of the hidden layers (of the dense layers behind the convolution, for cnn; channels of the blocks, for
+    convnet)."""
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers; tanh_or_relu is either, drawn with each initialisation."""
     kernel_init: KernelInit = "orthogonal"
@@ -92,7 +93,7 @@ class Policy(NamedTuple):
 
 
 class ArchitectureOptions(TypedDict, total=False):
-    """Arguments that `mlp`, `residual_mlp` and `cnn` have in common.
+    """Arguments that `mlp`, `residual_mlp`, `cnn` and `convnet` have in common.
 
     Attributes:
         kernel_init: Initialiser of the weights (default: orthogonal).
@@ -160,14 +161,16 @@ class PolicySpaces:
         return space.num_actions if isinstance(space, Discrete) else space.action_dim
 
 
-def _torso(shape: Sequence[int], settings: NetworkSettings, param_dtype: Any, channels: int) -> Torso:
+def _torso(shape: Sequence[int], settings: NetworkSettings, param_dtype: Any, channels: int) -> Torso | ConvTorso:
     """The hidden layers that `settings` names, for observations of a shape that suits them."""
     sizes, dtype = tuple(settings.hidden_sizes), jnp.dtype(param_dtype)
     residual, convolves = settings.policy == "residual_mlp", settings.policy == "cnn"
     if residual and len(set(sizes)) != 1:
         raise ValueError(f"hidden_sizes: a residual_mlp needs one or more equal widths, got {sizes}")
-    if convolves and len(shape) != 3:
-        raise ValueError(f"policy: cnn needs observations (height, width, channels), got {shape}")
+    if settings.policy in ("cnn", "convnet") and len(shape) != 3:
+        raise ValueError(f"policy: {settings.policy} needs observations (height, width, channels), got {shape}")
+    if settings.policy == "convnet":
+        return ConvTorso(sizes, settings.activation, settings.kernel_init, dtype)
     return Torso(sizes, settings.activation, settings.kernel_init, residual, channels if convolves else None, dtype)
 
 
@@ -195,7 +198,11 @@ def _policy(
 
 @cache
 def _build(
-    spaces: PolicySpaces, torso: Torso, action_distribution: ActionDistribution, head_gain: float, log_std: float
+    spaces: PolicySpaces,
+    torso: Torso | ConvTorso,
+    action_distribution: ActionDistribution,
+    head_gain: float,
+    log_std: float,
 ) -> Policy:
     network = network_function(spaces.observation_shape, torso, spaces.outputs, head_gain)
     return _policy(spaces, network, action_distribution, torso.param_dtype, log_std)
@@ -299,6 +306,29 @@ def cnn(
         ValueError: A width is not positive, or the observations do not have three axes.
     """
     return _named(env, "cnn", hidden_sizes, activation, channels, **options)
+
+
+def convnet(
+    env: Spaces,
+    hidden_sizes: Sequence[int] = (128, 128, 128),
+    activation: Activation = "relu",
+    **options: Unpack[ArchitectureOptions],
+) -> Policy:
+    """Blocks of a 3x3 convolution, instance normalisation, activation and 2x2 average pooling, and a linear head.
+
+    With three blocks of 128 channels it is ConvNet-3, the network that dataset condensation is measured with (Zhao et
+    al. 2021, arXiv 2006.05929, section 4.1). Convolutions keep the size of the image.
+
+    Args:
+        env: As of `mlp`.
+        hidden_sizes: Channels of each block.
+        activation: As of `mlp`.
+        **options: As of `mlp`.
+
+    Raises:
+        ValueError: A width is not positive, or the observations do not have three axes.
+    """
+    return _named(env, "convnet", hidden_sizes, activation, **options)
 
 
 def from_linen(env: Spaces, module: nn.Module, action_distribution: ActionDistribution = "gaussian") -> Policy:

@@ -135,6 +135,14 @@ class Run(Generic[Outcome]):
         """
         raise NotImplementedError
 
+    def make_selector(self, num_inits: int, num_episodes: int) -> Evaluator:
+        """Evaluation that the best outcome is chosen by on the way; `make_evaluator` reports the chosen one.
+
+        Raises:
+            ValueError: As `make_evaluator`.
+        """
+        return self.make_evaluator(num_inits, num_episodes)
+
     def config(self) -> dict[str, Any]:
         """Part of a run directory's `config.json` that must be the same for the run to go on."""
         env = self.env

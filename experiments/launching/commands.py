@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.commands import baseline, distill
+from experiments.commands.images import distill as images_distill
 from experiments.commands.offline import distill as offline_distill
 from experiments.commands.offline import teach
 from experiments.running import Command
 
-_OTHERS = {command.name: command for command in (*baseline.COMMANDS.values(), offline_distill.COMMAND, teach.COMMAND)}
+_OTHERS = {
+    command.name: command
+    for command in (*baseline.COMMANDS.values(), offline_distill.COMMAND, teach.COMMAND, images_distill.COMMAND)
+}
 COMMAND_NAMES = (distill.COMMAND.name, *_OTHERS)
 """Words behind `hades`."""
 

@@ -27,6 +27,7 @@ class Content:
         actions: `[num_pairs, action_dim]`, or the probabilities, `[num_pairs, num_actions]`.
         discrete: Whether `actions` are probabilities.
         title: Headline: method, environment, number of pairs.
+        photographs: Whether observations are photographs, whose channels are grey, or red, green and blue.
         score: What fresh policies trained on the dataset return, or that this is not known.
     """
 
@@ -38,6 +39,7 @@ class Content:
     actions: np.ndarray
     discrete: bool
     title: str
+    photographs: bool
     score: str
 
     @property
@@ -72,7 +74,10 @@ class Content:
         method = f" by {metadata.method}" if metadata is not None and metadata.method else ""
         score = _score(None if metadata is None else metadata.evaluation)
         title = f"{environment}: {pairs}{method}"
-        return cls(environment, observations, readable, readable_units, policy_units, actions, discrete, title, score)
+        # Of another number of channels nobody knows the colours.
+        photographs = environment.startswith("images/") and observations.shape[1:][2:] in ((1,), (3,))
+        units = (readable_units, policy_units)
+        return cls(environment, observations, readable, *units, actions, discrete, title, photographs, score)
 
 
 def _readable(dataset: SyntheticDataset, observations: np.ndarray) -> tuple[np.ndarray, str, str]:

@@ -77,9 +77,14 @@ def strongest_channels(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return strongest, values[..., 0]
 
 
-def _draw_state(axes: Axes, state: np.ndarray, caption: str) -> None:
+def photograph_colors(state: np.ndarray) -> np.ndarray:
+    """Colours of an image, `[height, width, 1 or 3]` of grey or colour, clipped: `[height, width, 3]`."""
+    return np.broadcast_to(np.clip(np.nan_to_num(state), 0.0, 1.0), (*state.shape[:2], 3))
+
+
+def _draw_state(axes: Axes, state: np.ndarray, colors: np.ndarray, caption: str) -> None:
     height, width = state.shape[:2]
-    axes.imshow(grid_colors(state), interpolation="nearest", aspect="auto")
+    axes.imshow(colors, interpolation="nearest", aspect="auto")
     axes.set_xticks([])
     axes.set_yticks([])
     if max(height, width) <= 16:
@@ -132,6 +137,14 @@ def _draw_legend(figure: Figure, channels: Sequence[str], top: float, per_row: i
     )
 
 
+def _shading(content: Content, channels: int) -> str:
+    """What the colours of cells mean."""
+    if content.photographs:
+        return "Pixels: from 0 to 1, clipped"
+    shading = "opaque at 1 and above" if channels == 1 else "colour of the strongest channel, opaque at 1 and above"
+    return f"Cells: {shading}; {content.readable_units}"
+
+
 def draw_grids(content: Content) -> Figure:
     """Draws each state as a grid of coloured cells with its action below.
 
@@ -153,17 +166,14 @@ def draw_grids(content: Content) -> Figure:
     width = max(2 * MARGIN + columns * cell + (columns - 1) * GAP, MIN_WIDTH)
     tall = cell * states.shape[1] / states.shape[2]
     pitch = CAPTION_HEIGHT + tall + 0.06 + BARS_HEIGHT + (0.36 if fits else 0.24)
-    shading = (
-        "opaque at 1 and above" if len(channels) == 1 else "colour of the strongest channel, opaque at 1 and above"
-    )
-    notes = [content.score, f"Cells: {shading}; {content.readable_units}"]
+    notes = [content.score, _shading(content, len(channels))]
     reach = 0.0 if content.discrete else float(np.abs(content.actions[:shown]).max()) or 1.0
     if reach:
         notes.append(f"Bars: {', '.join(labels)}; between −{reach:.3g} and {reach:.3g}")
     if shown < content.num_pairs:
         notes.append(f"The first {shown} of {content.num_pairs:,} pairs")
     per_row = max(int((width - 2 * MARGIN) / (max(text_width(label) for label in channels) + 0.5)), 1)
-    legend_rows = -(-len(channels) // per_row) if len(channels) > 1 else 0
+    legend_rows = -(-len(channels) // per_row) if len(channels) > 1 and not content.photographs else 0
     legend_height = 0.08 + 0.2 * legend_rows
 
     figure, top = titled_figure(content.title, notes, width, legend_height + rows * pitch + 0.1)
@@ -172,7 +182,8 @@ def draw_grids(content: Content) -> Figure:
     for index in range(shown):
         left = MARGIN + (index % columns) * (cell + GAP)
         upper = top + legend_height + (index // columns) * pitch + CAPTION_HEIGHT
-        _draw_state(add_axes(figure, left, upper, cell, tall), states[index], f"pair {index}")
+        colors = photograph_colors(states[index]) if content.photographs else grid_colors(states[index])
+        _draw_state(add_axes(figure, left, upper, cell, tall), states[index], colors, f"pair {index}")
         bars = add_axes(figure, left, upper + tall + 0.06, cell, BARS_HEIGHT)
         _draw_actions(bars, content.actions[index], labels, reach, fits)
     return figure

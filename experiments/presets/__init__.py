@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 
-from experiments.presets import distill, neuroevolution, offline, policy_gradient, ppo
+from experiments.presets import distill, images, neuroevolution, offline, policy_gradient, ppo
 from experiments.presets._preset import Preset
 
 __all__ = ["PRESETS", "Preset", "get_preset"]
@@ -17,6 +17,7 @@ PRESETS: Mapping[str, Mapping[str, Callable[[], Preset]]] = {
     "baseline ppo": ppo.PRESETS,
     "offline distill": offline.PRESETS,
     "offline teach": offline.TEACH_PRESETS,
+    "images distill": images.PRESETS,
 }
 """Functions that make the presets, by command, such as `"baseline es"`, and name."""
 

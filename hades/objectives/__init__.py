@@ -1,5 +1,6 @@
 """Objectives: the part J of F(D) = E_k[J(A_T(theta_0(k), D), k)], a value of trained policies."""
 
+from hades.objectives.classification import Classification
 from hades.objectives.episodic_return import EpisodicReturn
 from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSettings, PolicyGradientState
 from hades.objectives.states import (
@@ -18,6 +19,7 @@ from hades.objectives.states import (
 )
 
 __all__ = [
+    "Classification",
     "Critic",
     "EpisodicReturn",
     "LabelledStates",

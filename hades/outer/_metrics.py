@@ -18,12 +18,13 @@ def summarize(values: jax.Array, counts: Metrics) -> tuple[jax.Array, Metrics]:
 
     Returns:
         The values as `replace_non_finite` leaves them; and metrics: the scalars `fitness_mean`, `fitness_best`,
-        `fitness_worst`, `fitness_std` and `non_finite`, and the counts, whose sum may exceed 32 bits and is the host's.
+        `fitness_worst`, `fitness_std` and `non_finite`; the counts that are integers, whose sum may exceed 32 bits and
+        is the host's; and the means over candidates of those that are not.
     """
     values, non_finite = replace_non_finite(values)
     mean, std = mean_and_std(values)
     return values, {
-        **counts,
+        **{name: jnp.mean(of) if jnp.issubdtype(of.dtype, jnp.floating) else of for name, of in counts.items()},
         "fitness_mean": mean,
         "fitness_best": jnp.max(values),
         "fitness_worst": jnp.min(values),

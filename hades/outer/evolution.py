@@ -32,9 +32,14 @@ class EvolutionSettings:
     """Name of a distribution-based strategy of evosax: Open_ES, SNES, Sep_CMA_ES, PGPE, ..."""
     sigma: float = 0.1
     """Standard deviation of the search distribution, at the start where the strategy adapts it."""
+    sigma_decay: float = 1.0
+    """Factor of the standard deviation from one iteration to the next, for strategies that do not adapt it; 1 keeps
+    it."""
     learning_rate: float | None = None
     """Step size of the outer optimiser, for strategies that take one; default: 1 for sgd under recombination weights
     (SNES, xNES, ...), otherwise 0.05."""
+    learning_rate_decay: float = 1.0
+    """Factor of the step size from one iteration to the next; 1 keeps it."""
     optimizer: Literal["adam", "sgd"] | None = None
     """Outer optimiser, for strategies that take one; default: sgd for those with recombination weights (SNES, xNES,
     ...), adam for the others."""
@@ -51,8 +56,11 @@ class EvolutionSettings:
     """Rank of low_rank perturbations."""
 
     def __post_init__(self) -> None:
-        """Refuses a sigma, learning rate or temperature that is not positive."""
+        """Refuses a sigma, learning rate or temperature that is not positive, and decays that let one grow."""
         require_positive_fields(self, "sigma", "learning_rate", "rank", "temperature")
+        for name in ("sigma_decay", "learning_rate_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number above 0 and at most 1, got {getattr(self, name)}")
         require_below_one("adam_b1", self.adam_b1)
 
     def resolved(self) -> EvolutionSettings:
@@ -204,13 +212,21 @@ def build_strategy(structure: Structure, population_size: int, settings: Evoluti
     settings = settings.resolved()
     offered = {
         "optimizer": make_optimizer(
-            cast(OptimizerName, settings.optimizer), cast(float, settings.learning_rate), adam_b1=settings.adam_b1
+            cast(OptimizerName, settings.optimizer),
+            cast(float, settings.learning_rate),
+            adam_b1=settings.adam_b1,
+            decay=settings.learning_rate_decay,
         ),
-        "std_schedule": optax.constant_schedule(settings.sigma),
+        "std_schedule": _sigma_schedule(settings),
         "fitness_shaping_fn": settings.fitness_shaping and _shaping(settings.fitness_shaping),
     }
     algorithm = _algorithm(settings.strategy)
     accepted = inspect.signature(algorithm.__init__).parameters
+    if settings.sigma_decay != 1 and "std_schedule" not in accepted:
+        raise ValueError(f"sigma_decay: expected 1, as {settings.strategy} adapts sigma, got {settings.sigma_decay}")
+    if settings.learning_rate_decay != 1 and "optimizer" not in accepted:
+        found = settings.learning_rate_decay
+        raise ValueError(f"learning_rate_decay: expected 1, as {settings.strategy} has no optimiser, got {found}")
     arguments = {name: value for name, value in offered.items() if name in accepted and value is not None}
     # Also where a step is being traced, whose values must not be kept.
     with jax.ensure_compile_time_eval():
@@ -219,6 +235,13 @@ def build_strategy(structure: Structure, population_size: int, settings: Evoluti
         except AssertionError as error:
             raise ValueError(f"strategy: {settings.strategy} refuses these settings: {error}") from None
         return strategy, _strategy_params(strategy, population_size, settings)
+
+
+def _sigma_schedule(settings: EvolutionSettings) -> optax.Schedule:
+    if settings.sigma_decay == 1:
+        return optax.constant_schedule(settings.sigma)
+    # evosax asks for the deviation of the next iteration by the number of this one: the first two have the same.
+    return optax.exponential_decay(settings.sigma, 1, settings.sigma_decay)
 
 
 def _algorithm(name: str) -> Any:

@@ -148,7 +148,7 @@ class RegeneratedEvolution:
         else:
             scale = 1 / self.population_size
             gradient = jax.tree.map(lambda std, moment: scale * moment / std, search.std, moments[0])
-            std = search.std
+            std = jax.tree.map(lambda std: self.settings.sigma_decay * std, search.std)
         updates, optimizer = algorithm.optimizer.update(gradient, search.optimizer, search.mean)
         return _Search(optax.apply_updates(search.mean, updates), std, optimizer)
 

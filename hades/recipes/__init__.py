@@ -7,11 +7,19 @@ from typing import Any
 from hades.normalization import Normalizer
 from hades.recipes.cal_ql import cal_ql, cal_ql_run
 from hades.recipes.hades import HadesSettings, hades_f, hades_r, hades_run
+from hades.recipes.images import ImageSettings, image_distillation, image_run
 from hades.recipes.neuroevolution import NeuroevolutionSettings, neuroevolution, neuroevolution_run
 from hades.recipes.offline import OfflineSettings, av_pbc, dbc, offline_run, pbc, sdw
 from hades.recipes.policy_gradient import HadesPGSettings, hades_pg, hades_pg_run, ppmo
 from hades.recipes.ppo import ppo, ppo_run
-from hades.recipes.published import paper_brax, paper_es_brax, paper_es_minatar, paper_minatar, paper_offline
+from hades.recipes.published import (
+    paper_brax,
+    paper_es_brax,
+    paper_es_minatar,
+    paper_images,
+    paper_minatar,
+    paper_offline,
+)
 from hades.rl.settings import PPOSettings
 from hades.rollouts.statistics import initial_normalizer, measure_statistics
 from hades.run import Run
@@ -21,6 +29,7 @@ from hades.types import Environment
 __all__ = [
     "HadesPGSettings",
     "HadesSettings",
+    "ImageSettings",
     "NeuroevolutionSettings",
     "OfflineSettings",
     "PPOSettings",
@@ -34,6 +43,8 @@ __all__ = [
     "hades_pg_run",
     "hades_r",
     "hades_run",
+    "image_distillation",
+    "image_run",
     "initial_normalizer",
     "measure_statistics",
     "neuroevolution",
@@ -42,6 +53,7 @@ __all__ = [
     "paper_brax",
     "paper_es_brax",
     "paper_es_minatar",
+    "paper_images",
     "paper_minatar",
     "paper_offline",
     "pbc",

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from hades._cache import kept
 from hades._environment_contract import conform
 from hades.distributions import ActionSelection
+from hades.images.environment import ImageClassification
 from hades.normalization import Normalizer
 from hades.policies import Policy
 from hades.rollouts.first_episode import (
@@ -27,6 +28,7 @@ from hades.rollouts.first_episode import (
     over_all,
     split_all,
 )
+from hades.rollouts.images import make_image_rollout
 from hades.rollouts.recorded import Act, RecordedEpisodes, View, no_view
 from hades.sharding import Devices, own_copy, replicate, spans_several
 from hades.types import AnyEnvironment, HostEnvironment, HostStep, PyTree
@@ -41,12 +43,20 @@ def compiled_rollout(
     normalization_envs: int | None = None,
     mesh: Mesh | None = None,
 ) -> Rollout:
-    """The rollout that suits the environment, compiled: `make_rollout` or `make_host_rollout`. Arguments as of both.
+    """The rollout that suits the environment, compiled: `make_rollout`, `make_host_rollout` or `make_image_rollout`.
 
-    The devices of a mesh share the policies of one candidate; a simulator on the host asks one of them.
+    Arguments are those of all. The devices of a mesh share the policies of one candidate; a simulator on the host, and
+    images, ask one of them.
     """
     env = conform(env)
     arguments = (policy, num_episodes, action_selection, normalization_envs)
+    if isinstance(env, ImageClassification):
+        if normalization_envs is not None:
+            raise ValueError(
+                f"normalization_envs: expected none, as images share no statistics, got {normalization_envs}"
+            )
+        image_rollout = make_image_rollout(env, policy, num_episodes, action_selection)
+        return lambda keys, params, normalizer: image_rollout(keys, own_copy(params), normalizer)
     if isinstance(env, HostEnvironment):
         host_rollout = make_host_rollout(env, *arguments)
         return lambda keys, params, normalizer: host_rollout(keys, own_copy(params), normalizer)

@@ -113,7 +113,8 @@ def test_command_and_file_are_checked_too(hades: Callable[..., Outcome]) -> None
     path = write_grid(Path(), top='command = "destill"\n')
     outcome = hades("launch", "status", path)
     assert outcome.code == 2
-    expected = "command: expected one of distill, baseline es, baseline ppo, offline distill, offline teach, got 'dest"
+    expected = "command: expected one of distill, baseline es, baseline ppo, offline distill, offline teach, "
+    expected += "images distill, got 'dest"
     assert expected in outcome.complaint
     data = 'command = "offline distill"\n[flags]\ndata = "none.hdf5"\n'
     outcome = hades("launch", "local", write_grid(Path(), flags=data))

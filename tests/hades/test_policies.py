@@ -34,6 +34,7 @@ ARCHITECTURES = {
     "linear": (partial(policies.mlp, hidden_sizes=()), VECTOR),
     "residual": (policies.residual_mlp, CONTINUOUS),
     "cnn": (policies.cnn, IMAGE),
+    "convnet": (partial(policies.convnet, hidden_sizes=(4, 3)), IMAGE),
 }
 
 
@@ -102,6 +103,25 @@ def test_cnn_is_an_ordinary_convolution():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_convnet_is_convolution_normalisation_activation_and_pooling():
+    image = SimpleNamespace(observation_shape=(5, 6, 2), action_space=Discrete(3))
+    policy = policies.convnet(image, hidden_sizes=(4,), kernel_init="he_normal")
+    params = jax.jit(policy.init)(jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (3, *image.observation_shape))
+    kernel = params["torso"]["Dense_0"]["kernel"].reshape(2, 3, 3, 4).transpose(1, 2, 0, 3)
+    with jax.default_matmul_precision("highest"):
+        layout = ("NHWC", "HWIO", "NHWC")
+        features = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout)
+        found = jax.jit(policy.apply)(params, images).logits
+    features = np.asarray(features, np.float64)
+    mean, variance = (function(features, axis=(1, 2), keepdims=True) for function in (np.mean, np.var))
+    features = np.maximum((features - mean) / np.sqrt(variance + 1e-5), 0)
+    # The fifth row is left out.
+    pooled = features[:, :4].reshape(3, 2, 2, 3, 2, 4).mean((2, 4)).reshape(3, -1)
+    expected = pooled @ np.asarray(params["head"]["kernel"]) + np.asarray(params["head"]["bias"])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_orthogonal_initialisation_has_the_published_gains():
     params = jax.jit(policies.mlp(CONTINUOUS, hidden_sizes=(5, 5)).init)(jax.random.key(0))
     for name in ("Dense_0", "Dense_1"):
@@ -142,6 +162,7 @@ def test_from_settings_builds_what_they_say():
         (partial(policies.residual_mlp, hidden_sizes=(8, 9)), VECTOR, "equal widths"),
         (partial(policies.residual_mlp, hidden_sizes=()), VECTOR, "equal widths"),
         (policies.cnn, VECTOR, "height, width, channels"),
+        (policies.convnet, VECTOR, "convnet needs observations .height, width, channels"),
     ],
 )
 def test_architectures_that_cannot_be_are_refused(build, env, message):
@@ -150,7 +171,8 @@ def test_architectures_that_cannot_be_are_refused(build, env, message):
 
 
 @pytest.mark.parametrize(
-    ("policy", "env"), [("mlp", VECTOR), ("mlp", IMAGE), ("residual_mlp", CONTINUOUS), ("cnn", IMAGE)]
+    ("policy", "env"),
+    [("mlp", VECTOR), ("mlp", IMAGE), ("residual_mlp", CONTINUOUS), ("cnn", IMAGE), ("convnet", IMAGE)],
 )
 def test_a_critic_has_the_torso_of_the_policy_and_a_head_of_gain_1(policy, env):
     settings = NetworkSettings(policy=policy, hidden_sizes=(8, 8))

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from evosax.algorithms import distribution_based_algorithms
 
-from hades.outer import Evolution, EvolutionSettings, replace_non_finite, strategy_names
+from hades.outer import (
+    Evolution,
+    EvolutionSettings,
+    evolution_from_settings,
+    replace_non_finite,
+    strategy_names,
+)
 
 TARGET = np.array([0.5, -0.5, 0.3, 0.2, -0.1, 0.4], np.float32)
 START = {"matrix": jnp.zeros((2, 2)), "vector": jnp.zeros(2)}
@@ -148,6 +154,47 @@ def test_adam_takes_its_settings():
     settings = EvolutionSettings("Open_ES", sigma=0.1, learning_rate=0.07, adam_b1=0.99)
     mean, _ = first_generation(settings, jnp.asarray(VALUES))
     np.testing.assert_allclose(np.abs(mean), 0.07, rtol=1e-3)  # the first step of Adam is the learning rate
+
+
+@pytest.mark.parametrize("perturbations", ["stored", "regenerated"])
+def test_sigma_and_step_size_decay(perturbations):
+    settings = EvolutionSettings(
+        sigma=0.1, sigma_decay=0.5, learning_rate=0.08, learning_rate_decay=0.5, perturbations=perturbations
+    )
+    loop = evolution_from_settings(8, settings)
+    state, means, spreads = loop.init(jax.random.key(0), jnp.zeros(1)), [], []
+    for _ in range(4):
+        before = loop.solution(state)
+
+        def value(population, before=before):
+            spreads.append(float(np.abs(population - before).max()))
+            return population[:, 0], {}
+
+        state, _ = loop.step(jax.random.key(7), state, value)
+        means.append(float(loop.solution(state)[0]))
+    # Adam steps by its step size where all gradients agree.
+    np.testing.assert_allclose(np.diff([0.0, *means]), [0.08, 0.04, 0.02, 0.01], rtol=0.3)
+    ratios = np.array(spreads[1:]) / spreads[:-1]
+    # evosax decays one iteration late.
+    np.testing.assert_allclose(ratios, [1.0 if perturbations == "stored" else 0.5, 0.5, 0.5], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (EvolutionSettings("SNES", sigma_decay=0.9), "sigma_decay: expected 1, as SNES adapts sigma, got 0.9"),
+        (
+            EvolutionSettings("Sep_CMA_ES", learning_rate_decay=0.9),
+            "learning_rate_decay: expected 1, as Sep_CMA_ES has",
+        ),
+    ],
+)
+def test_decays_that_a_strategy_does_not_know_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Evolution(8, settings).init(jax.random.key(0), START)
+    for value in (0.0, 1.1):
+        with pytest.raises(ValueError, match="expected a number above 0 and at most 1"):
+            EvolutionSettings(sigma_decay=value)
 
 
 def test_non_finite_values_stand_as_the_worst_and_do_not_move_the_rest():

@@ -49,7 +49,7 @@ def write_idx(folder: Path, end: str = "") -> Path:
 
 
 def write_cifar(folder: Path, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Writes six binary batches as of CIFAR-10; returns planes `[5 * count, 3, 32, 32]` and labels to train on."""
+    """Writes six binary batches of CIFAR-10's layout; returns planes `[5 * count, 3, 32, 32]` and training labels."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     planes, labels = [], []

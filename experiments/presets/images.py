@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 from experiments.presets._preset import Preset
+from hades.outer import MetaGradientSettings
+from hades.recipes.images import ImageSettings
 from hades.recipes.published import paper_images
 from hades.training import LoopSettings
 
@@ -17,5 +20,15 @@ def _paper() -> Preset:
     return Preset(num_iterations=1000, settings=paper_images(), loop=dataclasses.replace(LOOP, iterations_per_call=1))
 
 
-PRESETS: dict[str, Callable[[], Preset]] = {"paper": _paper}
-"""Presets by name."""
+def _small(iterations: int) -> Preset:
+    """Meta-gradients for minutes of a CPU, with the network of the paper and learned labels."""
+    settings = ImageSettings(meta_gradient=MetaGradientSettings(anneal_iterations=iterations, rematerialize=False))
+    return Preset(num_iterations=iterations, settings=settings, loop=LOOP)
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "mnist": partial(_small, 250),
+    "fashion": partial(_small, 250),
+    "paper": _paper,
+}
+"""Presets by name, for any images; the name of these is that of their folder."""

@@ -32,9 +32,9 @@ _INNER_LOOP = CloningSettings(
     kernel_init="lecun_normal",
     optimizer="sgd",
     learning_rate=0.1,
-    num_steps=60,
+    num_steps=30,
 )
-_OUTER_LOOP = MetaGradientSettings()
+_OUTER_LOOP = MetaGradientSettings(rematerialize=False)
 _PLAY = PlaySettings(observation_normalization="none", action_selection="mode")
 
 
@@ -52,7 +52,7 @@ class ImageSettings:
     """Whether pixels of synthetic images are clipped to between 0 and 1."""
     num_inits: int = 1
     """Fresh initialisations that each candidate trains."""
-    num_images: int = 256
+    num_images: int = 64
     """Real images of an iteration for each initialisation, drawn with replacement."""
     measure: Measure = "cross_entropy"
     """Objective on these images: cross_entropy, minus which is maximised, or accuracy, which has no gradient."""

@@ -132,7 +132,7 @@ def test_arguments_that_do_not_go_together_are_refused(
     arguments = [folder if flag == "FOLDER" else flag for flag in flags]
     outcome = hades("images", "distill", *TINY, *arguments, "--out", "run")
     assert outcome.code == 2
-    assert words in outcome.complaint
+    assert words in outcome.unboxed
     assert not Path("run").exists()
 
 

@@ -45,6 +45,8 @@ class ImagesEvaluateSettings(SeededSettings):
     """Fresh networks."""
     num_images: int = 10_000
     """Real images of each network, drawn without replacement where there are more."""
+    baselines: bool = True
+    """Whether networks that have seen no synthetic image are scored, too."""
     cloning: CloningSettings = CloningSettings()
     """Architecture and inner loop."""
 
@@ -99,7 +101,7 @@ def _evaluate(
         count = min(settings.num_images, env.data.num_images)
         evaluator = dataset_evaluator(env, dataset, settings.num_inits, count, inner)
         found[split] = {"dataset": evaluator(key, dataset)}
-        if split == "test":
+        if split == "test" and settings.baselines:
             train = load_split(name, "train", folder)
             found[split] |= _references(key, evaluator, dataset, ImagePairs(train.data, _per_class(dataset)))
     return found

@@ -98,8 +98,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "outer": ({"outer": "annealing"}, "outer: expected one of meta-gradient, evolution, got 'annealing'"),
     "accuracy": ({"measure": "accuracy"}, "measure: expected cross_entropy for the meta-gradient"),
     "window": (
-        {"meta_gradient": MetaGradientSettings(window=61)},
-        "window: expected at most 60, the inner steps, got 61",
+        {"meta_gradient": MetaGradientSettings(window=31)},
+        "window: expected at most 30, the inner steps, got 31",
     ),
     "loss": ({"cloning": CloningSettings(loss="mse")}, "loss: actions of images/bands are discrete"),
     "average": ({"average_decay": 1.0}, "average_decay: expected a number in [0, 1), got 1.0"),

@@ -138,7 +138,7 @@ def _draw_legend(figure: Figure, channels: Sequence[str], top: float, per_row: i
 
 
 def _shading(content: Content, channels: int) -> str:
-    """What the colours of cells mean."""
+    """The note on the colours of cells."""
     if content.photographs:
         return "Pixels: from 0 to 1, clipped"
     shading = "opaque at 1 and above" if channels == 1 else "colour of the strongest channel, opaque at 1 and above"

@@ -37,11 +37,11 @@ class ImagePairs:
         ValueError: `per_class` is not positive.
 
     Example:
-        >>> data = LabelledImages(jnp.array([0.0, 0.2, 0.6]).reshape(3, 1, 1, 1), jnp.array([0, 1, 1]), num_classes=2)
+        >>> data = LabelledImages(jnp.array([0.0, 0.25, 0.75]).reshape(3, 1, 1, 1), jnp.array([0, 1, 1]), num_classes=2)
         >>> pairs = ImagePairs(data, learn_labels=False)
         >>> dataset = pairs.decode(pairs.init(jax.random.key(0)))
-        >>> dataset.observations.ravel().round(2).tolist(), dataset.action_probabilities.tolist()
-        ([0.0, 0.4000000059604645], [[1.0, 0.0], [0.0, 1.0]])
+        >>> dataset.observations.ravel().tolist(), dataset.action_probabilities.tolist()
+        ([0.0, 0.5], [[1.0, 0.0], [0.0, 1.0]])
     """
 
     data: LabelledImages

@@ -12,7 +12,7 @@ from hades.recipes.images import ImageSettings
 from hades.recipes.published import paper_images
 from hades.training import LoopSettings
 
-LOOP = LoopSettings(iterations_per_call=5, evaluate_every=50, evaluation_inits=4, evaluation_episodes=2000)
+LOOP = LoopSettings(iterations_per_call=5, evaluate_every=50, evaluation_inits=4, evaluation_episodes=1000)
 """Default of the command."""
 
 
@@ -27,8 +27,8 @@ def _small(iterations: int) -> Preset:
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {
-    "mnist": partial(_small, 250),
-    "fashion": partial(_small, 250),
+    "mnist": partial(_small, 150),
+    "fashion": partial(_small, 150),
     "paper": _paper,
 }
 """Presets by name, for any images; the name of these is that of their folder."""

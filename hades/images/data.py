@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -58,9 +59,13 @@ class LabelledImages:
         """Number of images."""
         return self.labels.shape[0]
 
+    def take(self, rows: jax.Array) -> LabelledImages:
+        """The images of these rows, `[...]` integer."""
+        return replace(self, images=jnp.asarray(self.images)[rows], labels=jnp.asarray(self.labels)[rows])
+
     def class_sizes(self) -> jax.Array:
         """Number of images of each class, `[num_classes]`."""
-        return jnp.bincount(self.labels, length=self.num_classes)
+        return jnp.bincount(jnp.asarray(self.labels), length=self.num_classes)
 
 
 class _Arrays(NamedTuple):

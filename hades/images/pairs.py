@@ -85,7 +85,8 @@ class ImagePairs:
         return jax.nn.one_hot(jnp.arange(self.per_class * classes) % classes, classes)
 
     def _first_images(self, key: jax.Array, first: FirstImages) -> jax.Array:
-        labels, classes = self.data.labels, self.data.num_classes
+        images, labels = jnp.asarray(self.data.images), jnp.asarray(self.data.labels)
+        classes = self.data.num_classes
         shuffled = jax.random.permutation(key, labels.shape[0])
         rows = shuffled[jnp.argsort(labels[shuffled], stable=True)]
         sizes = self.data.class_sizes()
@@ -93,9 +94,9 @@ class ImagePairs:
         starts = jnp.cumsum(sizes) - sizes
         if first == "real":
             places = jnp.arange(self.per_class)[:, None] + starts
-            return self.data.images[rows[places.ravel()]]
+            return images[rows[places.ravel()]]
         ranks = jnp.arange(labels.shape[0]) - starts[labels[rows]]
         groups = jnp.zeros_like(rows).at[rows].set(ranks % self.per_class * classes + labels[rows])
-        sums = jax.ops.segment_sum(self.data.images, groups, self.per_class * classes)
+        sums = jax.ops.segment_sum(images, groups, self.per_class * classes)
         counts = jnp.bincount(groups, length=self.per_class * classes)
         return sums / jnp.maximum(counts, 1).reshape(-1, 1, 1, 1)

@@ -68,10 +68,10 @@ class Classification:
         """Values `[candidates, inits]`, and the mean `accuracy` of each candidate."""
 
         def score(rows: jax.Array, network: Params) -> tuple[jax.Array, jax.Array]:
-            labels = self.data.labels[rows]
-            distribution = cast(Categorical, self.policy.apply(network, self.data.images[rows]))
-            log_likelihood = jnp.take_along_axis(distribution.log_probs(), labels[:, None], axis=-1)
-            return jnp.mean(log_likelihood), jnp.mean(distribution.mode() == labels)
+            real = self.data.take(rows)
+            distribution = cast(Categorical, self.policy.apply(network, real.images))
+            log_likelihood = jnp.take_along_axis(distribution.log_probs(), real.labels[:, None], axis=-1)
+            return jnp.mean(log_likelihood), jnp.mean(distribution.mode() == real.labels)
 
         over_inits = jax.vmap(jax.vmap(score), in_axes=(None, 0))
         log_likelihoods, accuracies = over_inits(problem.per_init, params)

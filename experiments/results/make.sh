@@ -200,3 +200,10 @@ $hades bench export --out $out/export.json
 # The datasets of the package, with their cards; then all of them again on other keys.
 $hades zoo make all --runs "$runs/zoo" --teachers "$teachers" --out hades/zoo/files
 $hades zoo verify --json >$out/zoo_verification.json
+# Images: one a class, by meta-gradients; HADES_IMAGES names the folder of the folders mnist and fashion.
+for seed in 0 1 2; do for name in mnist fashion; do
+  run=$runs/images/$name-$seed
+  $hades images distill --data "$HADES_IMAGES/$name" --preset $name --seed $seed --out "$run" --resume
+  [ $seed = 0 ] && flags= || flags=--no-baselines
+  $hades images evaluate "$run" --num-inits 8 --seed 100 $flags --json >"$out/images/${name}_seed$seed.json"
+done; done

@@ -31,10 +31,11 @@ _INNER_LOOP = CloningSettings(
     activation="relu",
     kernel_init="lecun_normal",
     optimizer="sgd",
-    learning_rate=0.1,
-    num_steps=30,
+    learning_rate=0.2,
+    num_steps=150,
 )
-_OUTER_LOOP = MetaGradientSettings(rematerialize=False)
+# Ten images need many steps, and gradients through the last few are enough.
+_OUTER_LOOP = MetaGradientSettings(window=50, max_grad_norm=0.5, rematerialize=False)
 _PLAY = PlaySettings(observation_normalization="none", action_selection="mode")
 
 
@@ -52,7 +53,7 @@ class ImageSettings:
     """Whether pixels of synthetic images are clipped to between 0 and 1."""
     num_inits: int = 1
     """Fresh initialisations that each candidate trains."""
-    num_images: int = 64
+    num_images: int = 256
     """Real images of an iteration for each initialisation, drawn with replacement."""
     measure: Measure = "cross_entropy"
     """Objective on these images: cross_entropy, minus which is maximised, or accuracy, which has no gradient."""

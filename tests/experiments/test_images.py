@@ -22,11 +22,13 @@ from hades.recipes import paper_images
 from tests.experiments.command import CONTRACT_FILES, Outcome, exit_code, rows_without_seconds
 from tests.images import TEST, TRAIN, write_idx
 
-TINY = (
+SMALL = (
     "--num-iterations", "4", "--iterations-per-call", "2", "--evaluate-every", "2", "--evaluation-inits", "2",
     "--evaluation-episodes", "9", "--num-images", "16", "--cloning.policy", "mlp", "--cloning.hidden-sizes", "4",
     "--cloning.num-steps", "3",
 )  # fmt: skip
+GRADIENT = ("--meta-gradient.window", "2")
+TINY = (*SMALL, *GRADIENT)
 EVOLUTION = ("--outer", "evolution", "--population-size", "4")
 
 
@@ -64,11 +66,13 @@ def test_run_leaves_the_files_of_the_contract(image_run: Path, folder: Path) -> 
     assert (dataset.metadata.method, dataset.metadata.max_episode_steps) == ("image-distillation", 1)
 
 
-@pytest.mark.parametrize("flags", [(), EVOLUTION], ids=["meta-gradient", "evolution"])
+@pytest.mark.parametrize(
+    "flags", [GRADIENT, pytest.param(EVOLUTION, marks=pytest.mark.slow)], ids=["gradient", "evolution"]
+)
 def test_resumed_run_ends_in_the_same_bytes(
     hades: Callable[..., Outcome], folder: Path, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
-    arguments = ("images", "distill", "--data", folder, *TINY, *flags)
+    arguments = ("images", "distill", "--data", folder, *SMALL, *flags)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert hades(*arguments, "--out", whole).code == 0
     assert hades(*arguments, "--num-iterations", "2", "--out", parts).code == 0
@@ -95,6 +99,7 @@ def test_evaluation_shows_both_splits_and_the_references(hades: Callable[..., Ou
     assert "accuracy on train images, images/bands" in outcome.err
 
 
+@pytest.mark.slow
 def test_other_networks_are_trained_on_a_file(
     hades: Callable[..., Outcome], image_run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from experiments.pictures.canvas import (
     write_figure,
 )
 
+OFFLINE_LABELS = "objective on offline states", RETURN
 MAX_POINTS = 2000
 MAX_STRETCHES = 400
 MAX_MARKERS = 40
@@ -294,11 +295,12 @@ def offline_curve_figure(
     references: Mapping[str, float] | None = None,
     population: str = POPULATION,
     outcome: str = "mean dataset",
+    labels: tuple[str, str] = OFFLINE_LABELS,
 ) -> Figure:
     """Draws the objective of an offline distillation (left) and the returns of its datasets (right) by iterations.
 
     Arguments and errors of `curve_figure`; `fitness_mean` and `fitness_best` are values of the objective here, and the
-    best is left out where there is but one candidate, as gradients move.
+    best is left out where there is but one candidate, as gradients move. `labels` are those of the two vertical axes.
     """
     _check(history)
     evaluated = evaluations(history)
@@ -306,8 +308,8 @@ def offline_curve_figure(
     series = POPULATION_SERIES[np.array_equal(best, mean, equal_nan=True) :]
     objective, returns = _finite(best, mean), _finite(evaluated.mean, evaluated.low, evaluated.high)
     x = column(history, "iteration")
-    left = _Panel(x, "iteration", "objective on offline states", objective, series, evaluations(()), {})
-    right = _Panel(x, "iteration", RETURN, returns, (), evaluated, _finite_references(references))
+    left = _Panel(x, "iteration", labels[0], objective, series, evaluations(()), {})
+    right = _Panel(x, "iteration", labels[1], returns, (), evaluated, _finite_references(references))
     return _draw(history, title, left, right, population, outcome)
 
 
@@ -365,6 +367,7 @@ def draw_offline_curve(
     references: Mapping[str, float] | None = None,
     population: str = POPULATION,
     outcome: str = "mean dataset",
+    labels: tuple[str, str] = OFFLINE_LABELS,
 ) -> None:
-    """Writes the picture of `offline_curve_figure` into a file. Arguments and errors of `draw_curve`."""
-    write_figure(offline_curve_figure(history, title, references, population, outcome), path)
+    """Writes the picture of `offline_curve_figure` into a file. Arguments of that, errors of `draw_curve`."""
+    write_figure(offline_curve_figure(history, title, references, population, outcome, labels), path)

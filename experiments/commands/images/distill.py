@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,7 +109,10 @@ COMMAND = running.Command(
     population="candidates (real training images)",
     make_run=_make_run,
     complete=_complete,
-    draw=draw_offline_curve,
+    draw=partial(
+        draw_offline_curve,
+        labels=("objective on training images", "accuracy: on training images; of references on test images"),
+    ),
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 
 from experiments.presets._preset import Preset
 from hades.recipes.images import ImageSettings
@@ -19,9 +18,9 @@ def _paper() -> Preset:
     return Preset(num_iterations=1000, settings=paper_images(), loop=dataclasses.replace(LOOP, iterations_per_call=1))
 
 
-def _small(iterations: int) -> Preset:
+def _small() -> Preset:
     """Meta-gradients for minutes of a CPU, with learned labels, through a network that is cheap to train."""
-    default = ImageSettings()
+    default, iterations = ImageSettings(), 800
     settings = dataclasses.replace(
         default,
         cloning=dataclasses.replace(default.cloning, policy="mlp"),
@@ -32,8 +31,8 @@ def _small(iterations: int) -> Preset:
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {
-    "mnist": partial(_small, 800),
-    "fashion": partial(_small, 800),
+    "mnist": _small,
+    "fashion": _small,
     "paper": _paper,
 }
 """Presets by name, for any images; the name of these is that of their folder."""

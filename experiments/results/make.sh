@@ -201,9 +201,12 @@ $hades bench export --out $out/export.json
 $hades zoo make all --runs "$runs/zoo" --teachers "$teachers" --out hades/zoo/files
 $hades zoo verify --json >$out/zoo_verification.json
 # Images: one a class, by meta-gradients; HADES_IMAGES names the folder of the folders mnist and fashion.
-for seed in 0 1 2; do for name in mnist fashion; do
-  run=$runs/images/$name-$seed
-  $hades images distill --data "$HADES_IMAGES/$name" --preset $name --seed $seed --out "$run" --resume
-  [ $seed = 0 ] && flags= || flags=--no-baselines
-  $hades images evaluate "$run" --num-inits 8 --seed 100 $flags --json >"$out/images/${name}_seed$seed.json"
-done; done
+longer="--num-iterations 1500 --meta-gradient.learning-rate 0.02 --meta-gradient.anneal-iterations 1500"
+image_run() {  # NAME SEED FLAGS...
+  $hades images distill --data "$HADES_IMAGES/$1" --preset "$1" --seed "$2" --out "$runs/images/$1-$2" --resume "${@:3}"
+  $hades images evaluate "$runs/images/$1-$2" --num-inits 8 --seed 100 --json >"$out/images/$1_seed$2.json"
+}
+image_run mnist 0 $longer
+image_run mnist 2
+image_run fashion 0
+image_run fashion 1

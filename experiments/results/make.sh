@@ -207,6 +207,7 @@ image_run() {  # NAME SEED FLAGS...
   $hades images evaluate "$runs/images/$1-$2" --num-inits 8 --seed 100 --json >"$out/images/$1_seed$2.json"
 }
 image_run mnist 0 $longer
+image_run mnist 1
 image_run mnist 2
 image_run fashion 0
 image_run fashion 1

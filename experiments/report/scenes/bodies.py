@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.brax import BraxEnvironment
 from envs.gymnasium import GymnasiumEnvironment
+from envs.playground import PlaygroundEnvironment
 from experiments.report.film import Circles, Film, Part, Polygon, Segments
 from experiments.report.scenes.projection import Projection, outlines, rotations
 from experiments.report.scenes.scene import Episode, Scene
@@ -29,10 +30,12 @@ _WIDEST = 2.0
 
 
 def scene_of(env: AnyEnvironment) -> Scene | None:
-    """Scene of an environment of Brax, or of one of gymnasium that MuJoCo simulates; None of all others."""
+    """Scene of an environment of Brax or Playground, or of gymnasium where MuJoCo simulates it; None of all others."""
     if isinstance(env, BraxEnvironment):
         simulator = env.simulator
         return Scene(partial(draw, simulator.sys.mj_model, float(simulator.dt)), _brax_poses)
+    if isinstance(env, PlaygroundEnvironment):
+        return Scene(partial(draw, env.simulator.mj_model, float(env.simulator.dt)), _playground_poses)
     if isinstance(env, GymnasiumEnvironment):
         simulator = env.take()
         env.idle.append(simulator)
@@ -47,6 +50,11 @@ def _brax_poses(states: Any) -> tuple[jnp.ndarray, jnp.ndarray]:
     poses = getattr(states.physics, "pipeline_state", states.physics).x
     world = jnp.zeros((len(poses.pos), 1, 3)), jnp.tile(jnp.array([1.0, 0.0, 0.0, 0.0]), (len(poses.pos), 1, 1))
     return jnp.concatenate([world[0], poses.pos], 1), jnp.concatenate([world[1], poses.rot], 1)
+
+
+def _playground_poses(states: Any) -> tuple[jnp.ndarray, jnp.ndarray]:
+    """The same of MJX, whose body 0 is the world."""
+    return states.simulation.data.xpos, states.simulation.data.xquat
 
 
 def _mujoco_poses(simulator: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -192,6 +192,8 @@ def _hint(name: str) -> str:
     wanted = bare(name)
     likeness = {known: difflib.SequenceMatcher(None, wanted, bare(known)).ratio() for known in list_environments()}
     near = sorted((known for known in likeness if likeness[known] >= 0.6), key=lambda known: -likeness[known])[:3]
+    # Nobody who leaves out the family means a name that is only alike.
+    near = [known for known in near if likeness[known] == 1] or near
     if not near:
         return f"envs.list_environments() names the {len(likeness)} that there are"
     return f"did you mean {' or '.join(repr(known) for known in near)}?"

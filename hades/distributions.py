@@ -55,7 +55,7 @@ def choose(randomness: jax.Array, distribution: Distribution, action_selection: 
 
 
 def draw_noise(key: jax.Array, distribution: Distribution | None) -> jax.Array:
-    """What `choose` needs of the random numbers of a key: noise, or the key where a distribution has none.
+    """Draws what `choose` needs of the random numbers of a key: noise, or the key where a distribution has none.
 
     Args:
         key: Key.

@@ -26,7 +26,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 HOWTOS = sorted(path for path in (DOCS / "howto").glob("*.md") if path.stem != "index")
 # Some 20 seconds of a core.
-SLOW_HOWTOS = ("own-environment", "warm-start")
+SLOW_HOWTOS = ("own-environment", "own-logger", "own-objective", "several-seeds", "warm-start")
 MAX_HOWTO_LINES = 20
 ENTRY_POINT_GROUPS = ("hades.environments",)
 
@@ -61,7 +61,13 @@ def run_page(page: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if programs(page) and page not in HOWTOS], ids=lambda page: page.stem
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page.stem == "images" else [])
+        for page in PAGES
+        if programs(page) and page not in HOWTOS
+    ],
+    ids=lambda page: page.stem,
 )
 def test_the_programs_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -51,7 +51,7 @@ class SoakSettings(OutputSettings):
 
 @dataclass(frozen=True)
 class Sample:
-    """What is seen of a process.
+    """State of a process as it is seen from outside.
 
     Attributes:
         iteration: Last iteration in its metrics.

@@ -175,6 +175,15 @@ p=$runs/offline/pendulum
 [ -e "$p/teacher.npz" ] || $hades offline teach --data "$p/data.hdf5" --preset small --out "$p/teacher.npz"
 $hades offline distill --data "$p/data.hdf5" --teacher "$p/teacher.npz" --objective pbc --num-iterations 400 --out "$p/distilled" --resume
 $hades evaluate "$p/distilled/dataset.npz" --num-inits 8 --num-episodes 8 --seed 7 --baselines
+# Hopper in Brax: data of the stages of PPO's training up to half way, and a teacher of these data.
+p=$runs/offline/hopper_stages
+[ -e "$p" ] || $hades baseline ppo --preset hopper --num-iterations 300 --anneal-updates 300 --keep-snapshots --out "$p/ppo"
+[ -e "$p/data.hdf5" ] || $hades offline collect --run "$p/ppo" --quality medium-replay --num-transitions 100000 --out "$p/data.hdf5"
+[ -e "$p/teacher.npz" ] || $hades offline teach --data "$p/data.hdf5" --preset small --out "$p/teacher.npz"
+for pairs in 64 256; do
+  $hades bench offline --data "$p/data.hdf5" --teacher "$p/teacher.npz" $table --dataset-size $pairs --methods pbc av-pbc \
+    --out "$out/offline/hopper_stages_$pairs.json"
+done
 # Discrete actions: Breakout-MinAtar, with a policy of PPO for collection and teacher.
 [ -e "$runs/offline/breakout_ppo" ] || $hades baseline ppo --preset breakout --max-seconds 400 --out "$runs/offline/breakout_ppo"
 [ -e "$runs/offline/breakout.hdf5" ] || $hades offline collect --policy "$runs/offline/breakout_ppo" --epsilon 0.2 \

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from hades.images.data import ImageDataError, LabelledImages, load_images
 from hades.images.environment import ImageClassification
-from hades.images.pairs import FirstImages, ImagePairs
+from hades.images.pairs import ImagePairs
 
-__all__ = ["FirstImages", "ImageClassification", "ImageDataError", "ImagePairs", "LabelledImages", "load_images"]
+__all__ = ["ImageClassification", "ImageDataError", "ImagePairs", "LabelledImages", "load_images"]

@@ -14,6 +14,7 @@ from hades.images.data import LabelledImages
 from hades.types import Solution
 
 FirstImages: TypeAlias = Literal["class_means", "real"]
+"""First images: the mean of each class, or real images of it."""
 
 # Of first labels that are learned: certain ones would have no gradient to leave them by.
 _SMOOTHING = 0.1

@@ -32,14 +32,9 @@ class EvolutionSettings:
     """Name of a distribution-based strategy of evosax: Open_ES, SNES, Sep_CMA_ES, PGPE, ..."""
     sigma: float = 0.1
     """Standard deviation of the search distribution, at the start where the strategy adapts it."""
-    sigma_decay: float = 1.0
-    """Factor of the standard deviation from one iteration to the next, for strategies that do not adapt it; 1 keeps
-    it."""
     learning_rate: float | None = None
     """Step size of the outer optimiser, for strategies that take one; default: 1 for sgd under recombination weights
     (SNES, xNES, ...), otherwise 0.05."""
-    learning_rate_decay: float = 1.0
-    """Factor of the step size from one iteration to the next; 1 keeps it."""
     optimizer: Literal["adam", "sgd"] | None = None
     """Outer optimiser, for strategies that take one; default: sgd for those with recombination weights (SNES, xNES,
     ...), adam for the others."""
@@ -54,6 +49,11 @@ class EvolutionSettings:
     does so with matrices of low rank. The last two know Open_ES and SNES."""
     rank: int = 4
     """Rank of low_rank perturbations."""
+    sigma_decay: float = 1.0
+    """Factor of the standard deviation from one iteration to the next, for strategies that do not adapt it; 1 keeps
+    it."""
+    learning_rate_decay: float = 1.0
+    """Factor of the step size from one iteration to the next; 1 keeps it."""
 
     def __post_init__(self) -> None:
         """Refuses a sigma, learning rate or temperature that is not positive, and decays that let one grow."""

@@ -9,9 +9,9 @@ import envs
 from envs import names as tables
 from hades.types import Discrete
 
-# Those of Playground, an extra, are in test_playground.py.
+# Those of Playground, an extra, are in test_playground.py; those of images need files.
 _ALL = {*tables._OBSERVATIONS, *tables._ACTIONS, *tables._BRAX}
-NAMED = sorted(name for name in _ALL if name != "brax/swimmer" and not name.startswith("playground/"))
+NAMED = sorted(name for name in _ALL if name != "brax/swimmer" and not name.startswith(("images/", "playground/")))
 
 
 def make(name: str) -> Any:

@@ -46,9 +46,10 @@ def test_run_goes_on_to_the_end_that_it_would_have_had(
         assert {"fitness_mean", "fitness_best", "total_env_steps"} <= set(shared)
         np.testing.assert_allclose([own[key] for key in shared], [other[key] for key in shared], 1e-4, 1e-6)
     own_arrays, other_arrays = (arrays_of(path / f"{outcome_name}.npz") for path in (run, whole))
-    assert own_arrays.keys() == other_arrays.keys()
-    for key, array in own_arrays.items():
-        np.testing.assert_allclose(array, other_arrays[key], 1e-4, 1e-5)
+    # Policy files also hold their spaces today.
+    assert own_arrays.keys() - {"spaces"} == other_arrays.keys()
+    for key, array in other_arrays.items():
+        np.testing.assert_allclose(own_arrays[key], array, 1e-4, 1e-5)
     assert json.loads((run / "config.json").read_text())["num_iterations"] == 4
     # It is a run of this version now.
     assert hades(*verb, "--out", run, "--resume").code == 0

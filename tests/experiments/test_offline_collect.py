@@ -168,6 +168,7 @@ def test_published_teachers_are_measured_beside_their_manifest(hades, tmp_path):
     assert json.loads((tmp_path / "teachers.json").read_text())["results"] == outcome.json["results"]
 
 
+@pytest.mark.slow
 def test_discrete_actions_from_collection_to_a_dataset(hades, tmp_path):
     """The policy that collected is the teacher; Cal-QL, which needs continuous actions, says so."""
     ppo = ("--env", "diagnostic/match", "--num-iterations", "4", "--num-envs", "16", "--num-steps", "8",

@@ -206,6 +206,7 @@ def test_runs_of_the_version_before_go_on_without_what_is_new(offline_run: Path,
     assert (settings.settings.bounded_actions, settings.settings.first_actions) == (False, "data")
 
 
+@pytest.mark.slow
 def test_without_a_simulator_shapes_are_those_of_the_data(
     hades: Callable[..., Outcome], files: Path, tmp_path: Path
 ) -> None:
@@ -360,6 +361,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_offline_benchmark_scores_objectives_beside_their_references(
     hades: Callable[..., Outcome], files: Path, tmp_path: Path
 ) -> None:
@@ -409,6 +411,7 @@ def test_benchmark_without_a_teacher_compares_dbc_with_what_needs_none(
     assert refused.code == 2 and "teacher: pbc needs one" in refused.unboxed
 
 
+@pytest.mark.slow
 def test_benchmark_of_discrete_actions_has_a_policy_for_a_teacher(
     hades: Callable[..., Outcome], tmp_path: Path
 ) -> None:
@@ -434,6 +437,7 @@ def test_benchmark_of_discrete_actions_has_a_policy_for_a_teacher(
     assert np.shape(outcome.json["rows"]["teacher"]["per_init"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_meta_gradient_benchmark_times_each_number_of_seeds(
     hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,8 @@ def fitness(run: DatasetRun, draw: Draw, solutions: PyTree) -> Intermediates:
     if settings.observation_normalization == "running" or settings.cloning.batch_size is not None:
         raise ValueError("straightforward: expected full batches, and no or fixed normalisation")
     clone = cloning.from_settings(run.env, settings.cloning)
-    keys, normalizer = draw.problem.per_init, draw.problem.shared
+    # The yardstick draws its noise step by step, from the keys that the episodes of each initialisation share.
+    keys, normalizer = draw.problem.per_init.group_keys[:, 0], draw.problem.shared
 
     def train_and_play(key: jax.Array, initial: PyTree, dataset: SyntheticDataset) -> tuple[Any, ...]:
         params, optimizer_state, losses = _train(clone, initial, dataset)
@@ -141,7 +142,6 @@ def _play(
 ) -> tuple[PyTree, StepRecords]:
     env, episodes = require_pure(run.env), run.settings.num_episodes
     # The derivation of keys is that of hades.rollout, or the fitness would be another.
-    (key,) = jax.random.split(key, 1)
     state, observations = jax.vmap(env.reset)(jax.random.split(jax.random.fold_in(key, 0), episodes))
 
     def step(carry: tuple[PyTree, jax.Array, StepRecords], time: jax.Array) -> tuple[Any, StepRecords]:

@@ -301,6 +301,7 @@ def train(merged: SyntheticDataset) -> tuple[multitask.JointSpaces, BehaviourClo
     return joint, clone, jax.jit(clone)(jax.random.key(0), merged)
 
 
+@pytest.mark.slow
 def test_fixed_statistics_are_those_of_the_task():
     env = Target(action_dim=1, max_steps=20)
     said = metadata(env.name, observation_normalization="fixed", cloning=dataclasses.replace(CLONING, loss="mse"))

@@ -221,7 +221,9 @@ def test_a_window_outside_of_the_inner_loop_is_refused(window):
 
 
 def quadratic(population):
-    return -jnp.sum(jnp.square(population - jnp.array([1.0, -2.0])), axis=-1), {"counted": jnp.ones(len(population))}
+    return -jnp.sum(jnp.square(population - jnp.array([1.0, -2.0])), axis=-1), {
+        "counted": jnp.ones(len(population), jnp.int32)
+    }
 
 
 @pytest.mark.parametrize(

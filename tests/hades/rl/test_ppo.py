@@ -147,10 +147,10 @@ LARGE = dataclasses.replace(SMALL, num_envs=64, num_steps=32, num_minibatches=8)
 @pytest.mark.parametrize(
     ("count", "reward"),
     [
-        (10, np.nan),
+        (2, np.nan),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in [(2, np.nan), (10, np.inf), (10, 1e20), (200, np.nan)]
+            for case in [(10, np.nan), (10, np.inf), (10, 1e20), (200, np.nan)]
         ),
     ],
 )
@@ -165,6 +165,7 @@ def test_a_step_that_is_not_finite_costs_itself_and_no_other(count, reward):
     assert hades.evaluate(jax.random.key(1), Match(max_steps=10), ppo.policy, params).mean > 9.5
 
 
+@pytest.mark.slow
 def test_parameters_stay_finite_where_half_of_the_rewards_are_not():
     _, state, metrics = train(Nan(), SMALL, 20)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.networks, state.optimizer)))

@@ -147,7 +147,7 @@ def test_names_cannot_become_markup(hades: Callable[..., Outcome]) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"env": "mine/walk", "env_options": {}}, "unknown environment 'mine/walk'"),
+        ({"env": "nobody/nowhere", "env_options": {}}, "unknown environment 'nobody/nowhere'"),
         ({"cloning": None}, "expected cloning settings, got none"),
         ({"observation_normalization": "running"}, "running statistics"),
     ],

@@ -54,6 +54,15 @@ def choose(randomness: jax.Array, distribution: Distribution, action_selection: 
     return cast(Reparametrized, distribution).transform(randomness)
 
 
+def is_reparametrized(distribution: object) -> bool:
+    """Whether a distribution is `Reparametrized`: a subclass of one that samples in a way of its own is not."""
+    classes = type(distribution).__mro__
+    defines = {name: next((c for c in classes if name in vars(c)), None) for name in ("noise", "transform", "sample")}
+    if None in defines.values() or not callable(getattr(distribution, "noise", None)):
+        return False
+    return classes.index(defines["sample"]) >= classes.index(defines["transform"])
+
+
 def draw_noise(key: jax.Array, distribution: Distribution | None) -> jax.Array:
     """Draws what `choose` needs of the random numbers of a key: noise, or the key where a distribution has none.
 
@@ -66,8 +75,7 @@ def draw_noise(key: jax.Array, distribution: Distribution | None) -> jax.Array:
         >>> bool(jnp.all(choose(draw_noise(key, normal), normal, "sample") == normal.sample(key)))
         True
     """
-    noise: Callable[[jax.Array], jax.Array] | None = getattr(distribution, "noise", None)
-    return key if noise is None else noise(key)
+    return cast(Reparametrized, distribution).noise(key) if is_reparametrized(distribution) else key
 
 
 def shapes_for_noise(make: Callable[[], Distribution]) -> Distribution | None:
@@ -78,7 +86,7 @@ def shapes_for_noise(make: Callable[[], Distribution]) -> Distribution | None:
 
     def made() -> Distribution | None:
         distribution = make()
-        return distribution if hasattr(distribution, "noise") else None
+        return distribution if is_reparametrized(distribution) else None
 
     shapes: Distribution | None = jax.eval_shape(made)
     return shapes

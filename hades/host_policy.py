@@ -105,6 +105,12 @@ class HostPolicy:
         single = rows.ndim == len(shape)
         rows = rows[None] if single else rows
         starts = np.zeros(len(rows), bool) if starts is None else np.asarray(starts, bool).reshape(-1)
+        before = len(rows) if statistics is None else len(jax.tree.leaves(statistics)[0])
+        if {len(starts), before} != {len(rows)}:
+            raise ValueError(
+                f"observation: expected as many as there are starts, {len(starts)}, and as in the last call, {before}, "
+                f"got {len(rows)}; reset() begins anew"
+            )
         normalizer = self._params.normalizer
         if statistics is None:
             empty = normalizer.empty_statistics(shape)

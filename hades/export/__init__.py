@@ -99,6 +99,9 @@ def export_policy(
             raise ValueError(f"format: expected one of {', '.join(get_args(ExportFormat))}, got {format!r}")
         if trained.metadata is not None and is_merged(trained.metadata):
             raise ValueError("expected a policy of a single task, got one of a merged dataset")
+        cloning = None if trained.metadata is None else trained.metadata.cloning
+        if cloning is not None and cloning.policy == "convnet" and format != "onnx":
+            raise ValueError(f"expected mlp, residual_mlp or cnn for {format}, got convnet")
         if env is not None:
             trained = replace(trained, spaces=PolicySpaces.of(env))
         content = _EXPORTS[format](trained, path)

@@ -175,7 +175,7 @@ class PureRollout:
 
         def draw_all(keys: jax.Array) -> EpisodeNoise:
             group_keys = self._group_keys(keys)
-            over_time = jax.vmap(self._step_noise, in_axes=(None, 0))
+            over_time = jax.vmap(functools.partial(self._step_noise, self._distribution), in_axes=(None, 0))
             return EpisodeNoise(group_keys, over_groups(over_time)(group_keys, jnp.arange(self.env.max_steps)))
 
         leaves = jax.tree.leaves(jax.eval_shape(draw_all, keys))
@@ -192,7 +192,7 @@ class PureRollout:
         def noise_at(time: jax.Array) -> StepNoise:
             if isinstance(keys, EpisodeNoise):
                 return jax.tree.map(lambda leaf: leaf[:, :, time], keys.steps)
-            return over_groups(self._step_noise)(group_keys, time)
+            return over_groups(functools.partial(self._step_noise, None))(group_keys, time)
 
         def any_alive(carry: tuple[jax.Array, _EpisodeGroup]) -> jax.Array:
             return jnp.any(carry[1].seen.alive)
@@ -210,14 +210,15 @@ class PureRollout:
     def _group_keys(self, keys: jax.Array) -> jax.Array:
         return split_all(keys, self.num_episodes // self.group_size)
 
-    def _step_noise(self, group_key: jax.Array, time: jax.Array) -> StepNoise:
+    def _step_noise(self, distribution: Distribution | None, group_key: jax.Array, time: jax.Array) -> StepNoise:
         keys = jax.random.split(jax.random.fold_in(group_key, time + 1), self.group_size + 1)
-        sampled = self.action_selection == "sample"
-        return StepNoise(draw_noise(keys[0], self._distribution) if sampled else keys[0], keys[1:])
+        return StepNoise(draw_noise(keys[0], distribution), keys[1:])
 
-    @functools.cached_property
+    @property
     def _distribution(self) -> Distribution | None:
-        """Shapes of the distribution over the actions of a group, see `shapes_for_noise`."""
+        """Shapes of the distribution over the actions of a group, see `shapes_for_noise`; None by the mode."""
+        if self.action_selection == "mode":
+            return None
 
         def first() -> Distribution:
             params = self.policy.init(jax.random.key(0))

@@ -154,6 +154,17 @@ def test_a_distribution_without_noise_keeps_the_key():
     np.testing.assert_array_equal(choose(draw_noise(key, fixed), fixed, "sample"), MEAN)
 
 
+def test_a_subclass_that_samples_in_a_way_of_its_own_keeps_the_key():
+    class Doubled(DiagonalGaussian):
+        def sample(self, key):
+            return 2 * super().sample(key)
+
+    key, doubled = jax.random.key(5), Doubled(MEAN, LOG_STD)
+    assert draw_noise(key, doubled) is key
+    expected = 2 * DiagonalGaussian(MEAN, LOG_STD).sample(key)
+    np.testing.assert_array_equal(choose(draw_noise(key, doubled), doubled, "sample"), expected)
+
+
 def test_choosing_is_sampling_or_the_mode():
     normal, key = DiagonalGaussian(MEAN, LOG_STD), jax.random.key(3)
     np.testing.assert_array_equal(choose(key, normal, "mode"), MEAN)

@@ -78,6 +78,17 @@ def test_running_statistics_are_those_of_each_environment() -> None:
     np.testing.assert_allclose(actions[1], expected(OBSERVATIONS[[3, 5]]), atol=1e-4)
 
 
+def test_another_number_of_environments_is_refused_where_statistics_run_on() -> None:
+    policy = host("running")
+    policy(OBSERVATIONS[:2])
+    with pytest.raises(ValueError, match=r"as in the last call, 2, got 3; reset\(\) begins anew"):
+        policy(OBSERVATIONS[:3])
+    policy.reset()
+    assert policy(OBSERVATIONS[:3]).shape == (3, 1)
+    with pytest.raises(ValueError, match="as many as there are starts, 2"):
+        host().predict(OBSERVATIONS[:3], episode_start=np.ones(2, bool))
+
+
 def test_predict_has_the_signature_of_stable_baselines3() -> None:
     """As in `stable_baselines3.common.type_aliases.PolicyPredictor` 2.9, but that the mode is the default."""
     parameters = list(inspect.signature(host().predict).parameters.values())

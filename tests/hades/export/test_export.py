@@ -240,6 +240,15 @@ def test_outputs_that_are_not_ours_are_not_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("format", ["numpy", "flax"])
+def test_networks_that_a_format_does_not_know_are_refused(format, tmp_path):
+    settings = CloningSettings(policy="convnet", hidden_sizes=(4,), loss="cross_entropy")
+    spaces = policies.PolicySpaces((8, 8, 1), Discrete(3))
+    with pytest.raises(ExportError, match=f"expected mlp, residual_mlp or cnn for {format}, got convnet"):
+        export_policy(make(spaces, "none", settings), tmp_path / "policy", format)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_onnx_refuses_running_statistics(tmp_path):
     with pytest.raises(ExportError, match="got a running one, whose statistics change"):
         export_policy(make(*CASES["running"]), tmp_path / "policy.onnx", "onnx")

@@ -6,16 +6,26 @@ import inspect
 import json
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hades._environment_contract import is_key, strong
-from hades.types import Continuous, PyTree
+from hades.types import Continuous, Environment, PyTree
 
-__all__ = ["bounded", "cast_like", "check_count", "freeze", "keyword_names", "make_simulator", "strong", "thaw"]
+__all__ = [
+    "bounded",
+    "cast_like",
+    "check_count",
+    "freeze",
+    "keyword_names",
+    "make_simulator",
+    "strong",
+    "thaw",
+    "trace_step",
+]
 
 _LARGEST_COUNT = 2**31 - 1
 
@@ -136,3 +146,10 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
         return jnp.asarray(leaf, old.dtype)
 
     return jax.tree.map(cast, tree, like)
+
+
+def trace_step(environment: Environment) -> None:
+    """Traces one step, which raises what the simulator raises, and computes nothing."""
+    key = jax.random.key(0)
+    state, _ = jax.eval_shape(environment.reset, key)
+    jax.eval_shape(environment.step, key, state, jnp.zeros(cast(Continuous, environment.action_space).action_dim))

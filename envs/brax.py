@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from envs._noise import quiet_import, quiet_load, quiet_trace
-from envs._shared import cast_like, check_count, freeze, keyword_names, strong, thaw
+from envs._shared import cast_like, check_count, freeze, keyword_names, strong, thaw, trace_step
 from hades.types import Continuous, PyTree, Step
 
 BACKENDS = ("positional", "spring", "generalized", "mjx")
@@ -177,7 +177,7 @@ def make(name: str, backend: str = BACKENDS[0], max_steps: int = DEFAULT_MAX_STE
             simulator = brax_envs.get_environment(name, **given)
         environment = _wrap(full_name, backend if takes_backend else None, max_steps, frozen, simulator)
         if name == _SUSPECT:
-            _trace_step(environment)
+            trace_step(environment)
     except (TypeError, ValueError, NotImplementedError) as error:
         options = "".join(f" with {key}={value!r}" for key, value in keywords.items())
         raise ValueError(
@@ -202,10 +202,3 @@ def _wrap(
         keywords=keywords,
         simulator=simulator,
     )
-
-
-def _trace_step(environment: BraxEnvironment) -> None:
-    """Traces one step, which raises what Brax raises."""
-    key = jax.random.key(0)
-    state, _ = jax.eval_shape(environment.reset, key)
-    jax.eval_shape(environment.step, key, state, jnp.zeros(environment.action_space.action_dim))

@@ -15,7 +15,7 @@ import numpy as np
 
 from envs._noise import quiet_gymnasium
 from envs._shared import bounded, check_count, freeze, keyword_names, make_simulator, thaw
-from hades._observations import select
+from hades._observations import require_parts, select
 from hades.types import Continuous, HostStep
 
 _EXTRA = "pip install 'hades-distillation[mujoco]'"
@@ -241,7 +241,7 @@ def _observation_shape(full_name: str, space: Any, keys: Sequence[str] | None) -
 
     parts: dict[str, Any] | None = dict(space.spaces) if isinstance(space, Dict) else None
     if parts is not None and keys:
-        select({key: np.zeros(()) for key in parts}, keys)
+        require_parts(parts, keys)
         if all(isinstance(parts[key], Box) for key in keys):
             return (sum(math.prod(parts[key].shape) for key in keys),)
     elif isinstance(space, Box):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from envs._noise import quiet_import, quiet_load, quiet_trace
-from envs._shared import cast_like, check_count, freeze, make_simulator, strong, thaw
+from envs._shared import cast_like, check_count, freeze, make_simulator, strong, thaw, trace_step
 from hades._observations import require_parts
 from hades.types import Continuous, PyTree, Step
 
@@ -168,8 +168,7 @@ class PlaygroundEnvironment:
         )
 
     def _observation(self, raw: Any) -> jax.Array:
-        keys = self.observation_keys
-        parts = [raw.obs] if keys is None else [raw.obs[key] for key in keys]
+        parts = _chosen(raw.obs, self.observation_keys)
         return jnp.concatenate([jnp.ravel(jnp.asarray(part, jnp.float32)) for part in parts])
 
 
@@ -231,7 +230,7 @@ def make(
     with quiet_trace():
         observation = jax.eval_shape(lambda key: simulator.reset(key).obs, jax.random.key(0))
     keys = _parts(full_name, observation, observation_keys)
-    shown = [observation] if keys is None else [observation[key] for key in keys]
+    shown = _chosen(observation, keys)
     own_limit = math.ceil(registry.get_default_config(name).episode_length / action_repeat)
     action_dim = int(simulator.action_size)
     environment = PlaygroundEnvironment(
@@ -246,7 +245,10 @@ def make(
         simulator=simulator,
     )
     if name in _SUSPECT:
-        _trace_step(environment)
+        try:
+            trace_step(environment)
+        except TypeError as error:
+            raise ValueError(f"{full_name} does not run with jax {jax.__version__}: {error}") from error
     return environment
 
 
@@ -320,11 +322,6 @@ def _parts(full_name: str, observation: Any, keys: Sequence[str] | None) -> tupl
     return None
 
 
-def _trace_step(environment: PlaygroundEnvironment) -> None:
-    """Traces one step, and says in a sentence what fails."""
-    key = jax.random.key(0)
-    try:
-        state, _ = jax.eval_shape(environment.reset, key)
-        jax.eval_shape(environment.step, key, state, jnp.zeros(environment.action_space.action_dim))
-    except TypeError as error:
-        raise ValueError(f"{environment.name} does not run with jax {jax.__version__}: {error}") from error
+def _chosen(observation: Any, keys: Sequence[str] | None) -> list[Any]:
+    """The arrays of an observation that are seen."""
+    return [observation] if keys is None else [observation[key] for key in keys]

@@ -366,9 +366,9 @@ def installed_versions() -> dict[str, Any]:
     }
 
 
-def git_commit() -> str | None:
-    """Commit of the source tree, with `-dirty` behind it where tracked files were changed; None outside of git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty"]
+def git_commit(folder: Path = Path(__file__).parent) -> str | None:
+    """Commit of a source tree, with `-dirty` behind it where tracked files were changed; None outside of git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

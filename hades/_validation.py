@@ -28,6 +28,12 @@ def require_below_one(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a number in [0, 1), got {value}")
 
 
+def require_fraction(name: str, value: float) -> None:
+    """Raises `ValueError` with the setting's name unless `value` is above 0 and at most 1."""
+    if not 0 < value <= 1:
+        raise ValueError(f"{name}: expected a number above 0 and at most 1, got {value}")
+
+
 def require_at_least_one(name: str, value: float) -> None:
     """Raises `ValueError` with the setting's name unless `value` is 1 or more."""
     if not value >= 1:

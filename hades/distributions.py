@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -29,20 +29,23 @@ class Distribution(Protocol):
         ...
 
 
-class Reparametrized(Distribution, Protocol):
-    """A distribution whose samples are a function of noise that depends on its shape alone.
+class Reparametrized:
+    """Base of distributions whose samples are a function of noise that depends on their shape alone.
 
-    The noise of many steps can then be drawn at once, before anything is known of the policies that act in them:
-    `sample(key)` is `transform(noise(key))`.
+    The noise of many steps can then be drawn at once, before anything is known of the policies that act in them.
     """
 
     def noise(self, key: jax.Array) -> jax.Array:
         """Draws standard noise for each batch element, `[..., noise_dim]`; looks at shapes and dtypes alone."""
-        ...
+        raise NotImplementedError
 
     def transform(self, noise: jax.Array) -> jax.Array:
         """The actions that such noise stands for."""
-        ...
+        raise NotImplementedError
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draws one action for each batch element."""
+        return self.transform(self.noise(key))
 
 
 def choose(randomness: jax.Array, distribution: Distribution, action_selection: ActionSelection) -> jax.Array:
@@ -51,19 +54,16 @@ def choose(randomness: jax.Array, distribution: Distribution, action_selection: 
         return distribution.mode()
     if jnp.issubdtype(randomness.dtype, jax.dtypes.prng_key):
         return distribution.sample(randomness)
-    return cast(Reparametrized, distribution).transform(randomness)
+    assert isinstance(distribution, Reparametrized)  # others keep their key, see `draw_noise`
+    return distribution.transform(randomness)
 
 
-def is_reparametrized(distribution: object) -> bool:
-    """Whether a distribution is `Reparametrized`: a subclass of one that samples in a way of its own is not."""
-    classes = type(distribution).__mro__
-    defines = {name: next((c for c in classes if name in vars(c)), None) for name in ("noise", "transform", "sample")}
-    if None in defines.values() or not callable(getattr(distribution, "noise", None)):
-        return False
-    return classes.index(defines["sample"]) >= classes.index(defines["transform"])
+def is_reparametrized(distribution: object) -> TypeGuard[Reparametrized]:
+    """Whether samples are those of `Reparametrized`: a subclass that samples in a way of its own needs keys."""
+    return isinstance(distribution, Reparametrized) and type(distribution).sample is Reparametrized.sample
 
 
-def draw_noise(key: jax.Array, distribution: Distribution | None) -> jax.Array:
+def draw_noise(key: jax.Array, distribution: object) -> jax.Array:
     """Draws what `choose` needs of the random numbers of a key: noise, or the key where a distribution has none.
 
     Args:
@@ -75,25 +75,25 @@ def draw_noise(key: jax.Array, distribution: Distribution | None) -> jax.Array:
         >>> bool(jnp.all(choose(draw_noise(key, normal), normal, "sample") == normal.sample(key)))
         True
     """
-    return cast(Reparametrized, distribution).noise(key) if is_reparametrized(distribution) else key
+    return distribution.noise(key) if is_reparametrized(distribution) else key
 
 
-def shapes_for_noise(make: Callable[[], Distribution]) -> Distribution | None:
+def shapes_for_noise(make: Callable[[], Distribution]) -> Reparametrized | None:
     """Shapes and dtypes of the distribution that a function would make, for `draw_noise`.
 
     Nothing is computed. None where the distribution has no noise of its own.
     """
 
-    def made() -> Distribution | None:
+    def made() -> Reparametrized | None:
         distribution = make()
         return distribution if is_reparametrized(distribution) else None
 
-    shapes: Distribution | None = jax.eval_shape(made)
+    shapes: Reparametrized | None = jax.eval_shape(made)
     return shapes
 
 
 @struct.dataclass
-class Categorical:
+class Categorical(Reparametrized):
     """A distribution over the integers `0 .. num_actions - 1`.
 
     Attributes:
@@ -105,10 +105,6 @@ class Categorical:
     """
 
     logits: jax.Array
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Draws actions, `[...]` int32."""
-        return self.transform(self.noise(key))
 
     def noise(self, key: jax.Array) -> jax.Array:
         """Draws standard Gumbel noise, `[..., num_actions]`."""
@@ -139,7 +135,7 @@ class Categorical:
 
 
 @struct.dataclass
-class DiagonalGaussian:
+class DiagonalGaussian(Reparametrized):
     """Independent normal components.
 
     Attributes:
@@ -154,10 +150,6 @@ class DiagonalGaussian:
 
     mean: jax.Array
     log_std: jax.Array
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Draws actions, `[..., action_dim]`."""
-        return self.transform(self.noise(key))
 
     def noise(self, key: jax.Array) -> jax.Array:
         """Draws standard normal noise, `[..., action_dim]`."""
@@ -233,7 +225,7 @@ class Deterministic:
 
 
 @struct.dataclass
-class TanhGaussian:
+class TanhGaussian(Reparametrized):
     """Independent normal components, squashed by tanh and scaled into bounds.
 
     Attributes:
@@ -252,10 +244,6 @@ class TanhGaussian:
     log_std: jax.Array
     low: jax.Array | float = -1.0
     high: jax.Array | float = 1.0
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Draws actions, `[..., action_dim]`."""
-        return self.transform(self.noise(key))
 
     def noise(self, key: jax.Array) -> jax.Array:
         """Draws standard normal noise, `[..., action_dim]`."""

@@ -24,8 +24,8 @@ from hades.metadata import EvaluationSummary, FileMetadata
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
-from hades.rollouts.first_episode import Rollout
-from hades.rollouts.host import compiled_rollout, inits_first
+from hades.rollouts.first_episode import Rollout, inits_first
+from hades.rollouts.host import compiled_rollout
 from hades.sharding import Devices, replicate
 from hades.statistics import mean_interval
 from hades.types import AnyEnvironment, InnerLoop, Params, PyTree

@@ -116,8 +116,9 @@ class HostPolicy:
             empty = normalizer.empty_statistics(shape)
             statistics = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], len(rows), axis=0), empty)
         self._steps += 1
-        key = jax.random.fold_in(self._key, self._steps) if selection == "sample" else self._key
-        actions, statistics = self._act(key, rows, starts, statistics, self._params.network, normalizer, selection)
+        actions, statistics = self._act(
+            self._key, np.uint32(self._steps), rows, starts, statistics, self._params.network, normalizer, selection
+        )
         chosen = np.asarray(actions)
         return (chosen[0] if single else chosen), statistics
 
@@ -129,6 +130,7 @@ def _compiled(policy: Policy, spaces: PolicySpaces) -> Callable[..., Any]:
 
     def act_all(
         key: jax.Array,
+        steps: jax.Array,
         observations: jax.Array,
         starts: jax.Array,
         statistics: RunningStatistics | None,
@@ -144,7 +146,7 @@ def _compiled(policy: Policy, spaces: PolicySpaces) -> Callable[..., Any]:
             actions, _, gathered = act(key, policy, selection, seen, network, normalizer)
             return actions[0], gathered
 
-        keys = jax.random.split(key, len(observations))
+        keys = jax.random.split(jax.random.fold_in(key, steps), len(observations))
         actions, statistics = jax.vmap(act_one)(keys, observations, starts, statistics)
         if isinstance(space, Continuous):
             actions = jnp.clip(actions, jnp.array(space.low), jnp.array(space.high))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from hades import policies
+from hades._pairs import clipped, even_labels, smooth_logits
 from hades._validation import require_positive, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.normalization import Normalizer
@@ -29,7 +30,6 @@ _PLAYED_ENVS, _PLAYED_STEPS = 64, 64
 
 # Below it a label's logarithm stays finite, and no training tells the difference.
 _MIN_PROBABILITY = 1e-8
-_SMOOTHING = 0.1
 
 
 class _MovingPairs:
@@ -93,13 +93,8 @@ class FixedLabels(FreePairs):
 
     def decode(self, solution: Solution) -> SyntheticDataset:
         """Pairs of one solution; label `i mod num_actions` belongs to pair `i`."""
-        labels = _even_labels(self.dataset_size, cast(Discrete, self.action_space))
+        labels = even_labels(self.dataset_size, cast(Discrete, self.action_space).num_actions)
         return SyntheticDataset(solution["observations"], action_probabilities=labels)
-
-
-def _even_labels(count: int, space: Discrete) -> jax.Array:
-    """One-hot labels, spread evenly over `count` pairs."""
-    return jax.nn.one_hot(jnp.arange(count) % space.num_actions, space.num_actions)
 
 
 def free_pairs(
@@ -162,10 +157,8 @@ class RealPairs(_MovingPairs):
     def decode(self, solution: Solution) -> SyntheticDataset:
         """Pairs of one solution, their actions within the bounds."""
         if self.bounds is not None:
-            actions = solution["actions"]
-            clipped = jnp.clip(actions, jnp.asarray(self.bounds.low), jnp.asarray(self.bounds.high))
-            # A gradient of zero outside would hold actions there for ever.
-            solution = {**solution, "actions": actions + jax.lax.stop_gradient(clipped - actions)}
+            low, high = jnp.asarray(self.bounds.low), jnp.asarray(self.bounds.high)
+            solution = {**solution, "actions": clipped(solution["actions"], low, high)}
         return super().decode(solution)
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
@@ -183,9 +176,7 @@ class RealPairs(_MovingPairs):
         )
         if not self.discrete:
             return {"observations": observations, "actions": actions}
-        # A label that is certain would have no gradient to leave it by.
-        smooth = (1 - _SMOOTHING) * actions + _SMOOTHING / actions.shape[-1]
-        return {"observations": observations, "action_logits": jnp.log(smooth)}
+        return {"observations": observations, "action_logits": smooth_logits(actions)}
 
 
 @struct.dataclass
@@ -251,7 +242,7 @@ class PlayedPairs(_MovingPairs):
         )
         solution = {"observations": normalizer.apply(observations)}
         if isinstance(self.env.action_space, Discrete):
-            labels = _even_labels(self.dataset_size, self.env.action_space)
+            labels = even_labels(self.dataset_size, self.env.action_space.num_actions)
             return solution | {"action_logits": self.label_scale * labels}
         return solution | {"actions": self.label_scale * actions}
 

@@ -59,9 +59,4 @@ def flax_export(trained: TrainedPolicy, path: Path) -> Content:
         "metadata": to_dict(trained.metadata),
     }
     beside, text = path.with_name(f"{path.name}.json"), json.dumps(described, indent=1) + "\n"
-    return Content({path: serialization.msgpack_serialize(_plain(variables)), beside: text.encode()}, None)
-
-
-def _plain(tree: Any) -> Any:
-    """The same with NumPy arrays for leaves, as readers without a device want them."""
-    return {name: _plain(value) for name, value in tree.items()} if isinstance(tree, dict) else np.asarray(tree)
+    return Content({path: serialization.msgpack_serialize(variables), beside: text.encode()}, None)

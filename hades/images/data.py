@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -91,7 +92,8 @@ def load_images(folder: str | os.PathLike[str]) -> dict[Split, LabelledImages]:
         ImageDataError: A file is missing, truncated or of another format; the sentence names it.
     """
     folder = Path(folder)
-    found = {split: _read_split(folder, split) for split in _IDX_PREFIXES}
+    files = image_files(folder)
+    found = {split: _read_split(files, split) for split in _IDX_PREFIXES}
     shapes = {split: arrays.images.shape[1:] for split, arrays in found.items()}
     if shapes["train"] != shapes["test"]:
         raise ImageDataError(f"{folder}: expected test images of shape {shapes['train']}, got {shapes['test']}")
@@ -142,8 +144,7 @@ def _idx_file(folder: Path, name: str) -> Path | None:
     return next((folder / (n + end) for n in names for end in ("", ".gz") if (folder / (n + end)).is_file()), None)
 
 
-def _read_split(folder: Path, split: Split) -> _Arrays:
-    files = image_files(folder)
+def _read_split(files: Sequence[Path], split: Split) -> _Arrays:
     if files[0].suffix == ".bin":
         names = _CIFAR_BATCHES[split]
         batches = [_read_cifar(file) for file in files if file.name in names]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades._pairs import clipped, even_labels, smooth_logits
 from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.images.data import LabelledImages
@@ -15,9 +16,6 @@ from hades.types import Solution
 
 FirstImages: TypeAlias = Literal["class_means", "real"]
 """First images: the mean of each class, or real images of it."""
-
-# Of first labels that are learned: certain ones would have no gradient to leave them by.
-_SMOOTHING = 0.1
 
 
 @struct.dataclass
@@ -59,16 +57,14 @@ class ImagePairs:
         """Draws the first images."""
         solution = {"observations": self._first_images(key, self.first)}
         if self.learn_labels:
-            smooth = (1 - _SMOOTHING) * self._one_hot + _SMOOTHING / self.data.num_classes
-            solution["action_logits"] = jnp.log(smooth)
+            solution["action_logits"] = smooth_logits(self._one_hot)
         return solution
 
     def decode(self, solution: Solution) -> SyntheticDataset:
         """Images and labels of one solution."""
         images = solution["observations"]
         if self.bounded:
-            # A gradient of zero outside would hold pixels there for ever.
-            images = images + jax.lax.stop_gradient(jnp.clip(images, 0.0, 1.0) - images)
+            images = clipped(images, 0.0, 1.0)
         labels = jax.nn.softmax(solution["action_logits"]) if self.learn_labels else self._one_hot
         return SyntheticDataset(images, action_probabilities=labels)
 
@@ -82,8 +78,7 @@ class ImagePairs:
 
     @property
     def _one_hot(self) -> jax.Array:
-        classes = self.data.num_classes
-        return jax.nn.one_hot(jnp.arange(self.per_class * classes) % classes, classes)
+        return even_labels(self.per_class * self.data.num_classes, self.data.num_classes)
 
     def _first_images(self, key: jax.Array, first: FirstImages) -> jax.Array:
         images, labels = jnp.asarray(self.data.images), jnp.asarray(self.data.labels)

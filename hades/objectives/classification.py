@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from hades._validation import require_positive
-from hades.distributions import Categorical
 from hades.fitness import Problem
 from hades.images.data import LabelledImages
 from hades.normalization import Normalizer
@@ -69,9 +68,8 @@ class Classification:
 
         def score(rows: jax.Array, network: Params) -> tuple[jax.Array, jax.Array]:
             real = self.data.take(rows)
-            distribution = cast(Categorical, self.policy.apply(network, real.images))
-            log_likelihood = jnp.take_along_axis(distribution.log_probs(), real.labels[:, None], axis=-1)
-            return jnp.mean(log_likelihood), jnp.mean(distribution.mode() == real.labels)
+            distribution = self.policy.apply(network, real.images)
+            return jnp.mean(distribution.log_prob(real.labels)), jnp.mean(distribution.mode() == real.labels)
 
         over_inits = jax.vmap(jax.vmap(score), in_axes=(None, 0))
         log_likelihoods, accuracies = over_inits(problem.per_init, params)

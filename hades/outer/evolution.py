@@ -15,7 +15,7 @@ import optax
 from flax import struct
 
 from hades._environment_contract import strong
-from hades._validation import require_below_one, require_positive_fields
+from hades._validation import require_below_one, require_fraction, require_positive_fields
 from hades.optimizers import OptimizerName, make_optimizer
 from hades.outer._metrics import summarize
 from hades.types import Metrics, PyTree, Solution, Value
@@ -58,9 +58,8 @@ class EvolutionSettings:
     def __post_init__(self) -> None:
         """Refuses a sigma, learning rate or temperature that is not positive, and decays that let one grow."""
         require_positive_fields(self, "sigma", "learning_rate", "rank", "temperature")
-        for name in ("sigma_decay", "learning_rate_decay"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number above 0 and at most 1, got {getattr(self, name)}")
+        require_fraction("sigma_decay", self.sigma_decay)
+        require_fraction("learning_rate_decay", self.learning_rate_decay)
         require_below_one("adam_b1", self.adam_b1)
 
     def resolved(self) -> EvolutionSettings:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hades.inner.cloning import CloningLoss, CloningSettings
-from hades.types import AnyEnvironment, Discrete
+from hades.inner.cloning import BehaviourCloning, CloningLoss, CloningSettings
+from hades.outer import Averaged, MetaGradientSettings
+from hades.parametrizations import LearnedSteps
+from hades.types import AnyEnvironment, Discrete, InnerLoop, OuterLoop, Parametrization
 
 
 def resolve_loss(env: AnyEnvironment, cloning: CloningSettings, of_continuous: CloningLoss) -> CloningSettings:
@@ -20,6 +22,25 @@ def resolve_loss(env: AnyEnvironment, cloning: CloningSettings, of_continuous: C
         kind = "discrete: cross_entropy" if discrete else "continuous: gaussian_nll, mse or sampled_mse"
         raise ValueError(f"loss: actions of {env.name} are {kind} expected, got {loss}")
     return replace(cloning, loss=loss)
+
+
+def require_window_within(ascent: MetaGradientSettings, cloning: CloningSettings) -> None:
+    """Raises `ValueError` unless gradients go through no more steps than the inner loop has."""
+    if ascent.window is not None and ascent.window > cloning.num_steps:
+        raise ValueError(f"window: expected at most {cloning.num_steps}, the inner steps, got {ascent.window}")
+
+
+def with_learned_steps(pairs: Parametrization, inner: InnerLoop) -> Parametrization:
+    """Pairs whose solutions also hold the step sizes, where the inner loop learns them."""
+    if not isinstance(inner, BehaviourCloning) or not inner.learned_step_sizes:
+        return pairs
+    # They multiply the learning rate, which is therefore the first step size.
+    return LearnedSteps(pairs, inner.num_steps, first=1.0)
+
+
+def averaged(outer: OuterLoop, decay: float | None) -> OuterLoop:
+    """The outer loop, its outcome a moving average where a decay is given."""
+    return outer if decay is None else Averaged(outer, decay)
 
 
 def resolve_init_seed(method: str, fixed: bool, init_seed: int | None, num_inits: int) -> int | None:

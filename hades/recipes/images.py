@@ -15,13 +15,12 @@ from hades.images.pairs import FirstImages, ImagePairs
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.objectives.classification import Classification, Measure
-from hades.outer import Averaged, EvolutionSettings, MetaGradient, MetaGradientSettings, evolution_from_settings
-from hades.parametrizations import LearnedSteps
-from hades.recipes._resolve import resolve_loss
+from hades.outer import EvolutionSettings, MetaGradient, MetaGradientSettings, evolution_from_settings
+from hades.recipes._resolve import averaged, require_window_within, resolve_loss, with_learned_steps
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run
 from hades.sharding import MeshOrDevices
-from hades.types import OuterLoop, Parametrization
+from hades.types import OuterLoop
 
 Outer = Literal["meta-gradient", "evolution"]
 
@@ -82,9 +81,7 @@ class ImageSettings:
             raise ValueError(f"outer: expected one of {', '.join(get_args(Outer))}, got {self.outer!r}")
         if self.outer == "evolution":
             return
-        window = self.meta_gradient.window
-        if window is not None and window > self.cloning.num_steps:
-            raise ValueError(f"window: expected at most {self.cloning.num_steps}, the inner steps, got {window}")
+        require_window_within(self.meta_gradient, self.cloning)
         if self.measure == "accuracy":
             raise ValueError("measure: expected cross_entropy for the meta-gradient, as an accuracy has no gradient")
 
@@ -134,20 +131,17 @@ def image_run(
     if settings.outer == "meta-gradient":
         ascent = settings.meta_gradient
         inner = replace(inner, rematerialize=ascent.rematerialize, window=ascent.window)
-    images: Parametrization = ImagePairs(
+    images = ImagePairs(
         train, settings.per_class, settings.first_images, settings.learn_labels, settings.bounded_pixels
     )
-    if inner.learned_step_sizes:
-        # They multiply the learning rate, which is therefore the first step size.
-        images = LearnedSteps(images, inner.num_steps, first=1.0)
     outer = outer or _outer_loop(settings)
     chunk = settings.candidate_chunk_size
     return distillation_run(
         env,
-        images,
+        with_learned_steps(images, inner),
         inner,
         Classification(train, inner.policy, settings.num_images, settings.measure),
-        outer if settings.average_decay is None else Averaged(outer, settings.average_decay),
+        averaged(outer, settings.average_decay),
         num_inits=settings.num_inits,
         evaluation_inner=described,
         selection_env=ImageClassification(env.name, train, "train"),

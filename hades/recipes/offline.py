@@ -12,7 +12,7 @@ from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.distributions import ActionSelection
 from hades.inner import cloning
-from hades.inner.cloning import BehaviourCloning, CloningSettings
+from hades.inner.cloning import CloningSettings
 from hades.keys import Stream, stream
 from hades.objectives import states
 from hades.objectives.states import Critic, OfflineStates, StateObjective
@@ -21,14 +21,14 @@ from hades.offline.initialization import InitializationName
 from hades.offline.labels import action_values, label_states, teacher_actions
 from hades.offline.teacher import PolicyTeacher, Teacher
 from hades.offline.transitions import Transitions
-from hades.outer import Averaged, MetaGradient, MetaGradientSettings
-from hades.parametrizations import LearnedSteps, RealPairs
+from hades.outer import MetaGradient, MetaGradientSettings
+from hades.parametrizations import RealPairs
 from hades.policies import Policy
-from hades.recipes._resolve import resolve_loss
+from hades.recipes._resolve import averaged, require_window_within, resolve_loss, with_learned_steps
 from hades.rollouts.settings import PlaySettings
 from hades.run import Run
 from hades.sharding import MeshOrDevices
-from hades.types import AnyEnvironment, Continuous, Discrete, InnerLoop, OuterLoop, Parametrization
+from hades.types import AnyEnvironment, Continuous, Discrete, InnerLoop, OuterLoop
 
 _INNER_LOOP = CloningSettings(
     hidden_sizes=(64, 64),
@@ -93,9 +93,7 @@ class OfflineSettings:
             raise ValueError(
                 f"effective_sample_size: expected a fraction above 0 and at most 1, got {self.effective_sample_size}"
             )
-        window = self.meta_gradient.window
-        if window is not None and window > self.cloning.num_steps:
-            raise ValueError(f"window: expected at most {self.cloning.num_steps}, the inner steps, got {window}")
+        require_window_within(self.meta_gradient, self.cloning)
 
     @property
     def weighs_states(self) -> bool:
@@ -186,16 +184,13 @@ def offline_run(
     num_actions = env.action_space.num_actions if isinstance(env.action_space, Discrete) else None
     problem = _label(key, transitions, objective, settings, teacher, log_density, inner.policy, num_actions)
     outer = outer or MetaGradient.from_settings(settings.meta_gradient)
-    pairs: Parametrization = _first_pairs(env, transitions, objective, settings, teacher, problem)
-    if isinstance(inner, BehaviourCloning) and inner.learned_step_sizes:
-        # They multiply the learning rate, which is therefore the first step size.
-        pairs = LearnedSteps(pairs, inner.num_steps, first=1.0)
+    pairs = _first_pairs(env, transitions, objective, settings, teacher, problem)
     return distillation_run(
         env,
-        pairs,
+        with_learned_steps(pairs, inner),
         inner,
         problem,
-        outer if settings.average_decay is None else Averaged(outer, settings.average_decay),
+        averaged(outer, settings.average_decay),
         num_inits=settings.num_inits,
         evaluation_inner=evaluation_inner,
         play=settings.played,

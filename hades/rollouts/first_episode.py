@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.distributions import ActionSelection, Distribution, choose, draw_noise, shapes_for_noise
+from hades.distributions import ActionSelection, Distribution, Reparametrized, choose, draw_noise, shapes_for_noise
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
 from hades.rollouts._parallel import StepNoise, invalid_actions, reset_parallel, step_parallel
@@ -210,12 +210,12 @@ class PureRollout:
     def _group_keys(self, keys: jax.Array) -> jax.Array:
         return split_all(keys, self.num_episodes // self.group_size)
 
-    def _step_noise(self, distribution: Distribution | None, group_key: jax.Array, time: jax.Array) -> StepNoise:
+    def _step_noise(self, distribution: Reparametrized | None, group_key: jax.Array, time: jax.Array) -> StepNoise:
         keys = jax.random.split(jax.random.fold_in(group_key, time + 1), self.group_size + 1)
         return StepNoise(draw_noise(keys[0], distribution), keys[1:])
 
     @property
-    def _distribution(self) -> Distribution | None:
+    def _distribution(self) -> Reparametrized | None:
         """Shapes of the distribution over the actions of a group, see `shapes_for_noise`; None by the mode."""
         if self.action_selection == "mode":
             return None
@@ -273,6 +273,11 @@ def num_candidates(params: PyTree) -> int:
 def over_groups(function: Callable[..., Any]) -> Callable[..., Any]:
     """Maps `function(key, argument)` over keys `[inits, groups]`."""
     return jax.vmap(jax.vmap(function, in_axes=(0, None)), in_axes=(0, None))
+
+
+def inits_first(tree: PyTree) -> PyTree:
+    """Arrays `[candidates, inits, ...]` as `[inits, candidates, ...]`, and the other way round."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
 
 
 def split_all(keys: jax.Array, count: int) -> jax.Array:

@@ -23,6 +23,7 @@ from hades.rollouts.first_episode import (
     act,
     fold_in_all,
     group_size_of,
+    inits_first,
     make_rollout,
     num_candidates,
     over_all,
@@ -50,16 +51,11 @@ def compiled_rollout(
     """
     env = conform(env)
     arguments = (policy, num_episodes, action_selection, normalization_envs)
-    if isinstance(env, ImageClassification):
-        if normalization_envs is not None:
-            raise ValueError(
-                f"normalization_envs: expected none, as images share no statistics, got {normalization_envs}"
-            )
-        image_rollout = make_image_rollout(env, policy, num_episodes, action_selection)
-        return lambda keys, params, normalizer: image_rollout(keys, own_copy(params), normalizer)
     if isinstance(env, HostEnvironment):
-        host_rollout = make_host_rollout(env, *arguments)
-        return lambda keys, params, normalizer: host_rollout(keys, own_copy(params), normalizer)
+        images = isinstance(env, ImageClassification)
+        make: Callable[..., Rollout] = make_image_rollout if images else make_host_rollout
+        alone = make(env, *arguments)
+        return lambda keys, params, normalizer: alone(keys, own_copy(params), normalizer)
     rollout = make_rollout(env, *arguments)
     if not spans_several(mesh):
         return cast(Rollout, jax.jit(rollout))
@@ -73,11 +69,6 @@ def compiled_rollout(
         return inits_first(Devices(mesh).map(play, (keys, inits_first(params)), normalizer))
 
     return lambda *arguments: spread(*replicate(arguments, mesh))
-
-
-def inits_first(tree: PyTree) -> PyTree:
-    """Arrays `[candidates, inits, ...]` as `[inits, candidates, ...]`, and the other way round."""
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
 
 
 class _HostEpisodes:

@@ -11,14 +11,18 @@ from hades.images.environment import ImageClassification
 from hades.normalization import Normalizer
 from hades.policies import Policy
 from hades.rollouts._parallel import invalid_actions
-from hades.rollouts.first_episode import EpisodeReturns, Rollout
+from hades.rollouts.first_episode import EpisodeReturns, Rollout, inits_first
 from hades.types import PyTree
 
 _CHUNK = 250
 
 
 def make_image_rollout(
-    env: ImageClassification, policy: Policy, num_episodes: int, action_selection: ActionSelection = "sample"
+    env: ImageClassification,
+    policy: Policy,
+    num_episodes: int,
+    action_selection: ActionSelection = "sample",
+    normalization_envs: int | None = None,
 ) -> Rollout:
     """Makes the compiled function that classifies images with a batch of policies, one policy after the other.
 
@@ -30,14 +34,17 @@ def make_image_rollout(
         policy: Classifies; its parameters come with each call.
         num_episodes: Images of each policy.
         action_selection: Whether classes are drawn from the policy's distribution or are its mode.
+        normalization_envs: None, as images share no statistics.
 
     Returns:
         A function of keys `[inits]`, network parameters with leading axes `[candidates, inits]`, and a normalizer;
         returns are 1 where the class is right, else 0.
 
     Raises:
-        ValueError: There are fewer images than episodes.
+        ValueError: There are fewer images than episodes, or `normalization_envs` is not None.
     """
+    if normalization_envs is not None:
+        raise ValueError(f"normalization_envs: expected none, as images share no statistics, got {normalization_envs}")
     if num_episodes > env.data.num_images:
         raise ValueError(
             f"num_episodes: expected at most {env.data.num_images}, the images of {env.name}, got {num_episodes}"
@@ -68,8 +75,7 @@ def make_image_rollout(
             key, candidates = own
             return jax.lax.map(lambda params: classify(key, params, normalizer, images, labels), candidates)
 
-        by_init = jax.lax.map(of_init, (keys, jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), params)))
-        return jnp.swapaxes(by_init, 0, 1)
+        return inits_first(jax.lax.map(of_init, (keys, inits_first(params))))
 
     def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
         returns = classify_all(keys, params, normalizer, env.data.images, env.data.labels)

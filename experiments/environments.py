@@ -125,6 +125,17 @@ def make_named(name: str, options: EnvironmentOptions | None = None) -> AnyEnvir
         raise BadArgumentsError(f"--env: {error}") from None
 
 
+def environment_of_run(config: Mapping[str, Any]) -> AnyEnvironment | None:
+    """The environment that a run's `config.json` names, None where it names none.
+
+    Raises:
+        ValueError: It cannot be made.
+    """
+    if config.get("env") is None:
+        return None
+    return EnvironmentOptions(env_options=config.get("env_options") or {}).make_any(config["env"])
+
+
 def make_environment(metadata: FileMetadata, name: str | None, source: Path) -> AnyEnvironment:
     """The environment of a dataset or policy file, or another one of the same spaces.
 

@@ -19,6 +19,7 @@ from experiments.bench._lib import iterations_in_turns
 from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.memory import mebibytes
 from experiments.bench._lib.runs import Method
+from hades._run_directory import git_commit
 
 CaseName = Literal["cartpole", "hopper-64", "hopper-512", "breakout", "hades-pg-breakout"]
 _HOPPER = "--dataset-size 64 --population-size 16 --cloning.hidden-sizes"
@@ -63,7 +64,8 @@ def measure(settings: ThroughputSettings, report: Report) -> None:
     checkouts = {_HERE: Path(__file__).resolve().parents[2]}
     if settings.against is not None:
         checkouts[_OTHER] = settings.against.resolve()
-    report.content.update(repeats=settings.repeats, commits={name: _commit(root) for name, root in checkouts.items()})
+    commits = {name: git_commit(root) for name, root in checkouts.items()}
+    report.content.update(repeats=settings.repeats, commits=commits)
     cases: dict[str, Any] = {}
     for name in settings.cases:
         tell(f"measuring {name} ...")
@@ -114,11 +116,6 @@ def _answer(program: subprocess.Popen[str], ask: bool = False) -> dict[str, Any]
         raise ValueError(f"{shlex.join(map(str, cast(Sequence[str], program.args)))}: ended without an answer")
     result: dict[str, Any] = json.loads(answer)
     return result
-
-
-def _commit(root: Path) -> str | None:
-    done = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def render(result: Mapping[str, Any]) -> str:

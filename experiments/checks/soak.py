@@ -106,7 +106,7 @@ def watch(settings: SoakSettings, folder: Path) -> list[Sample]:
         )
         try:
             while process.poll() is None:
-                row = run.last_row() if run.metrics.exists() else None
+                row = run.last_row()
                 iteration = 0 if row is None else int(row["iteration"])
                 if row is not None and iteration * _TENTHS >= len(samples) * settings.num_iterations:
                     samples.append(_sample(process.pid, iteration, time.monotonic() - started, log))

@@ -15,9 +15,10 @@ import tyro
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.environments import EnvironmentOptions, make_environment, make_named, make_task_environments
+from experiments.environments import environment_of_run, make_environment, make_named, make_task_environments
 from experiments.loading import architecture, check_dataset_fits, load_dataset, load_policy, outcome_file
 from experiments.settings import EvaluationSettings
+from hades._files import refusing
 from hades._run_directory import RunDirectory
 from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection
@@ -108,9 +109,11 @@ def _environment_of_teacher(settings: EvaluateSettings, folder: Path) -> AnyEnvi
     if settings.env is not None:
         return make_named(settings.env)
     config = RunDirectory(folder).read_config() if folder.is_dir() else {}
-    if config.get("env") is None:
+    with refusing("--env", BadArgumentsError):
+        env = environment_of_run(config)
+    if env is None:
         raise BadArgumentsError(f"--env: expected an environment, as {settings.source} is a teacher and names none")
-    return make_named(config["env"], EnvironmentOptions(env_options=config.get("env_options") or {}))
+    return env
 
 
 def _evaluate_teacher(settings: EvaluateSettings, env: AnyEnvironment) -> _Report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ import tyro
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
-from experiments.loading import load_dataset, with_loss
+from experiments.cloning import over_own
+from experiments.loading import load_dataset
 from experiments.settings import OutputSettings
-from experiments.void import optimizer_flags, refuse_void
 from hades._serialization import to_dict
 from hades.inner.cloning import CloningSettings
 from hades.multitask import merging as multitask
@@ -51,12 +50,10 @@ def main(arguments: Sequence[str]) -> int:
         raise BadArgumentsError(f"expected two or more dataset files, got {len(first.datasets)}")
     loaded = [load_dataset(path) for path in first.datasets]
     own = multitask.joint_cloning(loaded[0][2].require_cloning())
-    settings = parse(MergeSettings, "merge", arguments, dataclasses.replace(first, cloning=own))
-    refuse_void(arguments, optimizer_flags("cloning", settings.cloning))
-    cloning = with_loss(settings.cloning, own)
+    settings = over_own(MergeSettings, "merge", arguments, first, own)
     try:
         datasets = [dataset for _, dataset, _ in loaded]
-        merged = multitask.merge(datasets, cloning, settings.shared_places, settings.task_one_hot)
+        merged = multitask.merge(datasets, settings.cloning, settings.shared_places, settings.task_one_hot)
     except ValueError as error:
         named = re.sub(r"^datasets\[(\d+)\]", lambda match: str(loaded[int(match[1])][0]), str(error))
         raise BadArgumentsError(re.sub(r"^cloning\.", "--cloning.", named)) from None
@@ -75,5 +72,5 @@ def main(arguments: Sequence[str]) -> int:
         shape = list(merged.observations.shape)
         result = {"out": str(settings.out), "tasks": names, "pairs": merged.num_pairs, "observations": shape}
         result |= {"shared_places": joint.shared_places, "task_one_hot": joint.task_one_hot}
-        print_json(result | {"cloning": to_dict(cloning)})
+        print_json(result | {"cloning": to_dict(settings.cloning)})
     return 0

@@ -19,7 +19,7 @@ from experiments import tables
 from experiments.bench._lib.variants import OWN, ZERO
 from experiments.pictures.names import action_labels
 from experiments.report import curves
-from experiments.report.pairs import nearest_states, pairs_to_dict
+from experiments.report.pairs import Nearest, nearest_states, pairs_to_dict
 from experiments.report.playing import Actors, Performance, make_actors
 from experiments.report.removal import Removals, remove_pairs
 from experiments.report.scenes.scene import Episode
@@ -29,7 +29,6 @@ from hades.types import Continuous
 
 MAX_FRAMES = 1000
 _GENERALISATION = "generalisation.json"
-_REFERENCES = ("zero dataset", "untrained policy", "random real pairs", "random real data", "random actions")
 _LEFT_OUT = ("arrays", "key", "json", "resume", "out", "options", "metadata", "evaluation", "created_with")
 
 
@@ -66,7 +65,7 @@ def run_to_dict(subject: Subject, effort: Effort, tell: Callable[[str], None] = 
         "name": subject.name,
         "subtitle": _subtitle(subject),
         "curve": curves.curve_to_dict(subject),
-        "returns": [{**row, "is_reference": row["name"] in _REFERENCES} for row in curves.returns_to_list(subject)],
+        "returns": curves.returns_to_list(subject),
         "progress": _progress(subject),
         "architecture": _architecture(subject),
         "settings": _rows(
@@ -76,17 +75,18 @@ def run_to_dict(subject: Subject, effort: Effort, tell: Callable[[str], None] = 
         "problem": subject.problem,
     }
     if subject.env is None:
-        return result | _pairs(subject, None, None, None, effort)
+        return result | _pairs(subject, effort)
     tell("training policies")
     actors = make_actors(subject, effort.seed, effort.num_inits, effort.num_episodes)
     tell("playing")
     performance = actors.play(actors.networks)
     trained = "fresh policies" if subject.dataset is not None else "the policy"
-    result["fresh"] = {**_return(f"{trained}, for this page", performance), "is_reference": False}
+    result["fresh"] = curves.return_to_dict(f"{trained}, for this page", tables.summary(performance.evaluation))
     if performance.episode is None:
         result["problem"] = "The first policy's actions, or what followed from them, are not finite: there is no film."
-    removals = _remove(subject, actors, performance, effort, tell)
-    result |= _pairs(subject, actors, performance.episode, removals, effort)
+    visits = _visits(subject, actors, performance)
+    removals = _remove(subject, actors, performance, visits, effort, tell)
+    result |= _pairs(subject, effort, actors, visits, removals)
     if performance.episode is not None:
         result["film"] = _film(subject, actors, performance.episode, removals, effort.max_numbers)
     return result
@@ -140,20 +140,34 @@ def _versions(subject: Subject) -> list[tuple[str, str]]:
     return _rows(dict(subject.metadata.created_with)) if subject.metadata is not None else []
 
 
-def _return(name: str, performance: Performance) -> dict[str, Any]:
-    summary = tables.summary(performance.evaluation)
-    low, high = summary["ci95"] or (None, None)
-    return {"name": name, "mean": summary["mean"], "low": low, "high": high, "interval": summary["interval"]}
+@dataclass(frozen=True)
+class _Visits:
+    """States of the film, raw `[time, *observation_shape]`, and the pairs' nearest ones among them."""
+
+    states: np.ndarray
+    nearest: Nearest
+
+
+def _visits(subject: Subject, actors: Actors, performance: Performance) -> _Visits | None:
+    dataset, episode = subject.dataset, performance.episode
+    if dataset is None or episode is None:
+        return None
+    states = episode.observations[:MAX_FRAMES]
+    return _Visits(states, nearest_states(np.asarray(dataset.observations), actors.normalizer, states))
 
 
 def _remove(
-    subject: Subject, actors: Actors, performance: Performance, effort: Effort, tell: Callable[[str], None]
+    subject: Subject,
+    actors: Actors,
+    performance: Performance,
+    visits: _Visits | None,
+    effort: Effort,
+    tell: Callable[[str], None],
 ) -> Removals | None:
-    dataset, episode = subject.dataset, performance.episode
-    if dataset is None or episode is None or dataset.num_pairs < 2 or effort.max_removals == 0:
+    dataset = subject.dataset
+    if dataset is None or visits is None or dataset.num_pairs < 2 or effort.max_removals == 0:
         return None
-    nearest = nearest_states(np.asarray(dataset.observations), actors.normalizer, episode.observations[:MAX_FRAMES])
-    order = nearest.order[: effort.max_removals]
+    order = visits.nearest.order[: effort.max_removals]
     count = len(order)
     return remove_pairs(
         actors, dataset, performance, order, effort.removal_seconds, lambda done: tell(f"pair {done}/{count} removed")
@@ -161,16 +175,18 @@ def _remove(
 
 
 def _pairs(
-    subject: Subject, actors: Actors | None, episode: Episode | None, removals: Removals | None, effort: Effort
+    subject: Subject,
+    effort: Effort,
+    actors: Actors | None = None,
+    visits: _Visits | None = None,
+    removals: Removals | None = None,
 ) -> dict[str, Any]:
     dataset = subject.dataset
     if dataset is None:
         return {}
-    nearest = visited = None
-    if actors is not None and episode is not None:
-        visited = episode.observations[:MAX_FRAMES]
-        nearest = nearest_states(np.asarray(dataset.observations), actors.normalizer, visited)
-    pairs = pairs_to_dict(dataset, None if actors is None else actors.scene, nearest, visited)
+    scene, states = None if actors is None else actors.scene, None if visits is None else visits.states
+    nearest = None if visits is None else visits.nearest
+    pairs = pairs_to_dict(dataset, scene, nearest, states)
     if removals is not None:
         pairs["removal"] = removals.to_dict()
     pairs["notes"] = _notes(dataset.num_pairs, None if nearest is None else nearest.typical, removals, effort)

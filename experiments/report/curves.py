@@ -13,6 +13,9 @@ from experiments.report.subject import Subject
 from hades._history import History
 
 _MAX_POINTS = 400
+_OF_THE_FILE = "as the file says"
+# Names of outcomes, by the best and the last of a finished run; all others in its summary are references.
+_OUTCOMES = ("best ", "last ", _OF_THE_FILE)
 _AXES = {"iteration": "iteration", "env_steps": "total_env_steps", "seconds": "seconds"}
 
 
@@ -60,19 +63,16 @@ def returns_to_list(subject: Subject) -> list[dict[str, Any]]:
     elif subject.metadata is not None and subject.metadata.evaluation is not None:
         summary = subject.metadata.evaluation
         kind = "95 % interval as the file has it"
-        found = {"as the file says": {**vars(summary), "interval": kind}}
-    return [_return(name, evaluation) for name, evaluation in found.items() if evaluation.get("mean") is not None]
+        found = {_OF_THE_FILE: {**vars(summary), "interval": kind}}
+    return [
+        return_to_dict(name, evaluation, is_reference=not name.startswith(_OUTCOMES))
+        for name, evaluation in found.items()
+        if evaluation.get("mean") is not None
+    ]
 
 
-def _return(name: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def return_to_dict(name: str, evaluation: Mapping[str, Any], is_reference: bool = False) -> dict[str, Any]:
+    """A row of returns, of an evaluation as `experiments.tables.summary` gives it."""
     low, high = evaluation.get("ci95") or (None, None)
-    return {
-        "name": name,
-        "mean": evaluation["mean"],
-        "low": low,
-        "high": high,
-        "interval": evaluation.get("interval", ""),
-        "num_inits": evaluation.get("num_inits"),
-        "num_episodes": evaluation.get("num_episodes"),
-        "normalized": evaluation.get("normalized_mean"),
-    }
+    interval = {"low": low, "high": high, "interval": evaluation.get("interval", "")}
+    return {"name": name, "mean": evaluation["mean"], **interval, "is_reference": is_reference}

@@ -89,7 +89,6 @@ def pairs_to_dict(
         result["nearest"] = {
             "steps": nearest.steps.tolist(),
             "distances": _rounded(nearest.distances),
-            "typical": nearest.typical,
             "shares": _rounded(nearest.shares),
         }
     return result

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.environments import EnvironmentOptions, make_environment
+from experiments.environments import environment_of_run, make_environment
 from experiments.loading import check_dataset_fits, load_dataset, load_policy, outcome_file, zoo_name
 from hades._run_directory import RunDirectory, RunDirectoryError
 from hades.dataset import SyntheticDataset
@@ -107,10 +107,10 @@ def _environment(file: Path, metadata: FileMetadata, dataset: SyntheticDataset |
 
 
 def _environment_of_teacher(file: Path, teacher: Teacher, config: dict[str, Any]) -> dict[str, Any]:
-    if config.get("env") is None:
-        return {"problem": f"{file} is a teacher, which names no environment"}
     try:
-        env = EnvironmentOptions(env_options=config.get("env_options") or {}).make_any(config["env"])
+        env = environment_of_run(config)
+        if env is None:
+            return {"problem": f"{file} is a teacher, which names no environment"}
         teacher.check_fits(env)
     except (ImportError, ValueError) as error:
         return {"problem": f"{file}: {error}"}

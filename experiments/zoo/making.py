@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
+import jax
 import numpy as np
 
 from experiments.bench._lib.base import tell
 from experiments.bench._lib.runs import start_process
 from experiments.environments import make_environment
 from experiments.loading import outcome_file
-from experiments.zoo.measuring import score_of, score_with_zeros, time_training, versions_of
+from experiments.zoo.measuring import score_of, time_training, versions_of
 from experiments.zoo.recipes import RECIPES
 from hades._files import write_atomically
 from hades._json import to_json
@@ -135,7 +136,8 @@ def _measure(name: str, dataset: SyntheticDataset, run: RunDirectory) -> tuple[C
     env = make_environment(metadata, None, run.path)
     evaluator = dataset_evaluator(env, dataset, recipe.num_inits, recipe.num_episodes)
     tell(f"{name}: scores on fresh keys")
-    scores = score_with_zeros(evaluator, dataset, EVALUATION_SEED)
+    key = jax.random.key(EVALUATION_SEED)
+    evaluation, zeros = evaluator(key, dataset), evaluator.references(key, dataset)
     commands = tuple(f"hades {command}" for command in commands_of(name))
     card = Card(
         name=name,
@@ -148,13 +150,13 @@ def _measure(name: str, dataset: SyntheticDataset, run: RunDirectory) -> tuple[C
         commands=commands,
         git_commit=json.loads(run.versions.read_text())["git_commit"],
         versions=versions_of(metadata.env),
-        score=score_of(scores.dataset),
-        zero_dataset=score_of(scores.zero_dataset),
-        untrained_policy=score_of(scores.untrained_policy),
+        score=score_of(evaluation),
+        zero_dataset=score_of(zeros["zero dataset"]),
+        untrained_policy=score_of(zeros["untrained policy"]),
         evaluation_seed=EVALUATION_SEED,
         training=time_training(env, dataset),
     )
     origin = dataclasses.replace(
-        metadata, evaluation=scores.dataset.summary(), source=f"zoo of hades: {' && '.join(commands)}"
+        metadata, evaluation=evaluation.summary(), source=f"zoo of hades: {' && '.join(commands)}"
     )
     return card, dataclasses.replace(dataset, metadata=origin)

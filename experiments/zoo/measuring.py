@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import statistics
-import time
-from dataclasses import dataclass
+from functools import partial
 
 import jax
 
-from experiments.bench._lib.timing import compile_step
+from experiments.bench._lib.timing import compile_step, time_in_turns
 from hades.dataset import SyntheticDataset
-from hades.evaluation import DatasetEvaluator, Evaluation
+from hades.evaluation import Evaluation
 from hades.inner import cloning
 from hades.metadata import package_versions
 from hades.types import AnyEnvironment
@@ -20,22 +18,6 @@ from hades.zoo import Score, TrainingTime
 
 _REPEATS = 9
 _PHYSICS = {"gymnasium": "mujoco"}
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Returns of policies that were trained on a dataset, on its zero, and not at all."""
-
-    dataset: Evaluation
-    zero_dataset: Evaluation
-    untrained_policy: Evaluation
-
-
-def score_with_zeros(evaluator: DatasetEvaluator, dataset: SyntheticDataset, seed: int) -> Scores:
-    """Scores a dataset as `hades evaluate --baselines --seed SEED` does."""
-    key = jax.random.key(seed)
-    zeros = evaluator.references(key, dataset)
-    return Scores(evaluator(key, dataset), zeros["zero dataset"], zeros["untrained policy"])
 
 
 def score_of(evaluation: Evaluation) -> Score:
@@ -49,13 +31,9 @@ def time_training(env: AnyEnvironment, dataset: SyntheticDataset) -> TrainingTim
     clone = cloning.from_settings(env, dataset.metadata.require_cloning())
     key, arrays = jax.random.key(0), dataset.without_metadata()
     train, compile_seconds = compile_step(clone, key, arrays)
-    seconds = []
-    for _ in range(_REPEATS):
-        started = time.perf_counter()
-        jax.block_until_ready(train(key, arrays))
-        seconds.append(time.perf_counter() - started)
+    wall, _ = time_in_turns({"train": partial(train, key)}, arrays, _REPEATS)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return TrainingTime(statistics.median(seconds), compile_seconds, jax.devices()[0].platform, cores)
+    return TrainingTime(wall["train"]["median"], compile_seconds, jax.devices()[0].platform, cores)
 
 
 def versions_of(env: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ import pytest
 from PIL import Image
 
 import envs
+from experiments.report import curves
+from experiments.report.subject import load_subject
 from hades import policies
 from hades.dataset import SyntheticDataset
 from hades.inner.cloning import CloningSettings
@@ -213,3 +215,13 @@ def test_a_file_of_another_shape_than_its_environment_is_not_played(hades: Calla
     write_file(Path("file.npz"), valid_arrays() | {"metadata": metadata})
     refused = hades("render", "file.npz", "--out", "film.gif")
     assert refused.code == 1 and "observations of diagnostic/match" in refused.complaint
+
+
+def test_all_that_was_evaluated_beside_the_outcome_is_a_reference(finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["evaluations"]["class means"] = summary["evaluations"]["zero dataset"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    rows = curves.returns_to_list(load_subject(run))
+    assert {row["name"] for row in rows if not row["is_reference"]} == {"best dataset", "last dataset"}
+    assert {row["name"] for row in rows if row["is_reference"]} >= {"class means", "zero dataset", "untrained policy"}

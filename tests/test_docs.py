@@ -27,6 +27,7 @@ PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 HOWTOS = sorted(path for path in (DOCS / "howto").glob("*.md") if path.stem != "index")
 # Some 20 seconds of a core.
 SLOW_HOWTOS = ("own-environment", "own-logger", "own-objective", "several-seeds", "warm-start")
+SLOW_PAGES = ("images", "index")
 MAX_HOWTO_LINES = 20
 ENTRY_POINT_GROUPS = ("hades.environments",)
 
@@ -63,7 +64,7 @@ def run_page(page: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=pytest.mark.slow if page.stem == "images" else [])
+        pytest.param(page, marks=pytest.mark.slow if page.stem in SLOW_PAGES else [])
         for page in PAGES
         if programs(page) and page not in HOWTOS
     ],

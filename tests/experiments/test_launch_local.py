@@ -44,6 +44,7 @@ def first_words(path: Path) -> list[str]:
     return [member.files.log.read_text().splitlines()[1] for member in load_grid(path).members]
 
 
+@pytest.mark.slow
 def test_second_launch_runs_what_has_failed_and_nothing_else(hades: Callable[..., Outcome]) -> None:
     path = write_grid(Path())
     first, second = load_grid(path).members

@@ -264,6 +264,7 @@ def test_a_joint_policy_plays_what_single_policies_play():
         assert score.untrained.returns.shape == (3, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [{}, {"shared_places": True, "task_one_hot": True}])
 def test_places_and_the_one_hot_tell_tasks_apart_that_look_alike(flags: dict[str, bool]):
     env = MATCHES[1]

@@ -14,6 +14,7 @@ from string import Template
 import jax
 import numpy as np
 
+from envs.images import VARIABLE
 from experiments.bench._lib.base import tell
 from experiments.bench._lib.runs import start_process
 from experiments.environments import make_environment
@@ -50,8 +51,9 @@ class Folders:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Variables of a recipe's commands."""
-        return {"RUNS": str(self.runs), "TEACHERS": str(self.teachers)}
+        """Variables of a recipe's commands; that of the images is there where the environment has it."""
+        images = {VARIABLE: os.environ[VARIABLE]} if os.environ.get(VARIABLE) else {}
+        return {"RUNS": str(self.runs), "TEACHERS": str(self.teachers), **images}
 
 
 def make(name: str, folders: Folders) -> Card:
@@ -112,8 +114,15 @@ def pack(dataset: SyntheticDataset, file: Path) -> SyntheticDataset:
 
 
 def _run(command: str, variables: Mapping[str, str]) -> None:
-    """Runs a command to its end, unless it has written its file, or finished its run, before."""
-    arguments = [Template(part).substitute(variables) for part in shlex.split(command)]
+    """Runs a command to its end, unless it has written its file, or finished its run, before.
+
+    Raises:
+        ValueError: A variable is not known, or the command failed.
+    """
+    try:
+        arguments = [Template(part).substitute(variables) for part in shlex.split(command)]
+    except KeyError as error:
+        raise ValueError(f"hades {command}: expected the variable {error.args[0]} in the environment") from None
     out = Path(arguments[arguments.index("--out") + 1])
     if out.is_file():
         return

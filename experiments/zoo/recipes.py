@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CLASSIC, MINATAR, BRAX, OFFLINE = "classic control", "MinAtar", "Brax", "MuJoCo, from offline data"
-GROUPS = (CLASSIC, MINATAR, BRAX, OFFLINE)
+IMAGES = "images, accuracy"
+GROUPS = (CLASSIC, MINATAR, BRAX, OFFLINE, IMAGES)
 """Kinds of environments, in the order of tables."""
 
 
@@ -16,8 +17,8 @@ class Recipe:
     Attributes:
         group: Kind of its environment, one of `GROUPS`.
         commands: Arguments of `hades`, one command after the other, in a shell where `$RUNS` is a folder for what they
-            write, and `$TEACHERS` the folder of published teachers. What is there is not made again. The last is a
-            distillation, whose best dataset it is.
+            write, `$TEACHERS` the folder of published teachers, and `$HADES_IMAGES` that of folders of images. What is
+            there is not made again. The last is a distillation, whose best dataset it is.
         num_inits: Fresh policies of its score.
         num_episodes: Episodes of each.
     """
@@ -49,6 +50,11 @@ def _offline(body: str, num_pairs: int) -> Recipe:
     return Recipe(OFFLINE, (f"{collect} --num-transitions 100000 --out {data}", f"{distill} {flags}"), 32, 2)
 
 
+def _images(name: str) -> Recipe:
+    """One image of each class, scored on all test images."""
+    return Recipe(IMAGES, (f"images distill --data $HADES_IMAGES/{name} --preset {name}",), 16, 10_000)
+
+
 _TWO_MILLION = "--num-iterations 1000000 --max-env-steps 2000000 --iterations-per-call 3 --evaluate-every 3"
 _LONG = "--num-envs 256 --num-inits 8 --entropy-coefficient 0.01 --num-iterations 300"
 
@@ -69,5 +75,7 @@ RECIPES: dict[str, Recipe] = {
     "halfcheetah": _brax("--method hades-pg --preset halfcheetah"),
     "hopper-offline": _offline("Hopper", 256),
     "halfcheetah-offline": _offline("HalfCheetah", 256),
+    "mnist": _images("mnist"),
+    "fashion-mnist": _images("fashion"),
 }
 """Recipes by name of the dataset."""

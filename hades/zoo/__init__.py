@@ -104,7 +104,7 @@ class Card:
         num_bytes: Size of the file.
         seed: Seed of the distillation.
         commands: Commands that made it, one after the other, in a shell where `$RUNS` is a folder for what they write,
-            and `$TEACHERS` the folder of published teachers.
+            `$TEACHERS` the folder of published teachers, and `$HADES_IMAGES` that of folders of images.
         git_commit: Commit of this project at which the last of them ran, None outside of git.
         versions: Version of each package that the score depends on.
         score: Returns of policies that were trained on the dataset.

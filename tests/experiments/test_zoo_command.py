@@ -89,6 +89,15 @@ def test_unknown_name_in_place_of_a_file_is_one_sentence(hades: Callable[..., Ou
     assert outcome.complaint.startswith(f"hades {verb}: zoo: there is no 'cart-pole', the nearest are cartpole")
 
 
+def test_images_are_made_where_a_variable_names_their_folder(
+    hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HADES_IMAGES", raising=False)
+    outcome = hades("zoo", "make", "mnist", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert outcome.code == 1
+    assert "expected the variable HADES_IMAGES in the environment" in outcome.err
+
+
 def test_list_has_a_row_for_each_dataset(hades: Callable[..., Outcome]) -> None:
     outcome = hades("zoo")
     assert outcome.code == 0

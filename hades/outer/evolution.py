@@ -145,7 +145,11 @@ class Evolution:
         """
         structure = Structure.of(solution)
         algorithm, params = self._built(structure)
-        return EvolutionState(_initial(algorithm, key, solution, params), structure)
+        strategy = _initial(algorithm, key, solution, params)
+        if self.settings.sigma_decay != 1:
+            # The schedule begins with the second iteration.
+            strategy = strategy.replace(std=jnp.full_like(strategy.std, self.settings.resolved().sigma))
+        return EvolutionState(strategy, structure)
 
     def step(self, key: jax.Array, state: EvolutionState, value: Value) -> tuple[EvolutionState, Metrics]:
         """One iteration: ask, evaluate, tell.
@@ -239,8 +243,8 @@ def build_strategy(structure: Structure, population_size: int, settings: Evoluti
 def _sigma_schedule(settings: EvolutionSettings) -> optax.Schedule:
     if settings.sigma_decay == 1:
         return optax.constant_schedule(settings.sigma)
-    # evosax asks for the deviation of the next iteration by the number of this one: the first two have the same.
-    return optax.exponential_decay(settings.sigma, 1, settings.sigma_decay)
+    # evosax asks for the deviation of the next iteration by the number of this one.
+    return optax.exponential_decay(settings.sigma * settings.sigma_decay, 1, settings.sigma_decay)
 
 
 def _algorithm(name: str) -> Any:

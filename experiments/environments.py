@@ -16,6 +16,7 @@ import tyro
 import envs
 from experiments import tables
 from experiments.cli import BadArgumentsError
+from hades._run_directory import RunDirectory
 from hades.distributions import ActionSelection
 from hades.evaluation import Evaluation, evaluate, shared_envs
 from hades.metadata import FileMetadata
@@ -154,6 +155,8 @@ def make_environment(metadata: FileMetadata, name: str | None, source: Path) -> 
         raise ValueError(f"{source}: expected a file of a single task, got a merged one")
     options: dict[str, Any] = dict(metadata.env_options)
     _require_imported(options, source)
+    if metadata.env.startswith("images/") and (folder := folder_of_images(source)) is not None:
+        options["folder"] = folder
     try:
         env = envs.make(metadata.env, **options)
         if env.max_steps != metadata.max_episode_steps:
@@ -161,6 +164,13 @@ def make_environment(metadata: FileMetadata, name: str | None, source: Path) -> 
     except (TypeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None
     return env
+
+
+def folder_of_images(source: Path) -> Path | None:
+    """The folder of images that a run directory, or the run of a file, read; None without a run, or if it is gone."""
+    run = RunDirectory(source if source.is_dir() else source.parent)
+    data = run.read_config().get("data") if run.config.exists() else None
+    return Path(data) if data is not None and Path(data).is_dir() else None
 
 
 def environment_name(data: Path, name: str | None) -> str:

@@ -64,6 +64,7 @@ def run_to_dict(subject: Subject, effort: Effort, tell: Callable[[str], None] = 
     result: dict[str, Any] = {
         "name": subject.name,
         "subtitle": _subtitle(subject),
+        "words": _words(subject),
         "curve": curves.curve_to_dict(subject),
         "returns": curves.returns_to_list(subject),
         "progress": _progress(subject),
@@ -90,6 +91,25 @@ def run_to_dict(subject: Subject, effort: Effort, tell: Callable[[str], None] = 
     if performance.episode is not None:
         result["film"] = _film(subject, actors, performance.episode, removals, effort.max_numbers)
     return result
+
+
+def _words(subject: Subject) -> dict[str, str]:
+    """Names of what was measured: on images the curve is of training images, all other numbers of test images."""
+    if subject.env_name.startswith("images/"):
+        return {
+            "measure": "accuracy",
+            "axis": "accuracy",
+            "evaluation": "outcome so far, training images (95 % interval)",
+            "reference": ", test images",
+            "objective": "objective on training images",
+        }
+    return {
+        "measure": "return",
+        "axis": "return of an episode",
+        "evaluation": "outcome so far, fresh keys (95 % interval)",
+        "reference": "",
+        "objective": "objective on offline states",
+    }
 
 
 def _subtitle(subject: Subject) -> str:

@@ -103,14 +103,16 @@ def test_evaluation_shows_both_splits_and_the_references(hades: Callable[..., Ou
 def test_other_networks_are_trained_on_a_file(
     hades: Callable[..., Outcome], image_run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = image_run / "best_dataset.npz"
+    evaluated = hades("evaluate", image_run / "best_dataset.npz", "--num-inits", "2", "--num-episodes", TEST, "--json")
+    assert evaluated.json["num_episodes"] == TEST
+    # Away from its run, a file finds the images by their name.
+    file = Path(shutil.copy(image_run / "best_dataset.npz", "alone.npz"))
     complaint = hades("images", "evaluate", file, "--splits", "test").complaint
     assert "expected a folder bands of image files in the folder that the variable HADES_IMAGES names" in complaint
     monkeypatch.setenv("HADES_IMAGES", str(folder.parent))
     assert "images/bands" in envs.list_environments()
     flags = ("--num-inits", "2", "--cloning.policy", "convnet", "--cloning.hidden-sizes", "2", "3")
     assert hades("images", "evaluate", file, "--splits", "test", *flags, "--json").code == 0
-    # The verbs of any dataset find the images by their name.
     outcome = hades("evaluate", file, "--num-inits", "2", "--num-episodes", TEST, "--json")
     assert outcome.json["num_episodes"] == TEST
     assert "env: images/bands" in hades("info", file).out

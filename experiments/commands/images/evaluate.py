@@ -16,9 +16,9 @@ from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.cloning import over_own
 from experiments.commands.images.distill import load_split
+from experiments.environments import folder_of_images
 from experiments.loading import check_dataset_fits, load_dataset
 from experiments.settings import SeededSettings
-from hades._run_directory import RunDirectory
 from hades.dataset import SyntheticDataset
 from hades.evaluation import DatasetEvaluator, Evaluation, dataset_evaluator
 from hades.images import ImagePairs
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     own = metadata.require_cloning(str(source))
     settings = over_own(ImagesEvaluateSettings, "images evaluate", arguments, first, own)
     started = time.monotonic()
-    evaluations = _evaluate(settings, dataset, metadata.env, source, settings.data or _folder_of(first.source))
+    evaluations = _evaluate(settings, dataset, metadata.env, source, settings.data or folder_of_images(first.source))
     seconds = time.monotonic() - started
     for split, rows in evaluations.items():
         print(tables.render(f"accuracy on {split} images, {metadata.env}", rows))
@@ -78,14 +78,6 @@ def main(arguments: Sequence[str]) -> int:
         described: dict[str, Any] = {"env": metadata.env, "source": str(source), "seed": settings.seed}
         print_json({**head, **described, "seconds": seconds, "splits": splits})
     return 0
-
-
-def _folder_of(source: Path) -> Path | None:
-    """Folder of the images of a run; None for a file."""
-    if not source.is_dir():
-        return None
-    data = RunDirectory(source).read_config().get("data")
-    return None if data is None else Path(data)
 
 
 def _evaluate(

@@ -1,22 +1,20 @@
 // The page: what all runs share first, then each run.
 
 const LINES = {
-  evaluation: "outcome so far, fresh keys (95 % interval)",
   fitness_mean: "mean while training, keys of the training",
   fitness_best: "best while training",
 };
 const LINE_COLORS = { evaluation: seriesColor(0), fitness_mean: seriesColor(1), fitness_best: seriesColor(7) };
-const RETURN = "return of an episode";
 
 function curveSection(run) {
   if (!run.curve) return [];
-  const labelled = [...run.curve.series].reverse().map((line) => ({ ...line, label: LINES[line.name], color: LINE_COLORS[line.name] }));
+  const labelled = [...run.curve.series].reverse().map((line) => ({ ...line, label: LINES[line.name] || run.words[line.name], color: LINE_COLORS[line.name] }));
   const returns = labelled.filter((line) => run.curve.fitness_is_return || line.name === "evaluation");
   const objective = labelled.filter((line) => !returns.includes(line));
-  const references = run.returns.filter(({ is_reference: isReference }) => isReference).map(({ name, mean }) => ({ name, value: mean }));
+  const references = run.returns.filter(({ is_reference: isReference }) => isReference).map(({ name, mean }) => ({ name: name + run.words.reference, value: mean }));
   return [element("h2", {}, "While it learned"),
-    returns.length ? chart({ series: returns, references, label: RETURN }) : null,
-    objective.length ? chart({ series: objective.map((line) => ({ ...line, label: line.label.split(",")[0] })), label: "objective on offline states" }) : null];
+    returns.length ? chart({ series: returns, references, label: run.words.axis }) : null,
+    objective.length ? chart({ series: objective.map((line) => ({ ...line, label: line.label.split(",")[0] })), label: run.words.objective }) : null];
 }
 
 function comparison(runs) {
@@ -29,7 +27,7 @@ function comparison(runs) {
     const best = run.returns.find(({ is_reference: isReference }) => !isReference) || run.fresh;
     return best ? [{ ...best, name: `${run.name}: ${best.name}`, color: seriesColor(index) }] : [];
   });
-  return [element("h2", {}, "Compared"), lines.length ? chart({ series: lines, label: RETURN }) : null, rows.length ? returnsTable(rows) : null];
+  return [element("h2", {}, "Compared"), lines.length ? chart({ series: lines, label: runs[0].words.axis }) : null, rows.length ? returnsTable(rows) : null];
 }
 
 function tile(label, value, detail) {
@@ -41,8 +39,8 @@ function tiles(run) {
   const shown = best || run.fresh;
   const [zero] = run.returns.filter(({ is_reference: isReference }) => isReference);
   return element("div", { class: "tiles" },
-    shown ? tile(`return, ${shown.name}`, number(shown.mean), shown.low === null ? shown.interval : `95 % interval ${interval(shown.low, shown.high)}`) : null,
-    zero ? tile(`return, ${zero.name}`, number(zero.mean), zero.low === null ? "" : interval(zero.low, zero.high)) : null,
+    shown ? tile(`${run.words.measure}, ${shown.name}`, number(shown.mean), shown.low === null ? shown.interval : `95 % interval ${interval(shown.low, shown.high)}`) : null,
+    zero ? tile(`${run.words.measure}, ${zero.name}`, number(zero.mean), zero.low === null ? "" : interval(zero.low, zero.high)) : null,
     run.pairs ? tile("synthetic pairs", number(run.pairs.count, 9), run.architecture) : tile("policy", run.architecture || UNKNOWN, ""),
     run.progress ? tile("training", run.progress.env_steps ? `${compact(run.progress.env_steps)} steps` : `${number(run.progress.iteration, 9)} iterations`,
       `${number(run.progress.iteration, 9)} iterations in ${duration(run.progress.seconds)}`) : null);

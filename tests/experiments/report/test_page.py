@@ -76,6 +76,7 @@ def test_a_page_of_a_run_tells_all_of_it(page: Path, finished_run: Path) -> None
     assert "jax" in dict(run["versions"]) and "git_commit" in dict(run["versions"])
     evaluation = next(line for line in run["curve"]["series"] if line["name"] == "evaluation")
     assert evaluation["iteration"] == [2, 4] and run["curve"]["fitness_is_return"]
+    assert run["words"]["measure"] == "return"
     for line in run["curve"]["series"]:
         assert len({len(line[name]) for name in ("iteration", "env_steps", "seconds", "values")}) == 1
     film, pairs = run["film"], run["pairs"]

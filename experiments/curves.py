@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,6 +51,6 @@ def read_curve(directory: RunDirectory) -> Curve:
         np.array([rows[index]["total_env_steps"] for index in evaluated], float),
         seconds[evaluated],
         np.array([rows[index]["evaluation_mean"] for index in evaluated]),
-        json.loads(directory.summary.read_text()),
-        json.loads(directory.versions.read_text()).get("git_commit"),
+        directory.read_summary(),
+        directory.read_versions().get("git_commit"),
     )

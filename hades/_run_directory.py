@@ -241,14 +241,9 @@ class RunDirectory:
         Raises:
             RunDirectoryError: There are none, or they are not JSON.
         """
-        try:
-            config = json.loads(self.config.read_text())
-        except FileNotFoundError:
-            raise RunDirectoryError(f"{self.path}: expected a run directory with a config.json, found none") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RunDirectoryError(f"{self.config}: expected JSON, got: {error}") from None
-        if not isinstance(config, dict):
-            raise RunDirectoryError(f"{self.config}: expected a JSON object, got a {type(config).__name__}")
+        if not self.config.exists():
+            raise RunDirectoryError(f"{self.path}: expected a run directory with a config.json, found none")
+        config = _read_object(self.config)
         if "num_generations" in config:
             config["num_iterations"] = config.pop("num_generations")
         settings = config.get("settings")
@@ -256,6 +251,22 @@ class RunDirectory:
             # Offline runs of 0.2.0 began with the actions of the data, and let them leave their bounds.
             config["settings"] = {"bounded_actions": False, "first_actions": "data", **settings}
         return config
+
+    def read_summary(self) -> dict[str, Any]:
+        """Returns of the finished run.
+
+        Raises:
+            RunDirectoryError: There are none, as in a run that has not finished, or they are no JSON object.
+        """
+        return _read_object(self.summary)
+
+    def read_versions(self) -> dict[str, Any]:
+        """Versions and commit that the run was begun with.
+
+        Raises:
+            RunDirectoryError: There are none, or they are no JSON object.
+        """
+        return _read_object(self.versions)
 
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows to the metrics; numbers that are not finite become null."""
@@ -325,6 +336,23 @@ class RunDirectory:
             found = f"{line.strip()!r:.60}"
             raise RunDirectoryError(f"{self.metrics}: {where}: expected a JSON object with an iteration, got {found}")
         return row
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """Content of a JSON file.
+
+    Raises:
+        RunDirectoryError: There is none, or it is no JSON object.
+    """
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise RunDirectoryError(f"{file}: expected a file of a run, found nothing there") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunDirectoryError(f"{file}: expected JSON, got: {error}") from None
+    if not isinstance(content, dict):
+        raise RunDirectoryError(f"{file}: expected a JSON object, got a {type(content).__name__}")
+    return content
 
 
 def key_words(key: jax.Array) -> list[int]:

@@ -125,8 +125,8 @@ def is_done(member: Member) -> bool:
     """
     directory = RunDirectory(member.out)
     try:
-        summary = json.loads(directory.summary.read_text())
-    except (FileNotFoundError, ValueError):
+        summary = directory.read_summary()
+    except RunDirectoryError:
         return False
     record = member.files.last_record()
     # Seconds of a summary leave out those of the last evaluation, with which the budget may have been used up.

@@ -155,7 +155,7 @@ def _text(value: Any) -> str:
 
 def _versions(subject: Subject) -> list[tuple[str, str]]:
     if subject.directory is not None and subject.directory.versions.exists():
-        versions = json.loads(subject.directory.versions.read_text())
+        versions = subject.directory.read_versions()
         return _rows({**versions.pop("packages", {}), **versions})
     return _rows(dict(subject.metadata.created_with)) if subject.metadata is not None else []
 

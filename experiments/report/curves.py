@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +58,7 @@ def returns_to_list(subject: Subject) -> list[dict[str, Any]]:
     """Evaluations of the finished run, or the one that the file has: name, mean, interval and its kind."""
     found: Mapping[str, Any] = {}
     if subject.directory is not None and subject.directory.summary.exists():
-        found = json.loads(subject.directory.summary.read_text()).get("evaluations") or {}
+        found = subject.directory.read_summary().get("evaluations") or {}
     elif subject.metadata is not None and subject.metadata.evaluation is not None:
         summary = subject.metadata.evaluation
         kind = "95 % interval as the file has it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 import tempfile
@@ -16,7 +15,7 @@ import numpy as np
 
 from envs.images import VARIABLE
 from experiments.bench._lib.base import tell
-from experiments.bench._lib.runs import start_process
+from experiments.bench._lib.runs import finish_run, start_process
 from experiments.environments import make_environment
 from experiments.loading import outcome_file
 from experiments.zoo.measuring import score_of, time_training, versions_of
@@ -32,7 +31,6 @@ from hades.zoo import Card
 
 EVALUATION_SEED = 1000
 """Seed of the scores on cards. Runs select and report on keys of their own seeds, which are small."""
-_COMMAND_FILE = "zoo_command.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,17 +122,11 @@ def _run(command: str, variables: Mapping[str, str]) -> None:
     except KeyError as error:
         raise ValueError(f"hades {command}: expected the variable {error.args[0]} in the environment") from None
     out = Path(arguments[arguments.index("--out") + 1])
-    if out.is_file():
-        return
-    done = out / _COMMAND_FILE
-    is_run = arguments[:2] != ["offline", "collect"]
-    if is_run and done.exists() and json.loads(done.read_text()) == arguments:
-        return
-    tell(f"hades {shlex.join(arguments)}")
-    # A run of other settings that is there is refused by the command itself.
-    start_process([*arguments, "--resume"] if is_run else arguments)
-    if is_run:
-        write_atomically(done, json.dumps(arguments) + "\n")
+    if arguments[:2] != ["offline", "collect"]:
+        finish_run([*arguments, "--resume"], out)
+    elif not out.is_file():
+        tell(f"hades {shlex.join(arguments)}")
+        start_process(arguments)
 
 
 def _measure(name: str, dataset: SyntheticDataset, run: RunDirectory) -> tuple[Card, SyntheticDataset]:
@@ -157,7 +149,7 @@ def _measure(name: str, dataset: SyntheticDataset, run: RunDirectory) -> tuple[C
         num_bytes=1,
         seed=metadata.seed,
         commands=commands,
-        git_commit=json.loads(run.versions.read_text())["git_commit"],
+        git_commit=run.read_versions()["git_commit"],
         versions=versions_of(metadata.env),
         score=score_of(evaluation),
         zero_dataset=score_of(zeros["zero dataset"]),

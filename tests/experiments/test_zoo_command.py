@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.bench._lib import runs
 from experiments.zoo import listing, making
 from experiments.zoo.making import commands_of
 from experiments.zoo.recipes import GROUPS, RECIPES, Recipe
@@ -138,7 +139,7 @@ def test_make_distils_measures_and_writes_a_card(
         # The run of these very flags.
         shutil.copytree(finished_run, tmp_path / "runs" / "match")
 
-    monkeypatch.setattr(making, "start_process", start)
+    monkeypatch.setattr(runs, "start_process", start)
     monkeypatch.setitem(RECIPES, "match", Recipe(GROUPS[0], (f"distill {' '.join(TINY)}",), 3, 2))
     folders = ("--runs", tmp_path / "runs", "--out", tmp_path / "out")
     made = hades("zoo", "make", "match", *folders, "--json")

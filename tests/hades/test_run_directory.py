@@ -60,6 +60,18 @@ def test_a_config_that_is_none_is_refused(directory, content):
         directory.read_config()
 
 
+@pytest.mark.parametrize("name", ["summary", "versions"])
+def test_other_files_that_are_none_are_refused_by_name(directory, name):
+    file, read = getattr(directory, name), getattr(directory, f"read_{name}")
+    for content, words in ((None, "found nothing there"), ("{", "expected JSON"), ("[]", "expected a JSON object")):
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(RunDirectoryError) as failure:
+            read()
+        assert str(failure.value).startswith(f"{file}: ") and words in str(failure.value)
+
+
 def test_metrics_grow_row_by_row(directory):
     assert directory.read_metrics() == []
     directory.append_metrics(ROWS[:2])

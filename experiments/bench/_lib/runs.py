@@ -34,7 +34,7 @@ _POLICY_GRADIENTS = {
 }
 _PRESETS = {"es": "baseline es", "ppo": "baseline ppo"} | dict.fromkeys(_POLICY_GRADIENTS, "distill hades-pg")
 _ENDLESS = 10**6
-_COMMAND_FILE = "bench_command.json"
+_COMMAND_FILE = "finished_command.json"
 # An iteration of an evolution takes as many environment steps as its episodes last, one of PPO always the same number.
 _ITERATIONS, _EVALUATIONS = 5, 40
 
@@ -187,13 +187,27 @@ def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
 
 
 def _run(job: Job) -> Curve:
-    done = job.out / _COMMAND_FILE
-    # A run that another command has ended is resumed, or refused by the command itself.
-    if not done.exists() or json.loads(done.read_text()) != job.command:
-        tell(f"{job.env} {job.method} seed {job.seed} ...")
-        start_process(job.command)
-        write_atomically(done, json.dumps(job.command) + "\n")
+    finish_run(job.command, job.out, f"{job.env} {job.method} seed {job.seed}")
     return read_curve(RunDirectory(job.out))
+
+
+def finish_run(arguments: Sequence[str], out: Path, name: str | None = None) -> None:
+    """Runs `hades ARGUMENTS`, which resumes the run directory `out`, unless that very command has ended there before.
+
+    Args:
+        arguments: With `--resume`: a run of other settings that is there is refused by the command itself.
+        out: Run directory.
+        name: Of the run, for who waits; the command if None.
+
+    Raises:
+        ValueError: It failed.
+    """
+    done = out / _COMMAND_FILE
+    if done.exists() and json.loads(done.read_text()) == list(arguments):
+        return
+    tell(f"{name or f'hades {shlex.join(arguments)}'} ...")
+    start_process(arguments)
+    write_atomically(done, json.dumps(arguments) + "\n")
 
 
 def start_process(arguments: Sequence[str]) -> None:

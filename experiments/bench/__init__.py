@@ -26,6 +26,7 @@ BENCHES = {
     "ppo": "several seeds of PPO at once, in one compiled function",
     "presets": "several seeds of presets from start to finish, scored on fresh keys",
     "published": "the published presets at full size, for some minutes each",
+    "roofline": "the parts of an iteration beside the rates that the device reaches",
     "scaling": "an iteration over several devices: the same values, and what spreading costs",
     "teachers": "published teachers in real MuJoCo, beside the scores of their manifest",
     "throughput": "an iteration of several methods at small sizes, perhaps beside another checkout",

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import running
-from experiments.bench import ppo, throughput
+from experiments.bench import ppo, roofline, throughput
 from experiments.bench._lib import runs
 from experiments.bench._lib.runs import METHODS, Job, method_flags, small_preset, split_flags
 from experiments.bench._lib.seeds import parse_seeds
@@ -231,9 +232,30 @@ def test_throughput_of_two_checkouts_in_turns(
     assert f"expected the code of {tmp_path}, but Python imports {here}" in other.err.splitlines()[-1]
 
 
+def test_roofline_counts_the_work_of_the_parts(hades: Callable[..., Outcome]) -> None:
+    flags = "--flags=--population-size 4 --cloning.hidden-sizes 8 --cloning.num-steps 30"
+    sizes = ("--matrix-size", "64", "--copy-megabytes", "1", "--repeats", "1")
+    outcome = hades("bench", "roofline", "--env", "diagnostic/match", *sizes, flags, "--json")
+    assert outcome.code == 0, outcome.err
+    parts, rates = outcome.json["parts"], outcome.json["rates"]
+    assert list(parts) == ["iteration", "cloning", "rollout", "inference", "physics"]
+    assert min(part["seconds"] for part in parts.values()) > 0 < min(rates.values())
+    # Of loops, XLA counts no more than one step.
+    assert "flops" not in parts["iteration"] and "flops" not in parts["rollout"]
+    # Episodes of ten steps.
+    assert parts["inference"]["times"] == parts["physics"]["times"] == 10
+    # Two dense layers, 2 x 8 and 8 x 2, of 4 candidates and 2 episodes, two operations a weight, at each step.
+    assert parts["inference"]["flops"] >= 10 * 8 * 2 * (2 * 8 + 8 * 2)
+    work = roofline.measure_part(roofline.Part.step(lambda x: x @ x, jnp.ones((32, 32)), times=3), repeats=1)
+    assert (work["times"], work["flops"]) == (3, 3 * 2 * 32**3)
+    twice = roofline.Part(lambda x: x, jnp.ones(2), unit=lambda x: x @ jnp.ones((2, 2)), units=5)
+    assert roofline.measure_part(twice, repeats=1)["flops"] == 5 * 2 * 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (("roofline", "--repeats", "0"), "repeats: expected a number above 0, got 0"),
         (("neuroevolution", "--env", "gymnax/CartPole"), "--env: unknown environment 'gymnax/CartPole': did you mean"),
         (("neuroevolution", "--seeds", "x"), "seeds: expected numbers and ranges such as 0-4, got 'x'"),
         (("ppo", "--preset", "cartpoles"), "--preset: there is no 'cartpoles', the nearest are cartpole"),

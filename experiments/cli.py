@@ -109,7 +109,7 @@ def _run(arguments: list[str]) -> int:
 
 def _configure_jax(verb: str) -> None:
     """Turns on the persistent compilation cache, unless the user has set one or has no home directory to keep it in."""
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:

@@ -22,7 +22,7 @@ from experiments.presets import get_preset
 from experiments.settings import RunSettings
 from experiments.stopping import StopSignals
 from experiments.void import refuse_void
-from hades import multihost, recipes
+from hades import multihost, recipes, sharding
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
 from hades.evaluation import Evaluation
@@ -54,6 +54,7 @@ class Command:
         draw: Draws the curve of a run; None draws none.
         needs_env: Whether a run has to have an environment.
         presets: Key of its presets in `PRESETS`; its name if None.
+        divides_cpu: Whether it evaluates a population of small networks, which one device of a CPU gives one core.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Command:
     draw: Callable[..., None] | None = draw_curve
     needs_env: bool = True
     presets: str | None = None
+    divides_cpu: bool = False
 
 
 def launch(command: Command, arguments: Sequence[str]) -> int:
@@ -81,6 +83,7 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
 def run_command(command: Command, settings: Any) -> Result[Any] | int:
     """Runs resolved settings to the end, and reports; or returns the exit code of a signal that stopped them."""
     multihost.initialize(settings.hosts)
+    divide_cpu(command, settings)
     directory = RunDirectory(settings.out)
     run = build(settings, command)
     method = run.settings if type(run.settings) is type(settings.settings) else settings.settings
@@ -111,6 +114,12 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
         return signals.exit_code
     _report(command, settings, run, directory, result, time.monotonic() - started)
     return result
+
+
+def divide_cpu(command: Command, settings: Any) -> None:
+    """Makes the CPU as many devices as `--devices` says, or one for each core where the command gains by it."""
+    if not settings.hosts.multihost and (command.divides_cpu or settings.devices is not None):
+        sharding.divide_cpu(settings.devices)
 
 
 def build(settings: Any, command: Command) -> Run[Any]:

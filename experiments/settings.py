@@ -96,7 +96,8 @@ class RunSettings(SeededSettings):
     wandb: str | None = None
     """Also logs to this project of Weights & Biases (needs the extra wandb); default: not."""
     devices: int | None = None
-    """Devices that the work is spread over, the first of those that JAX has; default: all, where the method divides."""
+    """Devices that the work is spread over, the first of those that JAX has; default: all, where the method divides. A
+    CPU is made as many, by default one for each core where populations are evaluated."""
     hosts: Annotated[MultihostSettings, Flat] = MultihostSettings()
     """Processes of the run."""
     loop: Annotated[LoopSettings, Flat] = LoopSettings()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeGuard
@@ -24,6 +26,31 @@ MeshOrDevices: TypeAlias = Mesh | Sequence[jax.Device]
 
 POPULATION_AXIS, INITS_AXIS = "population", "inits"
 _WHOLE = PartitionSpec()
+_MOST_CPU_DEVICES = 16
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def divide_cpu(count: int | None = None) -> None:
+    """Makes the CPU several devices, over which runs with a population then spread it.
+
+    Operations on small networks are too short for XLA to give them several threads: of one device, they keep one core
+    busy. Nothing changes once JAX has been used, or where XLA_FLAGS say how many devices there are.
+
+    Args:
+        count: Devices; one for each core that the process may use, at most 16, if None.
+
+    Example:
+        >>> divide_cpu()  # before anything else asks JAX for a device
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    # Raised where JAX has been used.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", count or min(usable_cores(), _MOST_CPU_DEVICES))
 
 
 def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

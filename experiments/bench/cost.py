@@ -15,7 +15,7 @@ from experiments import tables
 from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import mebibytes, peak_bytes, peaks
-from experiments.bench._lib.runs import METHODS, Method, small_run
+from experiments.bench._lib.runs import METHODS, Method, small_run, start
 from experiments.bench._lib.seeds import table_key
 from experiments.bench._lib.timing import compile_step, time_steps
 from hades.dataset import SyntheticDataset
@@ -68,7 +68,7 @@ def measure_method(method: str, env: str, num_iterations: str, *flags: str) -> d
     """
     run, seed, all_flags = small_run(cast(Method, method), env, flags)
     imports = peak_bytes()
-    state = jax.block_until_ready(jax.jit(run.init)(jax.random.key(seed)))
+    run, state = jax.block_until_ready(start(run, seed))
     step, compile_seconds = compile_step(run.step, state)
     state, seconds, rows = time_steps(step, state, int(num_iterations))
     env_steps = sum(int(np.sum(row["env_steps"], dtype=np.int64)) for row in rows)

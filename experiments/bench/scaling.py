@@ -15,9 +15,8 @@ from experiments import tables
 from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import mebibytes, peak_bytes, peaks
-from experiments.bench._lib.runs import METHODS, Method, small_run
+from experiments.bench._lib.runs import METHODS, Method, small_run, start
 from experiments.bench._lib.timing import compile_step, time_in_turns
-from hades.sharding import replicate
 
 _HEADER = ("devices", "mesh", "compile [s]", "s/iteration", "CPU s/iteration", "of one device", "fitness", "memory")
 
@@ -72,8 +71,7 @@ def measure_devices(method: str, env: str, num_iterations: str, count: str, *fla
     """
     run, seed, _ = small_run(cast(Method, method), env, ["--devices", count, *flags])
     imports = peak_bytes()
-    run = replicate(run, run.mesh)
-    state = replicate(jax.jit(run.init)(jax.random.key(seed)), run.mesh)
+    run, state = start(run, seed)
     step, compile_seconds = compile_step(run.step, state)
     _, metrics = step(state)
     wall, cpu = time_in_turns({method: step}, state, int(num_iterations))

@@ -9,7 +9,7 @@ from experiments.cli import launch_named
 from experiments.settings import NeuroevolutionCommandSettings, PPOCommandSettings
 
 COMMANDS = {
-    "es": running.Command("baseline es", NeuroevolutionCommandSettings),
+    "es": running.Command("baseline es", NeuroevolutionCommandSettings, divides_cpu=True),
     "ppo": running.Command("baseline ppo", PPOCommandSettings, "environments (last episodes in training)"),
 }
 _SUMMARIES = {

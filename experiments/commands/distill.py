@@ -14,7 +14,7 @@ from experiments.settings import DistillSettings, PolicyGradientDistillSettings
 from hades._run_directory import RunDirectory
 from hades.recipes import hades, policy_gradient
 
-COMMAND = running.Command("distill", DistillSettings)
+COMMAND = running.Command("distill", DistillSettings, divides_cpu=True)
 POLICY_GRADIENT = running.Command(
     "distill",
     PolicyGradientDistillSettings,

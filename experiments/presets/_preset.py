@@ -23,7 +23,8 @@ MINATAR = ("Asterix", "Breakout", "Freeway", "SpaceInvaders")
 """MinAtar games of the published runs."""
 
 CONTACT: dict[str, tuple[str, EnvironmentOptions]] = {
-    "ball-in-cup": ("playground/BallInCup", EnvironmentOptions()),
+    # From rest, actions that change at every step never swing the ball into the cup: each is held for 0.2 s.
+    "ball-in-cup": ("playground/BallInCup", EnvironmentOptions(env_options={"action_repeat": 10})),
     "finger-spin": ("playground/FingerSpin", EnvironmentOptions()),
     # Gymnasium's limit, which Brax, with a thousand steps, does not have.
     "pusher": ("brax/pusher", EnvironmentOptions(backend="positional", max_steps=100)),

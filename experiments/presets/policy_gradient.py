@@ -130,7 +130,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     **{name: partial(_brax, f"brax/{name}", 64, 250) for name in ("hopper", "walker2d", "halfcheetah", "reacher")},
     # The discount is that of Playground's PPO.
     "finger-spin": partial(_contact, "finger-spin", 60, gamma=0.95),
-    "ball-in-cup": partial(_contact, "ball-in-cup", 60, gamma=0.95),
+    "ball-in-cup": partial(_contact, "ball-in-cup", 12, gamma=0.97, label_scale=1.0),
     "pusher": partial(_contact, "pusher", 40),
     "panda-pick-cube": _panda_pick_cube,
 }

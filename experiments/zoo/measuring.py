@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from functools import partial
 
 import jax
@@ -13,6 +12,7 @@ from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
 from hades.inner import cloning
 from hades.metadata import package_versions
+from hades.sharding import usable_cores
 from hades.types import AnyEnvironment
 from hades.zoo import Score, TrainingTime
 
@@ -32,8 +32,7 @@ def time_training(env: AnyEnvironment, dataset: SyntheticDataset) -> TrainingTim
     key, arrays = jax.random.key(0), dataset.without_metadata()
     train, compile_seconds = compile_step(clone, key, arrays)
     wall, _ = time_in_turns({"train": partial(train, key)}, arrays, _REPEATS)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return TrainingTime(wall["train"]["median"], compile_seconds, jax.devices()[0].platform, cores)
+    return TrainingTime(wall["train"]["median"], compile_seconds, jax.devices()[0].platform, usable_cores())
 
 
 def versions_of(env: str) -> dict[str, str]:

@@ -27,6 +27,11 @@ def main(method: str, env: str, *flags: str) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     run, seed, _ = small_run(cast(Method, method), env, flags)
     state = jax.jit(run.init)(jax.random.key(seed))
+    if getattr(run, "mesh", None) is not None:
+        # Checkouts of before runs had meshes have no such function.
+        from hades.sharding import replicate
+
+        run, state = replicate(run, run.mesh), replicate(state, run.mesh)
     step, compile_seconds = compile_step(run.step, state)
     state, _ = jax.block_until_ready(step(state))
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jax
+
 from experiments import running
 from experiments.bench._lib.base import SeedsBenchSettings, tell
 from experiments.commands.baseline import COMMANDS
@@ -23,7 +25,8 @@ from hades._files import write_atomically
 from hades._run_directory import RunDirectory
 from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import PPOSettings
-from hades.run import Run
+from hades.run import Run, RunState
+from hades.sharding import replicate
 
 Method = Literal["hades-r", "hades-f", "hades-pg", "hades-pg-f", "ppmo", "es", "ppo"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -157,7 +160,13 @@ def small_run(method: Method, env: str, flags: Sequence[str]) -> tuple[Run[Any],
     """
     command, begin = split_flags(method_flags(method, env, _ENDLESS))
     settings: Any = running.resolve(command, [*begin, *flags])
+    running.divide_cpu(command, settings)
     return running.build(settings, command), settings.seed, [*begin, *flags]
+
+
+def start(run: Run[Any], seed: int) -> tuple[Run[Any], RunState]:
+    """The run and its first state, placed on the devices that it is spread over, as compiled steps take them."""
+    return replicate(run, run.mesh), replicate(jax.jit(run.init)(jax.random.key(seed)), run.mesh)
 
 
 def _evaluated_every(iterations: int) -> list[str]:

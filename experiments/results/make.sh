@@ -210,13 +210,16 @@ $hades bench export --out $out/export.json
 $hades zoo make all --runs "$runs/zoo" --teachers "$teachers" --out hades/zoo/files
 $hades zoo verify --json >$out/zoo_verification.json
 # Images: one a class, by meta-gradients; HADES_IMAGES names the folder of the folders mnist and fashion.
-longer="--num-iterations 1500 --meta-gradient.learning-rate 0.02 --meta-gradient.anneal-iterations 1500"
-image_run() {  # NAME SEED FLAGS...
-  $hades images distill --data "$HADES_IMAGES/$1" --preset "$1" --seed "$2" --out "$runs/images/$1-$2" --resume "${@:3}"
-  $hades images evaluate "$runs/images/$1-$2" --num-inits 8 --seed 100 --json >"$out/images/$1_seed$2.json"
+small="--population-size 32 --cloning.num-steps 50 --cloning.learning-rate 0.4 --num-images 512"
+evolved="--outer evolution $small --evolution.sigma 0.05 --evolution.learning-rate 0.005 --num-iterations 100000 --max-seconds 480"
+image_run() {  # IMAGES LABEL SEED FLAGS...
+  $hades images distill --data "$HADES_IMAGES/$1" --preset "$1" --seed "$3" --out "$runs/images/$1-$2$3" --resume "${@:4}"
+  $hades images evaluate "$runs/images/$1-$2$3" --num-inits 8 --seed 100 --json >"$out/images/$1_$2$3.json"
 }
-image_run mnist 0 $longer
-image_run mnist 1
-image_run mnist 2
-image_run fashion 0
-image_run fashion 1
+for images in mnist fashion; do
+  for seed in 0 1 2; do
+    image_run $images seed $seed
+    image_run $images evolution_seed $seed $evolved --evaluate-every 50 --iterations-per-call 10
+  done
+done
+image_run mnist long_seed 10 --num-iterations 8000 --num-images 1024 --meta-gradient.anneal-iterations 8000 --evaluate-every 2000

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from hades.sharding import population_mesh
+from hades.sharding import population_mesh, usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,3 +135,16 @@ def test_several_devices_compile_the_loop_once_for_fresh_and_resumed_runs(result
 def test_the_mesh_has_one_axis_over_all_devices():
     assert population_mesh().axis_names == ("population",)
     assert population_mesh().size == len(jax.devices())
+
+
+@pytest.mark.parametrize(
+    ("flags", "first"), [("", min(usable_cores(), 16)), ("--xla_force_host_platform_device_count=3", 3)]
+)
+def test_a_cpu_is_divided_before_it_is_used_and_never_again(flags, first):
+    program = (
+        "import jax; from hades.sharding import divide_cpu\n" + 2 * "divide_cpu(COUNT); print(jax.device_count())\n"
+    )
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    program = program.replace("COUNT", "", 1).replace("COUNT", "5")
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(first)] * 2

@@ -261,11 +261,11 @@ class DatasetRun(_FourParts):
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
         """Datasets to compare with that the parametrisation knows, by name, such as random real pairs; often none."""
+        found = references_of(self.parametrization, key)
+        if not found:
+            return {}
         normalizer = self.objective.normalizer(self.objective.init(key))
-        return {
-            name: with_statistics(pairs, normalizer.mean, normalizer.std)
-            for name, pairs in references_of(self.parametrization, key).items()
-        }
+        return {name: with_statistics(pairs, normalizer.mean, normalizer.std) for name, pairs in found.items()}
 
 
 @dataclass(frozen=True, eq=False)

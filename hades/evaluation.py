@@ -213,8 +213,8 @@ class PolicyEvaluator:
         episodes = self._rollout(keys, networks, normalizer)
         shared = self.normalization_envs or self.num_episodes
         running = shared if normalizer.kind == "running" else None
-        solved = None if episodes.successes is None else np.asarray(episodes.successes[0])
-        return Evaluation(np.asarray(episodes.returns[0]), np.asarray(episodes.lengths[0]), running, solved)
+        solved = None if episodes.successes is None else np.asarray(episodes.successes)[0]
+        return Evaluation(np.asarray(episodes.returns)[0], np.asarray(episodes.lengths)[0], running, solved)
 
 
 @dataclass(frozen=True)

@@ -222,4 +222,5 @@ for images in mnist fashion; do
     image_run $images evolution_seed $seed $evolved --evaluate-every 50 --iterations-per-call 10
   done
 done
+image_run mnist wide_seed 0 --cloning.hidden-sizes 512 --num-images 512
 image_run mnist long_seed 10 --num-iterations 8000 --num-images 1024 --meta-gradient.anneal-iterations 8000 --evaluate-every 2000

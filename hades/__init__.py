@@ -1,5 +1,10 @@
 """Behaviour distillation in JAX: a few synthetic state-action pairs that train a policy of any architecture."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from hades import (
     distributions,
     evaluation,
@@ -23,7 +28,6 @@ from hades import (
     run,
     sharding,
     statistics,
-    testing,
     training,
     types,
     zoo,
@@ -44,6 +48,9 @@ from hades.policy_file import TrainedPolicy
 from hades.run import Run, RunState
 from hades.training import DivergedError, LoopSettings, Result, distill, distill_seeds, train
 from hades.types import Continuous, Discrete, Environment, Step
+
+if TYPE_CHECKING:
+    from hades import testing
 
 __all__ = [
     "BehaviourCloning",
@@ -105,3 +112,10 @@ __all__ = [
 ]
 
 warn_of_foreign_envs()
+
+
+def __getattr__(name: str) -> Any:
+    """`hades.testing`, which is loaded when it is asked for: it needs chex, and nothing else does."""
+    if name == "testing":
+        return importlib.import_module("hades.testing")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

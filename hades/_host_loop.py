@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hades import multihost
-from hades._checkpointing import Checkpoints
 from hades._history import History, Row
 from hades._run_directory import RunDirectory, key_words
 from hades.callbacks import Callback
@@ -25,6 +24,7 @@ from hades.sharding import own_copy, replicate
 from hades.types import Metrics
 
 if TYPE_CHECKING:
+    from hades._checkpointing import Checkpoints
     from hades.training import LoopSettings
 
 # Counts of a row are sums over its iterations, all other metrics means.
@@ -67,6 +67,13 @@ Advance: TypeAlias = Callable[[Run[Any], RunState, Any], tuple[RunState, Metrics
 def _sized_advance(rows: int, log_every: int) -> Advance:
     """The same function for the same sizes, as a static argument of compiled functions."""
     return partial(advance, rows=rows, log_every=log_every)
+
+
+def _checkpoints(folder: Path) -> Checkpoints:
+    # Imported late: orbax takes as long to import as flax and optax, and only runs with a folder need it.
+    from hades._checkpointing import Checkpoints
+
+    return Checkpoints(folder)
 
 
 _initial = jax.jit(lambda run, key: run.init(key))
@@ -124,7 +131,7 @@ class HostLoop:
         self._callbacks = callbacks if multihost.is_first() else ()
         self.run = replicate(run, run.mesh)
         self._own_run = own_copy(self.run)
-        self._checkpoints = Checkpoints(directory.checkpoints) if directory else None
+        self._checkpoints = _checkpoints(directory.checkpoints) if directory else None
         inits, episodes = loop.evaluation_inits, loop.evaluation_episodes
         self.evaluator = None if run.env is None else self.run.make_evaluator(inits, episodes)
         self.selector = None if run.env is None else self.run.make_selector(inits, episodes)

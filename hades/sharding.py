@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 import jax
@@ -27,11 +28,17 @@ MeshOrDevices: TypeAlias = Mesh | Sequence[jax.Device]
 POPULATION_AXIS, INITS_AXIS = "population", "inits"
 _WHOLE = PartitionSpec()
 _MOST_CPU_DEVICES = 16
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use, by its affinity and by the quota of its control group (a container's)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Without a quota the first word is "max".
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = map(int, _CPU_QUOTA.read_text().split())
+        cores = min(cores, math.ceil(quota / period))
+    return max(1, cores)
 
 
 def divide_cpu(count: int | None = None) -> None:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from hades import sharding
 from hades.sharding import population_mesh, usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +136,15 @@ def test_several_devices_compile_the_loop_once_for_fresh_and_resumed_runs(result
 def test_the_mesh_has_one_axis_over_all_devices():
     assert population_mesh().axis_names == ("population",)
     assert population_mesh().size == len(jax.devices())
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 4), (None, 4)])
+def test_usable_cores_are_those_of_affinity_and_quota(tmp_path, monkeypatch, quota, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(sharding, "_CPU_QUOTA", tmp_path / "cpu.max")
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cores() == cores
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from experiments.void import refuse_void
 from hades import multihost, recipes, sharding
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
+from hades.dataset import DatasetError
 from hades.evaluation import Evaluation
 from hades.images import ImageDataError
 from hades.keys import Stream, stream
@@ -127,6 +128,7 @@ def build(settings: Any, command: Command) -> Run[Any]:
 
     Raises:
         BadArgumentsError: There is no environment, or a setting does not suit it.
+        DatasetError: A dataset file is malformed.
         ImageDataError: A file of images is missing or malformed.
         OfflineDataError: The file of the data is.
         TeacherError: The file of the teacher is.
@@ -135,7 +137,7 @@ def build(settings: Any, command: Command) -> Run[Any]:
         raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")
     try:
         run = command.make_run(settings)
-    except (ImageDataError, OfflineDataError, TeacherError):
+    except (BadArgumentsError, DatasetError, ImageDataError, OfflineDataError, TeacherError):
         # What a file holds is no fault of the arguments.
         raise
     except ValueError as error:

@@ -143,6 +143,9 @@ class DistillSettings(RunSettings):
     """
 
     preset: Annotated[str | None, preset_flag("distill")] = None
+    warm_start: Path | None = None
+    """Dataset file, zoo:NAME, or run directory whose pairs are the first ones; default: none, they begin by
+    --init-scale."""
     settings: Annotated[HadesSettings, Flat] = HadesSettings()
     """The method."""
 
@@ -151,6 +154,11 @@ class DistillSettings(RunSettings):
         super().__post_init__()
         if self.settings.init_seed is not None:
             _require_seed("init_seed", self.settings.init_seed)
+
+    def void_flags(self) -> dict[str, str]:
+        """Also those of first pairs that are given."""
+        first = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels")
+        return super().void_flags() | (void.flags(first, "beside --warm-start") if self.warm_start is not None else {})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 from experiments import running
 from experiments.arguments import expand, flag_value
 from experiments.cli import BadArgumentsError
+from experiments.loading import check_dataset_fits, load_dataset
 from experiments.pictures import draw_curve
 from experiments.settings import DistillSettings, PolicyGradientDistillSettings
+from hades import recipes
 from hades._run_directory import RunDirectory
 from hades.recipes import hades, policy_gradient
+from hades.run import Run
 
-COMMAND = running.Command("distill", DistillSettings, divides_cpu=True)
+
+def _make_run(settings: DistillSettings) -> Run[Any]:
+    """The run of an evolution, from the pairs of a file if there is one."""
+    assert settings.env is not None  # the caller refuses it otherwise
+    env = settings.options.make(settings.env)
+    first = None
+    if settings.warm_start is not None:
+        source, first, _ = load_dataset(settings.warm_start)
+        check_dataset_fits(env, first, source, settings.env)
+    return recipes.from_settings(env, settings.settings, mesh=settings.chosen_devices, warm_start=first)
+
+
+COMMAND = running.Command("distill", DistillSettings, make_run=_make_run, divides_cpu=True)
 POLICY_GRADIENT = running.Command(
     "distill",
     PolicyGradientDistillSettings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hades.dataset import SyntheticDataset
 from hades.normalization import Normalizer
 from hades.recipes.cal_ql import cal_ql, cal_ql_run
 from hades.recipes.hades import HadesSettings, hades_f, hades_r, hades_run
@@ -70,6 +71,7 @@ def from_settings(
     *,
     mesh: MeshOrDevices | None = None,
     normalizer: Normalizer | None = None,
+    warm_start: SyntheticDataset | None = None,
 ) -> Run[Any]:
     """Builds the run that settings describe: a distillation by evolution or policy gradients, neuroevolution, or PPO.
 
@@ -78,14 +80,17 @@ def from_settings(
         settings: The dataclass says which method.
         mesh: Devices that candidates and inits are spread over; all that JAX has if None. PPO takes one device.
         normalizer: Given observation statistics, in place of those that `init` would measure.
+        warm_start: Dataset that HaDES-R or HaDES-F begins at, see `hades_r`.
 
     Raises:
         ValueError: A setting does not suit the environment; the message names it.
     """
+    if warm_start is not None and not isinstance(settings, HadesSettings):
+        raise ValueError(f"warm_start: expected none but for hades-r and hades-f, got one for {settings.method}")
     if isinstance(settings, PPOSettings):
         return ppo_run(env, settings, normalizer=normalizer)
     if isinstance(settings, NeuroevolutionSettings):
         return neuroevolution_run(env, settings, mesh=mesh, normalizer=normalizer)
     if isinstance(settings, HadesPGSettings):
         return hades_pg_run(env, settings, mesh=mesh, normalizer=normalizer)
-    return hades_run(env, settings, mesh=mesh, normalizer=normalizer)
+    return hades_run(env, settings, mesh=mesh, normalizer=normalizer, warm_start=warm_start)

@@ -9,15 +9,16 @@ from typing import Any, Literal
 from hades._environment_contract import conform
 from hades._validation import require_positive_fields
 from hades.dataset import SyntheticDataset
+from hades.evaluation import check_fits
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.normalization import Normalizer
-from hades.parametrizations import free_pairs
+from hades.parametrizations import WarmStart, free_pairs
 from hades.recipes._resolve import resolve_init_seed, resolve_loss
 from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
 from hades.run import Run
 from hades.sharding import MeshOrDevices
-from hades.types import Environment, require_pure
+from hades.types import Environment, Parametrization, require_pure
 
 Method = Literal["hades-r", "hades-f"]
 
@@ -52,7 +53,12 @@ class HadesSettings(PopulationSettings):
 
 
 def hades_r(
-    env: Environment, *, mesh: MeshOrDevices | None = None, normalizer: Normalizer | None = None, **settings: Any
+    env: Environment,
+    *,
+    mesh: MeshOrDevices | None = None,
+    normalizer: Normalizer | None = None,
+    warm_start: SyntheticDataset | None = None,
+    **settings: Any,
 ) -> Run[SyntheticDataset]:
     """HaDES-R (arXiv 2406.15042): fresh initialisations every iteration, for datasets that train any policy.
 
@@ -60,19 +66,29 @@ def hades_r(
         env: Environment.
         mesh: Devices that candidates and inits are spread over; all that JAX has if None.
         normalizer: Given observation statistics, in place of those that `init` would measure.
-        **settings: Fields of `HadesSettings`.
+        warm_start: Dataset whose pairs `[pairs, ...]` are the first ones, and whose statistics, where it has some,
+            are those of the run; its step sizes and log-std are passed over.
+        **settings: Fields of `HadesSettings`. With a warm start, `dataset_size` is that of the dataset, labels of
+            discrete actions are learned, and `init_scale` is without effect.
 
     Raises:
         ValueError: A setting does not suit the environment; the message names it.
     """
-    return hades_run(env, HadesSettings(**settings, method="hades-r"), mesh=mesh, normalizer=normalizer)
+    own = HadesSettings(**settings, method="hades-r")
+    return hades_run(env, own, mesh=mesh, normalizer=normalizer, warm_start=warm_start)
 
 
 def hades_f(
-    env: Environment, *, mesh: MeshOrDevices | None = None, normalizer: Normalizer | None = None, **settings: Any
+    env: Environment,
+    *,
+    mesh: MeshOrDevices | None = None,
+    normalizer: Normalizer | None = None,
+    warm_start: SyntheticDataset | None = None,
+    **settings: Any,
 ) -> Run[SyntheticDataset]:
     """HaDES-F (arXiv 2406.15042): one initialisation for the whole run. Arguments and errors of `hades_r`."""
-    return hades_run(env, HadesSettings(**settings, method="hades-f"), mesh=mesh, normalizer=normalizer)
+    own = HadesSettings(**settings, method="hades-f")
+    return hades_run(env, own, mesh=mesh, normalizer=normalizer, warm_start=warm_start)
 
 
 def hades_run(
@@ -81,13 +97,21 @@ def hades_run(
     *,
     mesh: MeshOrDevices | None = None,
     normalizer: Normalizer | None = None,
+    warm_start: SyntheticDataset | None = None,
 ) -> Run[SyntheticDataset]:
     """HaDES with given settings. Arguments and errors of `hades_r`."""
     env = conform(require_pure(env))
     settings = resolve(env, settings)
+    pairs: Parametrization
+    if warm_start is None:
+        pairs = free_pairs(env, settings.dataset_size, settings.learn_labels, settings.init_scale)
+    else:
+        normalizer = _statistics_of(env, settings, warm_start, normalizer)
+        settings = dataclasses.replace(settings, dataset_size=warm_start.num_pairs, learn_labels=True)
+        pairs = WarmStart(warm_start.pairs())
     return evolution_run(
         env,
-        free_pairs(env, settings.dataset_size, settings.learn_labels, settings.init_scale),
+        pairs,
         cloning.from_settings(env, settings.cloning),
         settings,
         mesh,
@@ -97,6 +121,26 @@ def hades_run(
         init_seed=settings.init_seed,
         method=settings.method,
     )
+
+
+def _statistics_of(
+    env: Environment, settings: HadesSettings, warm_start: SyntheticDataset, normalizer: Normalizer | None
+) -> Normalizer | None:
+    """Statistics that the pairs of a first dataset are normalised by.
+
+    Raises:
+        ValueError: The dataset does not fit the environment, or has other statistics than the settings ask for.
+    """
+    check_fits(env, warm_start)
+    kind = settings.observation_normalization
+    if (warm_start.observation_mean is not None) != (kind == "fixed"):
+        found = "fixed ones" if warm_start.observation_mean is not None else "none"
+        raise ValueError(
+            f"warm_start: expected a dataset of {kind} observation statistics, as the run has, got {found}"
+        )
+    if kind == "fixed" and normalizer is not None:
+        raise ValueError("normalizer: expected none beside warm_start, whose pairs have statistics of their own")
+    return warm_start.normalizer() if kind == "fixed" else normalizer
 
 
 def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:

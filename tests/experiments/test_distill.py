@@ -151,3 +151,41 @@ def test_logger_that_is_not_installed_is_refused_before_anything_is_written(
 def test_seed_changes_the_dataset(finished_run: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "run", "--seed", "1")
     assert (other / "dataset.npz").read_bytes() != (finished_run / "dataset.npz").read_bytes()
+
+
+def test_a_warm_start_begins_at_the_pairs_and_statistics_of_a_file(
+    hades: Callable[..., Outcome], finished_run: Path, tmp_path: Path
+) -> None:
+    first = SyntheticDataset.load(finished_run / "best_dataset.npz")
+    # Steps too small to be seen.
+    still = ("--evolution.sigma", "1e-7", "--evolution.learning-rate", "1e-7")
+    size = TINY.index("--dataset-size")
+    flags = TINY[:size] + TINY[size + 2 :]
+    outcome = hades("distill", *flags, *still, "--warm-start", finished_run, "--out", tmp_path / "warm")
+    assert outcome.code == 0, outcome.err
+    last = SyntheticDataset.load(tmp_path / "warm" / "dataset.npz")
+    np.testing.assert_allclose(last.observations, first.observations, atol=1e-4)
+    np.testing.assert_allclose(last.action_probabilities, first.action_probabilities, atol=1e-4)
+    np.testing.assert_array_equal(last.observation_mean, first.observation_mean)
+    np.testing.assert_array_equal(last.observation_std, first.observation_std)
+    more = ("--num-iterations", "6", "--out", tmp_path / "warm", "--resume")
+    assert hades("distill", *more).code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "code"),
+    [
+        (("--dataset-size", "3"), "--dataset-size: expected none beside --warm-start", 2),
+        (("--observation-normalization", "none"), "warm_start: expected a dataset of none observation statistics", 2),
+        (("--env", "diagnostic/target"), "the dataset", 2),
+        (("--warm-start", "nowhere.npz"), "nowhere.npz: expected an .npz file, found nothing there", 1),
+        (("--warm-start", "zoo:cart-pole"), "zoo: there is no 'cart-pole', the nearest are cartpole", 2),
+    ],
+)
+def test_a_warm_start_that_does_not_suit_is_one_sentence(
+    hades: Callable[..., Outcome], finished_run: Path, flags: tuple[str, ...], words: str, code: int
+) -> None:
+    outcome = hades("distill", "--env", "diagnostic/match", "--warm-start", finished_run, *flags, "--out", "other")
+    assert outcome.code == code
+    assert words in outcome.unboxed
+    assert "Traceback" not in outcome.err

@@ -30,6 +30,7 @@ BENCHES = {
     "scaling": "an iteration over several devices: the same values, and what spreading costs",
     "teachers": "published teachers in real MuJoCo, beside the scores of their manifest",
     "throughput": "an iteration of several methods at small sizes, perhaps beside another checkout",
+    "time-to-return": "seconds and environment steps until fresh policies return what is asked for",
     "transfer": "other architectures, optimisers and ensembles on the dataset files of several seeds",
 }
 """Summaries by name, one line for each benchmark."""

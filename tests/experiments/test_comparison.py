@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import running
-from experiments.bench import ppo, roofline, throughput
+from experiments.bench import ppo, roofline, throughput, time_to_return
 from experiments.bench._lib import runs
 from experiments.bench._lib.runs import METHODS, Job, method_flags, small_preset, split_flags
 from experiments.bench._lib.seeds import parse_seeds
@@ -21,6 +21,7 @@ from experiments.bench.neuroevolution import compare, together
 from experiments.curves import Curve, read_curve
 from experiments.settings import PPOCommandSettings
 from hades._run_directory import RunDirectory
+from hades.dataset import SyntheticDataset
 from hades.policies import NetworkSettings
 from hades.rl import PPOSettings
 from tests.experiments.command import Outcome, exit_code
@@ -232,6 +233,37 @@ def test_throughput_of_two_checkouts_in_turns(
     assert f"expected the code of {tmp_path}, but Python imports {here}" in other.err.splitlines()[-1]
 
 
+def test_times_to_a_return_by_hand() -> None:
+    quick = [curve([10, 20], [1, 2], [4.0, 9.0]), curve([10, 20], [1, 4], [9.0, 9.0]), curve([10], [9], [0.0])]
+    slow = [curve([10, 20], [1, 3], [0.0, 9.0]), curve([10, 20], [1, 3], [0.0, 0.0])]
+    found = time_to_return.compare({"quick": quick, "slow": slow}, target=8.0)
+    assert (found["quick"]["reached"], found["quick"]["seconds"], found["quick"]["env_steps"]) == (2, 2, 20)
+    # One of two: the median is not known.
+    assert (found["slow"]["reached"], found["slow"]["seconds"]) == (1, None)
+    # The quickest run ends after 2 seconds.
+    assert found["quick"]["at_equal_seconds"]["scores"] == [9, 9, -1]
+    both = time_to_return.joined(curve([10, 20], [1, 2], [4.0, 5.0]), curve([10], [3], [9.0]))
+    np.testing.assert_array_equal((both.env_steps, both.seconds, both.returns), ([10, 20, 30], [1, 2, 5], [4, 5, 9]))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_stage_begins_at_the_best_dataset_of_the_one_before(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    still = "hades-r --evolution.sigma 1e-7 --evolution.learning-rate 1e-7"
+    variants = ("--variants", "plain=hades-r --population-size 4", f"two=hades-r --population-size 4 then {still}")
+    places = ("--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    budget = ("--env", "diagnostic/match", "--env-steps", "100", "--seeds", "0", "--target", "0")
+    outcome = hades("bench", "time-to-return", *variants, *places, *budget, TINY, "--json")
+    assert outcome.code == 0, outcome.err
+    plain, two = outcome.json["variants"]["plain"], outcome.json["variants"]["two"]
+    assert (plain["reached"], plain["env_steps"]) == (1, two["env_steps"])
+    folder = tmp_path / "runs" / "diagnostic-match"
+    before, after = (
+        SyntheticDataset.load(folder / name / "best_dataset.npz") for name in ("two-seed0", "two-then1-seed0")
+    )
+    np.testing.assert_allclose(after.observations, before.observations, atol=1e-4)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"diagnostic-match.json", "diagnostic-match.md"}
+
+
 def test_roofline_counts_the_work_of_the_parts(hades: Callable[..., Outcome]) -> None:
     flags = "--flags=--population-size 4 --cloning.hidden-sizes 8 --cloning.num-steps 30"
     sizes = ("--matrix-size", "64", "--copy-megabytes", "1", "--repeats", "1")
@@ -255,6 +287,12 @@ def test_roofline_counts_the_work_of_the_parts(hades: Callable[..., Outcome]) ->
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (("time-to-return", "--variants", "hades-r"), "variants: expected LABEL=METHOD FLAGS, METHOD one of hades-r,"),
+        (("time-to-return", "--variants", "a=es", "a=ppo"), "variants: expected one or more, each label once, got a a"),
+        (
+            ("time-to-return", "--variants", "a=hades-r then ppo"),
+            "variants: expected hades-r or hades-f behind then, got 'a=hades-r then ppo'",
+        ),
         (("roofline", "--repeats", "0"), "repeats: expected a number above 0, got 0"),
         (("neuroevolution", "--env", "gymnax/CartPole"), "--env: unknown environment 'gymnax/CartPole': did you mean"),
         (("neuroevolution", "--seeds", "x"), "seeds: expected numbers and ranges such as 0-4, got 'x'"),

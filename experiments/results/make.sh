@@ -224,3 +224,5 @@ for images in mnist fashion; do
 done
 image_run mnist wide_seed 0 --cloning.hidden-sizes 512 --num-images 512
 image_run mnist long_seed 10 --num-iterations 8000 --num-images 1024 --meta-gradient.anneal-iterations 8000 --evaluate-every 2000
+$hades bench generalisation "$runs/images/mnist-seed0" --panels size optimiser --widths 32 128 512 --depths 1 2 \
+  --num-inits 4 --num-episodes 2000 --out $out/images/generalisation_mnist.json

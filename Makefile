@@ -27,7 +27,7 @@ quickstart: setup
 test: setup
 	$(PYTEST)
 
-# Tracing of lines takes a third more CPU time, so that a check by itself does it.
+# Apart from `test`, as tracing of lines takes a third more CPU time.
 coverage: setup
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90
 

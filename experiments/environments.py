@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy as np
 import tyro
 
 import envs
+from envs.images import VARIABLE
 from experiments import tables
 from experiments.cli import BadArgumentsError
 from hades._run_directory import RunDirectory
@@ -155,7 +157,7 @@ def make_environment(metadata: FileMetadata, name: str | None, source: Path) -> 
         raise ValueError(f"{source}: expected a file of a single task, got a merged one")
     options: dict[str, Any] = dict(metadata.env_options)
     _require_imported(options, source)
-    if metadata.env.startswith("images/") and (folder := folder_of_images(source)) is not None:
+    if (folder := folder_of_images(metadata.env, source)) is not None:
         options["folder"] = folder
     try:
         env = envs.make(metadata.env, **options)
@@ -166,11 +168,19 @@ def make_environment(metadata: FileMetadata, name: str | None, source: Path) -> 
     return env
 
 
-def folder_of_images(source: Path) -> Path | None:
-    """The folder of images that a run directory, or the run of a file, read; None without a run, or if it is gone."""
+def folder_of_images(name: str, source: Path) -> Path | None:
+    """The folder of images `name` that a run directory, or the run that a file lies in, read; None without such a run.
+
+    None also where that folder is gone and another is given by the variable for all images.
+    """
     run = RunDirectory(source if source.is_dir() else source.parent)
-    data = run.read_config().get("data") if run.config.exists() else None
-    return Path(data) if data is not None and Path(data).is_dir() else None
+    if not (name.startswith("images/") and run.holds_run):
+        return None
+    config = run.read_config()
+    if (config.get("command"), config.get("env")) != ("images distill", name):
+        return None
+    folder = Path(config["data"])
+    return folder if folder.is_dir() or not os.environ.get(VARIABLE) else None
 
 
 def environment_name(data: Path, name: str | None) -> str:

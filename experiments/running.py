@@ -237,10 +237,10 @@ def _resolve_resumed(command: Command, arguments: Sequence[str], directory: RunD
 
 def _other_file(directory: RunDirectory, settings: Any, error: OtherRunError) -> str:
     name = error.field.removesuffix("_checksum")
-    file = getattr(settings, name)
+    file, flag = getattr(settings, name), name.replace("_", "-")
     found = "none" if file is None else f"{file} of checksum {error.given}"
     own = "none" if error.saved is None else f"a file of checksum {error.saved}"
-    return f"--{name}: the run in {directory.path} has {own}, got {found}; choose another --out"
+    return f"--{flag}: the run in {directory.path} has {own}, got {found}; choose another --out"
 
 
 def _plain(value: Any) -> str:

@@ -144,8 +144,10 @@ class DistillSettings(RunSettings):
 
     preset: Annotated[str | None, preset_flag("distill")] = None
     warm_start: Path | None = None
-    """Dataset file, zoo:NAME, or run directory whose pairs are the first ones; default: none, they begin by
-    --init-scale."""
+    """Dataset file, zoo:NAME, or run directory whose pairs are the first ones, with labels of discrete actions that are
+    learned; default: none, pairs begin by --init-scale."""
+    warm_start_checksum: Annotated[str | None, tyro.conf.Suppress] = None
+    """Checksum of the file of the first pairs, so that a run is not resumed with another."""
     settings: Annotated[HadesSettings, Flat] = HadesSettings()
     """The method."""
 
@@ -157,7 +159,8 @@ class DistillSettings(RunSettings):
 
     def void_flags(self) -> dict[str, str]:
         """Also those of first pairs that are given."""
-        first = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels")
+        statistics = ("--statistics-episodes", "--min-std")
+        first = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels", *statistics)
         return super().void_flags() | (void.flags(first, "beside --warm-start") if self.warm_start is not None else {})
 
 

@@ -222,7 +222,11 @@ class RunDirectory:
         """
         saved = self.read_config() if saved is None else saved
         # Files that are known by their checksums may have moved.
-        moved = [name for name in ("data", "teacher") if all(of.get(f"{name}_checksum") for of in (saved, config))]
+        moved = [
+            name
+            for name in ("data", "teacher", "warm_start")
+            if all(of.get(f"{name}_checksum") for of in (saved, config))
+        ]
         config = {name: value for name, value in config.items() if name not in moved}
         for name, old, new in _differences(json.loads(to_json(saved)), json.loads(to_json(config)), free):
             raise OtherRunError(self.path, name.removeprefix("settings."), old, new)

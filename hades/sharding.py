@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hades._environment_contract import is_key
 from hades._rows import pad_rows, pad_with_zeros
+from hades._validation import require_positive
 from hades.types import PyTree
 
 Share: TypeAlias = Callable[[PyTree, PyTree], PyTree]
@@ -32,7 +33,7 @@ _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use, by its affinity and by the quota of its control group (a container's)."""
+    """CPU cores that this process may use, by its affinity and, in a container, the quota of its control group (v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Without a quota the first word is "max".
     with contextlib.suppress(OSError, ValueError):
@@ -45,15 +46,22 @@ def divide_cpu(count: int | None = None) -> None:
     """Makes the CPU several devices, over which runs with a population then spread it.
 
     Operations on small networks are too short for XLA to give them several threads: of one device, they keep one core
-    busy. Nothing changes once JAX has been used, or where XLA_FLAGS say how many devices there are.
+    busy. Nothing changes once JAX has been used, or where XLA_FLAGS, or without a count JAX's configuration, say how
+    many devices there are.
 
     Args:
         count: Devices; one for each core that the process may use, at most 16, if None.
 
+    Raises:
+        ValueError: `count` is not positive.
+
     Example:
         >>> divide_cpu()  # before anything else asks JAX for a device
     """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    if count is not None:
+        require_positive("count", count)
+    configured = count is None and getattr(jax.config, "jax_num_cpu_devices", -1) >= 0
+    if configured or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     # Raised where JAX has been used.
     with contextlib.suppress(RuntimeError):

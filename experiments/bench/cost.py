@@ -21,6 +21,7 @@ from experiments.bench._lib.timing import compile_step, time_steps
 from hades.dataset import SyntheticDataset
 from hades.inner import cloning
 from hades.run import Run, RunState
+from hades.sharding import own_copy
 
 _REPEATS = 20
 _HEADER = ("method", "compile [s]", "s/iteration", "steps/s", "one more policy", "peak memory", "above imports")
@@ -85,7 +86,8 @@ def measure_method(method: str, env: str, num_iterations: str, *flags: str) -> d
 def _policy_seconds(run: Run[SyntheticDataset], state: RunState) -> float:
     """Median time to train one policy on the dataset, compiled."""
     clone = jax.jit(cloning.from_settings(run.env, run.settings.cloning))
-    dataset = jax.jit(run.outcome)(state)
+    # Of several devices, each would train the policy.
+    dataset = jax.jit(run.outcome)(own_copy(state))
     keys = [table_key(0, index) for index in range(_REPEATS + 1)]
     _, seconds, _ = time_steps(lambda index: (index + 1, clone(keys[index], dataset)), 0, _REPEATS)
     return statistics.median(seconds)

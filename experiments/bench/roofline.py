@@ -36,9 +36,9 @@ _COUNTS = {"flops": "flops", "bytes": "bytes accessed"}
 class RooflineSettings(BenchSettings):
     """Times the parts of an iteration of HaDES-R, and counts their work, beside rates that the device reaches.
 
-    Cloning and a rollout are timed whole, and of the rollout the policy's forward passes and the simulator's steps each
-    by itself; parts are not divided into chunks. Work is what XLA counts in the compiled step of a part, times the
-    steps: operations of float32, and bytes that would be moved if no two operations shared a cache.
+    All on one device. Cloning and a rollout are timed whole, and of the rollout the policy's forward passes and the
+    simulator's steps each by itself; parts are not divided into chunks. Work is what XLA counts in the compiled step of
+    a part, times the steps: operations of float32, and bytes that would be moved if no two operations shared a cache.
     """
 
     env: str = "gymnax/CartPole-v1"
@@ -85,7 +85,7 @@ def measure(settings: RooflineSettings, report: Report) -> None:
     """Measures the rates, and every part."""
     rates = measure_rates(settings)
     report.add(env=settings.env, repeats=settings.repeats, rates=rates)
-    run, seed, flags = small_run("hades-r", settings.env, shlex.split(settings.flags))
+    run, seed, flags = small_run("hades-r", settings.env, [*shlex.split(settings.flags), "--devices", "1"])
     run = cast(DatasetRun, run)
     state = jax.block_until_ready(jax.jit(run.init)(jax.random.key(seed)))
     parts = {}

@@ -25,8 +25,8 @@ _HEADER = ("devices", "mesh", "compile [s]", "s/iteration", "CPU s/iteration", "
 class ScalingSettings(BenchSettings):
     """Measures an iteration of a method over several devices, each number of them in a process of its own.
 
-    On a CPU devices are forced: they share its cores, so that seconds cannot fall, and CPU time above that of one
-    device is what spreading costs.
+    On a CPU devices are forced, and share its cores: seconds fall by the cores that one device leaves idle, and CPU
+    time above that of one device is what spreading costs.
     """
 
     method: Method = "hades-r"

@@ -15,7 +15,9 @@ import numpy as np
 from experiments import tables
 from experiments.bench._lib.base import Bench, Report, write_page
 from experiments.bench._lib.runs import Job, Method, RunsSettings, file_stem, run_all
+from experiments.cli import BadArgumentsError
 from experiments.curves import Curve
+from experiments.environments import make_named
 
 _THEN = "then"
 _HEADER = ("variant", "seeds that reach it", "seconds", "environment steps", "at equal time", "95 % trimmed t interval")
@@ -103,8 +105,12 @@ class TimeToReturnSettings(RunsSettings):
 
 def measure(settings: TimeToReturnSettings, report: Report) -> None:
     """Runs every variant with every seed."""
+    make_named(settings.env)
     cells = list(product(settings.parsed, settings.seed_numbers))
     stages = {cell: settings.stage_jobs(*cell) for cell in cells}
+    places = [job.out for jobs in stages.values() for job in jobs]
+    if len(set(places)) < len(places):
+        raise BadArgumentsError("--variants: expected labels that name different run directories")
     curves: dict[tuple[Variant, int], Curve] = {}
     # Stage by stage, as each begins at the outcome of the one before.
     for number in range(max(len(variant.stages) for variant in settings.parsed)):
@@ -116,7 +122,18 @@ def measure(settings: TimeToReturnSettings, report: Report) -> None:
         env=settings.env,
         target=settings.target,
         variants=compare(runs, settings.target),
-        commands=[["hades", *job.command] for jobs in stages.values() for job in jobs],
+        runs=[
+            {
+                "variant": variant.label,
+                "seed": seed,
+                "commands": [["hades", *job.command] for job in stages[variant, seed]],
+                "env_steps": curve.env_steps.tolist(),
+                "seconds": curve.seconds.tolist(),
+                "returns": curve.returns.tolist(),
+                "git_commit": curve.git_commit,
+            }
+            for (variant, seed), curve in curves.items()
+        ],
     )
     title, rows = _table(report.content)
     page = settings.result_file.with_suffix(".md")

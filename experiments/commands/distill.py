@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, get_args
@@ -9,7 +10,7 @@ from typing import Any, get_args
 from experiments import running
 from experiments.arguments import expand, flag_value
 from experiments.cli import BadArgumentsError
-from experiments.loading import check_dataset_fits, load_dataset
+from experiments.loading import checksum, load_dataset
 from experiments.pictures import draw_curve
 from experiments.settings import DistillSettings, PolicyGradientDistillSettings
 from hades import recipes
@@ -18,18 +19,25 @@ from hades.recipes import hades, policy_gradient
 from hades.run import Run
 
 
+def _complete(settings: DistillSettings) -> DistillSettings:
+    """Fills in the whole path of the file of the first pairs, so that any folder can resume, and its checksum."""
+    if settings.warm_start is None:
+        return settings
+    file, _, _ = load_dataset(settings.warm_start)
+    return dataclasses.replace(settings, warm_start=file.absolute(), warm_start_checksum=checksum(file))
+
+
 def _make_run(settings: DistillSettings) -> Run[Any]:
     """The run of an evolution, from the pairs of a file if there is one."""
     assert settings.env is not None  # the caller refuses it otherwise
     env = settings.options.make(settings.env)
     first = None
     if settings.warm_start is not None:
-        source, first, _ = load_dataset(settings.warm_start)
-        check_dataset_fits(env, first, source, settings.env)
+        _, first, _ = load_dataset(settings.warm_start)
     return recipes.from_settings(env, settings.settings, mesh=settings.chosen_devices, warm_start=first)
 
 
-COMMAND = running.Command("distill", DistillSettings, make_run=_make_run, divides_cpu=True)
+COMMAND = running.Command("distill", DistillSettings, make_run=_make_run, complete=_complete, divides_cpu=True)
 POLICY_GRADIENT = running.Command(
     "distill",
     PolicyGradientDistillSettings,

@@ -98,6 +98,7 @@ def _words(subject: Subject) -> dict[str, str]:
     if subject.env_name.startswith("images/"):
         return {
             "measure": "accuracy",
+            "outcomes": "Accuracies",
             "axis": "accuracy",
             "evaluation": "outcome so far, training images (95 % interval)",
             "reference": ", test images",
@@ -105,6 +106,7 @@ def _words(subject: Subject) -> dict[str, str]:
         }
     return {
         "measure": "return",
+        "outcomes": "Returns",
         "axis": "return of an episode",
         "evaluation": "outcome so far, fresh keys (95 % interval)",
         "reference": "",

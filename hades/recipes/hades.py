@@ -132,9 +132,8 @@ def _statistics_of(
         ValueError: The dataset does not fit the environment, or has other statistics than the settings ask for.
     """
     check_fits(env, warm_start)
-    kind = settings.observation_normalization
-    if (warm_start.observation_mean is not None) != (kind == "fixed"):
-        found = "fixed ones" if warm_start.observation_mean is not None else "none"
+    kind, found = settings.observation_normalization, warm_start.normalizer().kind
+    if found != kind:
         raise ValueError(
             f"warm_start: expected a dataset of {kind} observation statistics, as the run has, got {found}"
         )

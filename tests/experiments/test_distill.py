@@ -21,6 +21,10 @@ from hades._serialization import from_dict
 from hades.dataset import SyntheticDataset
 from tests.experiments.command import CONTRACT_FILES, TINY, Outcome, make_run
 
+GIVEN = {TINY.index(flag) + place for flag in ("--dataset-size", "--statistics-episodes") for place in (0, 1)}
+FREE = tuple(word for index, word in enumerate(TINY) if index not in GIVEN)
+"""TINY without what a warm start gives."""
+
 
 def rows_of(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -159,9 +163,7 @@ def test_a_warm_start_begins_at_the_pairs_and_statistics_of_a_file(
     first = SyntheticDataset.load(finished_run / "best_dataset.npz")
     # Steps too small to be seen.
     still = ("--evolution.sigma", "1e-7", "--evolution.learning-rate", "1e-7")
-    size = TINY.index("--dataset-size")
-    flags = TINY[:size] + TINY[size + 2 :]
-    outcome = hades("distill", *flags, *still, "--warm-start", finished_run, "--out", tmp_path / "warm")
+    outcome = hades("distill", *FREE, *still, "--warm-start", finished_run, "--out", tmp_path / "warm")
     assert outcome.code == 0, outcome.err
     last = SyntheticDataset.load(tmp_path / "warm" / "dataset.npz")
     np.testing.assert_allclose(last.observations, first.observations, atol=1e-4)
@@ -170,6 +172,23 @@ def test_a_warm_start_begins_at_the_pairs_and_statistics_of_a_file(
     np.testing.assert_array_equal(last.observation_std, first.observation_std)
     more = ("--num-iterations", "6", "--out", tmp_path / "warm", "--resume")
     assert hades("distill", *more).code == 0
+    assert [row["iteration"] for row in rows_of(tmp_path / "warm")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_is_not_resumed_with_other_first_pairs(
+    hades: Callable[..., Outcome], finished_run: Path, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "first.npz", tmp_path / "warm"
+    dataset = SyntheticDataset.load(finished_run / "best_dataset.npz")
+    dataset.save(file)
+    assert hades("distill", *FREE, "--warm-start", file, "--out", out).code == 0
+    moved = file.rename(tmp_path / "moved.npz")
+    more = ("--num-iterations", "6", "--out", out, "--resume")
+    assert hades("distill", *more, "--warm-start", moved).code == 0
+    dataclasses.replace(dataset, observations=dataset.observations + 1).save(moved)
+    outcome = hades("distill", *more)
+    assert outcome.code == 2
+    assert f"--warm-start: the run in {out} has a file of checksum" in outcome.unboxed
 
 
 @pytest.mark.parametrize(
@@ -177,6 +196,7 @@ def test_a_warm_start_begins_at_the_pairs_and_statistics_of_a_file(
     [
         (("--dataset-size", "3"), "--dataset-size: expected none beside --warm-start", 2),
         (("--observation-normalization", "none"), "warm_start: expected a dataset of none observation statistics", 2),
+        (("--observation-normalization", "running"), "expected a dataset of running observation statistics", 2),
         (("--env", "diagnostic/target"), "the dataset", 2),
         (("--warm-start", "nowhere.npz"), "nowhere.npz: expected an .npz file, found nothing there", 1),
         (("--warm-start", "zoo:cart-pole"), "zoo: there is no 'cart-pole', the nearest are cartpole", 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import envs
 from experiments import running
 from experiments.commands.images.distill import COMMAND
+from experiments.environments import folder_of_images
 from experiments.pictures.content import Content
 from experiments.pictures.grids import draw_grids
 from experiments.presets import PRESETS, get_preset
@@ -105,6 +107,15 @@ def test_other_networks_are_trained_on_a_file(
 ) -> None:
     evaluated = hades("evaluate", image_run / "best_dataset.npz", "--num-inits", "2", "--num-episodes", TEST, "--json")
     assert evaluated.json["num_episodes"] == TEST
+    assert hades("report", image_run, "--out", "page.html", "--max-removals", "0").code == 0
+    words = re.search(r'"words": ?(\{[^}]*\})', Path("page.html").read_text())
+    assert words is not None and json.loads(words[1])["evaluation"].startswith("outcome so far, training images")
+    # A folder of another run says nothing about the images.
+    foreign = Path("foreign")
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"data": {}}')
+    assert folder_of_images("images/bands", foreign) is None
+    assert folder_of_images("images/other", image_run) is None
     # Away from its run, a file finds the images by their name.
     file = Path(shutil.copy(image_run / "best_dataset.npz", "alone.npz"))
     complaint = hades("images", "evaluate", file, "--splits", "test").complaint

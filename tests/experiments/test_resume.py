@@ -25,6 +25,7 @@ from hades._checkpointing import Checkpoints
 from hades._host_loop import HostLoop
 from hades._run_directory import OtherRunError, RunDirectory
 from hades.dataset import SyntheticDataset
+from hades.sharding import usable_cores
 from tests.experiments.command import TINY, Outcome, rows_without_seconds
 
 BOTH = ("dataset.npz", "best_dataset.npz")
@@ -260,6 +261,8 @@ def test_second_process_in_one_run_directory_is_refused(hades: Callable[..., Out
     directory = RunDirectory(out)
     iterations = [row["iteration"] for row in directory.read_metrics()]
     assert iterations == list(range(1, len(iterations) + 1))
+    # A process that evaluates populations divides its CPU.
+    assert directory.read_versions()["device_count"] == min(usable_cores(), 16)
     with directory.lock():
         pass
 

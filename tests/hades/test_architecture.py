@@ -74,7 +74,7 @@ print(json.dumps([names, started, sorted({"pandas", "scipy.stats"} & set(sys.mod
     assert "hades" in modules
     assert not {"brax", "gymnax", "mujoco", "matplotlib", "envs", "experiments"} & set(modules)
     # Each takes half a second of every process.
-    assert not {"scipy", "flax.nnx"} & set(modules)
+    assert not {"scipy", "flax.nnx", "orbax.checkpoint", "chex"} & set(modules)
     assert not started
     # What gymnax draws with takes two more.
     assert of_pictures == []

@@ -44,7 +44,10 @@ _ITERATIONS, _EVALUATIONS = 5, 40
 
 @dataclass(frozen=True, kw_only=True)
 class RunsSettings(SeedsBenchSettings):
-    """Settings of benchmarks of whole runs at equal environment steps. Runs that are there are not run again."""
+    """Settings of benchmarks of whole runs at equal environment steps. Runs that are there are not run again.
+
+    Every run has one device, so that their seconds compare; --flags="--devices 4" gives each four.
+    """
 
     env_steps: int = 2_000_000
     """Environment steps of training that each run takes."""
@@ -104,7 +107,7 @@ class Job:
     @property
     def command(self) -> list[str]:
         """Arguments of `hades` that begin or resume the run."""
-        flags = [*method_flags(self.method, self.env, self.budget), "--seed", str(self.seed)]
+        flags = [*method_flags(self.method, self.env, self.budget), "--seed", str(self.seed), "--devices", "1"]
         return [*flags, "--out", str(self.out), "--resume", *self.flags]
 
 

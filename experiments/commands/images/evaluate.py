@@ -65,7 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     own = metadata.require_cloning(str(source))
     settings = over_own(ImagesEvaluateSettings, "images evaluate", arguments, first, own)
     started = time.monotonic()
-    evaluations = _evaluate(settings, dataset, metadata.env, source, settings.data or folder_of_images(first.source))
+    evaluations = _evaluate(
+        settings, dataset, metadata.env, source, settings.data or folder_of_images(metadata.env, first.source)
+    )
     seconds = time.monotonic() - started
     for split, rows in evaluations.items():
         print(tables.render(f"accuracy on {split} images, {metadata.env}", rows))

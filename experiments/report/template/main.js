@@ -27,7 +27,7 @@ function comparison(runs) {
     const best = run.returns.find(({ is_reference: isReference }) => !isReference) || run.fresh;
     return best ? [{ ...best, name: `${run.name}: ${best.name}`, color: seriesColor(index) }] : [];
   });
-  return [element("h2", {}, "Compared"), lines.length ? chart({ series: lines, label: runs[0].words.axis }) : null, rows.length ? returnsTable(rows) : null];
+  return [element("h2", {}, "Compared"), lines.length ? chart({ series: lines, label: runs.every(({ words }) => words.axis === runs[0].words.axis) ? runs[0].words.axis : "return, or accuracy of images" }) : null, rows.length ? returnsTable(rows) : null];
 }
 
 function tile(label, value, detail) {
@@ -64,7 +64,7 @@ function runSections(run, heat = []) {
   const film = filmSection(run, colorOfPair);
   const returns = run.fresh ? [...run.returns, run.fresh] : run.returns;
   return [tiles(run), ...curveSection(run),
-    ...(returns.length ? [element("h2", {}, "Returns"), returnsTable(returns)] : []),
+    ...(returns.length ? [element("h2", {}, run.words.outcomes), returnsTable(returns)] : []),
     ...film.nodes,
     ...(run.pairs ? pairsSection(run.pairs, run.film, film.seek, colorOfPair) : []),
     ...heat, element("h2", {}, "Settings"), settingsList(run.settings), element("h2", {}, "Versions"), settingsList(run.versions)];

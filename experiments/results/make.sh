@@ -24,11 +24,13 @@ $hades bench neuroevolution --env gymnax/CartPole-v1 gymnax/Acrobot-v1 gymnax/Br
 $hades bench neuroevolution --env brax/inverted_pendulum --env-steps 5000000 \
   --runs "$runs/neuroevolution" --out $out/neuroevolution
 
-# Objects moved by contact: MuJoCo Playground (extra playground) and Brax's pusher.
+# Objects moved by contact: MuJoCo Playground (extra playground). A step of BallInCup is ten of the simulator.
 contact="--methods hades-pg ppo --seeds 0-4 --runs $runs/playground --out $out/playground"
-often="--iterations-per-call 10 --evaluate-every 40"
-$hades bench neuroevolution --env playground/FingerSpin playground/BallInCup --env-steps 1000000 $contact --flags="$often"
-$hades bench neuroevolution --env brax/pusher --env-steps 327680 $contact --flags="$often"
+$hades bench neuroevolution --env playground/FingerSpin --env-steps 491520 $contact --flags="--iterations-per-call 10 --evaluate-every 20"
+$hades bench neuroevolution --env playground/BallInCup --env-steps 98304 $contact --flags="--iterations-per-call 3 --evaluate-every 6"
+# Brax's pusher, one run.
+$hades distill --method hades-pg --preset pusher --seed 100 --out "$runs/playground/pusher" --resume
+$hades evaluate "$runs/playground/pusher" --num-inits 8 --num-episodes 4 --seed 7 --baselines --json >$out/playground/pusher.json
 # On a GPU: hades distill --method hades-pg --preset panda-pick-cube, and hades baseline ppo --preset panda-pick-cube.
 
 # The two CartPole pairs, and what else can be trained on them.

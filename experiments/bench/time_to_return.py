@@ -25,7 +25,7 @@ _HEADER = ("variant", "seeds that reach it", "seconds", "environment steps", "at
 
 @dataclass(frozen=True)
 class Variant:
-    """What is compared: one stage, or several, each of which begins at the best dataset of the one before.
+    """A stage of training, or several, each of which begins at the best dataset of the one before.
 
     Attributes:
         label: Name.
@@ -71,7 +71,7 @@ class TimeToReturnSettings(RunsSettings):
     target: float = 490.0
     """Mean return on fresh keys to reach."""
     variants: tuple[str, ...] = ("hades-r=hades-r", "hades-pg=hades-pg", "polished=hades-pg then hades-r")
-    """What is compared."""
+    """Variants to compare."""
     seeds: str = "0-2"
     runs: Path = Path("runs/time-to-return")
     out: Path = Path("runs/time-to-return")

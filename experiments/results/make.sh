@@ -14,6 +14,11 @@ $hades bench generation --out $out/generation.json
 
 # An iteration over forced devices of the CPU.
 for method in hades-r hades-pg; do $hades bench scaling --method $method --num-iterations 9 --out $out/scaling/$method.json; done
+$hades bench scaling --method hades-r --env gymnax/Acrobot-v1 --devices 1 2 4 --num-iterations 9 --out $out/scaling/hades-r_acrobot.json
+$hades bench scaling --method hades-r --env gymnax/Breakout-MinAtar --devices 1 2 4 --num-iterations 5 --out $out/scaling/hades-r_breakout.json
+# The parts of an iteration beside the rates of the machine.
+$hades bench roofline --out $out/roofline/cartpole.json
+$hades bench roofline --env gymnax/Breakout-MinAtar --repeats 3 --out $out/roofline/breakout.json
 for kind in stored regenerated low_rank; do
   $hades bench scaling --method es --num-iterations 9 --flags="--evolution.perturbations $kind" --out "$out/scaling/es_$kind.json"
 done

@@ -64,7 +64,7 @@ function runSections(run, heat = []) {
   const film = filmSection(run, colorOfPair);
   const returns = run.fresh ? [...run.returns, run.fresh] : run.returns;
   return [tiles(run), ...curveSection(run),
-    ...(returns.length ? [element("h2", {}, run.words.outcomes), returnsTable(returns)] : []),
+    ...(returns.length ? [element("h2", {}, run.words.outcomes), returnsTable(returns, run.words.measure)] : []),
     ...film.nodes,
     ...(run.pairs ? pairsSection(run.pairs, run.film, film.seek, colorOfPair) : []),
     ...heat, element("h2", {}, "Settings"), settingsList(run.settings), element("h2", {}, "Versions"), settingsList(run.versions)];

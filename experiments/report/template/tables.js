@@ -1,6 +1,6 @@
 // Tables: returns with their intervals, settings, and heat maps of generalisation.
 
-function returnsTable(rows) {
+function returnsTable(rows, measure = "return") {
   const ends = finite(rows.flatMap(({ mean, low, high }) => [mean, low, high]));
   const [low, high] = [Math.min(...ends), Math.max(...ends)];
   const at = (value) => 3 + (94 * (value - low)) / (high - low || 1);
@@ -13,7 +13,7 @@ function returnsTable(rows) {
     element("td", { class: "number" }, interval(row.low, row.high)),
     element("td", { class: "whisker" }, whisker(row, row.color || "var(--series-1)")),
     element("td", { class: "muted kind" }, row.interval)));
-  const names = ["", "mean return", "95 % interval", "", "kind of interval"];
+  const names = ["", `mean ${measure}`, "95 % interval", "", "kind of interval"];
   const head = names.map((name, index) => element("th", { class: index === 1 || index === 2 ? "number" : null }, name));
   return element("div", { class: "scroll" }, element("table", { class: "wide" }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, body)));
 }

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import get_args
 
+from envs.names import IMAGES_PREFIX
 from hades.images import ImageClassification, ImageDataError, LabelledImages, load_images
 from hades.images.data import Split, image_files
 
@@ -48,7 +49,7 @@ def make(name: str, split: Split = "test", folder: str | os.PathLike[str] | None
     if split not in get_args(Split):
         raise ValueError(f"split of images/{name}: expected one of {', '.join(get_args(Split))}, got {split!r}")
     return ImageClassification(
-        f"images/{name}", _loaded(_folder(name) if folder is None else Path(folder))[split], split
+        f"{IMAGES_PREFIX}{name}", _loaded(_folder(name) if folder is None else Path(folder))[split], split
     )
 
 

@@ -21,6 +21,9 @@ from pathlib import Path
 
 from envs._noise import quiet_load
 
+IMAGES_PREFIX = "images/"
+"""Beginning of the names of environments whose observations are labelled images."""
+
 _OBSERVATIONS: Mapping[str, tuple[str, ...]] = {
     "gymnax/CartPole-v1": ("cart position", "cart velocity", "pole angle", "pole angular velocity"),
     "gymnax/Acrobot-v1": (

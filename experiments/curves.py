@@ -34,6 +34,11 @@ class Curve:
         index = np.searchsorted(getattr(self, axis), where, side="right") - 1
         return np.where(index >= 0, self.returns[np.maximum(index, 0)], self.untrained)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The curve as results keep it, without the summary."""
+        axes = {name: getattr(self, name).tolist() for name in ("env_steps", "seconds", "returns")}
+        return {**axes, "git_commit": self.git_commit}
+
     @property
     def untrained(self) -> float:
         """Mean return of policies as they are initialised."""

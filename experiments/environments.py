@@ -16,6 +16,7 @@ import tyro
 
 import envs
 from envs.images import VARIABLE
+from envs.names import IMAGES_PREFIX
 from experiments import tables
 from experiments.cli import BadArgumentsError
 from hades._run_directory import RunDirectory
@@ -174,7 +175,7 @@ def folder_of_images(name: str, source: Path) -> Path | None:
     None also where that folder is gone and another is given by the variable for all images.
     """
     run = RunDirectory(source if source.is_dir() else source.parent)
-    if not (name.startswith("images/") and run.holds_run):
+    if not (name.startswith(IMAGES_PREFIX) and run.holds_run):
         return None
     config = run.read_config()
     if (config.get("command"), config.get("env")) != ("images distill", name):

@@ -25,7 +25,7 @@ from experiments.void import refuse_void
 from hades import multihost, recipes, sharding
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
-from hades.dataset import DatasetError
+from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
 from hades.images import ImageDataError
 from hades.keys import Stream, stream
@@ -38,8 +38,10 @@ from hades.training import Result, distill
 _OF_THE_RUN = ("command", "method", "env_options", "arrays", "key")
 
 
-def _run_in_environment(settings: Any) -> Run[Any]:
-    return recipes.from_settings(settings.options.make(settings.env), settings.settings, mesh=settings.chosen_devices)
+def run_in_environment(settings: Any, warm_start: SyntheticDataset | None = None) -> Run[Any]:
+    """The run of settings in the environment that they name; `warm_start` is that of `hades.recipes.from_settings`."""
+    env = settings.options.make(settings.env)
+    return recipes.from_settings(env, settings.settings, mesh=settings.chosen_devices, warm_start=warm_start)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Command:
     name: str
     settings: type[RunSettings]
     population: str = "population (selection keys)"
-    make_run: Callable[[Any], Run[Any]] = _run_in_environment
+    make_run: Callable[[Any], Run[Any]] = run_in_environment
     complete: Callable[[Any], Any] = lambda settings: settings
     draw: Callable[..., None] | None = draw_curve
     needs_env: bool = True
@@ -128,7 +130,6 @@ def build(settings: Any, command: Command) -> Run[Any]:
 
     Raises:
         BadArgumentsError: There is no environment, or a setting does not suit it.
-        DatasetError: A dataset file is malformed.
         ImageDataError: A file of images is missing or malformed.
         OfflineDataError: The file of the data is.
         TeacherError: The file of the teacher is.
@@ -137,7 +138,7 @@ def build(settings: Any, command: Command) -> Run[Any]:
         raise BadArgumentsError("--env: expected an environment, such as gymnax/CartPole-v1, or a --preset")
     try:
         run = command.make_run(settings)
-    except (BadArgumentsError, DatasetError, ImageDataError, OfflineDataError, TeacherError):
+    except (ImageDataError, OfflineDataError, TeacherError):
         # What a file holds is no fault of the arguments.
         raise
     except ValueError as error:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,24 +17,7 @@ import numpy as np
 from hades._files import naming, write_atomically
 from hades._history import History, Row
 from hades._json import to_finite, to_json
-from hades._version import __version__
-
-_PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "brax",
-    "gymnax",
-    "gymnasium",
-    "evosax",
-    "orbax-checkpoint",
-    "mujoco",
-    "mujoco-mjx",
-    "playground",
-    "numpy",
-)
-
+from hades._provenance import installed_versions
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -379,30 +359,3 @@ def _differences(saved: Any, given: Any, free: Collection[str], where: str = "")
 def _shortened(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def installed_versions() -> dict[str, Any]:
-    """Packages, Python, processes and devices, and the git commit of the source tree where there is one."""
-    packages = {"hades": __version__}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            packages[name] = importlib.metadata.version(name)
-    return {
-        "packages": packages,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device_count": jax.device_count(),
-        "processes": jax.process_count(),
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
-        "git_commit": git_commit(),
-    }
-
-
-def git_commit(folder: Path = Path(__file__).parent) -> str | None:
-    """Commit of a source tree, with `-dirty` behind it where tracked files were changed; None outside of git."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

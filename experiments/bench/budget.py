@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from experiments import tables
 from experiments.bench._lib.base import Bench, Report, write_page
-from experiments.bench._lib.runs import RunsSettings, file_stem, run_all
+from experiments.bench._lib.runs import RunsSettings, file_stem, folder_part, run_all
 from experiments.pictures.budget import budget_figure
 from experiments.pictures.canvas import write_figure
 
@@ -64,7 +63,7 @@ class BudgetSettings(RunsSettings):
     def run_label(self, value: str) -> str:
         """Name of the run directories of one value."""
         short = "N" if self.setting == "dataset-size" else f"{self.setting}-"
-        return f"{self.method}-{short}" + re.sub(r"[^\w.]+", "-", value)
+        return f"{self.method}-{short}{folder_part(value)}"
 
     @property
     def title(self) -> str:

@@ -102,11 +102,8 @@ def _measure(settings: NeuroevolutionBenchSettings, env: str, report: Report) ->
             "method": job.method,
             "seed": job.seed,
             "command": ["hades", *job.command],
-            "env_steps": curve.env_steps.tolist(),
-            "seconds": curve.seconds.tolist(),
-            "returns": curve.returns.tolist(),
+            **curve.to_dict(),
             "evaluations": curve.summary["evaluations"],
-            "git_commit": curve.git_commit,
         }
         for job, curve in zip(jobs, found, strict=True)
     ]

@@ -16,7 +16,7 @@ import numpy as np
 from experiments import tables
 from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.memory import device_peak_bytes, peak_bytes
-from experiments.bench._lib.runs import small_run
+from experiments.bench._lib.runs import small_run, start
 from experiments.bench._lib.timing import compile_step, time_in_turns
 from hades.distillation import DatasetRun
 from hades.fitness import draw_inits, fit_all
@@ -86,10 +86,9 @@ def measure(settings: RooflineSettings, report: Report) -> None:
     rates = measure_rates(settings)
     report.add(env=settings.env, repeats=settings.repeats, rates=rates)
     run, seed, flags = small_run("hades-r", settings.env, [*shlex.split(settings.flags), "--devices", "1"])
-    run = cast(DatasetRun, run)
-    state = jax.block_until_ready(jax.jit(run.init)(jax.random.key(seed)))
+    run, state = start(run, seed)
     parts = {}
-    for name, part in make_parts(run, state).items():
+    for name, part in make_parts(cast(DatasetRun, run), state).items():
         tell(f"measuring {name} ...")
         parts[name] = measure_part(part, settings.repeats)
         report.add(flags=flags, parts=parts)
@@ -124,19 +123,20 @@ def make_parts(run: DatasetRun, state: RunState) -> dict[str, Part]:
     # Episodes are played until the last one has ended.
     loops = int(np.max(jax.jit(play)(noise, params, normalizer).lengths))
     shape = (candidates, run.num_inits, objective.num_episodes)
-    states, observations = jax.jit(over(env.reset, 3))(_keys(key, shape))
+    states, observations = jax.jit(over(env.reset, 3))(jax.random.split(key, shape))
     actions = jax.jit(partial(_act, policy))((params, observations))
 
     def clone(loop: BehaviourCloning, datasets: PyTree) -> PyTree:
         return fit_all(loop, draw, datasets)
 
     one_step = dataclasses.replace(inner, num_steps=1, window=None)
+    begun = (jax.random.split(key, shape), states, actions)
     return {
         "iteration": Part(run.step, state),
         "cloning": Part(partial(clone, inner), datasets, unit=partial(clone, one_step), units=inner.num_steps),
         "rollout": Part(lambda params: play(noise, params, normalizer), params),
         "inference": Part.step(partial(_act, policy), (params, observations), loops),
-        "physics": Part.step(lambda inputs: over(env.step, 3)(*inputs), (_keys(key, shape), states, actions), loops),
+        "physics": Part.step(lambda inputs: over(env.step, 3)(*inputs), begun, loops),
     }
 
 
@@ -150,10 +150,6 @@ def over(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
 def _act(policy: Any, inputs: tuple[PyTree, jax.Array]) -> jax.Array:
     """Modes of the actions of policies `[candidates, inits]` for observations `[candidates, inits, episodes, ...]`."""
     return over(lambda params, seen: policy.apply(params, seen).mode(), 2)(*inputs)
-
-
-def _keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return jax.random.split(key, int(np.prod(shape))).reshape(shape)
 
 
 def measure_part(part: Part, repeats: int) -> dict[str, Any]:

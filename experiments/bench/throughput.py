@@ -19,7 +19,7 @@ from experiments.bench._lib import iterations_in_turns
 from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.memory import mebibytes
 from experiments.bench._lib.runs import Method
-from hades._run_directory import git_commit
+from hades._provenance import git_commit
 
 CaseName = Literal["cartpole", "hopper-64", "hopper-512", "breakout", "hades-pg-breakout"]
 _HOPPER = "--dataset-size 64 --population-size 16 --cloning.hidden-sizes"

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import tables
 from experiments.bench._lib.base import Bench, Report, write_page
-from experiments.bench._lib.runs import Job, Method, RunsSettings, file_stem, run_all
+from experiments.bench._lib.runs import Job, Method, RunsSettings, file_stem, folder_part, run_all
 from experiments.cli import BadArgumentsError
 from experiments.curves import Curve
 from experiments.environments import make_named
@@ -97,7 +97,7 @@ class TimeToReturnSettings(RunsSettings):
         """The runs of one variant with one seed, one after the other."""
         jobs: list[Job] = []
         for number, (method, flags) in enumerate(variant.stages):
-            label = re.sub(r"[^\w.]+", "-", variant.label) + ("" if number == 0 else f"-{_THEN}{number}")
+            label = folder_part(variant.label) + ("" if number == 0 else f"-{_THEN}{number}")
             first = ("--warm-start", str(jobs[-1].out)) if jobs else ()
             jobs.append(self.job(method, self.env, seed, label, (*flags, *first)))
         return jobs
@@ -127,10 +127,7 @@ def measure(settings: TimeToReturnSettings, report: Report) -> None:
                 "variant": variant.label,
                 "seed": seed,
                 "commands": [["hades", *job.command] for job in stages[variant, seed]],
-                "env_steps": curve.env_steps.tolist(),
-                "seconds": curve.seconds.tolist(),
-                "returns": curve.returns.tolist(),
-                "git_commit": curve.git_commit,
+                **curve.to_dict(),
             }
             for (variant, seed), curve in curves.items()
         ],

@@ -23,7 +23,8 @@ from experiments.arguments import parse, print_json
 from experiments.bench._lib.memory import mebibytes
 from experiments.processes import command
 from experiments.settings import OutputSettings
-from hades._run_directory import RunDirectory, installed_versions
+from hades._provenance import installed_versions
+from hades._run_directory import RunDirectory
 
 _TENTHS = 10
 _POLL_SECONDS = 0.2

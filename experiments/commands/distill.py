@@ -13,7 +13,6 @@ from experiments.cli import BadArgumentsError
 from experiments.loading import checksum, load_dataset
 from experiments.pictures import draw_curve
 from experiments.settings import DistillSettings, PolicyGradientDistillSettings
-from hades import recipes
 from hades._run_directory import RunDirectory
 from hades.recipes import hades, policy_gradient
 from hades.run import Run
@@ -29,12 +28,8 @@ def _complete(settings: DistillSettings) -> DistillSettings:
 
 def _make_run(settings: DistillSettings) -> Run[Any]:
     """The run of an evolution, from the pairs of a file if there is one."""
-    assert settings.env is not None  # the caller refuses it otherwise
-    env = settings.options.make(settings.env)
-    first = None
-    if settings.warm_start is not None:
-        _, first, _ = load_dataset(settings.warm_start)
-    return recipes.from_settings(env, settings.settings, mesh=settings.chosen_devices, warm_start=first)
+    first = None if settings.warm_start is None else load_dataset(settings.warm_start)[1]
+    return running.run_in_environment(settings, first)
 
 
 COMMAND = running.Command("distill", DistillSettings, make_run=_make_run, complete=_complete, divides_cpu=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from envs.names import IMAGES_PREFIX
+
 if TYPE_CHECKING:
     from hades.dataset import SyntheticDataset
     from hades.metadata import EvaluationSummary
@@ -75,7 +77,7 @@ class Content:
         score = _score(None if metadata is None else metadata.evaluation)
         title = f"{environment}: {pairs}{method}"
         # Of another number of channels nobody knows the colours.
-        photographs = environment.startswith("images/") and observations.shape[1:][2:] in ((1,), (3,))
+        photographs = environment.startswith(IMAGES_PREFIX) and observations.shape[1:][2:] in ((1,), (3,))
         units = (readable_units, policy_units)
         return cls(environment, observations, readable, *units, actions, discrete, title, photographs, score)
 

@@ -30,6 +30,8 @@ CONTACT: dict[str, tuple[str, EnvironmentOptions]] = {
     "pusher": ("brax/pusher", EnvironmentOptions(backend="positional", max_steps=100)),
 }
 """Tasks of moving an object by contact: names of their presets, environments and options."""
+CONTACT_GAMMA = {"ball-in-cup": 0.97, "finger-spin": 0.95}
+"""Discounts of tasks by contact that have others than their method's; that of finger-spin is Playground's own PPO's."""
 
 SMALL_LOOP = LoopSettings(evaluate_every=20, evaluation_inits=16, evaluation_episodes=8)
 PAPER_LOOP = LoopSettings(iterations_per_call=5, evaluate_every=50)

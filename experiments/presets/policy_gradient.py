@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, get_args
 
 from experiments.environments import EnvironmentOptions
-from experiments.presets._preset import CONTACT, CONTACT_LOOP, MINATAR, Preset
+from experiments.presets._preset import CONTACT, CONTACT_GAMMA, CONTACT_LOOP, MINATAR, Preset
 from hades.inner.cloning import CloningSettings
 from hades.outer.meta_gradient import MetaGradientSettings
 from hades.policies import KernelInit
@@ -97,7 +97,8 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
 
 def _contact(name: str, iterations: int, **changes: Any) -> Preset:
     env, options = CONTACT[name]
-    settings = dataclasses.replace(_brax(env, 64, iterations).settings, **changes)
+    own = {"gamma": CONTACT_GAMMA[name]} if name in CONTACT_GAMMA else {}
+    settings = dataclasses.replace(_brax(env, 64, iterations).settings, **(own | changes))
     return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=CONTACT_LOOP)
 
 
@@ -128,9 +129,8 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     **{f"{game.lower()}-general": partial(_general_minatar, game) for game in MINATAR},
     "inverted-pendulum": partial(_brax, "brax/inverted_pendulum", 4, 100, "spring"),
     **{name: partial(_brax, f"brax/{name}", 64, 250) for name in ("hopper", "walker2d", "halfcheetah", "reacher")},
-    # The discount is that of Playground's PPO.
-    "finger-spin": partial(_contact, "finger-spin", 60, gamma=0.95),
-    "ball-in-cup": partial(_contact, "ball-in-cup", 12, gamma=0.97, label_scale=1.0),
+    "finger-spin": partial(_contact, "finger-spin", 60),
+    "ball-in-cup": partial(_contact, "ball-in-cup", 12, label_scale=1.0),
     "pusher": partial(_contact, "pusher", 40),
     "panda-pick-cube": _panda_pick_cube,
 }

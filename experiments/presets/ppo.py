@@ -7,13 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 from experiments.presets import distill
-from experiments.presets._preset import CONTACT, CONTACT_LOOP, MINATAR, SMALL_LOOP, Preset
+from experiments.presets._preset import CONTACT, CONTACT_GAMMA, CONTACT_LOOP, MINATAR, SMALL_LOOP, Preset
 from hades.policies import NetworkSettings
 from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
 from hades.rl.settings import PPOSettings
-
-# Those of HaDES-PG's presets; that of finger-spin is from Playground's own PPO.
-_DISCOUNTS = {"ball-in-cup": 0.97, "finger-spin": 0.95}
 
 
 def _counterpart(name: str) -> Preset:
@@ -29,7 +26,7 @@ def _counterpart(name: str) -> Preset:
             observation_normalization="running",
             normalize_rewards=True,
             learning_rate=1e-3,
-            gamma=_DISCOUNTS.get(name, settings.gamma),
+            gamma=CONTACT_GAMMA.get(name, settings.gamma),
         )
     loop = CONTACT_LOOP if name in CONTACT else SMALL_LOOP
     return Preset(env=of_hades.env, options=of_hades.options, num_iterations=100, settings=settings, loop=loop)

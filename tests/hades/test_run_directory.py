@@ -17,9 +17,9 @@ import jax
 import numpy as np
 import pytest
 
-from hades import _run_directory
+from hades import _provenance, _run_directory
 from hades._files import write_atomically
-from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError, git_commit, key_words
+from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError, key_words
 
 ROWS = [{"iteration": index, "fitness_mean": 0.1 * index} for index in range(1, 6)]
 
@@ -293,8 +293,8 @@ def test_the_commit_is_known_only_in_a_source_tree(monkeypatch):
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", absent)
-    assert git_commit() is None
+    assert _provenance.git_commit() is None
     failed = subprocess.CompletedProcess([], 128, stdout="", stderr="not a git repository")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **named: failed)
-    assert git_commit() is None
-    assert _run_directory.installed_versions()["git_commit"] is None
+    assert _provenance.git_commit() is None
+    assert _provenance.installed_versions()["git_commit"] is None

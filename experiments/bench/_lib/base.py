@@ -18,7 +18,7 @@ from experiments.settings import OutputSettings, SeededSettings
 from experiments.void import refuse_void
 from hades._files import write_atomically
 from hades._json import to_json
-from hades._run_directory import installed_versions
+from hades._provenance import installed_versions
 
 
 @dataclass(frozen=True, kw_only=True)

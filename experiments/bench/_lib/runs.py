@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -82,6 +83,11 @@ class RunsSettings(SeedsBenchSettings):
 def file_stem(env: str) -> str:
     """Name of the files and folders of an environment."""
     return env.replace("/", "-")
+
+
+def folder_part(text: str) -> str:
+    """A text as part of the name of a run directory."""
+    return re.sub(r"[^\w.]+", "-", text)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 import envs
+from envs.names import IMAGES_PREFIX
 from experiments import running, void
 from experiments.cli import BadArgumentsError
 from experiments.loading import checksum
@@ -79,7 +80,7 @@ def _complete(settings: ImagesDistillSettings) -> ImagesDistillSettings:
     folder = settings.data.absolute()
     return dataclasses.replace(
         settings,
-        env=settings.env or f"images/{folder.name.lower()}",
+        env=settings.env or f"{IMAGES_PREFIX}{folder.name.lower()}",
         data=folder,
         data_checksum="-".join(map(checksum, image_files(folder))),
     )
@@ -97,7 +98,7 @@ def load_split(name: str, split: str, folder: Path | None) -> ImageClassificatio
         BadArgumentsError: The name is none of images.
         ValueError: The folder or its files are missing or malformed.
     """
-    env = envs.make(name, split=split, folder=folder) if name.startswith("images/") else None
+    env = envs.make(name, split=split, folder=folder) if name.startswith(IMAGES_PREFIX) else None
     if not isinstance(env, ImageClassification):
         raise BadArgumentsError(f"--env: expected a name such as images/mnist, got {name}")
     return env

@@ -15,6 +15,7 @@ BENCHES = {
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
     "budget": "return by the number of synthetic pairs, at equal environment steps",
     "cal-ql": "Cal-QL against behaviour cloning on offline data of mixed quality",
+    "compile": "imports, tracing and compilation of short commands, with an empty cache and a full one",
     "cost": "compilation, time and memory of every method, and the price of one more policy",
     "export": "exported policies against ours, on observations of several environments",
     "generalisation": "widths, depths, activations, optimisers, rates and budgets around those of dataset files",

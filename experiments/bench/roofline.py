@@ -117,7 +117,14 @@ def make_parts(run: DatasetRun, state: RunState) -> dict[str, Part]:
     datasets = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], candidates, axis=0), dataset)
     env, policy = require_pure(run.env), objective.policy
     normalizer = objective.normalizer(state.objective)
-    play = make_rollout(env, policy, objective.num_episodes, objective.action_selection, objective.normalization_envs)
+    play = make_rollout(
+        env,
+        policy,
+        objective.num_episodes,
+        objective.action_selection,
+        objective.normalization_envs,
+        objective.halvings,
+    )
     params = jax.jit(partial(fit_all, inner, draw))(datasets)
     noise = jax.jit(play.draw)(jax.random.split(key, run.num_inits))
     # Episodes are played until the last one has ended.

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, get_args
 
 from experiments.environments import EnvironmentOptions
-from experiments.presets._preset import CONTACT, CONTACT_GAMMA, CONTACT_LOOP, MINATAR, Preset
+from experiments.presets._preset import CONTACT, CONTACT_GAMMA, CONTACT_LOG_STD, CONTACT_LOOP, MINATAR, Preset
 from hades.inner.cloning import CloningSettings
 from hades.outer.meta_gradient import MetaGradientSettings
 from hades.policies import KernelInit
@@ -97,7 +97,7 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
 
 def _contact(name: str, iterations: int, **changes: Any) -> Preset:
     env, options = CONTACT[name]
-    own = {"gamma": CONTACT_GAMMA[name]} if name in CONTACT_GAMMA else {}
+    own = {"gamma": CONTACT_GAMMA[name], "first_log_std": CONTACT_LOG_STD.get(name, 0.0)}
     settings = dataclasses.replace(_brax(env, 64, iterations).settings, **(own | changes))
     return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=CONTACT_LOOP)
 
@@ -131,7 +131,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     **{name: partial(_brax, f"brax/{name}", 64, 250) for name in ("hopper", "walker2d", "halfcheetah", "reacher")},
     "finger-spin": partial(_contact, "finger-spin", 60),
     "ball-in-cup": partial(_contact, "ball-in-cup", 12, label_scale=1.0),
-    "pusher": partial(_contact, "pusher", 40),
+    "pusher": partial(_contact, "pusher", 60),
     "panda-pick-cube": _panda_pick_cube,
 }
 """Presets by name: sizes for a CPU. Those that end in -general distil pairs for other inner loops than their own."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from experiments.presets import distill
-from experiments.presets._preset import CONTACT, CONTACT_GAMMA, CONTACT_LOOP, MINATAR, SMALL_LOOP, Preset
+from experiments.presets._preset import CONTACT, CONTACT_GAMMA, CONTACT_LOG_STD, CONTACT_LOOP, MINATAR, SMALL_LOOP, Preset
 from hades.policies import NetworkSettings
 from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
 from hades.rl.settings import PPOSettings
@@ -21,6 +21,7 @@ def _counterpart(name: str) -> Preset:
         # Continuous actions: running statistics, as in the settings for Brax; sizes for a CPU.
         settings = dataclasses.replace(
             settings,
+            network=dataclasses.replace(settings.network, initial_log_std=CONTACT_LOG_STD.get(name, 0.0)),
             num_envs=64,
             entropy_coefficient=0.0,
             observation_normalization="running",

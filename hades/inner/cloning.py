@@ -15,7 +15,12 @@ import jax.numpy as jnp
 import optax
 
 from hades import policies
-from hades._validation import require_at_least_one, require_below_one, require_positive_fields
+from hades._validation import (
+    require_at_least_one,
+    require_below_one,
+    require_not_negative_fields,
+    require_positive_fields,
+)
 from hades.distributions import Categorical, Distribution
 from hades.keys import Stream, stream
 from hades.normalization import PolicyParams
@@ -62,8 +67,7 @@ class CloningSettings(NetworkSettings):
         super().__post_init__()
         require_positive_fields(self, "learning_rate", "adam_eps", "num_steps", "max_grad_norm", "batch_size")
         require_below_one("momentum", self.momentum)
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay: expected a number of at least 0, got {self.weight_decay}")
+        require_not_negative_fields(self, "weight_decay")
 
     @property
     def with_fixed_steps(self) -> CloningSettings:

@@ -31,6 +31,7 @@ class EpisodicReturn:
         settings: Normalisation of observations, and the choice of actions.
         normalization_envs: With running normalisation, episodes that share statistics; all of a policy's if None.
         statistics: Given normalisation, in place of the one that `init` would measure.
+        halvings: How often a rollout goes on with half of the candidates, see `hades.rollouts.make_rollout`.
 
     Example:
         >>> import envs, hades
@@ -46,6 +47,7 @@ class EpisodicReturn:
     settings: PlaySettings = struct.field(pytree_node=False, default=PlaySettings())
     normalization_envs: int | None = struct.field(pytree_node=False, default=None)
     statistics: Normalizer | None = None
+    halvings: int = struct.field(pytree_node=False, default=0)
 
     def __post_init__(self) -> None:
         """Refuses episodes that do not make whole groups of shared statistics."""
@@ -75,7 +77,12 @@ class EpisodicReturn:
     @property
     def _rollout(self) -> PureRollout:
         return make_rollout(
-            conform(self.env), self.policy, self.num_episodes, self.action_selection, self.normalization_envs
+            conform(self.env),
+            self.policy,
+            self.num_episodes,
+            self.action_selection,
+            self.normalization_envs,
+            self.halvings,
         )
 
     def normalizer(self, state: Normalizer) -> Normalizer:

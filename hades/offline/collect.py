@@ -14,7 +14,7 @@ import numpy as np
 
 from hades import policies
 from hades._environment_contract import conform
-from hades._validation import require_positive
+from hades._validation import require_not_negative_fields, require_positive
 from hades.distributions import ActionSelection, choose
 from hades.normalization import PolicyParams
 from hades.offline.transitions import FLOAT_KEYS, Transitions
@@ -53,8 +53,7 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range, and statistics that would change as it plays."""
-        if not 0 <= self.noise < math.inf:
-            raise ValueError(f"noise: expected a number of at least 0, got {self.noise}")
+        require_not_negative_fields(self, "noise")
         if not 0 <= self.epsilon <= 1:
             raise ValueError(f"epsilon: expected a probability, got {self.epsilon}")
         require_positive("weight", self.weight)

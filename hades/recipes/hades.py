@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hades._environment_contract import conform
-from hades._validation import require_positive_fields
+from hades._validation import require_not_negative_fields, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.evaluation import check_fits
 from hades.inner import cloning
@@ -48,8 +48,7 @@ class HadesSettings(PopulationSettings):
         """Refuses sizes that are not positive."""
         super().__post_init__()
         require_positive_fields(self, "dataset_size", "num_inits", "cloning_chunk_size")
-        if self.init_scale < 0:
-            raise ValueError(f"init_scale: expected a number of at least 0, got {self.init_scale}")
+        require_not_negative_fields(self, "init_scale")
 
 
 def hades_r(

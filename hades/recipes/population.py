@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hades._validation import require_positive_fields
+from hades._validation import require_not_negative_fields, require_positive_fields
 from hades.distillation import distillation_run
 from hades.fitness import Chunks
 from hades.normalization import Normalizer
@@ -35,11 +35,15 @@ class PopulationSettings(PlaySettings):
     """The outer loop."""
     rollout_chunk_size: int | None = None
     """Candidates of a device that are rolled out at once; default: all of them."""
+    rollout_halvings: int = 0
+    """How often a rollout goes on with half of its candidates, once the episodes of the others have ended. Saves steps
+    where episodes end early, as in hopper; each halving is one more copy of the environment's step to compile."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""
         super().__post_init__()
         require_positive_fields(self, "population_size", "num_episodes", "normalization_envs", "rollout_chunk_size")
+        require_not_negative_fields(self, "rollout_halvings")
 
 
 Settings = TypeVar("Settings", bound=PopulationSettings)
@@ -77,7 +81,9 @@ def evolution_run(
         env,
         parametrization,
         inner,
-        EpisodicReturn(env, inner.policy, settings.num_episodes, settings.played, envs, normalizer),
+        EpisodicReturn(
+            env, inner.policy, settings.num_episodes, settings.played, envs, normalizer, settings.rollout_halvings
+        ),
         evolution_from_settings(settings.population_size, settings.evolution, settings.rollout_chunk_size),
         normalization_envs=envs,
         chunks=Chunks(cloning_chunk_size, settings.rollout_chunk_size),

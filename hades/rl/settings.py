@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from hades._validation import require_positive_fields
+from hades._validation import require_not_negative_fields, require_positive_fields
 from hades.normalization import Normalization
 from hades.policies import NetworkSettings
 from hades.rollouts.settings import PlaySettings
@@ -46,18 +45,13 @@ class OnPolicySettings(PlaySettings):
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
-        self._require_weights("entropy_coefficient")
+        require_not_negative_fields(self, "entropy_coefficient")
         self._require_divisors("num_minibatches")
 
     @property
     def env_steps(self) -> int:
         """Steps of the environment in one update."""
         return self.num_envs * self.num_steps
-
-    def _require_weights(self, *names: str) -> None:
-        for name in names:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)}")
 
     def _require_divisors(self, *names: str) -> None:
         for name in names:
@@ -95,6 +89,6 @@ class PPOSettings(OnPolicySettings):
         """Refuses also rates out of range, and an action distribution that has no entropy in closed form."""
         super().__post_init__()
         require_positive_fields(self, "learning_rate", "adam_eps", "anneal_updates", "max_grad_norm")
-        self._require_weights("value_coefficient")
+        require_not_negative_fields(self, "value_coefficient")
         if self.network.action_distribution != "gaussian":
             raise ValueError(f"action_distribution: PPO needs gaussian, got {self.network.action_distribution}")

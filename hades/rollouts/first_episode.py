@@ -14,6 +14,7 @@ from flax import struct
 from hades.distributions import ActionSelection, Distribution, Reparametrized, choose, draw_noise, shapes_for_noise
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
+from hades.rollouts._loop import play_until_ended
 from hades.rollouts._parallel import StepNoise, invalid_actions, reset_parallel, step_parallel
 from hades.types import AnyEnvironment, Environment, PyTree, require_pure
 
@@ -125,6 +126,7 @@ def make_rollout(
     num_episodes: int,
     action_selection: ActionSelection = "sample",
     normalization_envs: int | None = None,
+    halvings: int = 0,
 ) -> PureRollout:
     """Makes the function that plays episodes with a batch of policies.
 
@@ -138,6 +140,8 @@ def make_rollout(
         num_episodes: Episodes of each policy.
         action_selection: Whether actions are drawn from the policy's distribution or are its mode.
         normalization_envs: With running normalisation, how many episodes share statistics; all of them if None.
+        halvings: How often the loop goes on with half of the candidates, once the episodes of the others have ended.
+            Steps are saved where episodes end early; each halving is one more copy of the step to compile.
 
     Returns:
         A function of keys `[inits]`, network parameters with leading axes `[candidates, inits]`, and a normalizer.
@@ -148,7 +152,7 @@ def make_rollout(
     """
     env = require_pure(env)
     group_size = group_size_of(num_episodes, normalization_envs)
-    return PureRollout(env, policy, num_episodes, group_size, action_selection)
+    return PureRollout(env, policy, num_episodes, group_size, action_selection, halvings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +164,7 @@ class PureRollout:
     num_episodes: int
     group_size: int
     action_selection: ActionSelection
+    halvings: int
 
     def draw(self, keys: jax.Array) -> EpisodeNoise | jax.Array:
         """Draws what a call would draw step by step, to be passed in place of keys.
@@ -194,18 +199,21 @@ class PureRollout:
                 return jax.tree.map(lambda leaf: leaf[:, :, time], keys.steps)
             return over_groups(functools.partial(self._step_noise, None))(group_keys, time)
 
-        def any_alive(carry: tuple[jax.Array, _EpisodeGroup]) -> jax.Array:
-            return jnp.any(carry[1].seen.alive)
-
-        def advance_all(carry: tuple[jax.Array, _EpisodeGroup]) -> tuple[jax.Array, _EpisodeGroup]:
+        def advance(time: jax.Array, groups: _EpisodeGroup, params: PyTree) -> _EpisodeGroup:
             # Living episodes have all taken `time` steps: one scalar for all of them, which is faster than lengths.
-            time, groups = carry
-            advance = over_all(functools.partial(self._advance, time))
-            return time + 1, advance(noise_at(time), groups, params, normalizer)
+            step = over_all(functools.partial(self._advance, time))
+            return step(noise_at(time), groups, params, normalizer)
 
-        _, groups = jax.lax.while_loop(any_alive, advance_all, (jnp.int32(0), groups))
+        returns, lengths, statistics = play_until_ended(
+            advance,
+            lambda groups: groups.seen.alive,
+            lambda groups: (groups.returns, groups.lengths, groups.seen.statistics),
+            groups,
+            params,
+            self.halvings,
+        )
         shape = (candidates, group_keys.shape[0], self.num_episodes)
-        return EpisodeReturns(groups.returns.reshape(shape), groups.lengths.reshape(shape), groups.seen.statistics)
+        return EpisodeReturns(returns.reshape(shape), lengths.reshape(shape), statistics)
 
     def _group_keys(self, keys: jax.Array) -> jax.Array:
         return split_all(keys, self.num_episodes // self.group_size)

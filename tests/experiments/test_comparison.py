@@ -286,9 +286,21 @@ def test_roofline_counts_the_work_of_the_parts(hades: Callable[..., Outcome]) ->
     assert roofline.measure_part(twice, repeats=1)["flops"] == 5 * 2 * 4
 
 
+def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome]) -> None:
+    line = "baseline es --env diagnostic/match --population-size 4 --network.hidden-sizes 4 --evaluation-inits 1"
+    outcome = hades("bench", "compile", "--commands", line, "--json")
+    assert outcome.code == 0, outcome.err
+    measured = outcome.json["commands"][line]
+    empty, full = measured["caches"]["empty"], measured["caches"]["full"]
+    assert empty["programs"] == full["programs"] == full["cached_programs"] > 3 > empty["cached_programs"]
+    assert 0 < full["compile_seconds"] < empty["compile_seconds"] < empty["total_seconds"]
+    assert measured["cache_bytes"] > 0 < min(outcome.json["import_seconds"].values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (("compile", "--commands", "a", "a"), "commands: expected one or more, each once, got 'a' 'a'"),
         (("time-to-return", "--variants", "hades-r"), "variants: expected LABEL=METHOD FLAGS, METHOD one of hades-r,"),
         (("time-to-return", "--variants", "a=es", "a=ppo"), "variants: expected one or more, each label once, got a a"),
         (

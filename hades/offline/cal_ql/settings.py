@@ -6,7 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hades._validation import require_below_one, require_positive, require_positive_fields
+from hades._validation import (
+    require_below_one,
+    require_not_negative_fields,
+    require_positive,
+    require_positive_fields,
+)
 
 AfterTimeout = Literal["mean_reward", "nothing"]
 
@@ -79,8 +84,6 @@ class CalQLSettings:
         require_below_one("discount", self.discount)
         if not 0 < self.polyak <= 1:
             raise ValueError(f"polyak: expected a number in (0, 1], got {self.polyak}")
-        for name in ("conservative_weight", "cloning_updates"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)}")
+        require_not_negative_fields(self, "conservative_weight", "cloning_updates")
         if not math.isfinite(self.reward_bias):
             raise ValueError(f"reward_bias: expected a finite number, got {self.reward_bias}")

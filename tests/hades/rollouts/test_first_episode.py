@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import envs
 from envs.diagnostic import Countdown, FixedLength, Match
 from hades import policies
 from hades.normalization import Normalizer
@@ -90,9 +91,10 @@ def test_rollouts_are_loops_over_single_episodes(action_selection, normalizer, g
     assert min(all_lengths) < max(all_lengths) == env.max_steps
 
 
-def test_returns_and_lengths_are_those_of_the_first_episode_and_nothing_after_it():
-    lifetimes = jnp.array([[1.0, 5.0], [46.0, 47.0], [48.0, 100.0]])
-    rollout = jax.jit(make_rollout(GoOn(max_steps=47), lifetime_policy(), 3, "mode"))
+@pytest.mark.parametrize("halvings", [0, 1, 2, 9])
+def test_returns_and_lengths_are_those_of_the_first_episode_and_nothing_after_it(halvings):
+    lifetimes = jnp.array([[46.0, 47.0], [1.0, 5.0], [48.0, 100.0]])
+    rollout = jax.jit(make_rollout(GoOn(max_steps=47), lifetime_policy(), 3, "mode", halvings=halvings))
     episodes = rollout(KEYS, lifetimes, Normalizer())
     expected = np.minimum(lifetimes, 47)[:, :, None].repeat(3, axis=2)
     np.testing.assert_array_equal(episodes.returns, expected)
@@ -122,6 +124,38 @@ def test_the_loop_ends_with_the_last_living_episode():
     jax.block_until_ready(rollout(KEYS[:1], jnp.array([[4.0], [1.0]]), Normalizer()))
     jax.effects_barrier()
     assert env.steps == 11 * 2 * 3 + 4 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("halvings", "steps"), [(0, 5 * 9), (1, 5 * 4 + 2 * 5), (2, 5 * 4 + 2 * 3 + 1 * 2), (3, 5 * 4 + 2 * 3 + 1 * 2)]
+)
+def test_a_halving_leaves_candidates_behind_whose_episodes_have_ended(halvings, steps):
+    env = Watched(GoOn(max_steps=47), count_steps=True)
+    rollout = jax.jit(make_rollout(env, lifetime_policy(), 3, "mode", halvings=halvings))
+    # After 4 steps 2 of 5 live, after 7 the last one.
+    lifetimes = jnp.array([[7.0], [2.0], [4.0], [9.0], [1.0]])
+    episodes = jax.block_until_ready(rollout(KEYS[:1], lifetimes, Normalizer()))
+    jax.effects_barrier()
+    assert env.steps == steps * 3
+    np.testing.assert_array_equal(episodes.lengths, np.broadcast_to(lifetimes[..., None], (5, 1, 3)))
+
+
+@pytest.mark.parametrize("normalizer", [Normalizer(), Normalizer("running")], ids=["none", "running"])
+@pytest.mark.parametrize("drawn", [True, False], ids=["noise", "keys"])
+def test_halvings_change_nothing_but_the_work(normalizer, drawn):
+    env = envs.make("gymnax/CartPole-v1", max_steps=60)
+    policy = policies.mlp(env, hidden_sizes=(), kernel_init="lecun_normal")
+    scales = jnp.linspace(-4.0, 4.0, 7)
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf * scale for scale in scales]), jax.vmap(policy.init)(KEYS))
+
+    def play(halvings):
+        rollout = make_rollout(env, policy, 4, normalization_envs=2, halvings=halvings)
+        random = jax.jit(rollout.draw)(KEYS) if drawn else KEYS
+        return jax.jit(rollout)(random, params, normalizer)
+
+    expected, found = play(0), play(2)
+    assert len(set(np.max(expected.lengths, axis=(1, 2)).tolist())) > 3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
 
 
 @pytest.mark.parametrize("normalizer", [Normalizer(), Normalizer("running")], ids=["none", "running"])

@@ -1,0 +1,143 @@
+"""`hades bench compile`: what a short command waits for, with an empty compilation cache and with a full one."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import cli, tables
+from experiments.bench._lib.apart import measure_apart
+from experiments.bench._lib.base import Bench, BenchSettings, Report
+from experiments.bench._lib.memory import mebibytes, peak_bytes
+
+# Names of JAX's own monitoring.
+_TRACE = "/jax/core/compile/jaxpr_trace_duration"
+_LOWER = "/jax/core/compile/jaxpr_to_mlir_module_duration"
+_COMPILE = "/jax/core/compile/backend_compile_duration"
+_HIT = "/jax/compilation_cache/cache_hits"
+_HEADER = ("command", "cache", "total [s]", "trace", "lower", "compile", "programs", "of the cache", "memory")
+_IMPORTS = ("jax", "hades")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileSettings(BenchSettings):
+    """Runs short commands to their ends, each in a process of its own, twice.
+
+    The first time the compilation cache is empty, the second time it holds what the first one compiled. Imports are
+    measured apart, too.
+    """
+
+    commands: tuple[str, ...] = (
+        "distill --preset cartpole",
+        "distill --preset breakout",
+        "distill --method hades-pg --preset breakout",
+        "distill --preset hopper",
+    )
+    """Commands without the word hades, each in quotes. Each gets a folder of its own behind --out."""
+    flags: str = "--num-iterations 1"
+    """More flags of every command in one string."""
+
+    def __post_init__(self) -> None:
+        """Refuses no commands, and one twice."""
+        if not self.commands or len(set(self.commands)) < len(self.commands):
+            raise ValueError(f"commands: expected one or more, each once, got {' '.join(map(repr, self.commands))}")
+
+
+def measure(settings: CompileSettings, report: Report) -> None:
+    """Measures imports and every command."""
+    commands: dict[str, Any] = {}
+    report.content.update(flags=settings.flags, import_seconds={name: import_seconds(name) for name in _IMPORTS})
+    for line in settings.commands:
+        with tempfile.TemporaryDirectory(prefix="hades-compile-") as folder:
+            cache = Path(folder, "cache")
+            variables = {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+            found = {}
+            for name in ("empty", "full"):
+                arguments = [*shlex.split(f"{line} {settings.flags}"), "--out", str(Path(folder, name))]
+                started = time.perf_counter()
+                measured = measure_apart(measure_command, arguments, f"{line}, {name} cache", variables)
+                found[name] = {"total_seconds": time.perf_counter() - started, **measured}
+            size = sum(file.stat().st_size for file in cache.iterdir())
+        commands[line] = {"caches": found, "cache_bytes": size}
+        report.add(commands=commands)
+
+
+def import_seconds(module: str, repeats: int = 3) -> float:
+    """Median seconds of a process of Python that imports a module and ends."""
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def measure_command(*arguments: str) -> dict[str, Any]:
+    """Runs `hades ARGUMENTS` in this process to its end.
+
+    Returns:
+        `trace_seconds`, `lower_seconds` and `compile_seconds`, with what reading the cache took; the number of
+        `programs`, `cached_programs` of which the cache held; `peak_bytes`.
+
+    Raises:
+        ValueError: The command failed; it has said why.
+    """
+    seconds: Counter[str] = Counter()
+    events: Counter[str] = Counter()
+
+    def add(event: str, duration: float, **_: Any) -> None:
+        seconds[event] += duration
+        events[event] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(add)
+    jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
+    code = cli.main(arguments)
+    if code:
+        raise ValueError(f"hades {shlex.join(arguments)} ended with exit code {code}")
+    return {
+        "trace_seconds": seconds[_TRACE],
+        "lower_seconds": seconds[_LOWER],
+        "compile_seconds": seconds[_COMPILE],
+        "programs": events[_COMPILE],
+        "cached_programs": events[_HIT],
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """Table of the commands."""
+    rows = [
+        _row(line, name, entry)
+        for line, measured in result["commands"].items()
+        for name, entry in measured["caches"].items()
+    ]
+    sizes = ", ".join(f"{line}: {mebibytes(entry['cache_bytes'])}" for line, entry in result["commands"].items())
+    imports = ", ".join(f"import {name} {seconds:.2f} s" for name, seconds in result["import_seconds"].items())
+    table = tables.table(f"hades COMMAND {result['flags']}", _HEADER, rows)
+    return f"{table}\n{imports}; caches hold {sizes}"
+
+
+def _row(line: str, cache: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    parts = ("total", "trace", "lower", "compile")
+    return (
+        line,
+        cache,
+        *(f"{entry[f'{part}_seconds']:.2f}" for part in parts),
+        str(entry["programs"]),
+        str(entry["cached_programs"]),
+        mebibytes(entry["peak_bytes"]),
+    )
+
+
+BENCH = Bench(CompileSettings, measure, render)

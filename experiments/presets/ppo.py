@@ -7,7 +7,15 @@ from collections.abc import Callable
 from functools import partial
 
 from experiments.presets import distill
-from experiments.presets._preset import CONTACT, CONTACT_GAMMA, CONTACT_LOG_STD, CONTACT_LOOP, MINATAR, SMALL_LOOP, Preset
+from experiments.presets._preset import (
+    CONTACT,
+    CONTACT_GAMMA,
+    CONTACT_LOG_STD,
+    CONTACT_LOOP,
+    MINATAR,
+    SMALL_LOOP,
+    Preset,
+)
 from hades.policies import NetworkSettings
 from hades.recipes.published import ppo_brax, ppo_cartpole, ppo_minatar
 from hades.rl.settings import PPOSettings

@@ -20,6 +20,7 @@ BENCHES = {
     "export": "exported policies against ours, on observations of several environments",
     "generalisation": "widths, depths, activations, optimisers, rates and budgets around those of dataset files",
     "generation": "one generation against the straightforward formulation: seconds and memory",
+    "iteration": "an iteration under several values of a setting: compilation, time and memory",
     "meta-gradient": "outer steps per second and memory of offline distillation at the published size",
     "neuroevolution": "HaDES, ES and PPO at equal environment steps and at equal time",
     "objectives": "whether the value of an offline objective predicts the score of a policy",

@@ -46,8 +46,7 @@ class BudgetSettings(RunsSettings):
     def __post_init__(self) -> None:
         """Refuses also no values, and one that stands twice."""
         super().__post_init__()
-        if not self.values or len(set(self.values)) != len(self.values):
-            raise ValueError(f"values: expected one or more, each once, got {' '.join(self.values) or 'none'}")
+        self.require_each_once("values")
 
     @property
     def result_file(self) -> Path:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +50,7 @@ class CompileSettings(BenchSettings):
 
     def __post_init__(self) -> None:
         """Refuses no commands, and one twice."""
-        if not self.commands or len(set(self.commands)) < len(self.commands):
-            raise ValueError(f"commands: expected one or more, each once, got {' '.join(map(repr, self.commands))}")
+        self.require_each_once("commands")
 
 
 def measure(settings: CompileSettings, report: Report) -> None:
@@ -93,11 +92,11 @@ def measure_command(*arguments: str) -> dict[str, Any]:
     Raises:
         ValueError: The command failed; it has said why.
     """
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     events: Counter[str] = Counter()
 
-    def add(event: str, duration: float, **_: Any) -> None:
-        seconds[event] += duration
+    def add(event: str, duration_secs: float, **_: Any) -> None:
+        seconds[event] += duration_secs
         events[event] += 1
 
     jax.monitoring.register_event_duration_secs_listener(add)

@@ -286,6 +286,17 @@ def test_roofline_counts_the_work_of_the_parts(hades: Callable[..., Outcome]) ->
     assert roofline.measure_part(twice, repeats=1)["flops"] == 5 * 2 * 4
 
 
+def test_values_of_a_setting_change_the_work_alone(hades: Callable[..., Outcome]) -> None:
+    flags = "--flags=--population-size 8 --cloning.hidden-sizes 8 --cloning.num-steps 3 --devices 1"
+    values = ("--setting", "rollout-chunk-size", "--values", "None", "2", "--num-iterations", "2", "--after", "1")
+    outcome = hades("bench", "iteration", "--env", "gymnax/CartPole-v1", *values, flags, "--json")
+    assert outcome.code == 0, outcome.err
+    whole, chunks = outcome.json["values"]["None"], outcome.json["values"]["2"]
+    assert (whole["fitness_mean"], whole["env_steps"]) == (pytest.approx(chunks["fitness_mean"]), chunks["env_steps"])
+    assert len(whole["seconds"]["all"]) == 2
+    assert chunks["total_bytes"] < whole["total_bytes"]
+
+
 def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome]) -> None:
     line = "baseline es --env diagnostic/match --population-size 4 --network.hidden-sizes 4 --evaluation-inits 1"
     outcome = hades("bench", "compile", "--commands", line, "--json")
@@ -300,7 +311,9 @@ def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("compile", "--commands", "a", "a"), "commands: expected one or more, each once, got 'a' 'a'"),
+        (("iteration", "--values", "8", "8"), "values: expected one or more, each once, got 8 8"),
+        (("iteration", "--after", "-1"), "after: expected at least 0, got -1"),
+        (("compile", "--commands", "a", "a"), "commands: expected one or more, each once, got a a"),
         (("time-to-return", "--variants", "hades-r"), "variants: expected LABEL=METHOD FLAGS, METHOD one of hades-r,"),
         (("time-to-return", "--variants", "a=es", "a=ppo"), "variants: expected one or more, each label once, got a a"),
         (

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 import envs
 from experiments import bench, cli
 from experiments.bench import architectures, generation
-from experiments.bench._lib import apart, straightforward, variants
+from experiments.bench._lib import apart, straightforward, timing, variants
 from experiments.bench._lib.cases import CASES, FIRST, TRAINED, Case, prepare
 from experiments.cli import BadArgumentsError
 from hades import recipes
@@ -218,3 +219,27 @@ def test_unknown_benchmark_is_a_bad_argument_that_names_the_known(arguments: lis
 def test_repeats_must_be_positive() -> None:
     with pytest.raises(SystemExit, match="2"):
         bench.main(["generation", "--repeats", "0"])
+
+
+def test_compilation_is_timed_without_the_cache(tmp_path: Path) -> None:
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        for name, value in zip(names, (str(tmp_path), 0.0), strict=True):
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        argument = jnp.arange(3.0)
+
+        def programs() -> int:
+            return len(list(tmp_path.glob("*-cache")))
+
+        jax.jit(lambda x: 2 * x)(argument)
+        first = programs()
+        _, seconds = timing.compile_step(lambda x: 3 * x, argument)
+        assert (programs(), seconds > 0) == (first, True)
+        jax.jit(lambda x: 4 * x)(argument)
+        assert programs() == first + 1 > 1
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

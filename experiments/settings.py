@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,16 +61,6 @@ class OutputSettings:
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None:
                     require_positive(name, number)
-
-    def require_each_once(self, name: str) -> None:
-        """Refuses a tuple of texts that is empty, or has one twice.
-
-        Raises:
-            ValueError: It is so; the message names the field.
-        """
-        found = getattr(self, name)
-        if not found or len(set(found)) < len(found):
-            raise ValueError(f"{name}: expected one or more, each once, got {shlex.join(found) or 'none'}")
 
 
 @dataclass(frozen=True, kw_only=True)

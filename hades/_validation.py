@@ -22,12 +22,17 @@ def require_positive_fields(settings: Any, *names: str) -> None:
             require_positive(name, getattr(settings, name))
 
 
+def require_not_negative(name: str, value: float) -> None:
+    """Raises `ValueError` with the setting's name unless `value` is finite and 0 or more."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+
+
 def require_not_negative_fields(settings: Any, *names: str) -> None:
     """Raises `ValueError` unless each of these settings is finite and 0 or more, or None."""
     for name in names:
-        value = getattr(settings, name)
-        if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+        if getattr(settings, name) is not None:
+            require_not_negative(name, getattr(settings, name))
 
 
 def require_below_one(name: str, value: float) -> None:

@@ -17,7 +17,7 @@ from hades._history import Row
 from hades._host_loop import HostLoop, advance
 from hades._run_directory import RunDirectory, RunDirectoryError, key_words
 from hades._serialization import to_dict
-from hades._validation import require_not_negative_fields, require_positive, require_positive_fields
+from hades._validation import require_positive, require_positive_fields
 from hades.callbacks import Callback, as_callback
 from hades.dataset import SyntheticDataset
 from hades.policy_file import TrainedPolicy
@@ -57,7 +57,8 @@ class LoopSettings:
             raise ValueError(
                 f"log_every: expected a divisor of iterations_per_call {self.iterations_per_call}, got {self.log_every}"
             )
-        require_not_negative_fields(self, "checkpoint_seconds")
+        if not self.checkpoint_seconds >= 0:  # infinite ones save at the end alone
+            raise ValueError(f"checkpoint_seconds: expected a number of at least 0, got {self.checkpoint_seconds}")
 
     @property
     def row_length(self) -> int:

@@ -46,7 +46,7 @@ class BudgetSettings(RunsSettings):
     def __post_init__(self) -> None:
         """Refuses also no values, and one that stands twice."""
         super().__post_init__()
-        self.require_each_once("values")
+        self.require_each_once("values", self.values)
 
     @property
     def result_file(self) -> Path:

@@ -19,6 +19,7 @@ from experiments.cli import BadArgumentsError
 from experiments.settings import Flat
 from hades import policies, recipes
 from hades._serialization import to_dict
+from hades._validation import require_not_negative
 from hades.dataset import SyntheticDataset
 from hades.distributions import Distribution
 from hades.evaluation import Evaluation, evaluate
@@ -80,8 +81,8 @@ class CalQLBenchSettings(SeedsBenchSettings):
         """Refuses also counts and rates that are not positive."""
         super().__post_init__()
         self.require_positive("stage_episodes", "num_updates", "cloning_learning_rate", "num_episodes")
-        if any(stage < 0 for stage in self.stages):
-            raise ValueError(f"stages: expected numbers of at least 0, got {self.stages}")
+        for stage in self.stages:
+            require_not_negative("stages", stage)
 
 
 def measure(settings: CalQLBenchSettings, report: Report) -> None:

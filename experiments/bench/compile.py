@@ -27,7 +27,13 @@ _LOWER = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _COMPILE = "/jax/core/compile/backend_compile_duration"
 _HIT = "/jax/compilation_cache/cache_hits"
 _HEADER = ("command", "cache", "total [s]", "trace", "lower", "compile", "programs", "of the cache", "memory")
-_IMPORTS = ("jax", "hades")
+# Whatever the user has set: the cache takes every program.
+_WHOLE_CACHE = {
+    "JAX_ENABLE_COMPILATION_CACHE": "true",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+_IMPORTS = ("jax", "hades", "experiments.commands.distill")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,7 @@ class CompileSettings(BenchSettings):
 
     def __post_init__(self) -> None:
         """Refuses no commands, and one twice."""
-        self.require_each_once("commands")
+        self.require_each_once("commands", self.commands)
 
 
 def measure(settings: CompileSettings, report: Report) -> None:
@@ -60,24 +66,24 @@ def measure(settings: CompileSettings, report: Report) -> None:
     for line in settings.commands:
         with tempfile.TemporaryDirectory(prefix="hades-compile-") as folder:
             cache = Path(folder, "cache")
-            variables = {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+            variables = {"JAX_COMPILATION_CACHE_DIR": str(cache), **_WHOLE_CACHE}
             found = {}
             for name in ("empty", "full"):
                 arguments = [*shlex.split(f"{line} {settings.flags}"), "--out", str(Path(folder, name))]
                 started = time.perf_counter()
                 measured = measure_apart(measure_command, arguments, f"{line}, {name} cache", variables)
                 found[name] = {"total_seconds": time.perf_counter() - started, **measured}
-            size = sum(file.stat().st_size for file in cache.iterdir())
+            size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
         commands[line] = {"caches": found, "cache_bytes": size}
         report.add(commands=commands)
 
 
 def import_seconds(module: str, repeats: int = 3) -> float:
-    """Median seconds of a process of Python that imports a module and ends."""
+    """Median seconds of a process that imports a module and ends."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+        subprocess.run([sys.executable, "-P", "-c", f"import {module}"], check=True)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
 
@@ -90,7 +96,7 @@ def measure_command(*arguments: str) -> dict[str, Any]:
         `programs`, `cached_programs` of which the cache held; `peak_bytes`.
 
     Raises:
-        ValueError: The command failed; it has said why.
+        SystemExit: The command failed; it has said why.
     """
     seconds: defaultdict[str, float] = defaultdict(float)
     events: Counter[str] = Counter()
@@ -103,7 +109,7 @@ def measure_command(*arguments: str) -> dict[str, Any]:
     jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
     code = cli.main(arguments)
     if code:
-        raise ValueError(f"hades {shlex.join(arguments)} ended with exit code {code}")
+        sys.exit(code)
     return {
         "trace_seconds": seconds[_TRACE],
         "lower_seconds": seconds[_LOWER],

@@ -15,6 +15,9 @@ from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.memory import compiled_bytes, mebibytes
 from experiments.bench._lib.runs import Method, small_run, start
 from experiments.bench._lib.timing import compile_step, time_in_turns
+from hades._validation import require_not_negative
+from hades.run import RunState
+from hades.types import Metrics
 
 _HEADER = ("compile [s]", "s/iteration", "CPU s/iteration", "of the first", "memory", "fitness", "env steps")
 
@@ -25,7 +28,8 @@ class IterationSettings(BenchSettings):
 
     Such are the candidates that are rolled out or cloned at once, and halvings of rollouts: --setting
     rollout-chunk-size --values None 32 16 8 finds the chunks that fit the memory, and the fastest of these. All values
-    run in one process, one iteration of each after the other.
+    run in one process, one iteration of each after the other; those that do not fit are named. The first value is
+    compiled twice, as the first time takes more than its own. For devices there is hades bench scaling.
     """
 
     method: Method = "hades-r"
@@ -37,67 +41,85 @@ class IterationSettings(BenchSettings):
     values: tuple[str, ...] = ("None", "32", "16", "8")
     """Values of the flag; one of several words, such as a value with another flag, in quotes."""
     num_iterations: int = 5
-    """Iterations to time, after one that does not count; each begins at the same state."""
+    """Iterations to time, after one that does not count; all begin at the same state."""
     after: int = 0
-    """Iterations before that state: episodes of trained policies have other lengths."""
+    """Iterations of the first value before that state: episodes of trained policies have other lengths."""
     flags: str = ""
     """More flags of hades distill or hades baseline in one string, such as --flags="--population-size 2048"."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range, no values, and one that stands twice."""
+        """Refuses numbers out of range, no values, one that stands twice, and devices."""
         self.require_positive("num_iterations")
-        if self.after < 0:
-            raise ValueError(f"after: expected at least 0, got {self.after}")
-        self.require_each_once("values")
+        require_not_negative("after", self.after)
+        self.require_each_once("values", self.values)
+        if self.setting == "devices":
+            raise ValueError("setting: expected one that a process can change, devices are for hades bench scaling")
 
 
 def measure(settings: IterationSettings, report: Report) -> None:
     """Compiles an iteration of every value, and takes them in turns."""
     names = ("method", "env", "setting", "num_iterations", "after")
-    report.content.update({name: getattr(settings, name) for name in names})
     entries: dict[str, dict[str, Any]] = {}
-    steps: dict[str, Callable[[None], Any]] = {}
+    report.content.update({name: getattr(settings, name) for name in names} | {"values": entries})
+    steps: dict[str, Callable[[RunState], tuple[RunState, Metrics]]] = {}
+    state = None
     for value in settings.values:
         tell(f"compiling {settings.setting} {value} ...")
         flags = [*shlex.split(settings.flags), f"--{settings.setting}", *shlex.split(value)]
         run, seed, _ = small_run(settings.method, settings.env, flags)
-        run, state = start(run, seed)
-        step, seconds = compile_step(run.step, state)
-        for _ in range(settings.after):
-            state, _ = step(state)
-        entries[value] = {"compile_seconds": seconds, **compiled_bytes(step)}
-        steps[value] = _bound(step, jax.block_until_ready(state))
-    wall, cpu = time_in_turns(steps, None, settings.num_iterations)
-    for value, entry in entries.items():
-        _, metrics = steps[value](None)
-        entry["seconds"], entry["cpu_seconds"] = wall[value], cpu[value]
-        entry["env_steps"] = int(np.sum(metrics.get("env_steps", 0)))
-        entry["fitness_mean"] = float(metrics["fitness_mean"])
-    report.add(values=entries)
+        run, first = start(run, seed)
+        try:
+            if state is None:
+                state = _advanced(compile_step(run.step, first)[0], first, settings.after)
+            step, seconds = compile_step(run.step, state)
+            _, metrics = jax.block_until_ready(step(state))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            entries[value] = {"fits": False}
+        else:
+            steps[value] = step
+            entries[value] = {
+                "fits": True,
+                "compile_seconds": seconds,
+                **compiled_bytes(step),
+                "env_steps": int(np.sum(metrics.get("env_steps", 0))),
+                "fitness_mean": float(metrics["fitness_mean"]),
+            }
+        report.add()
+    wall, cpu = time_in_turns(steps, state, settings.num_iterations)
+    for value in steps:
+        entries[value] |= {"seconds": wall[value], "cpu_seconds": cpu[value]}
+    report.add()
 
 
-def _bound(step: Callable[[Any], Any], state: Any) -> Callable[[None], Any]:
-    return lambda _: step(state)
+def _advanced(step: Callable[[RunState], tuple[RunState, Metrics]], state: RunState, count: int) -> RunState:
+    for _ in range(count):
+        state, _ = step(state)
+    return state
 
 
 def render(result: Mapping[str, Any]) -> str:
     """Table of the values."""
-    first = next(iter(result["values"].values()))["cpu_seconds"]["median"]
-    rows = [
-        (
-            value,
-            f"{entry['compile_seconds']:.1f}",
-            f"{entry['seconds']['median']:.3g}",
-            f"{entry['cpu_seconds']['median']:.3g}",
-            f"{entry['cpu_seconds']['median'] / first:.0%}",
-            mebibytes(entry["total_bytes"]),
-            f"{entry['fitness_mean']:.6g}",
-            f"{entry['env_steps']:,}",
-        )
-        for value, entry in result["values"].items()
-    ]
+    fitting = [entry for entry in result["values"].values() if entry["fits"]]
+    rows = [(value, *_cells(entry, fitting[0])) for value, entry in result["values"].items()]
     title = f"{result['method']} on {result['env']}, medians of {result['num_iterations']} iterations"
     return tables.table(title, (result["setting"], *_HEADER), rows)
+
+
+def _cells(entry: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str, ...]:
+    if not entry["fits"]:
+        return ("does not fit", *[""] * (len(_HEADER) - 1))
+    cpu = entry["cpu_seconds"]["median"]
+    return (
+        f"{entry['compile_seconds']:.1f}",
+        f"{entry['seconds']['median']:.3g}",
+        f"{cpu:.3g}",
+        f"{cpu / first['cpu_seconds']['median']:.0%}",
+        mebibytes(entry["total_bytes"]),
+        f"{entry['fitness_mean']:.6g}",
+        f"{entry['env_steps']:,}",
+    )
 
 
 BENCH = Bench(IterationSettings, measure, render)

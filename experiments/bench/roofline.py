@@ -22,11 +22,12 @@ from hades.distillation import DatasetRun
 from hades.fitness import draw_inits, fit_all
 from hades.inner.cloning import BehaviourCloning
 from hades.objectives.episodic_return import EpisodicReturn
-from hades.rollouts.first_episode import make_rollout
 from hades.run import RunState
 from hades.types import PyTree, require_pure
 
 _HEADER = ("part", "seconds", "of the iteration", "GFLOP", "of matrix rate", "GB", "of copy rate", "compile [s]")
+# So that every step of a rollout is one of all candidates.
+_WHOLE = ("--rollout-halvings", "0")
 _GIGA = 1e9
 _FLOAT_BYTES = 4
 _COUNTS = {"flops": "flops", "bytes": "bytes accessed"}
@@ -37,8 +38,9 @@ class RooflineSettings(BenchSettings):
     """Times the parts of an iteration of HaDES-R, and counts their work, beside rates that the device reaches.
 
     All on one device. Cloning and a rollout are timed whole, and of the rollout the policy's forward passes and the
-    simulator's steps each by itself; parts are not divided into chunks. Work is what XLA counts in the compiled step of
-    a part, times the steps: operations of float32, and bytes that would be moved if no two operations shared a cache.
+    simulator's steps each by itself; parts are not divided into chunks, nor rollouts halved. Work is what XLA counts in
+    the compiled step of a part, times the steps: operations of float32, and bytes that would be moved if no two
+    operations shared a cache.
     """
 
     env: str = "gymnax/CartPole-v1"
@@ -85,7 +87,7 @@ def measure(settings: RooflineSettings, report: Report) -> None:
     """Measures the rates, and every part."""
     rates = measure_rates(settings)
     report.add(env=settings.env, repeats=settings.repeats, rates=rates)
-    run, seed, flags = small_run("hades-r", settings.env, [*shlex.split(settings.flags), "--devices", "1"])
+    run, seed, flags = small_run("hades-r", settings.env, [*_WHOLE, *shlex.split(settings.flags), "--devices", "1"])
     run, state = start(run, seed)
     parts = {}
     for name, part in make_parts(cast(DatasetRun, run), state).items():
@@ -117,14 +119,7 @@ def make_parts(run: DatasetRun, state: RunState) -> dict[str, Part]:
     datasets = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], candidates, axis=0), dataset)
     env, policy = require_pure(run.env), objective.policy
     normalizer = objective.normalizer(state.objective)
-    play = make_rollout(
-        env,
-        policy,
-        objective.num_episodes,
-        objective.action_selection,
-        objective.normalization_envs,
-        objective.halvings,
-    )
+    play = objective.rollout
     params = jax.jit(partial(fit_all, inner, draw))(datasets)
     noise = jax.jit(play.draw)(jax.random.split(key, run.num_inits))
     # Episodes are played until the last one has ended.

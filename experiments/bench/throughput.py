@@ -96,7 +96,8 @@ def _measure(case: tuple[Method, str, str], checkouts: Mapping[str, Path], repea
 @contextmanager
 def _program(line: Sequence[str], root: Path) -> Iterator[subprocess.Popen[str]]:
     """The program on the code of a checkout, until its input is closed."""
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    # No cache, whatever the checkout's own code does: compile seconds of both are of compiling.
+    environment = os.environ | {"PYTHONPATH": str(root), "JAX_ENABLE_COMPILATION_CACHE": "false"}
     with subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         yield program
         # Closes the input, which ends the program.

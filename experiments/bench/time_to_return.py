@@ -79,9 +79,7 @@ class TimeToReturnSettings(RunsSettings):
     def __post_init__(self) -> None:
         """Refuses also variants that are none, or share a label."""
         super().__post_init__()
-        labels = [variant.label for variant in self.parsed]
-        if not labels or len(set(labels)) != len(labels):
-            raise ValueError(f"variants: expected one or more, each label once, got {' '.join(labels) or 'none'}")
+        self.require_each_once("variants", [variant.label for variant in self.parsed])
 
     @property
     def parsed(self) -> tuple[Variant, ...]:

@@ -18,6 +18,7 @@ from experiments.report.page import make_page
 from experiments.report.subject import load_subject
 from experiments.settings import EvaluationSettings
 from hades._files import write_atomically
+from hades._validation import require_not_negative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,7 @@ class ReportSettings(EvaluationSettings):
         self.require_positive("num_inits")
         if not self.runs:
             raise ValueError("runs: expected at least one run directory or file, got none")
-        if self.max_removals < 0:
-            raise ValueError(f"max_removals: expected at least 0, got {self.max_removals}")
+        require_not_negative("max_removals", self.max_removals)
         if not self.removal_seconds > 0:
             raise ValueError(f"removal_seconds: expected a number above 0, got {self.removal_seconds}")
         if self.out.suffix not in (".html", ".htm"):

@@ -26,7 +26,8 @@ CONTACT: dict[str, tuple[str, EnvironmentOptions]] = {
     # From rest, actions that change at every step never swing the ball into the cup: each is held for 0.2 s.
     "ball-in-cup": ("playground/BallInCup", EnvironmentOptions(env_options={"action_repeat": 10})),
     "finger-spin": ("playground/FingerSpin", EnvironmentOptions()),
-    # Gymnasium's limit, which Brax, with a thousand steps, does not have; Brax's own backend, here the fastest, too.
+    # Gymnasium's limit, which Brax, with a thousand steps, does not have. On a CPU the positional and spring backends,
+    # of fifty small steps each, take twice as long.
     "pusher": ("brax/pusher", EnvironmentOptions(backend="generalized", max_steps=100)),
 }
 """Tasks of moving an object by contact: names of their presets, environments and options."""

@@ -97,8 +97,9 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
 
 def _contact(name: str, iterations: int, **changes: Any) -> Preset:
     env, options = CONTACT[name]
-    own = {"gamma": CONTACT_GAMMA[name], "first_log_std": CONTACT_LOG_STD.get(name, 0.0)}
-    settings = dataclasses.replace(_brax(env, 64, iterations).settings, **(own | changes))
+    body = _brax(env, 64, iterations).settings
+    own = {"gamma": CONTACT_GAMMA.get(name, body.gamma), "first_log_std": CONTACT_LOG_STD.get(name, body.first_log_std)}
+    settings = dataclasses.replace(body, **(own | changes))
     return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=CONTACT_LOOP)
 
 

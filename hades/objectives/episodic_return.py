@@ -65,17 +65,18 @@ class EpisodicReturn:
     def draw(self, key: jax.Array, state: Normalizer, policies: Policies) -> tuple[Problem, Normalizer, Metrics]:
         """Draws the random numbers of this iteration's episodes."""
         # Whole on every device: it is cheaper drawn than sent.
-        noise = policies.gather(self._rollout.draw(jax.random.split(key, policies.num_inits)))
+        noise = policies.gather(self.rollout.draw(jax.random.split(key, policies.num_inits)))
         return Problem(noise, state), state, {}
 
     def value(self, problem: Problem, params: Params) -> tuple[jax.Array, Metrics]:
         """Plays; candidates share first states and noise."""
-        episodes = self._rollout(problem.per_init, params, problem.shared)
+        episodes = self.rollout(problem.per_init, params, problem.shared)
         values = jnp.mean(episodes.returns, axis=-1)
         return values, {"env_steps": jnp.sum(episodes.lengths, axis=(1, 2))}
 
     @property
-    def _rollout(self) -> PureRollout:
+    def rollout(self) -> PureRollout:
+        """Plays the episodes of an iteration."""
         return make_rollout(
             conform(self.env),
             self.policy,

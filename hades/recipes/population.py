@@ -36,11 +36,12 @@ class PopulationSettings(PlaySettings):
     rollout_chunk_size: int | None = None
     """Candidates of a device that are rolled out at once; default: all of them."""
     rollout_halvings: int = 0
-    """How often a rollout goes on with half of its candidates, once the episodes of the others have ended. Saves steps
-    where episodes end early, as in hopper; each halving is one more copy of the environment's step to compile."""
+    """How often a rollout goes on with half of its candidates, those of one device and chunk, once the episodes of the
+    others have ended. Saves steps where episodes end early, as in hopper; each halving is one more copy of the
+    environment's step to compile. Several seeds in one program wait for each other at every halving."""
 
     def __post_init__(self) -> None:
-        """Refuses sizes that are not positive."""
+        """Refuses sizes that are not positive, and fewer halvings than none."""
         super().__post_init__()
         require_positive_fields(self, "population_size", "num_episodes", "normalization_envs", "rollout_chunk_size")
         require_not_negative_fields(self, "rollout_halvings")
@@ -82,7 +83,13 @@ def evolution_run(
         parametrization,
         inner,
         EpisodicReturn(
-            env, inner.policy, settings.num_episodes, settings.played, envs, normalizer, settings.rollout_halvings
+            env,
+            inner.policy,
+            settings.num_episodes,
+            settings.played,
+            envs,
+            normalizer,
+            halvings=settings.rollout_halvings,
         ),
         evolution_from_settings(settings.population_size, settings.evolution, settings.rollout_chunk_size),
         normalization_envs=envs,

@@ -2,8 +2,8 @@
 
 | maker | stacks over time | resets | compiles |
 |---|---|---|---|
-| `make_rollout` | nothing: returns, lengths | never: masks what has ended | all of it, when jitted |
-| `make_recorded_rollout` | every step, up to `max_steps` | never: likewise | all of it, when jitted |
+| `make_rollout` | nothing: returns, lengths | never: masks or leaves what has ended | all of it, when jitted |
+| `make_recorded_rollout` | every step, up to `max_steps` | never: masks what has ended | all of it, when jitted |
 | `make_auto_reset_rollout` | every step, `num_steps` of them | wherever an episode ends | all of it, when jitted |
 | `make_host_rollout` | nothing: returns, lengths | never: simulates only living episodes | the choice of actions |
 | `make_host_recorded_rollout` | every step, on the host | never: likewise | the choice of actions |

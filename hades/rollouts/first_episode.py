@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades._validation import require_not_negative
 from hades.distributions import ActionSelection, Distribution, Reparametrized, choose, draw_noise, shapes_for_noise
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
@@ -131,7 +132,7 @@ def make_rollout(
     """Makes the function that plays episodes with a batch of policies.
 
     Candidates share the keys of their inits, so that all of them see the same first states and the same noise
-    (common random numbers). One scalar predicate outside of every vmap ends the loop, with the last living episode.
+    (common random numbers). Scalar predicates outside of every vmap end the loop, with the last living episode.
     An episode ends where it terminates, after `max_steps` steps, or where it diverges, in which case its return is NaN.
 
     Args:
@@ -140,17 +141,19 @@ def make_rollout(
         num_episodes: Episodes of each policy.
         action_selection: Whether actions are drawn from the policy's distribution or are its mode.
         normalization_envs: With running normalisation, how many episodes share statistics; all of them if None.
-        halvings: How often the loop goes on with half of the candidates, once the episodes of the others have ended.
-            Steps are saved where episodes end early; each halving is one more copy of the step to compile.
+        halvings: How often the loop goes on with half of the candidates of a call, once the episodes of the others have
+            ended. Steps are saved where episodes end early; each halving is one more copy of the step to compile. Under
+            `jax.vmap` each half waits for the slowest row.
 
     Returns:
         A function of keys `[inits]`, network parameters with leading axes `[candidates, inits]`, and a normalizer.
 
     Raises:
-        ValueError: `num_episodes` is not a multiple of `normalization_envs`, or the environment is simulated outside
-            of JAX.
+        ValueError: `num_episodes` is not a multiple of `normalization_envs`, `halvings` is negative, or the environment
+            is simulated outside of JAX.
     """
     env = require_pure(env)
+    require_not_negative("halvings", halvings)
     group_size = group_size_of(num_episodes, normalization_envs)
     return PureRollout(env, policy, num_episodes, group_size, action_selection, halvings)
 

@@ -67,6 +67,7 @@ HADES = HadesSettings(
     observation_normalization="none",
     cloning=CloningSettings(**NETWORK, num_steps=4),
     evolution=EvolutionSettings(sigma=0.3),
+    rollout_halvings=1,
 )
 SETTINGS = {
     "hades": HADES,

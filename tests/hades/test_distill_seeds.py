@@ -17,7 +17,7 @@ from hades import recipes
 from hades._driver import _advance_seeds
 from hades._run_directory import RunDirectory
 from hades.inner.cloning import CloningSettings
-from tests.helpers import Counting
+from tests.helpers import Counting, Walk
 
 LOOP = hades.LoopSettings(
     iterations_per_call=3, log_every=3, evaluate_every=6, evaluation_inits=2, evaluation_episodes=2
@@ -68,6 +68,18 @@ def test_each_seed_is_the_run_of_its_key_alone(whole):
         assert rows == seen[index] and (out / f"seed{index}/best_dataset.npz").exists()
     # They are different runs.
     assert len({result.history[-1]["fitness_mean"] for result in results}) == len(KEYS)
+
+
+def test_seeds_that_halve_their_rollouts_at_different_steps_are_those_of_their_keys():
+    settings = {"dataset_size": 2, "population_size": 8, "observation_normalization": "none", "init_scale": 1.0}
+    cloning = CloningSettings(hidden_sizes=(), kernel_init="lecun_normal", num_steps=2)
+    run = recipes.hades_r(Walk(max_steps=40), cloning=cloning, action_selection="mode", rollout_halvings=2, **settings)
+    loop = hades.LoopSettings(evaluate_every=None)
+    results = hades.distill_seeds(KEYS, run, 1, loop=loop, progress=False)
+    fitness = [result.history[-1]["fitness_mean"] for result in results]
+    alone = [hades.distill(key, run, 1, loop=loop, progress=False).history[-1]["fitness_mean"] for key in KEYS]
+    np.testing.assert_allclose(fitness, alone, rtol=1e-5)
+    assert len({round(value, 3) for value in alone}) == len(KEYS)
 
 
 @pytest.mark.parametrize("stop", [1, 2])

@@ -33,6 +33,19 @@ class BenchSettings(OutputSettings):
         """File of the result; None writes none."""
         return self.out
 
+    def require_each_once(self, name: str, found: Sequence[str]) -> None:
+        """Refuses texts that are none, or of which two are the same.
+
+        Args:
+            name: Of the flag that holds them.
+            found: The texts.
+
+        Raises:
+            ValueError: They are; the message names the flag.
+        """
+        if not found or len(set(found)) < len(found):
+            raise ValueError(f"{name}: expected one or more, each once, got {shlex.join(found) or 'none'}")
+
     def void_flags(self) -> dict[str, str]:
         """Flags that others make void, with what does, as `experiments.void.refuse_void` takes them."""
         return {}

@@ -17,7 +17,7 @@ from hades.inner.cloning import CloningSettings
 from hades.normalization import Normalizer, PolicyParams
 from hades.outer.evolution import EvolutionSettings
 from hades.recipes.hades import HadesSettings, resolve
-from tests.helpers import Watched
+from tests.helpers import Walk, Watched
 
 SMALL = {
     "dataset_size": 3,
@@ -257,3 +257,20 @@ def test_descriptions_say_what_was_run(small_run):
     assert metadata.max_episode_steps == 8
     assert metadata.evaluation is None
     assert isinstance(dataset, hades.SyntheticDataset)
+
+
+@pytest.mark.parametrize(("halvings", "chunk"), [(2, None), (1, 4)])
+def test_halvings_take_fewer_steps_for_the_same_fitness(halvings, chunk):
+    def iteration(**changes):
+        env = Watched(Walk(max_steps=40), count_steps=True)
+        cloning = CloningSettings(hidden_sizes=(), kernel_init="lecun_normal", num_steps=20, learning_rate=0.1)
+        settings = SMALL | {"population_size": 16, "action_selection": "mode", "cloning": cloning} | changes
+        run = recipes.hades_r(env, mesh=jax.devices()[:1], evolution=EvolutionSettings(sigma=1.0), **settings)
+        _, metrics = jax.block_until_ready(jax.jit(run.step)(jax.jit(run.init)(jax.random.key(0))))
+        jax.effects_barrier()
+        return env.steps, float(metrics["fitness_mean"]), int(jnp.sum(metrics["env_steps"]))
+
+    steps, fitness, env_steps = iteration(rollout_chunk_size=chunk, rollout_halvings=halvings)
+    more_steps, *expected = iteration(rollout_chunk_size=chunk)
+    np.testing.assert_allclose((fitness, env_steps), expected, rtol=1e-5)
+    assert env_steps <= steps < more_steps

@@ -16,6 +16,15 @@ $hades bench generation --out $out/generation.json
 for method in hades-r hades-pg; do $hades bench scaling --method $method --num-iterations 9 --out $out/scaling/$method.json; done
 $hades bench scaling --method hades-r --env gymnax/Acrobot-v1 --devices 1 2 4 --num-iterations 9 --out $out/scaling/hades-r_acrobot.json
 $hades bench scaling --method hades-r --env gymnax/Breakout-MinAtar --devices 1 2 4 --num-iterations 5 --out $out/scaling/hades-r_breakout.json
+# Values of a setting that change the work of an iteration alone; what a short command waits for; long runs.
+$hades bench iteration --env brax/hopper --setting rollout-halvings --values 0 1 2 3 --after 5 --flags="--devices 1" \
+  --out $out/iteration/hopper_halvings.json
+$hades bench iteration --setting rollout-halvings --values 0 1 2 3 --after 15 --num-iterations 15 \
+  --flags="--devices 1 --population-size 128" --out $out/iteration/cartpole_halvings.json
+$hades bench compile --out $out/compile.json
+.venv/bin/python -m experiments.checks.soak --json >$out/soak_cartpole.json
+.venv/bin/python -m experiments.checks.soak --num-iterations 200000 --json --flags="--env diagnostic/target --population-size 8
+  --cloning.hidden-sizes 8 --cloning.num-steps 4 --iterations-per-call 1000 --evaluate-every 20000 --devices 1" >$out/soak_diagnostic.json
 # The parts of an iteration beside the rates of the machine.
 $hades bench roofline --out $out/roofline/cartpole.json
 $hades bench roofline --env gymnax/Breakout-MinAtar --repeats 3 --out $out/roofline/breakout.json
@@ -33,9 +42,13 @@ $hades bench neuroevolution --env brax/inverted_pendulum --env-steps 5000000 \
 contact="--methods hades-pg ppo --seeds 0-4 --runs $runs/playground --out $out/playground"
 $hades bench neuroevolution --env playground/FingerSpin --env-steps 491520 $contact --flags="--iterations-per-call 10 --evaluate-every 20"
 $hades bench neuroevolution --env playground/BallInCup --env-steps 98304 $contact --flags="--iterations-per-call 3 --evaluate-every 6"
-# Brax's pusher, one run.
-$hades distill --method hades-pg --preset pusher --seed 100 --out "$runs/playground/pusher" --resume
-$hades evaluate "$runs/playground/pusher" --num-inits 8 --num-episodes 4 --seed 7 --baselines --json >$out/playground/pusher.json
+$hades bench neuroevolution --env brax/pusher --env-steps 491520 --methods hades-pg hades-r ppo --seeds 0-4 --runs "$runs/playground" \
+  --out $out/playground --flags="--iterations-per-call 5 --evaluate-every 20"
+# Evolution has another number of iterations, and a folder of its own.
+$hades bench neuroevolution --env playground/FingerSpin --env-steps 491520 --methods hades-r --seeds 0-4 --runs "$runs/playground" \
+  --out $out/playground/hades_r --flags="--iterations-per-call 2 --evaluate-every 4"
+$hades bench neuroevolution --env playground/BallInCup --env-steps 98304 --methods hades-r --seeds 0-4 --runs "$runs/playground" \
+  --out $out/playground/hades_r --flags="--iterations-per-call 2 --evaluate-every 4"
 # On a GPU: hades distill --method hades-pg --preset panda-pick-cube, and hades baseline ppo --preset panda-pick-cube.
 
 # The two CartPole pairs, and what else can be trained on them.

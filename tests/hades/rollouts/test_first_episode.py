@@ -90,7 +90,7 @@ def test_rollouts_are_loops_over_single_episodes(action_selection, normalizer, g
     assert min(all_lengths) < max(all_lengths) == env.max_steps
 
 
-@pytest.mark.parametrize("halvings", [0, 1, 2, 9])
+@pytest.mark.parametrize("halvings", [0, 2])
 def test_returns_and_lengths_are_those_of_the_first_episode_and_nothing_after_it(halvings):
     lifetimes = jnp.array([[46.0, 47.0], [1.0, 5.0], [48.0, 100.0]])
     rollout = jax.jit(make_rollout(GoOn(max_steps=47), lifetime_policy(), 3, "mode", halvings=halvings))
@@ -125,9 +125,7 @@ def test_the_loop_ends_with_the_last_living_episode():
     assert env.steps == 11 * 2 * 3 + 4 * 2 * 3
 
 
-@pytest.mark.parametrize(
-    ("halvings", "steps"), [(0, 5 * 9), (1, 5 * 4 + 2 * 5), (2, 5 * 4 + 2 * 3 + 1 * 2), (3, 5 * 4 + 2 * 3 + 1 * 2)]
-)
+@pytest.mark.parametrize(("halvings", "steps"), [(1, 5 * 4 + 2 * 5), (3, 5 * 4 + 2 * 3 + 1 * 2)])
 def test_a_halving_leaves_candidates_behind_whose_episodes_have_ended(halvings, steps):
     env = Watched(GoOn(max_steps=47), count_steps=True)
     rollout = jax.jit(make_rollout(env, lifetime_policy(), 3, "mode", halvings=halvings))
@@ -153,8 +151,9 @@ class Gusts(Walk):
         return step._replace(state=(step.state, own_key))
 
 
-@pytest.mark.parametrize("normalizer", [Normalizer(), Normalizer("running")], ids=["none", "running"])
-@pytest.mark.parametrize("drawn", [True, False], ids=["noise", "keys"])
+@pytest.mark.parametrize(
+    ("normalizer", "drawn"), [(Normalizer(), True), (Normalizer("running"), False)], ids=["noise", "keys-running"]
+)
 def test_halvings_change_nothing_but_the_work(normalizer, drawn):
     env = Gusts(max_steps=30)
     policy = policies.mlp(env, hidden_sizes=(), kernel_init="lecun_normal")

@@ -88,13 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def watch(settings: SoakSettings, folder: Path) -> list[Sample]:
-    """Runs to the end, and samples at the start and at the end of each tenth.
+    """Runs to the last iteration, and samples at the start and at the end of each tenth.
 
     Raises:
         SystemExit: The run failed; the message has its last words.
     """
     run, log = RunDirectory(folder / "run"), folder / "log.txt"
-    line = ["distill", *shlex.split(settings.flags), "--num-iterations", str(settings.num_iterations)]
+    # Another tenth follows, so that the evaluations at the end of a run, which compile, are not watched.
+    asked = settings.num_iterations + settings.num_iterations // _TENTHS
+    line = ["distill", *shlex.split(settings.flags), "--num-iterations", str(asked)]
     samples: list[Sample] = []
     started = time.monotonic()
     with log.open("w") as stream:
@@ -106,18 +108,19 @@ def watch(settings: SoakSettings, folder: Path) -> list[Sample]:
             env=os.environ | {"JAX_LOG_COMPILES": "1"},
         )
         try:
-            while process.poll() is None:
+            while len(samples) <= _TENTHS and process.poll() is None:
                 row = run.last_row()
                 iteration = 0 if row is None else int(row["iteration"])
                 if row is not None and iteration * _TENTHS >= len(samples) * settings.num_iterations:
                     samples.append(_sample(process.pid, iteration, time.monotonic() - started, log))
                 time.sleep(_POLL_SECONDS)
         finally:
+            ended = process.poll()
             process.kill()
-    if process.wait():
+    if ended:
         raise SystemExit("\n".join([f"hades {shlex.join(line)} failed:", *log.read_text().splitlines()[-5:]]))
-    if len(samples) < _TENTHS:
-        raise SystemExit(f"the run was too short to be watched: {len(samples)} samples of {_TENTHS}")
+    if len(samples) <= _TENTHS:
+        raise SystemExit(f"the run was too short to be watched: {len(samples)} samples of {_TENTHS + 1}")
     return samples
 
 

@@ -24,7 +24,7 @@ $hades bench iteration --setting rollout-halvings --values 0 1 2 3 --after 15 --
 $hades bench compile --out $out/compile.json
 .venv/bin/python -m experiments.checks.soak --json >$out/soak_cartpole.json
 .venv/bin/python -m experiments.checks.soak --num-iterations 200000 --json --flags="--env diagnostic/target --population-size 8
-  --cloning.hidden-sizes 8 --cloning.num-steps 4 --iterations-per-call 1000 --evaluate-every 20000 --devices 1" >$out/soak_diagnostic.json
+  --cloning.hidden-sizes 8 --cloning.num-steps 4 --iterations-per-call 1000 --log-every 100 --evaluate-every 20000 --devices 1" >$out/soak_diagnostic.json
 # The parts of an iteration beside the rates of the machine.
 $hades bench roofline --out $out/roofline/cartpole.json
 $hades bench roofline --env gymnax/Breakout-MinAtar --repeats 3 --out $out/roofline/breakout.json

@@ -26,7 +26,7 @@ _TRACE = "/jax/core/compile/jaxpr_trace_duration"
 _LOWER = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _COMPILE = "/jax/core/compile/backend_compile_duration"
 _HIT = "/jax/compilation_cache/cache_hits"
-_HEADER = ("command", "cache", "total [s]", "trace", "lower", "compile", "programs", "of the cache", "memory")
+_HEADER = ("command", "total [s]", "trace and lower", "compile", "programs", "GiB")
 # Whatever the user has set: the cache takes every program.
 _WHOLE_CACHE = {
     "JAX_ENABLE_COMPILATION_CACHE": "true",
@@ -122,26 +122,24 @@ def measure_command(*arguments: str) -> dict[str, Any]:
 
 def render(result: Mapping[str, Any]) -> str:
     """Table of the commands."""
-    rows = [
-        _row(line, name, entry)
-        for line, measured in result["commands"].items()
-        for name, entry in measured["caches"].items()
-    ]
-    sizes = ", ".join(f"{line}: {mebibytes(entry['cache_bytes'])}" for line, entry in result["commands"].items())
+    rows = [_row(line, **measured["caches"]) for line, measured in result["commands"].items()]
+    sizes = ", ".join(mebibytes(entry["cache_bytes"]) for entry in result["commands"].values())
     imports = ", ".join(f"import {name} {seconds:.2f} s" for name, seconds in result["import_seconds"].items())
-    table = tables.table(f"hades COMMAND {result['flags']}", _HEADER, rows)
-    return f"{table}\n{imports}; caches hold {sizes}"
+    table = tables.table(f"hades COMMAND {result['flags']}, with an empty cache and with a full one", _HEADER, rows)
+    return f"{table}\n{imports}\nthe full caches hold {sizes}"
 
 
-def _row(line: str, cache: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
-    parts = ("total", "trace", "lower", "compile")
+def _row(line: str, empty: Mapping[str, Any], full: Mapping[str, Any]) -> tuple[str, ...]:
+    def both(*names: str, unit: float = 1.0) -> str:
+        return ", ".join(f"{sum(entry[name] for name in names) / unit:.1f}" for entry in (empty, full))
+
     return (
         line,
-        cache,
-        *(f"{entry[f'{part}_seconds']:.2f}" for part in parts),
-        str(entry["programs"]),
-        str(entry["cached_programs"]),
-        mebibytes(entry["peak_bytes"]),
+        both("total_seconds"),
+        both("trace_seconds", "lower_seconds"),
+        both("compile_seconds"),
+        str(empty["programs"]),
+        both("peak_bytes", unit=2**30),
     )
 
 

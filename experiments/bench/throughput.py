@@ -33,8 +33,8 @@ CASES: dict[CaseName, tuple[Method, str, str]] = {
 }
 """Method, environment and flags by name; the rest are the settings of the environment's small preset."""
 
-_HERE, _OTHER = "this checkout", "the other"
-_HEADER = ("case", "compile [s]", "s/iteration", "CPU s", "env steps/s", "memory", "CPU of the other / this", "memory")
+_HERE, _OTHER = "this", "other"
+_HEADER = ("case", "compile [s]", "s/iteration", "CPU s", "steps/s", "memory", "other / this: CPU", "memory")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,10 @@ $hades bench scaling --method hades-r --env gymnax/Breakout-MinAtar --devices 1 
 # Values of a setting that change the work of an iteration alone; what a short command waits for; long runs.
 $hades bench iteration --env brax/hopper --setting rollout-halvings --values 0 1 2 3 --after 5 --flags="--devices 1" \
   --out $out/iteration/hopper_halvings.json
+for after in 1 30; do
+  $hades bench iteration --env brax/hopper --setting rollout-halvings --values 0 1 3 --after $after --num-iterations 3 --flags="--devices 1" \
+    --out $out/iteration/hopper_halvings_after$after.json
+done
 $hades bench iteration --setting rollout-halvings --values 0 1 2 3 --after 15 --num-iterations 15 \
   --flags="--devices 1 --population-size 128" --out $out/iteration/cartpole_halvings.json
 $hades bench compile --out $out/compile.json

@@ -221,8 +221,8 @@ def test_throughput_of_two_checkouts_in_turns(
     out = tmp_path / "throughput.json"
     flags = ("--cases", "cartpole", "--repeats", "2", "--out", out)
     outcome = hades("bench", "throughput", *flags, "--json")
-    assert list(outcome.json["cases"]["cartpole"]["checkouts"]) == ["this checkout"]
-    entry = outcome.json["cases"]["cartpole"]["checkouts"]["this checkout"]
+    assert list(outcome.json["cases"]["cartpole"]["checkouts"]) == ["this"]
+    entry = outcome.json["cases"]["cartpole"]["checkouts"]["this"]
     assert min(entry[f"{name}_median"] for name in ("seconds", "cpu_seconds")) > 0
     assert len(entry["turns"]) == 2
     # Episodes of ten steps, of four candidates with one initialisation and two episodes.

@@ -87,6 +87,16 @@ def canonical_flag(name: str) -> str:
     return next((group[0] for group in _SYNONYMS if flag in group), flag)
 
 
+def with_folder(file: Path) -> Path:
+    """A file that is to be written, after its folder was made where there was none.
+
+    Raises:
+        OSError: The folder cannot be made; it names it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
 def print_json(result: Mapping[str, Any]) -> None:
     """Writes one JSON object as a line of the real stdout; numbers that are not finite become null."""
     print(to_json(result), file=sys.__stdout__, flush=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments.arguments import parse, print_json
+from experiments.arguments import parse, print_json, with_folder
 from experiments.cli import BadArgumentsError
 from experiments.cloning import CloneSettings, clone_dataset
 from experiments.environments import make_environment
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         trained = clone.trained
         print(f"policy trained on {source} in {clone.seconds:.3f} s (compiled)")
     out = settings.out or file_beside(settings.source, f"_{settings.format}{SUFFIXES[settings.format]}")
-    exported = export_policy(trained, out, settings.format)
+    exported = export_policy(trained, with_folder(out), settings.format)
     print(f"written to {' and '.join(map(str, exported.files))}")
     difference = exported.difference
     if difference is not None:

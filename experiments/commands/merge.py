@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from experiments import tables
-from experiments.arguments import parse, print_json
+from experiments.arguments import parse, print_json, with_folder
 from experiments.cli import BadArgumentsError
 from experiments.cloning import over_own
 from experiments.loading import load_dataset
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         named = re.sub(r"^datasets\[(\d+)\]", lambda match: str(loaded[int(match[1])][0]), str(error))
         raise BadArgumentsError(re.sub(r"^cloning\.", "--cloning.", named)) from None
-    merged.save(settings.out)
+    merged.save(with_folder(settings.out))
     assert merged.metadata is not None  # merge has set it
     joint = multitask.spaces(merged.metadata)
     tasks = joint.tasks

@@ -11,8 +11,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from experiments.arguments import parse, print_json
-from experiments.cli import BadArgumentsError
+from experiments.arguments import parse, print_json, with_folder
 from experiments.report.gif import make_gif
 from experiments.report.playing import make_actors
 from experiments.report.subject import load_subject
@@ -47,16 +46,17 @@ class RenderSettings(SeededSettings):
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
     settings = parse(RenderSettings, "render", arguments)
-    if not settings.out.parent.is_dir():
-        raise BadArgumentsError(f"--out: expected a folder that exists, got {settings.out.parent}")
     began = time.monotonic()
-    actors = make_actors(load_subject(settings.run), settings.seed, num_inits=1, num_episodes=1)
+    subject = load_subject(settings.run)
+    # A folder that cannot be made is told before the work.
+    out = with_folder(settings.out)
+    actors = make_actors(subject, settings.seed, num_inits=1, num_episodes=1)
     episode = actors.play(actors.networks).episode
     if episode is None:
         raise ValueError(f"{settings.run}: expected a policy that acts, but its first step is not finite")
     film = actors.scene.draw(episode)
     content = make_gif(film, settings.width, settings.max_frames)
-    write_atomically(settings.out, content)
+    write_atomically(out, content)
     seconds, total = time.monotonic() - began, float(np.sum(episode.rewards, dtype=np.float64))
     played = f"{len(episode)} steps, return {total:,.4g}"
     print(f"{played}: written to {settings.out}, {len(content) / 1e6:.2f} MB, {seconds:.1f} s")

@@ -11,8 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from experiments.arguments import parse, print_json
-from experiments.cli import BadArgumentsError
+from experiments.arguments import parse, print_json, with_folder
 from experiments.report.content import Effort, page_content
 from experiments.report.page import make_page
 from experiments.report.subject import load_subject
@@ -60,10 +59,10 @@ class ReportSettings(EvaluationSettings):
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
     settings = parse(ReportSettings, "report", arguments)
-    if not settings.out.parent.is_dir():
-        raise BadArgumentsError(f"--out: expected a folder that exists, got {settings.out.parent}")
     began = time.monotonic()
     subjects = [load_subject(path) for path in settings.runs]
+    # A folder that cannot be made is told before the work.
+    out = with_folder(settings.out)
     effort = Effort(
         settings.seed, settings.num_inits, settings.num_episodes, settings.max_removals, settings.removal_seconds
     )
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         subjects, effort, settings.generalisation, lambda what: print(what, file=sys.stderr, flush=True)
     )
     page = make_page(content)
-    write_atomically(settings.out, page)
+    write_atomically(out, page)
     seconds, size = time.monotonic() - began, len(page.encode())
     problems = {subject.name: subject.problem for subject in subjects if subject.problem}
     for problem in problems.values():

@@ -11,7 +11,7 @@ import jax
 import tyro
 
 from experiments import tables
-from experiments.arguments import parse, print_json
+from experiments.arguments import parse, print_json, with_folder
 from experiments.cloning import CloneSettings, clone_dataset
 from experiments.loading import file_beside
 from experiments.settings import EvaluationSettings
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     first = parse(TrainSettings, "train", arguments)
     settings, clone = clone_dataset(TrainSettings, "train", arguments, first, first.dataset)
     out = settings.out or file_beside(settings.dataset, "_policy.npz")
-    clone.trained.save(out)
+    clone.trained.save(with_folder(out))
     key = stream(jax.random.key(settings.seed), Stream.REPORT)
     tasks = clone.tasks
     evaluations = tasks.evaluate(key, clone.policy, clone.trained.params, settings.num_episodes)

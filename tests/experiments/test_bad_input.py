@@ -147,12 +147,14 @@ def test_folder_below_a_file_or_in_proc_cannot_be_made(hades: Callable[..., Outc
     assert hades("distill", *TINY, "--out", tmp_path / "file").code == 1
 
 
-def test_policy_cannot_be_written_where_there_is_no_folder(
+def test_the_folder_of_a_policy_is_made_unless_a_file_is_in_the_way(
     hades: Callable[..., Outcome], finished_run: Path, tmp_path: Path
 ) -> None:
-    outcome = hades("train", finished_run, "--out", tmp_path / "absent" / "policy.npz")
+    new = tmp_path / "new" / "folder" / "policy.npz"
+    assert hades("train", finished_run, "--out", new).code == 0 and new.is_file()
+    outcome = hades("train", finished_run, "--out", new / "policy.npz")
     assert outcome.code == 1
-    assert outcome.complaint == f"hades train: {tmp_path}/absent/policy.npz: No such file or directory"
+    assert outcome.complaint == f"hades train: {new}: File exists"
 
 
 def test_program_that_needs_more_memory_than_there_is_ends_in_one_sentence(

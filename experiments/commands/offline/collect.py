@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from experiments import tables
-from experiments.arguments import parse, print_json
+from experiments.arguments import parse, print_json, with_folder
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, make_environment, make_named
 from experiments.loading import load_policy, outcome_file
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         transitions, attributes = _load_minari(settings, settings.minari)
         seconds, more = None, {"minari": settings.minari}
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    with_folder(settings.out)
     d4rl.save(transitions, settings.out, {"command": ["hades", "offline", "collect", *arguments], **attributes})
     summary = _summary(transitions, attributes) | {"env": transitions.env, "out": str(settings.out), "seconds": seconds}
     _print(summary)
@@ -111,7 +111,7 @@ def _collect(settings: CollectSettings) -> tuple[Transitions, dict[str, Any], fl
     env = files.make_environment()
     behaviours, described = files.behaviours(env)
     # A folder that cannot be made is told before the work.
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    with_folder(settings.out)
     started = time.monotonic()
     with Progress(settings.num_transitions, "transition") as report:
         key = jax.random.key(settings.seed)

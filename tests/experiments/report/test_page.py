@@ -186,7 +186,7 @@ def test_a_run_that_has_just_begun(hades: Callable[..., Outcome], finished_run: 
         (("report", ".", "--out", "page.html"), 1, "config.json"),
         (("report", "--out", "page.html"), 2, "runs: expected at least one"),
         (("report", "pairs.npz", "--out", "page.pdf"), 2, "ends in .html"),
-        (("report", "pairs.npz", "--out", "lost/page.html"), 2, "--out: expected a folder that exists"),
+        (("report", "pairs.npz", "--out", "bad.json/page.html"), 1, "bad.json: File exists"),
         (("report", "pairs.npz", "--out", "page.html", "--max-removals", "-1"), 2, "max_removals"),
         (("report", "pairs.npz", "--out", "page.html", "--removal-seconds", "0"), 2, "removal_seconds"),
         (
@@ -195,7 +195,7 @@ def test_a_run_that_has_just_begun(hades: Callable[..., Outcome], finished_run: 
             "bad.json: expected a result",
         ),
         (("render", "pairs.npz", "--out", "film.mp4"), 2, "ends in .gif"),
-        (("render", "pairs.npz", "--out", "lost/film.gif"), 2, "--out: expected a folder that exists"),
+        (("render", "pairs.npz", "--out", "bad.json/film.gif"), 1, "bad.json: File exists"),
         (("render", "lost.npz", "--out", "film.gif"), 1, "lost.npz"),
         (("render", "bad.json", "--out", "film.gif"), 1, "bad.json"),
     ],

@@ -31,7 +31,7 @@ class EpisodicReturn:
         settings: Normalisation of observations, and the choice of actions.
         normalization_envs: With running normalisation, episodes that share statistics; all of a policy's if None.
         statistics: Given normalisation, in place of the one that `init` would measure.
-        halvings: How often a rollout goes on with half of the candidates, see `hades.rollouts.make_rollout`.
+        halvings: Times that a rollout goes on with half of the candidates, see `hades.rollouts.make_rollout`.
 
     Example:
         >>> import envs, hades

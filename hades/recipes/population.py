@@ -36,7 +36,7 @@ class PopulationSettings(PlaySettings):
     rollout_chunk_size: int | None = None
     """Candidates of a device that are rolled out at once; default: all of them."""
     rollout_halvings: int = 0
-    """How often a rollout goes on with half of its candidates, those of one device and chunk, once the episodes of the
+    """Times that a rollout goes on with half of its candidates, those of one device and chunk, once the episodes of the
     others have ended. Saves steps where episodes end early and unevenly; each halving is one more copy of the
     environment's step to compile. Several seeds in one program wait for each other at every halving."""
 

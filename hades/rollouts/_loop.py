@@ -35,7 +35,7 @@ def play_until_ended(
         result: What is kept of some groups, `[candidates, ...]` in each leaf.
         groups: Before the first step, `[candidates, ...]` in each leaf.
         params: Parameters, `[candidates, ...]` in each leaf.
-        halvings: How often candidates are left behind; each time is one more copy of the step to compile.
+        halvings: Times that candidates are left behind; each time is one more copy of the step to compile.
 
     Returns:
         The result of each candidate, `[candidates, ...]`.

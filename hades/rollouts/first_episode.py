@@ -141,9 +141,9 @@ def make_rollout(
         num_episodes: Episodes of each policy.
         action_selection: Whether actions are drawn from the policy's distribution or are its mode.
         normalization_envs: With running normalisation, how many episodes share statistics; all of them if None.
-        halvings: Times that the loop goes on with half of the candidates of a call, once the episodes of the others have
-            ended. Steps are saved where episodes end early; each halving is one more copy of the step to compile. Under
-            `jax.vmap` each half waits for the slowest row.
+        halvings: Times that the loop goes on with half of the candidates of a call, once the episodes of the others
+            have ended. Steps are saved where episodes end early; each halving is one more copy of the step to compile.
+            Under `jax.vmap` each half waits for the slowest row.
 
     Returns:
         A function of keys `[inits]`, network parameters with leading axes `[candidates, inits]`, and a normalizer.

@@ -246,7 +246,7 @@ for images in mnist fashion; do
     image_run $images evolution_seed $seed $evolved --evaluate-every 50 --iterations-per-call 10
   done
 done
-image_run mnist wide_seed 0 --cloning.hidden-sizes 512 --num-images 512
+for seed in 0 1 2; do image_run mnist wide_seed $seed --cloning.hidden-sizes 512 --num-images 512; done
 image_run mnist long_seed 10 --num-iterations 8000 --num-images 1024 --meta-gradient.anneal-iterations 8000 --evaluate-every 2000
 $hades bench generalisation "$runs/images/mnist-seed0" --panels size optimiser --widths 32 128 512 --depths 1 2 \
   --num-inits 4 --num-episodes 2000 --out $out/images/generalisation_mnist.json

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import tyro
 
+from experiments.arguments import with_folder
 from experiments.bench._lib import generalisation_report
 from experiments.bench._lib.base import Bench, BenchSettings, Report, tell, write_page
 from experiments.bench._lib.files import DatasetFile, TrainingSettings, read_file
@@ -86,8 +87,7 @@ def measure(settings: GeneralisationSettings, report: Report) -> None:
 def _draw(settings: GeneralisationSettings, report: Report) -> None:
     picture = settings.picture or (settings.out and settings.out.with_suffix(".png"))
     if picture is not None:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        write_figure(generalisation_figure(report.content), picture)
+        write_figure(generalisation_figure(report.content), with_folder(picture))
     if settings.out is not None:
         write_page(settings.out.with_suffix(".md"), *generalisation_report.as_markdown(report.content))
 

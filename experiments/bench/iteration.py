@@ -101,21 +101,23 @@ def _advanced(step: Callable[[RunState], tuple[RunState, Metrics]], state: RunSt
 
 def render(result: Mapping[str, Any]) -> str:
     """Table of the values."""
-    fitting = [entry for entry in result["values"].values() if entry["fits"]]
-    rows = [(value, *_cells(entry, fitting[0])) for value, entry in result["values"].items()]
+    entries = result["values"]
+    first = next((entry["cpu_seconds"]["median"] for entry in entries.values() if entry["fits"]), None)
+    rows = [(value, *_cells(entry, first)) for value, entry in entries.items()]
     title = f"{result['method']} on {result['env']}, medians of {result['num_iterations']} iterations"
     return tables.table(title, (result["setting"], *_HEADER), rows)
 
 
-def _cells(entry: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str, ...]:
-    if not entry["fits"]:
+def _cells(entry: Mapping[str, Any], first: float | None) -> tuple[str, ...]:
+    # There is a first one unless none fits.
+    if first is None or not entry["fits"]:
         return ("does not fit", *[""] * (len(_HEADER) - 1))
     cpu = entry["cpu_seconds"]["median"]
     return (
         f"{entry['compile_seconds']:.1f}",
         f"{entry['seconds']['median']:.3g}",
         f"{cpu:.3g}",
-        f"{cpu / first['cpu_seconds']['median']:.0%}",
+        f"{cpu / first:.0%}",
         mebibytes(entry["total_bytes"]),
         f"{entry['fitness_mean']:.6g}",
         f"{entry['env_steps']:,}",

@@ -29,7 +29,9 @@ def _counterpart(name: str) -> Preset:
         # Continuous actions: running statistics, as in the settings for Brax; sizes for a CPU.
         settings = dataclasses.replace(
             settings,
-            network=dataclasses.replace(settings.network, initial_log_std=CONTACT_LOG_STD.get(name, 0.0)),
+            network=dataclasses.replace(
+                settings.network, initial_log_std=CONTACT_LOG_STD.get(name, settings.network.initial_log_std)
+            ),
             num_envs=64,
             entropy_coefficient=0.0,
             observation_normalization="running",

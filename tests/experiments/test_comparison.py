@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import running
-from experiments.bench import ppo, roofline, throughput, time_to_return
+from experiments.bench import iteration, ppo, roofline, throughput, time_to_return
 from experiments.bench._lib import runs
 from experiments.bench._lib.runs import METHODS, Job, method_flags, small_preset, split_flags
 from experiments.bench._lib.seeds import parse_seeds
@@ -295,6 +295,8 @@ def test_values_of_a_setting_change_the_work_alone(hades: Callable[..., Outcome]
     assert (whole["fitness_mean"], whole["env_steps"]) == (pytest.approx(chunks["fitness_mean"]), chunks["env_steps"])
     assert len(whole["seconds"]["all"]) == 2 and whole["fits"]
     assert chunks["total_bytes"] < whole["total_bytes"]
+    none = outcome.json | {"values": {"None": {"fits": False}, "2": {"fits": False}}}
+    assert iteration.render(none).count("does not fit") == 2
 
 
 def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome]) -> None:

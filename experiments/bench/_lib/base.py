@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from experiments.arguments import parse, print_json
+from experiments.arguments import parse, print_json, with_folder
 from experiments.bench._lib.seeds import parse_seeds
 from experiments.cli import BadArgumentsError
 from experiments.presets import Preset, get_preset
@@ -163,8 +163,7 @@ def write(result: Mapping[str, Any], out: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, to_json(result, indent=2) + "\n")
+    write_atomically(with_folder(out), to_json(result, indent=2) + "\n")
 
 
 def write_page(file: Path, *parts: str) -> None:

@@ -96,8 +96,9 @@ def main(arguments: Sequence[str]) -> int:
     else:
         transitions, attributes = _load_minari(settings, settings.minari)
         seconds, more = None, {"minari": settings.minari}
-    with_folder(settings.out)
-    d4rl.save(transitions, settings.out, {"command": ["hades", "offline", "collect", *arguments], **attributes})
+    d4rl.save(
+        transitions, with_folder(settings.out), {"command": ["hades", "offline", "collect", *arguments], **attributes}
+    )
     summary = _summary(transitions, attributes) | {"env": transitions.env, "out": str(settings.out), "seconds": seconds}
     _print(summary)
     if settings.json:

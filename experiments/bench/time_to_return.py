@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -61,9 +62,10 @@ class TimeToReturnSettings(RunsSettings):
     """Measures how long variants of a method train until their outcome returns what is asked for, on fresh keys.
 
     A variant is LABEL=METHOD FLAGS, such as "decay=hades-r --evolution.sigma-decay 0.99"; behind the word then comes a
-    stage of evolution that begins at the best dataset of the one before. Every stage takes --env-steps. Seconds are of
-    training, without compilation and evaluation; a variant has a median where more than half of its seeds reach the
-    return. Runs that are there are not run again.
+    stage of evolution that begins at the best dataset of the one before. Every stage takes --env-steps, or less by a
+    --max-env-steps of its own, and only the returns of the last one count: what comes before may train other policies
+    in other episodes. Seconds are of training, without compilation and evaluation; a variant has a median where more
+    than half of its seeds reach the return. Runs that are there are not run again.
     """
 
     env: str = "gymnax/CartPole-v1"
@@ -114,7 +116,7 @@ def measure(settings: TimeToReturnSettings, report: Report) -> None:
     for number in range(max(len(variant.stages) for variant in settings.parsed)):
         due = {cell: jobs[number] for cell, jobs in stages.items() if number < len(jobs)}
         for cell, found in zip(due, run_all(due.values(), settings.jobs), strict=True):
-            curves[cell] = joined(curves[cell], found) if cell in curves else found
+            curves[cell] = continued(curves[cell], found) if cell in curves else found
     runs = {variant.label: [curves[variant, seed] for seed in settings.seed_numbers] for variant in settings.parsed}
     report.add(
         env=settings.env,
@@ -135,14 +137,12 @@ def measure(settings: TimeToReturnSettings, report: Report) -> None:
     write_page(page, f"# {title}", tables.markdown(_HEADER, rows), f"`{report.command}`")
 
 
-def joined(first: Curve, second: Curve) -> Curve:
-    """The curve of two stages, one behind the other; its summary is that of the second."""
-    return Curve(
-        np.concatenate([first.env_steps, first.env_steps[-1] + second.env_steps]),
-        np.concatenate([first.seconds, first.seconds[-1] + second.seconds]),
-        np.concatenate([first.returns, second.returns]),
-        second.summary,
-        second.git_commit,
+def continued(first: Curve, second: Curve) -> Curve:
+    """The curve of a second stage behind a first one, whose own returns are of policies that train otherwise."""
+    return dataclasses.replace(
+        second,
+        env_steps=first.env_steps[-1] + second.env_steps,
+        seconds=first.seconds[-1] + second.seconds,
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from experiments.cli import BadArgumentsError
 from experiments.logging import check_extras, loggers
 from experiments.pictures import draw_curve, draw_dataset
 from experiments.presets import get_preset
-from experiments.settings import RunSettings
+from experiments.settings import PopulationRunSettings, RunSettings
 from experiments.stopping import StopSignals
 from experiments.void import refuse_void
 from hades import multihost, recipes, sharding
@@ -33,6 +33,7 @@ from hades.multihost import MultihostSettings
 from hades.offline import OfflineDataError, TeacherError
 from hades.run import Run
 from hades.training import Result, distill
+from hades.tuning import CHUNK_SIZES, Trial, tune_chunks
 
 # What the library adds to a configuration beside the settings of the command.
 _OF_THE_RUN = ("command", "method", "env_options", "arrays", "key")
@@ -88,6 +89,8 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
     multihost.initialize(settings.hosts)
     divide_cpu(command, settings)
     directory = RunDirectory(settings.out)
+    if isinstance(settings, PopulationRunSettings) and settings.tune_chunks and not directory.holds_run:
+        settings = _with_tuned_chunks(settings, command)
     run = build(settings, command)
     method = run.settings if type(run.settings) is type(settings.settings) else settings.settings
     here = {"out": None, "resume": False, "json": False, "hosts": MultihostSettings(), "devices": None}
@@ -123,6 +126,37 @@ def divide_cpu(command: Command, settings: Any) -> None:
     """Makes the CPU as many devices as `--devices` says, or one for each core where the command gains by it."""
     if not settings.hosts.multihost and (command.divides_cpu or settings.devices is not None):
         sharding.divide_cpu(settings.devices)
+
+
+def _with_tuned_chunks(settings: Any, command: Command) -> Any:
+    """Settings with measured sizes of chunks, of which stderr tells.
+
+    Raises:
+        BadArgumentsError: As of `build`, or no size fits.
+    """
+
+    def tell(text: str) -> None:
+        if multihost.is_first():
+            print(text, file=sys.stderr)
+
+    def report(trial: Trial) -> None:
+        took = "does not fit" if trial.seconds is None else f"{trial.seconds:.3g} s an iteration"
+        tell(f"{_sizes(trial.sizes)}: {took}, {trial.num_bytes / 2**20:,.1f} MiB")
+
+    def make_run(method: Any) -> Run[Any]:
+        return build(dataclasses.replace(settings, settings=method), command)
+
+    try:
+        method = tune_chunks(settings.settings, make_run, report=report)
+    except ValueError as error:
+        raise BadArgumentsError(str(error)) from None
+    chosen = {name: getattr(method, name) for name in CHUNK_SIZES if hasattr(method, name)}
+    tell(f"chosen: {_sizes(chosen)}")
+    return dataclasses.replace(settings, settings=method)
+
+
+def _sizes(sizes: Mapping[str, int | None]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {'all' if size is None else size}" for name, size in sizes.items())
 
 
 def build(settings: Any, command: Command) -> Run[Any]:

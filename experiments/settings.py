@@ -136,7 +136,21 @@ class RunSettings(SeededSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillSettings(RunSettings):
+class PopulationRunSettings(RunSettings):
+    """Settings of every run whose candidates are evaluated in chunks."""
+
+    tune_chunks: bool = False
+    """Chooses --rollout-chunk-size and --cloning-chunk-size before the run begins: the quickest first iteration that
+    fits the memory. The choice is remembered for the device, beside what JAX compiled, and is a setting of the run."""
+
+    def void_flags(self) -> dict[str, str]:
+        """Also the sizes of chunks that are chosen."""
+        chosen = ("--rollout-chunk-size", "--cloning-chunk-size")
+        return super().void_flags() | (void.flags(chosen, "beside --tune-chunks") if self.tune_chunks else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings(PopulationRunSettings):
     """Distils a behaviour into a few state-action pairs, by HaDES.
 
     Flags and presets of policy gradients: hades distill --method hades-pg --help.
@@ -188,7 +202,7 @@ class PolicyGradientDistillSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeuroevolutionCommandSettings(RunSettings):
+class NeuroevolutionCommandSettings(PopulationRunSettings):
     """Evolves the policy's own parameters: neuroevolution, the baseline without a dataset."""
 
     preset: Annotated[str | None, preset_flag("baseline es")] = None

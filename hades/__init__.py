@@ -29,6 +29,7 @@ from hades import (
     sharding,
     statistics,
     training,
+    tuning,
     types,
     zoo,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "testing",
     "train",
     "training",
+    "tuning",
     "types",
     "zoo",
 ]

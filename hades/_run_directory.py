@@ -24,6 +24,7 @@ FREE_TO_CHANGE = frozenset(
         "num_iterations",
         "resume",
         "json",
+        "tune_chunks",
         "out",
         "tensorboard",
         "wandb",

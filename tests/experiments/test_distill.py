@@ -16,9 +16,10 @@ import pytest
 
 import hades as library
 from experiments.settings import DistillSettings
-from hades import recipes
+from hades import recipes, tuning
 from hades._serialization import from_dict
 from hades.dataset import SyntheticDataset
+from hades.tuning import Trial
 from tests.experiments.command import CONTRACT_FILES, TINY, Outcome, make_run
 
 GIVEN = {TINY.index(flag) + place for flag in ("--dataset-size", "--statistics-episodes") for place in (0, 1)}
@@ -155,6 +156,30 @@ def test_logger_that_is_not_installed_is_refused_before_anything_is_written(
 def test_seed_changes_the_dataset(finished_run: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "run", "--seed", "1")
     assert (other / "dataset.npz").read_bytes() != (finished_run / "dataset.npz").read_bytes()
+
+
+def test_chunk_sizes_are_chosen_once_and_belong_to_the_run(
+    hades: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tuning, "_remember", lambda *_: None)
+    monkeypatch.setattr(tuning, "_recall", lambda *_: None)
+    # Two candidates at once are the quickest.
+    seconds = {None: 3.0, 4: 2.0, 2: 1.0, 1: 2.0}
+    monkeypatch.setattr(
+        tuning, "_measure", lambda run, state, sizes, limit: Trial(sizes, 1, seconds[sizes["rollout_chunk_size"]])
+    )
+    tuned = (*TINY, "--devices", "1", "--tune-chunks")
+    outcome = hades("distill", *tuned, "--out", tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert "chosen: rollout chunk size 2, cloning chunk size 2" in outcome.err
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["settings"]["rollout_chunk_size"], config["settings"]["cloning_chunk_size"]) == (2, 2)
+    seconds[2] = 9.0
+    again = hades("distill", *tuned, "--num-iterations", "6", "--out", tmp_path, "--resume")
+    assert again.code == 0, again.err
+    assert "chosen" not in again.err
+    refused = hades("distill", *tuned, "--rollout-chunk-size", "4", "--out", tmp_path / "other")
+    assert refused.complaint == "hades distill: --rollout-chunk-size: expected none beside --tune-chunks"
 
 
 def test_a_warm_start_begins_at_the_pairs_and_statistics_of_a_file(

@@ -104,8 +104,7 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
             settings.num_iterations,
             out=directory.path,
             loop=settings.loop,
-            # Data are known by the checksums of their files; what is computed of them differs between machines.
-            config={"command": command.name, **to_dict(resolved), "arrays": None},
+            config={"command": command.name, **to_dict(resolved)} | _arrays(settings),
             callbacks=callbacks,
             should_stop=signals.should_stop,
         )
@@ -120,6 +119,12 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
         return signals.exit_code
     _report(command, settings, run, directory, result, time.monotonic() - started)
     return result
+
+
+def _arrays(settings: RunSettings) -> dict[str, None]:
+    """What a configuration says of the arrays of a run, in place of their checksum."""
+    # Data are known by the checksums of their files; what is computed of them differs between machines.
+    return {} if settings.keeps_arrays else {"arrays": None}
 
 
 def divide_cpu(command: Command, settings: Any) -> None:

@@ -123,6 +123,11 @@ class RunSettings(SeededSettings):
             raise ValueError(f"devices: expected at most {jax.device_count()}, which JAX has, got {self.devices}")
         return jax.devices()[: self.devices]
 
+    @property
+    def keeps_arrays(self) -> bool:
+        """Whether a run goes on only with arrays of the same checksum; else they are known by those of their files."""
+        return False
+
     def void_flags(self) -> dict[str, str]:
         """Flags that others make void, with what does, as `experiments.void.refuse_void` takes them."""
         evaluates = self.loop.evaluate_every is not None
@@ -171,11 +176,22 @@ class DistillSettings(PopulationRunSettings):
         if self.settings.init_seed is not None:
             _require_seed("init_seed", self.settings.init_seed)
 
+    @property
+    def keeps_arrays(self) -> bool:
+        """Whether pairs are codes: of other components they would be other pairs."""
+        return self.settings.num_codes is not None
+
     def void_flags(self) -> dict[str, str]:
-        """Also those of first pairs that are given."""
-        statistics = ("--statistics-episodes", "--min-std")
-        first = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels", *statistics)
-        return super().void_flags() | (void.flags(first, "beside --warm-start") if self.warm_start is not None else {})
+        """Also those of first pairs that are given, and of codes."""
+        found = super().void_flags()
+        codes = ("--num-codes", "--codes-seed")
+        if self.settings.num_codes is None:
+            found |= void.flags(codes[1:], "without --num-codes")
+        if self.warm_start is not None:
+            statistics = ("--statistics-episodes", "--min-std")
+            first = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels", *codes, *statistics)
+            found |= void.flags(first, "beside --warm-start")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades import policies
+from hades._cache import kept
 from hades._pairs import clipped, even_labels, smooth_logits
 from hades._validation import require_positive, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.normalization import Normalizer
 from hades.offline.initialization import InitializationName, initial_pairs
-from hades.policies import Policy, Spaces
-from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout
+from hades.policies import Policy, PolicySpaces, Spaces
+from hades.rollouts.auto_reset import play_randomly
 from hades.rollouts.settings import PlaySettings
-from hades.rollouts.statistics import initial_normalizer
+from hades.rollouts.statistics import initial_normalizer, measure_components
 from hades.types import ActionSpace, Continuous, Discrete, Environment, Parametrization, Params, Solution
 
 _PLAYED_ENVS, _PLAYED_STEPS = 64, 64
@@ -231,11 +233,10 @@ class PlayedPairs(_MovingPairs):
     def init(self, key: jax.Array) -> Solution:
         """Plays, and draws observations among those seen."""
         statistics_key, begin_key, play_key, row_key = jax.random.split(key, 4)
-        random, num_envs = policies.uniform(self.env), _PLAYED_ENVS
+        num_envs = _PLAYED_ENVS
         normalizer = self.statistics or initial_normalizer(statistics_key, self.env, self.settings)
         num_steps = max(_PLAYED_STEPS, -(-self.dataset_size // num_envs))
-        play = make_auto_reset_rollout(self.env, random, num_envs, num_steps)
-        _, steps = play(play_key, (), Normalizer(), begin_episodes(begin_key, self.env, num_envs))
+        steps = play_randomly(begin_key, play_key, self.env, num_envs, num_steps)
         rows = jax.random.choice(row_key, num_envs * num_steps, (self.dataset_size,), replace=False)
         observations, actions = (
             leaf.reshape(-1, *leaf.shape[2:])[rows] for leaf in (steps.observations, steps.actions)
@@ -245,6 +246,80 @@ class PlayedPairs(_MovingPairs):
             labels = even_labels(self.dataset_size, self.env.action_space.num_actions)
             return solution | {"action_logits": self.label_scale * labels}
         return solution | {"actions": self.label_scale * actions}
+
+
+@struct.dataclass
+class LatentPairs:
+    """Another parametrisation's pairs, whose observations are codes: an outer loop moves few numbers for each pair.
+
+    Made by `latent_pairs`.
+
+    Attributes:
+        codes: Parametrisation of the pairs, their observations being codes `[num_codes]`.
+        components: What each code adds to an observation, `[num_codes, *observation_shape]`.
+        mean: Observation of codes that are zero, `[*observation_shape]`.
+    """
+
+    codes: Parametrization = struct.field(pytree_node=False)
+    components: jax.Array
+    mean: jax.Array
+
+    def init(self, key: jax.Array) -> Solution:
+        """Draws codes and actions."""
+        return self.codes.init(key)
+
+    def decode(self, solution: Solution) -> SyntheticDataset:
+        """Pairs of one solution: observations are linear in their codes."""
+        pairs = cast(SyntheticDataset, self.codes.decode(solution))
+        observations = self.mean + jnp.tensordot(pairs.observations, self.components, axes=1)
+        return dataclasses.replace(pairs, observations=observations)
+
+
+def latent_pairs(
+    key: jax.Array,
+    env: Environment,
+    num_codes: int,
+    dataset_size: int,
+    learn_labels: bool = True,
+    init_scale: float = 0.0,
+    normalizer: Normalizer | None = None,
+) -> LatentPairs:
+    """Pairs whose observations are codes of the first principal components of states of random play.
+
+    Evolution of large observations, such as images, has far fewer directions to search so, those in which states
+    differ.
+
+    Args:
+        key: Key of the play.
+        env: Environment.
+        num_codes: Codes of a pair.
+        dataset_size: Pairs N.
+        learn_labels: Whether discrete actions are learned as logits, or stay one-hot.
+        init_scale: Standard deviation of the first codes and actions; 0 begins at the mean state.
+        normalizer: Normalisation of the observations of policies, none or fixed; none if None.
+
+    Raises:
+        ValueError: A number is not positive, or there are more codes than an observation has numbers.
+
+    Example:
+        >>> import envs
+        >>> pairs = latent_pairs(jax.random.key(0), envs.make("gymnax/CartPole-v1"), num_codes=2, dataset_size=3)
+        >>> pairs.init(jax.random.key(1))["observations"].shape
+        (3, 2)
+        >>> pairs.decode(pairs.init(jax.random.key(1))).observations.shape
+        (3, 4)
+    """
+    require_positive("num_codes", num_codes)
+    size = math.prod(env.observation_shape)
+    if num_codes > size:
+        raise ValueError(f"num_codes: expected at most the {size} numbers of an observation, got {num_codes}")
+    codes = free_pairs(PolicySpaces((num_codes,), env.action_space), dataset_size, learn_labels, init_scale)
+    return LatentPairs(codes, *_measure(env, num_codes)(key, normalizer=normalizer or Normalizer()))
+
+
+@kept
+def _measure(env: Environment, num_codes: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    return jax.jit(partial(measure_components, env=env, num_components=num_codes))
 
 
 @dataclass(frozen=True)

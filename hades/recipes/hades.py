@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
+import jax
+
+from hades._cache import kept
 from hades._environment_contract import conform
 from hades._validation import require_not_negative_fields, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.evaluation import check_fits
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
+from hades.keys import Stream, stream
 from hades.normalization import Normalizer
-from hades.parametrizations import WarmStart, free_pairs
+from hades.parametrizations import LatentPairs, WarmStart, free_pairs, latent_pairs
 from hades.recipes._resolve import resolve_init_seed, resolve_loss
 from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
+from hades.rollouts.settings import PlaySettings
+from hades.rollouts.statistics import initial_normalizer
 from hades.run import Run
 from hades.sharding import MeshOrDevices
 from hades.types import Environment, Parametrization, require_pure
@@ -39,6 +47,11 @@ class HadesSettings(PopulationSettings):
     """Whether discrete actions are learned as logits, or stay one-hot, spread evenly over the pairs."""
     init_scale: float = 0.0
     """Standard deviation of the first observations and actions; 0 begins at zeros."""
+    num_codes: int | None = None
+    """Principal components of states of random play, of which observations are made, so that a pair has so many numbers
+    to move; default: observations move freely. For large observations, such as images."""
+    codes_seed: int = 0
+    """Seed of that play, and of the statistics of its states: one for all seeds of a run."""
     cloning: CloningSettings = CloningSettings()
     """The inner loop."""
     cloning_chunk_size: int | None = None
@@ -47,7 +60,7 @@ class HadesSettings(PopulationSettings):
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""
         super().__post_init__()
-        require_positive_fields(self, "dataset_size", "num_inits", "cloning_chunk_size")
+        require_positive_fields(self, "dataset_size", "num_inits", "num_codes", "cloning_chunk_size")
         require_not_negative_fields(self, "init_scale")
 
 
@@ -102,7 +115,9 @@ def hades_run(
     env = conform(require_pure(env))
     settings = resolve(env, settings)
     pairs: Parametrization
-    if warm_start is None:
+    if warm_start is None and settings.num_codes is not None:
+        pairs, normalizer = _latent(env, settings.num_codes, settings, normalizer)
+    elif warm_start is None:
         pairs = free_pairs(env, settings.dataset_size, settings.learn_labels, settings.init_scale)
     else:
         normalizer = _statistics_of(env, settings, warm_start, normalizer)
@@ -120,6 +135,21 @@ def hades_run(
         init_seed=settings.init_seed,
         method=settings.method,
     )
+
+
+def _latent(
+    env: Environment, num_codes: int, settings: HadesSettings, normalizer: Normalizer | None
+) -> tuple[LatentPairs, Normalizer]:
+    """Pairs of codes, and the normalisation that their components are behind."""
+    statistics_key, components_key = jax.random.split(stream(jax.random.key(settings.codes_seed), Stream.INIT))
+    normalizer = normalizer or _measure_normalizer(env, settings.played)(statistics_key)
+    size, learn_labels, scale = settings.dataset_size, settings.learn_labels, settings.init_scale
+    return latent_pairs(components_key, env, num_codes, size, learn_labels, scale, normalizer), normalizer
+
+
+@kept
+def _measure_normalizer(env: Environment, settings: PlaySettings) -> Callable[[jax.Array], Normalizer]:
+    return jax.jit(partial(initial_normalizer, env=env, settings=settings))
 
 
 def _statistics_of(
@@ -146,9 +176,11 @@ def resolve(env: Environment, settings: HadesSettings) -> HadesSettings:
 
     Raises:
         ValueError: The loss does not suit the action space, the initialisation seed the method, or
-            `normalization_envs` the normalisation.
+            `normalization_envs` or `num_codes` the normalisation.
     """
     fixed = settings.method == "hades-f"
+    if settings.num_codes is not None and settings.observation_normalization == "running":
+        raise ValueError("num_codes: expected none beside running observation_normalization, which differs by rollout")
     return dataclasses.replace(
         resolve_normalization(settings),
         init_seed=resolve_init_seed(settings.method, fixed, settings.init_seed, settings.num_inits),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades import policies
 from hades.distributions import choose, draw_noise, shapes_for_noise
 from hades.normalization import Normalizer
 from hades.policies import Policy
@@ -81,6 +82,15 @@ def begin_episodes(key: jax.Array, env: Environment, num_envs: int) -> RunningEp
     state, observations, _ = reset_parallel(key, env, num_envs)
     zeros, counts = jnp.zeros(num_envs), jnp.zeros(num_envs, jnp.int32)
     return RunningEpisodes(state, observations, zeros, counts, zeros, counts)
+
+
+def play_randomly(
+    begin_key: jax.Array, play_key: jax.Array, env: Environment, num_envs: int, num_steps: int
+) -> CollectedSteps:
+    """Steps of uniformly random actions from the beginning of episodes on, `[num_steps, num_envs]`."""
+    play = make_auto_reset_rollout(env, policies.uniform(env), num_envs, num_steps)
+    _, steps = play(play_key, (), Normalizer(), begin_episodes(begin_key, env, num_envs))
+    return steps
 
 
 def make_auto_reset_rollout(env: AnyEnvironment, policy: Policy, num_envs: int, num_steps: int) -> AutoResetRollout:

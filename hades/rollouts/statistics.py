@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from hades import policies
 from hades.normalization import Normalizer, PolicyParams
+from hades.rollouts.auto_reset import play_randomly
 from hades.rollouts.first_episode import make_rollout
 from hades.rollouts.settings import PlaySettings
 from hades.types import Environment
+
+_ENVS, _STEPS = 64, 64
 
 
 def initial_normalizer(key: jax.Array, env: Environment, settings: PlaySettings) -> Normalizer:
@@ -40,3 +44,31 @@ def measure_statistics(
     network = jax.tree.map(lambda leaf: leaf[None, None], params.network if params else ())
     statistics = rollout(key[None], network, Normalizer("running", prior_count=0.0)).statistics
     return Normalizer.from_statistics(jax.tree.map(lambda leaf: leaf[0, 0, 0], statistics), min_std)
+
+
+def measure_components(
+    key: jax.Array, env: Environment, num_components: int, normalizer: Normalizer
+) -> tuple[jax.Array, jax.Array]:
+    """Principal components of the observations of random play, 64 steps in each of 64 environments.
+
+    Args:
+        key: Key.
+        env: Environment.
+        num_components: Components, of the largest variance; no more than an observation has numbers.
+        normalizer: Normalisation that they are the components behind; none or fixed.
+
+    Returns:
+        Components `[num_components, *observation_shape]`, each as long as the standard deviation along it, and the mean
+        observation `[*observation_shape]`.
+    """
+    begin_key, play_key = jax.random.split(key)
+    shape = tuple(env.observation_shape)
+    seen = normalizer.apply(play_randomly(begin_key, play_key, env, _ENVS, _STEPS).observations)
+    rows = seen.reshape(_ENVS * _STEPS, -1)
+    mean = jnp.mean(rows, axis=0)
+    _, lengths, directions = jnp.linalg.svd(rows - mean, full_matrices=False)
+    directions, lengths = directions[:num_components], lengths[:num_components]
+    # Either sign is a component: the largest entry decides, so that every machine takes the same.
+    largest = jnp.take_along_axis(directions, jnp.argmax(jnp.abs(directions), axis=1, keepdims=True), axis=1)
+    components = jnp.sign(largest) * directions * (lengths / jnp.sqrt(rows.shape[0]))[:, None]
+    return components.reshape(-1, *shape), mean.reshape(shape)

@@ -182,6 +182,25 @@ def test_chunk_sizes_are_chosen_once_and_belong_to_the_run(
     assert refused.complaint == "hades distill: --rollout-chunk-size: expected none beside --tune-chunks"
 
 
+def test_a_run_of_codes_goes_on_with_its_own_components_alone(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    codes = (*TINY, "--num-codes", "2", "--out", tmp_path)
+    assert hades("distill", *codes).code == 0
+    more = ("--num-iterations", "6", "--out", tmp_path, "--resume")
+    assert hades("distill", *more).code == 0
+    config = tmp_path / "config.json"
+    saved = json.loads(config.read_text())
+    config.write_text(json.dumps(saved | {"arrays": "00000000"}))
+    outcome = hades("distill", *more)
+    assert outcome.code == 1
+    assert f'has arrays "00000000", got "{saved["arrays"]}"' in outcome.unboxed
+    for flags, words in (
+        (("--codes-seed", "1"), "--codes-seed: expected none without --num-codes"),
+        (("--num-codes", "9"), "num_codes: expected at most the 3 numbers of an observation, got 9"),
+    ):
+        refused = hades("distill", *TINY, *flags, "--out", tmp_path / "other")
+        assert refused.complaint.endswith(words)
+
+
 def test_a_warm_start_begins_at_the_pairs_and_statistics_of_a_file(
     hades: Callable[..., Outcome], finished_run: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from envs.diagnostic import Match, Target
 from hades import policies
 from hades.dataset import SyntheticDataset
+from hades.normalization import Normalizer
 from hades.parametrizations import (
     FixedLabels,
     FreePairs,
@@ -17,8 +19,11 @@ from hades.parametrizations import (
     RealPairs,
     WarmStart,
     free_pairs,
+    latent_pairs,
     with_statistics,
 )
+from hades.rollouts.auto_reset import play_randomly
+from hades.rollouts.statistics import measure_components
 from hades.types import Continuous
 
 KEY = jax.random.key(2)
@@ -82,6 +87,54 @@ def test_a_warm_start_begins_at_the_dataset(targets):
     for name, expected in targets.items():
         np.testing.assert_allclose(getattr(found, name), expected, atol=1e-6)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(warm.init(KEY)))
+
+
+@pytest.fixture(scope="module")
+def seen() -> np.ndarray:
+    """Observations that components are measured on."""
+    begin_key, play_key = jax.random.split(KEY)
+    return np.asarray(play_randomly(begin_key, play_key, Target(action_dim=2), 64, 64).observations).reshape(4096, -1)
+
+
+def test_components_are_those_of_the_states_of_random_play(seen):
+    size = seen.shape[1]
+    normalizer = Normalizer("fixed", mean=jnp.full(size, 0.5), std=jnp.full(size, 2.0))
+    components, mean = measure_components(KEY, Target(action_dim=2), size, normalizer)
+    rows = (seen - 0.5) / 2
+    np.testing.assert_allclose(mean, rows.mean(axis=0), atol=1e-5)
+    # All of them together have the covariance of the states, from the largest variance to the smallest.
+    np.testing.assert_allclose(components.T @ components, np.cov(rows.T, bias=True), atol=1e-5)
+    lengths = np.linalg.norm(components, axis=1)
+    assert (np.diff(lengths) <= 1e-6).all()
+    products = np.asarray(components @ components.T)
+    np.testing.assert_allclose(products, np.diag(lengths**2), atol=1e-5)
+    # One sign, whatever a machine finds.
+    assert all(row[np.argmax(np.abs(row))] >= 0 for row in np.asarray(components))
+
+
+@pytest.mark.parametrize("env", [Match(num_actions=3), Target(action_dim=2)], ids=["discrete", "continuous"])
+def test_codes_stand_for_observations_along_components(env):
+    pairs = latent_pairs(KEY, env, num_codes=1, dataset_size=5, learn_labels=False, init_scale=0.3)
+    assert pairs.components.shape == (1, *env.observation_shape)
+    solution = pairs.init(KEY)
+    assert solution["observations"].shape == (5, 1)
+    dataset = pairs.decode(solution)
+    np.testing.assert_allclose(
+        dataset.observations, pairs.mean + solution["observations"] * pairs.components, atol=1e-6
+    )
+    # Actions are those of the codes' own parametrisation.
+    plain = free_pairs(env, 5, learn_labels=False).decode({**solution, "observations": dataset.observations})
+    chex.assert_trees_all_equal(dataset, plain)
+    # Codes of zero are the mean state.
+    np.testing.assert_allclose(
+        pairs.decode(jax.tree.map(jnp.zeros_like, solution)).observations, jnp.stack([pairs.mean] * 5), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("num_codes", "message"), [(0, "above 0, got 0"), (4, "at most the 3 numbers of an")])
+def test_numbers_of_codes_that_cannot_be_are_refused(num_codes, message):
+    with pytest.raises(ValueError, match=f"num_codes: expected .*{message}"):
+        latent_pairs(KEY, Match(num_actions=3), num_codes, 2)
 
 
 def test_real_pairs_are_rows_of_the_data():

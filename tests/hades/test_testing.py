@@ -37,6 +37,7 @@ def offline_states():
         parametrizations.free_pairs(TARGET, 2),
         parametrizations.FixedLabels((3,), MATCH.action_space, 4),
         parametrizations.WarmStart(LABELS),
+        parametrizations.latent_pairs(jax.random.key(0), MATCH, 2, 3, init_scale=1.0),
         parametrizations.RealPairs(jnp.ones((6, 2)), jnp.zeros((6, 2)), None, 3),
         parametrizations.PolicyParameters(POLICY),
     ],

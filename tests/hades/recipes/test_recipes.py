@@ -16,6 +16,7 @@ from hades.evaluation import zero_dataset
 from hades.inner.cloning import CloningSettings
 from hades.normalization import Normalizer, PolicyParams
 from hades.outer.evolution import EvolutionSettings
+from hades.parametrizations import PlayedPairs
 from hades.recipes.hades import HadesSettings, resolve
 from tests.helpers import Walk, Watched
 
@@ -203,6 +204,27 @@ def test_fresh_policies_learn_from_the_dataset_what_the_zero_dataset_does_not_te
     assert learned.mean > (6.5 if discrete else -0.15 * 4 / 12)
 
 
+def test_a_run_of_codes_moves_them_alone_and_ends_in_the_span_of_its_components():
+    settings = {"dataset_size": 3, "population_size": 8, "num_codes": 2, "learn_labels": False}
+    small = CloningSettings(hidden_sizes=(4,), num_steps=20, learning_rate=0.1)
+    run = recipes.hades_r(Match(), **settings, cloning=small, mesh=jax.devices()[:1])
+    state, _ = jax.jit(run.step)(run.init(jax.random.key(0)))
+    moved = run.outer.solution(state.outer)
+    assert {name: leaf.shape for name, leaf in moved.items()} == {"observations": (3, 2)}
+    assert np.abs(moved["observations"]).min() > 0
+    dataset = run.outcome(state)
+    pairs = run.parametrization
+    found = np.linalg.lstsq(pairs.components.T, (dataset.observations - pairs.mean).T, rcond=None)[0].T
+    np.testing.assert_allclose(found, moved["observations"], atol=1e-4)
+    # Components are behind the statistics that the dataset carries, and those of all seeds of a run.
+    seen = PlayedPairs(Match(), 64, statistics=dataset.normalizer()).init(jax.random.key(3))["observations"]
+    np.testing.assert_allclose(pairs.mean, seen.mean(axis=0), atol=0.5)
+    again = recipes.hades_r(Match(), **settings, cloning=small, mesh=jax.devices()[:1])
+    assert again.config()["arrays"] == run.config()["arrays"]
+    other = recipes.hades_r(Match(), **settings, codes_seed=1, cloning=small, mesh=jax.devices()[:1])
+    assert other.config()["arrays"] != run.config()["arrays"]
+
+
 @pytest.mark.parametrize(
     ("env", "settings", "message"),
     [
@@ -215,6 +237,11 @@ def test_fresh_policies_learn_from_the_dataset_what_the_zero_dataset_does_not_te
         (Match(), {"init_seed": 3}, "init_seed: hades-r draws fresh initialisations, expected none, got 3"),
         (Match(), {"method": "hades-f", "num_inits": 2}, "num_inits: hades-f has one initialisation"),
         (Match(), {"normalization_envs": 2}, "normalization_envs: expected none unless"),
+        (
+            Match(),
+            {"num_codes": 2, "observation_normalization": "running"},
+            "num_codes: expected none beside running observation_normalization",
+        ),
     ],
 )
 def test_settings_that_do_not_suit_are_refused(env, settings, message):

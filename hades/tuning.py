@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -95,10 +95,22 @@ def tune_chunks(
     run = make_run(whole)
     description = _description(whole, run)
     sizes = _recall(description, fields)
-    if sizes is None:
-        sizes = _search(whole, make_run, run, fields, key, limit_bytes, report)
-        _remember(description, sizes)
-    return _with_sizes(settings, sizes)
+    if sizes is not None:
+        return _with_sizes(settings, sizes)
+    limit = _limit_of(run.mesh) if limit_bytes is None else limit_bytes
+    state = replicate(jax.jit(run.init)(jax.random.key(0) if key is None else key), run.mesh)
+
+    def attempt(sizes: dict[str, int | None]) -> Trial:
+        trial = _measure(make_run(_with_sizes(whole, sizes)), state, sizes, limit)
+        report(trial)
+        return trial
+
+    devices = run.mesh.shape.get(POPULATION_AXIS, 1) if run.mesh else 1
+    best = _search(attempt, fields, -(-settings.population_size // devices))
+    if best is None:
+        raise ValueError(f"population_size: not even one candidate fits the {limit / 2**20:,.0f} MiB of a device")
+    _remember(description, best.sizes)
+    return _with_sizes(settings, best.sizes)
 
 
 def compiled_bytes(compiled: Any) -> dict[str, int]:
@@ -112,42 +124,19 @@ def compiled_bytes(compiled: Any) -> dict[str, int]:
     return {"temporary_bytes": temporary, "output_bytes": output, "total_bytes": temporary + output}
 
 
-def _search(
-    whole: Settings,
-    make_run: Callable[[Settings], Run[Any]],
-    run: Run[Any],
-    fields: list[str],
-    key: jax.Array | None,
-    limit_bytes: int | None,
-    report: Callable[[Trial], None],
-) -> dict[str, int | None]:
-    """The quickest sizes that fit."""
-    mesh = run.mesh
-    limit = _limit_of(mesh) if limit_bytes is None else limit_bytes
-    state = replicate(jax.jit(run.init)(jax.random.key(0) if key is None else key), mesh)
-    per_device = -(-whole.population_size // (mesh.shape.get(POPULATION_AXIS, 1) if mesh else 1))
-
-    def attempt(sizes: dict[str, int | None]) -> Trial:
-        trial = _measure(make_run(_with_sizes(whole, sizes)), state, sizes, limit)
-        report(trial)
-        return trial
-
-    best = _smaller_while_it_pays(attempt, dict.fromkeys(fields), fields, per_device, None)
-    if best is None:
-        raise ValueError(f"population_size: not even one candidate fits the {limit / 2**20:,.0f} MiB of a device")
-    if len(fields) > 1:
-        best = _smaller_while_it_pays(attempt, best.sizes, fields[1:], per_device, best) or best
-    return best.sizes
+Attempt: TypeAlias = Callable[[dict[str, int | None]], Trial]
 
 
-def _smaller_while_it_pays(
-    attempt: Callable[[dict[str, int | None]], Trial],
-    sizes: dict[str, int | None],
-    moved: list[str],
-    per_device: int,
-    best: Trial | None,
+def _search(attempt: Attempt, fields: list[str], per_device: int) -> Trial | None:
+    """The quickest trial that fits: all fields alike, then the last of several alone."""
+    best = _halve(attempt, dict.fromkeys(fields), fields, per_device)
+    return best if best is None or len(fields) == 1 else _halve(attempt, best.sizes, fields[1:], per_device, best)
+
+
+def _halve(
+    attempt: Attempt, sizes: dict[str, int | None], moved: list[str], per_device: int, best: Trial | None = None
 ) -> Trial | None:
-    """The best trial while some sizes are halved, until two halvings in a row gain nothing."""
+    """The best trial, `best` being that of `sizes`, while some of them are halved until two halvings gain nothing."""
     size, idle = sizes[moved[0]], 0
     if best is not None:
         size = (size or per_device) // 2
@@ -162,22 +151,24 @@ def _smaller_while_it_pays(
 
 def _measure(run: Run[Any], state: RunState, sizes: dict[str, int | None], limit: int) -> Trial:
     step = jax.jit(replicate(run, run.mesh).step).lower(state).compile()
-    num_bytes = compiled_bytes(step)["total_bytes"]
+
+    def take() -> float:
+        started = time.perf_counter()
+        jax.block_until_ready(step(state))
+        return time.perf_counter() - started
+
+    # What one process decides, all do: their steps wait for each other.
+    num_bytes = multihost.from_first(compiled_bytes(step)["total_bytes"])
     if num_bytes > multihost.from_first(_SHARE * limit):
         return Trial(sizes, num_bytes, None)
-    seconds: list[float] = []
     try:
-        jax.block_until_ready(step(state))
-        while len(seconds) < _REPEATS or sum(seconds) < _SECONDS:
-            started = time.perf_counter()
-            jax.block_until_ready(step(state))
-            seconds.append(time.perf_counter() - started)
+        repeats = multihost.from_first(max(_REPEATS, round(_SECONDS / take())))
+        seconds = min(take() for _ in range(repeats))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return Trial(sizes, num_bytes, None)
-    # Processes must not choose differently.
-    return Trial(sizes, num_bytes, multihost.from_first(min(seconds)))
+    return Trial(sizes, num_bytes, multihost.from_first(seconds))
 
 
 def _with_sizes(settings: Settings, sizes: dict[str, int | None]) -> Settings:
@@ -190,9 +181,17 @@ def _limit_of(mesh: Mesh | None) -> int:
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit is not None:
         return int(limit)
-    # Of a CPU, which says nothing, and whose devices share what is free.
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return free // (1 if mesh is None else len(mesh.local_devices))
+    # A CPU says nothing, and its devices share the machine's.
+    return _available_bytes() // (1 if mesh is None else len(mesh.local_devices))
+
+
+def _available_bytes() -> int:
+    """Memory of the machine that is free, or all that it has where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _description(settings: PopulationSettings, run: Run[Any]) -> str:

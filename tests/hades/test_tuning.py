@@ -110,5 +110,18 @@ def test_sizes_are_halved_while_it_pays(
         seen.append(sizes["size"])
         return Trial(sizes, 1, seconds[sizes["size"]])
 
-    found = tuning._smaller_while_it_pays(attempt, {"size": None}, ["size"], 16, None)
-    assert (seen, found and found.sizes["size"]) == (tried, best)
+    found = tuning._search(attempt, ["size"], 16)
+    assert found is not None and (seen, found.sizes["size"]) == (tried, best)
+
+
+def test_the_last_of_two_sizes_is_halved_alone_from_the_best_of_both_on() -> None:
+    seconds = {(None, None): 4.0, (4, 4): 2.0, (2, 2): 3.0, (1, 1): 3.0, (4, 2): 1.0, (4, 1): 1.5}
+    seen = []
+
+    def attempt(sizes: dict[str, int | None]) -> Trial:
+        seen.append((sizes["rollout"], sizes["cloning"]))
+        return Trial(sizes, 1, seconds[seen[-1]])
+
+    found = tuning._search(attempt, ["rollout", "cloning"], 8)
+    assert seen == list(seconds)
+    assert found is not None and found.sizes == {"rollout": 4, "cloning": 2}

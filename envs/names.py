@@ -24,6 +24,17 @@ from envs._noise import quiet_load
 IMAGES_PREFIX = "images/"
 """Beginning of the names of environments whose observations are labelled images."""
 
+
+def measure_of(env: str) -> str:
+    """The word for what episodes of an environment are scored by, which is an accuracy where they are images.
+
+    Example:
+        >>> measure_of("images/mnist"), measure_of("brax/hopper")
+        ('accuracy', 'return')
+    """
+    return "accuracy" if env.startswith(IMAGES_PREFIX) else "return"
+
+
 _OBSERVATIONS: Mapping[str, tuple[str, ...]] = {
     "gymnax/CartPole-v1": ("cart position", "cart velocity", "pole angle", "pole angular velocity"),
     "gymnax/Acrobot-v1": (

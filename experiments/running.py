@@ -309,7 +309,7 @@ def _report(
     directory.write_summary(summary)
     pictures = _draw(command, settings, name, directory, result, references)
     if evaluations:
-        print(tables.render(f"returns on fresh keys, {name}", evaluations, name))
+        print(tables.on_fresh_keys(evaluations, name))
     print(f"{iterations} iterations, {seconds:.1f} s, {run.status(last)}; files in {directory.path}:")
     best = f"best_{result.kind}.npz (of iteration {result.best_iteration}), " if evaluations else ""
     print(f"  {best}{result.kind}.npz (the last), {', '.join((*pictures, 'metrics.jsonl', 'summary.json'))}")

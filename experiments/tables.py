@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from envs.names import measure_of
 from hades.evaluation import Evaluation
 from hades.multitask.evaluation import TaskScores
 from hades.multitask.merging import NAME
@@ -99,7 +100,7 @@ def counts(entry: Mapping[str, Any]) -> str:
 
 
 def render(title: str, evaluations: Mapping[str, Evaluation], env: str | None = None) -> str:
-    """A table of returns, one row each, with normalised scores where D4RL has reference returns of `env`."""
+    """A table of returns, or of accuracies, one row each; with normalised scores where D4RL has them of `env`."""
     entries = {name: summary(evaluation, env) for name, evaluation in evaluations.items()}
     scored = all("normalized_mean" in entry for entry in entries.values())
     judged = all("success_rate" in entry for entry in entries.values())
@@ -116,7 +117,17 @@ def render(title: str, evaluations: Mapping[str, Evaluation], env: str | None = 
     ]
     score = ("score",) if scored else ()
     success = ("success",) if judged else ()
-    return table(title, ("", "mean return", "95 % t interval", *score, *success, "std", "inits x episodes"), rows)
+    return table(
+        title,
+        ("", f"mean {measure_of(env or '')}", "95 % t interval", *score, *success, "std", "inits x episodes"),
+        rows,
+    )
+
+
+def on_fresh_keys(evaluations: Mapping[str, Evaluation], env: str) -> str:
+    """A table of evaluations on keys that selected nothing; of images, on test images."""
+    images = measure_of(env) == "accuracy"
+    return render(f"{'accuracies on test images' if images else 'returns on fresh keys'}, {env}", evaluations, env)
 
 
 def render_tasks(title: str, scores: Mapping[str, TaskScores]) -> str:

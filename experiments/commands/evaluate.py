@@ -100,7 +100,7 @@ def _evaluate_policy(settings: EvaluateSettings) -> _Report:
     policy = architecture(trained, tasks.spaces, settings.source, settings.env)
     key = jax.random.key(settings.seed)
     evaluations = tasks.evaluate(key, policy, trained.params, settings.num_episodes, settings.action_selection)
-    text = tables.render(f"returns on fresh keys, {tasks.spaces.name}", evaluations, tasks.spaces.name)
+    text = tables.on_fresh_keys(evaluations, tasks.spaces.name)
     return text, {**tasks.summary(evaluations), "baselines": {}}
 
 
@@ -126,7 +126,7 @@ def _evaluate_teacher(settings: EvaluateSettings, env: AnyEnvironment) -> _Repor
     selection = settings.action_selection or "mode"
     key = jax.random.key(settings.seed)
     evaluation = evaluate(key, env, teacher_policy, PolicyParams(teacher), settings.num_episodes, selection)
-    text = tables.render(f"returns on fresh keys, {env.name}", {"teacher": evaluation}, env.name)
+    text = tables.on_fresh_keys({"teacher": evaluation}, env.name)
     return text, {**tables.summary(evaluation, env.name), "env": env.name, "baselines": {}}
 
 
@@ -172,7 +172,7 @@ def _evaluate_dataset(settings: EvaluateSettings, dataset: SyntheticDataset, met
     key = jax.random.key(settings.seed)
     evaluation = evaluator(key, dataset)
     baselines = evaluator.references(key, dataset) if settings.baselines else {}
-    text = tables.render(f"returns on fresh keys, {env.name}", {"dataset": evaluation, **baselines}, env.name)
+    text = tables.on_fresh_keys({"dataset": evaluation, **baselines}, env.name)
     result = {**tables.summary(evaluation, env.name), "env": env.name, "ensemble": settings.ensemble}
     references = {name: tables.summary(it, env.name) for name, it in baselines.items()}
     return text, result | {"baselines": references}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.names import IMAGES_PREFIX
+from envs.names import IMAGES_PREFIX, measure_of
 
 if TYPE_CHECKING:
     from hades.dataset import SyntheticDataset
@@ -74,7 +74,7 @@ class Content:
         environment = UNKNOWN if metadata is None else metadata.env
         pairs = f"{count:,} synthetic pair{'s' if count > 1 else ''}"
         method = f" by {metadata.method}" if metadata is not None and metadata.method else ""
-        score = _score(None if metadata is None else metadata.evaluation)
+        score = _score(measure_of(environment), None if metadata is None else metadata.evaluation)
         title = f"{environment}: {pairs}{method}"
         # Of another number of channels nobody knows the colours.
         photographs = environment.startswith(IMAGES_PREFIX) and observations.shape[1:][2:] in ((1,), (3,))
@@ -98,10 +98,11 @@ def _readable(dataset: SyntheticDataset, observations: np.ndarray) -> tuple[np.n
     return observations, units, units
 
 
-def _score(evaluation: EvaluationSummary | None) -> str:
+def _score(measure: str, evaluation: EvaluationSummary | None) -> str:
+    of_whom = f"{measure.capitalize()} of fresh policies trained on it"
     if evaluation is None:
-        return "Return of fresh policies trained on it: not evaluated"
-    text = f"Return of fresh policies trained on it: {evaluation.mean:,.5g}"
+        return f"{of_whom}: not evaluated"
+    text = f"{of_whom}: {evaluation.mean:,.5g}"
     if evaluation.ci95 is not None:
         low, high = evaluation.ci95
         text += f", 95 % interval [{low:,.5g}, {high:,.5g}]"

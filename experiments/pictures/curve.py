@@ -225,7 +225,7 @@ def _describe(history: Sequence[Mapping[str, float]], evaluated: Evaluations, ou
             return f"{evaluated.mean[index]:,.5g} {interval} at iteration {iteration[index]:,.0f}"
 
         highest = int(np.argmax(evaluated.mean))
-        last = f"Fresh-key return, last: {one(-1)}"
+        last = f"On fresh keys, last: {one(-1)}"
         is_last = evaluated.mean[highest] == evaluated.mean[-1]
         notes.append(f"{last}, the highest" if is_last else f"{last}; highest: {one(highest)}")
     if len(history) > MAX_POINTS:

@@ -99,6 +99,7 @@ def test_evaluation_shows_both_splits_and_the_references(hades: Callable[..., Ou
     assert found["splits"]["train"]["dataset"]["num_episodes"] == TRAIN
     assert found["mean"] == found["splits"]["test"]["dataset"]["mean"]
     assert "accuracy on train images, images/bands" in outcome.err
+    assert "mean accuracy" in outcome.err and "mean return" not in outcome.err
 
 
 @pytest.mark.slow
@@ -187,6 +188,7 @@ def test_photographs_are_drawn_in_their_own_colours(image_run: Path) -> None:
     dataset = SyntheticDataset.load(image_run / "best_dataset.npz")
     content = Content.of(dataset)
     assert content.photographs
+    assert content.score.startswith("Accuracy of fresh policies")
     figure = draw_grids(content)
     grids = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(grids) == 3

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     seconds = time.monotonic() - started
     for split, rows in evaluations.items():
-        print(tables.render(f"accuracy on {split} images, {metadata.env}", rows))
+        print(tables.render(f"accuracy on {split} images, {metadata.env}", rows, metadata.env))
     print(f"{source}, seed {settings.seed}, {seconds:.1f} s")
     if settings.json:
         splits = {

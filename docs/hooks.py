@@ -23,5 +23,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Points links to the repository's `experiments/`, which work where the page is read as a file, into the site."""
-    return markdown.replace("](../experiments/", "](experiments/")
+    """Points links between `docs/` and `experiments/`, which work where pages are read as files, into the site."""
+    up = "../" * page.file.src_uri.count("/")
+    beside_docs = markdown.replace(f"](../{up}experiments/", f"]({up}experiments/")
+    return beside_docs.replace(f"]({up}docs/", f"]({up}") if up else beside_docs

@@ -33,7 +33,7 @@ from hades.multihost import MultihostSettings
 from hades.offline import OfflineDataError, TeacherError
 from hades.run import Run
 from hades.training import Result, distill
-from hades.tuning import CHUNK_SIZES, Trial, tune_chunks
+from hades.tuning import CHUNK_SIZES, DoesNotFitError, Trial, tune_chunks
 
 # What the library adds to a configuration beside the settings of the command.
 _OF_THE_RUN = ("command", "method", "env_options", "arrays", "key")
@@ -97,17 +97,25 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
     resolved = dataclasses.replace(settings, settings=method, **here)
     check_extras(settings)
     started = time.monotonic()
-    with StopSignals(f"hades {command.name}") as signals, loggers(settings, directory) as callbacks:
-        result = distill(
-            jax.random.key(settings.seed),
-            run,
-            settings.num_iterations,
-            out=directory.path,
-            loop=settings.loop,
-            config={"command": command.name, **to_dict(resolved)} | _arrays(settings),
-            callbacks=callbacks,
-            should_stop=signals.should_stop,
-        )
+    try:
+        with StopSignals(f"hades {command.name}") as signals, loggers(settings, directory) as callbacks:
+            result = distill(
+                jax.random.key(settings.seed),
+                run,
+                settings.num_iterations,
+                out=directory.path,
+                loop=settings.loop,
+                config={"command": command.name, **to_dict(resolved)} | _arrays(settings),
+                callbacks=callbacks,
+                should_stop=signals.should_stop,
+            )
+    except OtherRunError as error:
+        if error.field != "arrays":
+            raise
+        raise BadArgumentsError(
+            f"--num-codes: the run in {directory.path} has other components than this machine measures; go on where it "
+            "began, or choose another --out"
+        ) from None
     if not result.finished:
         if not multihost.is_first():
             return signals.exit_code
@@ -122,7 +130,7 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
 
 
 def _arrays(settings: RunSettings) -> dict[str, None]:
-    """What a configuration says of the arrays of a run, in place of their checksum."""
+    """Entry of a configuration for the arrays of a run, in place of their checksum."""
     # Data are known by the checksums of their files; what is computed of them differs between machines.
     return {} if settings.keeps_arrays else {"arrays": None}
 
@@ -153,7 +161,7 @@ def _with_tuned_chunks(settings: Any, command: Command) -> Any:
 
     try:
         method = tune_chunks(settings.settings, make_run, report=report)
-    except ValueError as error:
+    except DoesNotFitError as error:
         raise BadArgumentsError(str(error)) from None
     chosen = {name: getattr(method, name) for name in CHUNK_SIZES if hasattr(method, name)}
     tell(f"chosen: {_sizes(chosen)}")

@@ -145,8 +145,9 @@ class PopulationRunSettings(RunSettings):
     """Settings of every run whose candidates are evaluated in chunks."""
 
     tune_chunks: bool = False
-    """Chooses --rollout-chunk-size and --cloning-chunk-size before the run begins: the quickest first iteration that
-    fits the memory. The choice is remembered for the device, beside what JAX compiled, and is a setting of the run."""
+    """Chooses the sizes of chunks, of rollouts and where there is one of cloning, before the run begins: the quickest
+    first iteration that fits the memory. The choice is remembered for the device, beside what JAX compiled, and is a
+    setting of the run."""
 
     def void_flags(self) -> dict[str, str]:
         """Also the sizes of chunks that are chosen."""
@@ -173,6 +174,7 @@ class DistillSettings(PopulationRunSettings):
     def __post_init__(self) -> None:
         """Refuses also an initialisation seed that JAX would take for another."""
         super().__post_init__()
+        _require_seed("codes_seed", self.settings.codes_seed)
         if self.settings.init_seed is not None:
             _require_seed("init_seed", self.settings.init_seed)
 

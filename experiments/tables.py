@@ -125,9 +125,9 @@ def render(title: str, evaluations: Mapping[str, Evaluation], env: str | None = 
 
 
 def on_fresh_keys(evaluations: Mapping[str, Evaluation], env: str) -> str:
-    """A table of evaluations on keys that selected nothing; of images, on test images."""
-    images = measure_of(env) == "accuracy"
-    return render(f"{'accuracies on test images' if images else 'returns on fresh keys'}, {env}", evaluations, env)
+    """A table of evaluations on keys that selected nothing."""
+    what = {"return": "returns on fresh keys", "accuracy": "accuracies of fresh networks"}[measure_of(env)]
+    return render(f"{what}, {env}", evaluations, env)
 
 
 def render_tasks(title: str, scores: Mapping[str, TaskScores]) -> str:

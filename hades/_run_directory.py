@@ -24,7 +24,6 @@ FREE_TO_CHANGE = frozenset(
         "num_iterations",
         "resume",
         "json",
-        "tune_chunks",
         "out",
         "tensorboard",
         "wandb",

@@ -37,6 +37,8 @@ class Stream(enum.IntEnum):
     """Last step of a truncated inner loop."""
     STEP_SIZE = 2**32 - 11
     """Factor of an inner loop whose step sizes vary."""
+    CODES = 2**32 - 12
+    """Play that codes of observations are measured on, and the statistics of its states."""
     TABLE = 2**32 - 1024
     """Evaluations of a benchmark's table, numbered by seeds."""
 

@@ -23,12 +23,10 @@ from hades.dataset import SyntheticDataset
 from hades.normalization import Normalizer
 from hades.offline.initialization import InitializationName, initial_pairs
 from hades.policies import Policy, PolicySpaces, Spaces
-from hades.rollouts.auto_reset import play_randomly
+from hades.rollouts.auto_reset import PLAYED_ENVS, PLAYED_STEPS, play_randomly
 from hades.rollouts.settings import PlaySettings
 from hades.rollouts.statistics import initial_normalizer, measure_components
 from hades.types import ActionSpace, Continuous, Discrete, Environment, Parametrization, Params, Solution
-
-_PLAYED_ENVS, _PLAYED_STEPS = 64, 64
 
 # Below it a label's logarithm stays finite, and no training tells the difference.
 _MIN_PROBABILITY = 1e-8
@@ -233,9 +231,9 @@ class PlayedPairs(_MovingPairs):
     def init(self, key: jax.Array) -> Solution:
         """Plays, and draws observations among those seen."""
         statistics_key, begin_key, play_key, row_key = jax.random.split(key, 4)
-        num_envs = _PLAYED_ENVS
+        num_envs = PLAYED_ENVS
         normalizer = self.statistics or initial_normalizer(statistics_key, self.env, self.settings)
-        num_steps = max(_PLAYED_STEPS, -(-self.dataset_size // num_envs))
+        num_steps = max(PLAYED_STEPS, -(-self.dataset_size // num_envs))
         steps = play_randomly(begin_key, play_key, self.env, num_envs, num_steps)
         rows = jax.random.choice(row_key, num_envs * num_steps, (self.dataset_size,), replace=False)
         observations, actions = (
@@ -299,7 +297,7 @@ def latent_pairs(
         normalizer: Normalisation of the observations of policies, none or fixed; none if None.
 
     Raises:
-        ValueError: A number is not positive, or there are more codes than an observation has numbers.
+        ValueError: A number is not positive, or there are more codes than states of the play, or than numbers in one.
 
     Example:
         >>> import envs
@@ -310,9 +308,9 @@ def latent_pairs(
         (3, 4)
     """
     require_positive("num_codes", num_codes)
-    size = math.prod(env.observation_shape)
-    if num_codes > size:
-        raise ValueError(f"num_codes: expected at most the {size} numbers of an observation, got {num_codes}")
+    most = min(math.prod(env.observation_shape), PLAYED_ENVS * PLAYED_STEPS)
+    if num_codes > most:
+        raise ValueError(f"num_codes: expected at most {most}, the components of the states, got {num_codes}")
     codes = free_pairs(PolicySpaces((num_codes,), env.action_space), dataset_size, learn_labels, init_scale)
     return LatentPairs(codes, *_measure(env, num_codes)(key, normalizer=normalizer or Normalizer()))
 

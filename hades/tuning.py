@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,25 +22,31 @@ from jax.sharding import Mesh
 
 from hades import multihost
 from hades._files import write_atomically
-from hades._serialization import to_dict
+from hades._serialization import from_dict, to_dict
 from hades.recipes.population import PopulationSettings
 from hades.run import Run, RunState
-from hades.sharding import POPULATION_AXIS, replicate
+from hades.sharding import POPULATION_AXIS, replicate, usable_cores
 
-__all__ = ["CHUNK_SIZES", "Trial", "compiled_bytes", "tune_chunks"]
+__all__ = ["CHUNK_SIZES", "DoesNotFitError", "Trial", "compiled_bytes", "tune_chunks"]
 
 Settings = TypeVar("Settings", bound=PopulationSettings)
+T = TypeVar("T")
 
 CHUNK_SIZES = ("rollout_chunk_size", "cloning_chunk_size")
 """Fields of settings that are chosen, those that an evolution has."""
 
 _FILE = "hades_chunk_sizes.json"
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 # Iterations of a trial: so many, and more of short ones.
 _REPEATS, _SECONDS = 3, 0.5
 # Smaller chunks have to gain more than what differs from one measurement to the next.
 _GAIN = 0.97
 # What a compiled program asks for is not all that a device holds.
 _SHARE = 0.9
+
+
+class DoesNotFitError(ValueError):
+    """The error of an evolution that no size of chunks makes fit its devices; one sentence says by how much."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def tune_chunks(
         report: Called with every trial; with none where the choice was kept from before.
 
     Raises:
-        ValueError: No size fits.
+        DoesNotFitError: No size fits.
 
     Example:
         >>> import envs, hades
@@ -93,23 +100,28 @@ def tune_chunks(
     fields = [name for name in CHUNK_SIZES if hasattr(settings, name)]
     whole = _with_sizes(settings, dict.fromkeys(fields))
     run = make_run(whole)
-    description = _description(whole, run)
-    sizes = _recall(description, fields)
-    if sizes is not None:
-        return _with_sizes(settings, sizes)
-    limit = _limit_of(run.mesh) if limit_bytes is None else limit_bytes
+    description, limit = _description(run), _limit_of(run.mesh) if limit_bytes is None else limit_bytes
+    limit = multihost.from_first(int(_SHARE * limit))
+    best = _recall(description, fields)
+    if best is not None and best.num_bytes <= limit:
+        return _with_sizes(settings, best.sizes)
     state = replicate(jax.jit(run.init)(jax.random.key(0) if key is None else key), run.mesh)
+    trials: list[Trial] = []
 
     def attempt(sizes: dict[str, int | None]) -> Trial:
-        trial = _measure(make_run(_with_sizes(whole, sizes)), state, sizes, limit)
-        report(trial)
-        return trial
+        trials.append(_measure(make_run(_with_sizes(whole, sizes)), state, sizes, limit))
+        report(trials[-1])
+        return trials[-1]
 
     devices = run.mesh.shape.get(POPULATION_AXIS, 1) if run.mesh else 1
     best = _search(attempt, fields, -(-settings.population_size // devices))
     if best is None:
-        raise ValueError(f"population_size: not even one candidate fits the {limit / 2**20:,.0f} MiB of a device")
-    _remember(description, best.sizes)
+        least = min(trial.num_bytes for trial in trials)
+        raise DoesNotFitError(
+            f"population_size: one candidate at a time takes {least / 2**20:,.1f} MiB of a device, expected at most "
+            f"{limit / 2**20:,.1f}"
+        )
+    _remember(description, best)
     return _with_sizes(settings, best.sizes)
 
 
@@ -150,25 +162,36 @@ def _halve(
 
 
 def _measure(run: Run[Any], state: RunState, sizes: dict[str, int | None], limit: int) -> Trial:
-    step = jax.jit(replicate(run, run.mesh).step).lower(state).compile()
+    run = replicate(run, run.mesh)
+    # An argument, as in the host loop: arrays that are on other processes, too, cannot be constants of a program.
+    step = _unless_exhausted(lambda: jax.jit(lambda run, state: run.step(state)).lower(run, state).compile())
+    if step is None:
+        return Trial(sizes, limit + 1, None)
+    num_bytes = multihost.from_first(compiled_bytes(step)["total_bytes"])
 
     def take() -> float:
         started = time.perf_counter()
-        jax.block_until_ready(step(state))
+        jax.block_until_ready(step(run, state))
         return time.perf_counter() - started
 
-    # What one process decides, all do: their steps wait for each other.
-    num_bytes = multihost.from_first(compiled_bytes(step)["total_bytes"])
-    if num_bytes > multihost.from_first(_SHARE * limit):
+    first = None if num_bytes > limit else _unless_exhausted(take)
+    if first is None:
         return Trial(sizes, num_bytes, None)
+    # Steps of several processes wait for each other: all take as many.
+    repeats = multihost.from_first(max(_REPEATS, round(_SECONDS / first)))
+    seconds = _unless_exhausted(lambda: min(take() for _ in range(repeats)))
+    return Trial(sizes, num_bytes, None if seconds is None else multihost.from_first(seconds))
+
+
+def _unless_exhausted(function: Callable[[], T]) -> T | None:
+    """The result of a function, None where the memory of this or of another process did not suffice."""
+    found = None
     try:
-        repeats = multihost.from_first(max(_REPEATS, round(_SECONDS / take())))
-        seconds = min(take() for _ in range(repeats))
+        found = function()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Trial(sizes, num_bytes, None)
-    return Trial(sizes, num_bytes, multihost.from_first(seconds))
+    return None if multihost.any_process(found is None) else found
 
 
 def _with_sizes(settings: Settings, sizes: dict[str, int | None]) -> Settings:
@@ -186,23 +209,29 @@ def _limit_of(mesh: Mesh | None) -> int:
 
 
 def _available_bytes() -> int:
-    """Memory of the machine that is free, or all that it has where it does not say."""
+    """Memory of the machine that is free, in a container that of its control group (v2), or all where none says."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+                found.append(int(line.split()[1]) * 1024)
+    # Without a limit the first file holds "max".
+    with contextlib.suppress(OSError, ValueError):
+        most, taken = (int((_CONTROL_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        found.append(most - taken)
+    return min(found)
 
 
-def _description(settings: PopulationSettings, run: Run[Any]) -> str:
-    """Digest of everything that the best sizes depend on."""
+def _description(run: Run[Any]) -> str:
+    """Digest of everything that the best sizes depend on, of a run that has none."""
     devices = jax.devices() if run.mesh is None else list(run.mesh.devices.flat)
-    env = run.env
     content = {
-        "settings": to_dict(settings),
-        "env": None if env is None else [env.name, dict(env.options), env.max_steps],
+        "run": run.config(),
+        "max_steps": run.env and run.env.max_steps,
         "devices": sorted({device.device_kind for device in devices}),
-        "num_devices": len(devices),
+        "mesh": None if run.mesh is None else dict(run.mesh.shape),
+        "processes": jax.process_count(),
+        "machine": [platform.machine(), usable_cores()],
         "jax": jax.__version__,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -210,7 +239,7 @@ def _description(settings: PopulationSettings, run: Run[Any]) -> str:
 
 def _file() -> Path | None:
     folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    return None if folder is None else Path(folder, _FILE)
+    return Path(folder, _FILE) if folder else None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -222,19 +251,21 @@ def _read(file: Path) -> dict[str, Any]:
     return {}
 
 
-def _recall(description: str, fields: list[str]) -> dict[str, int | None] | None:
-    """The sizes that were chosen before, None where none were."""
-    file = _file()
-    found = None if file is None else _read(file).get(description)
-    known = isinstance(found, dict) and sorted(found) == sorted(fields)
-    return multihost.from_first(found if known else None)
+def _recall(description: str, fields: list[str]) -> Trial | None:
+    """The trial that was chosen before, None where none was."""
+    file, trial = _file(), None
+    with contextlib.suppress(ValueError):
+        trial = None if file is None else from_dict(Trial, _read(file).get(description))
+    known = trial is not None and sorted(trial.sizes) == sorted(fields)
+    found = multihost.from_first(to_dict(trial) if known else None)
+    return None if found is None else from_dict(Trial, found)
 
 
-def _remember(description: str, sizes: dict[str, int | None]) -> None:
+def _remember(description: str, trial: Trial) -> None:
     file = _file()
     if file is None or not multihost.is_first():
         return
     # Whoever cannot write measures again.
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps(_read(file) | {description: sizes}, indent=1) + "\n")
+        write_atomically(file, json.dumps(_read(file) | {description: to_dict(trial)}, indent=1) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -121,7 +121,7 @@ def measure(settings: TimeToReturnSettings, report: Report) -> None:
     report.add(
         env=settings.env,
         target=settings.target,
-        variants=compare(runs, settings.target),
+        variants=compare(runs, settings.target, [variant.label for variant in settings.parsed if variant.stages[1:]]),
         runs=[
             {
                 "variant": variant.label,
@@ -146,26 +146,32 @@ def continued(first: Curve, second: Curve) -> Curve:
     )
 
 
-def compare(runs: Mapping[str, Sequence[Curve]], target: float) -> dict[str, Any]:
+def compare(runs: Mapping[str, Sequence[Curve]], target: float, staged: Collection[str] = ()) -> dict[str, Any]:
     """Times of variants.
 
     Args:
         runs: Curves of the seeds of each variant.
         target: Return to reach.
+        staged: Variants of several stages, whose curves are those of the last one.
 
     Returns:
         For each variant: `reached`, the number of its seeds that reach the return; medians of `seconds` and
         `env_steps` until then, None where half of the seeds or more do not; and `at_equal_seconds`, its scores at the
-        end of the quickest run of all, with their interquartile mean and interval.
+        end of the quickest run of all, with their interquartile mean and interval, None where a last stage has not
+        been evaluated by then.
     """
     end = np.array(min(curve.seconds[-1] for curves in runs.values() for curve in curves))
     return {
-        label: {
-            **_times(curves, target),
-            "at_equal_seconds": tables.score(np.array([float(curve.at("seconds", end)) for curve in curves])),
-        }
+        label: {**_times(curves, target), "at_equal_seconds": _scores(curves, end, label in staged)}
         for label, curves in runs.items()
     }
+
+
+def _scores(curves: Sequence[Curve], end: np.ndarray, staged: bool) -> dict[str, Any] | None:
+    # Before its first evaluation a single stage has untrained policies, a last one nobody knows which.
+    if staged and any(curve.seconds[0] > end for curve in curves):
+        return None
+    return tables.score(np.array([float(curve.at("seconds", end)) for curve in curves]))
 
 
 def _times(curves: Sequence[Curve], target: float) -> dict[str, Any]:
@@ -194,7 +200,7 @@ def _table(result: Mapping[str, Any]) -> tuple[str, list[tuple[str, ...]]]:
             f"{entry['reached']} of {entry['num_seeds']}",
             "-" if entry["seconds"] is None else f"{entry['seconds']:.3g}",
             "-" if entry["env_steps"] is None else f"{entry['env_steps']:,.0f}",
-            *tables.estimate(entry["at_equal_seconds"], "iqm"),
+            *(("-", "-") if entry["at_equal_seconds"] is None else tables.estimate(entry["at_equal_seconds"], "iqm")),
         )
         for label, entry in result["variants"].items()
     ]

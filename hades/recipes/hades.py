@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -22,7 +21,6 @@ from hades.normalization import Normalizer
 from hades.parametrizations import LatentPairs, WarmStart, free_pairs, latent_pairs
 from hades.recipes._resolve import resolve_init_seed, resolve_loss
 from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
-from hades.rollouts.settings import PlaySettings
 from hades.rollouts.statistics import initial_normalizer
 from hades.run import Run
 from hades.sharding import MeshOrDevices
@@ -81,7 +79,7 @@ def hades_r(
         warm_start: Dataset whose pairs `[pairs, ...]` are the first ones, and whose statistics, where it has some,
             are those of the run; its step sizes and log-std are passed over.
         **settings: Fields of `HadesSettings`. With a warm start, `dataset_size` is that of the dataset, labels of
-            discrete actions are learned, and `init_scale` is without effect.
+            discrete actions are learned, `init_scale` is without effect, and `num_codes` is refused.
 
     Raises:
         ValueError: A setting does not suit the environment; the message names it.
@@ -115,8 +113,12 @@ def hades_run(
     env = conform(require_pure(env))
     settings = resolve(env, settings)
     pairs: Parametrization
-    if warm_start is None and settings.num_codes is not None:
-        pairs, normalizer = _latent(env, settings.num_codes, settings, normalizer)
+    if warm_start is not None and settings.num_codes is not None:
+        raise ValueError(f"num_codes: expected none beside warm_start, got {settings.num_codes}")
+    if settings.num_codes is not None:
+        # Whatever the sizes of chunks, the components are the same.
+        own = dataclasses.replace(settings, rollout_chunk_size=None, cloning_chunk_size=None)
+        pairs, normalizer = _latent(env, settings.num_codes, own, normalizer)
     elif warm_start is None:
         pairs = free_pairs(env, settings.dataset_size, settings.learn_labels, settings.init_scale)
     else:
@@ -137,19 +139,16 @@ def hades_run(
     )
 
 
+@kept
 def _latent(
     env: Environment, num_codes: int, settings: HadesSettings, normalizer: Normalizer | None
 ) -> tuple[LatentPairs, Normalizer]:
     """Pairs of codes, and the normalisation that their components are behind."""
-    statistics_key, components_key = jax.random.split(stream(jax.random.key(settings.codes_seed), Stream.INIT))
-    normalizer = normalizer or _measure_normalizer(env, settings.played)(statistics_key)
+    statistics_key, components_key = jax.random.split(stream(jax.random.key(settings.codes_seed), Stream.CODES))
+    if normalizer is None:
+        normalizer = jax.jit(partial(initial_normalizer, env=env, settings=settings.played))(statistics_key)
     size, learn_labels, scale = settings.dataset_size, settings.learn_labels, settings.init_scale
     return latent_pairs(components_key, env, num_codes, size, learn_labels, scale, normalizer), normalizer
-
-
-@kept
-def _measure_normalizer(env: Environment, settings: PlaySettings) -> Callable[[jax.Array], Normalizer]:
-    return jax.jit(partial(initial_normalizer, env=env, settings=settings))
 
 
 def _statistics_of(

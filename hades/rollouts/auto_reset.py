@@ -84,6 +84,10 @@ def begin_episodes(key: jax.Array, env: Environment, num_envs: int) -> RunningEp
     return RunningEpisodes(state, observations, zeros, counts, zeros, counts)
 
 
+PLAYED_ENVS, PLAYED_STEPS = 64, 64
+"""Size of a random play that states are taken from."""
+
+
 def play_randomly(
     begin_key: jax.Array, play_key: jax.Array, env: Environment, num_envs: int, num_steps: int
 ) -> CollectedSteps:

@@ -7,12 +7,10 @@ import jax.numpy as jnp
 
 from hades import policies
 from hades.normalization import Normalizer, PolicyParams
-from hades.rollouts.auto_reset import play_randomly
+from hades.rollouts.auto_reset import PLAYED_ENVS, PLAYED_STEPS, play_randomly
 from hades.rollouts.first_episode import make_rollout
 from hades.rollouts.settings import PlaySettings
 from hades.types import Environment
-
-_ENVS, _STEPS = 64, 64
 
 
 def initial_normalizer(key: jax.Array, env: Environment, settings: PlaySettings) -> Normalizer:
@@ -54,7 +52,7 @@ def measure_components(
     Args:
         key: Key.
         env: Environment.
-        num_components: Components, of the largest variance; no more than an observation has numbers.
+        num_components: Components, of the largest variance; no more than there are states, or numbers in one.
         normalizer: Normalisation that they are the components behind; none or fixed.
 
     Returns:
@@ -63,8 +61,8 @@ def measure_components(
     """
     begin_key, play_key = jax.random.split(key)
     shape = tuple(env.observation_shape)
-    seen = normalizer.apply(play_randomly(begin_key, play_key, env, _ENVS, _STEPS).observations)
-    rows = seen.reshape(_ENVS * _STEPS, -1)
+    seen = normalizer.apply(play_randomly(begin_key, play_key, env, PLAYED_ENVS, PLAYED_STEPS).observations)
+    rows = seen.reshape(PLAYED_ENVS * PLAYED_STEPS, -1)
     mean = jnp.mean(rows, axis=0)
     _, lengths, directions = jnp.linalg.svd(rows - mean, full_matrices=False)
     directions, lengths = directions[:num_components], lengths[:num_components]

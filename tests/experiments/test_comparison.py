@@ -242,6 +242,10 @@ def test_times_to_a_return_by_hand() -> None:
     assert (found["slow"]["reached"], found["slow"]["seconds"]) == (1, None)
     # The quickest run ends after 2 seconds.
     assert found["quick"]["at_equal_seconds"]["scores"] == [9, 9, -1]
+    # The policies of a last stage that begins behind it are not known.
+    staged = time_to_return.compare({"quick": quick, "slow": slow}, 8.0, staged=["quick", "slow"])
+    assert staged["quick"]["at_equal_seconds"] is None
+    assert staged["slow"] == found["slow"]
     both = time_to_return.continued(curve([10, 20], [1, 2], [4.0, 5.0]), curve([10], [3], [9.0]))
     np.testing.assert_array_equal((both.env_steps, both.seconds, both.returns), ([30], [5], [9]))
 

@@ -178,6 +178,10 @@ def test_chunk_sizes_are_chosen_once_and_belong_to_the_run(
     again = hades("distill", *tuned, "--num-iterations", "6", "--out", tmp_path, "--resume")
     assert again.code == 0, again.err
     assert "chosen" not in again.err
+    untuned = (*TINY, "--devices", "1", "--out", tmp_path / "untuned")
+    assert hades("distill", *untuned).code == 0
+    late = hades("distill", *untuned, "--tune-chunks", "--resume")
+    assert "--tune-chunks: the run in" in late.unboxed and late.code == 2
     refused = hades("distill", *tuned, "--rollout-chunk-size", "4", "--out", tmp_path / "other")
     assert refused.complaint == "hades distill: --rollout-chunk-size: expected none beside --tune-chunks"
 
@@ -191,14 +195,15 @@ def test_a_run_of_codes_goes_on_with_its_own_components_alone(hades: Callable[..
     saved = json.loads(config.read_text())
     config.write_text(json.dumps(saved | {"arrays": "00000000"}))
     outcome = hades("distill", *more)
-    assert outcome.code == 1
-    assert f'has arrays "00000000", got "{saved["arrays"]}"' in outcome.unboxed
+    assert outcome.code == 2
+    assert f"--num-codes: the run in {tmp_path} has other components" in outcome.unboxed
     for flags, words in (
         (("--codes-seed", "1"), "--codes-seed: expected none without --num-codes"),
-        (("--num-codes", "9"), "num_codes: expected at most the 3 numbers of an observation, got 9"),
+        (("--num-codes", "2", "--codes-seed", "-1"), "codes_seed: expected an integer from 0 to 4294967295, got -1"),
+        (("--num-codes", "9"), "num_codes: expected at most 3, the components of the states, got 9"),
     ):
         refused = hades("distill", *TINY, *flags, "--out", tmp_path / "other")
-        assert refused.complaint.endswith(words)
+        assert refused.code == 2 and words in refused.unboxed
 
 
 def test_a_warm_start_begins_at_the_pairs_and_statistics_of_a_file(

@@ -131,7 +131,7 @@ def test_codes_stand_for_observations_along_components(env):
     )
 
 
-@pytest.mark.parametrize(("num_codes", "message"), [(0, "above 0, got 0"), (4, "at most the 3 numbers of an")])
+@pytest.mark.parametrize(("num_codes", "message"), [(0, "above 0, got 0"), (4, "at most 3, the components .*, got 4")])
 def test_numbers_of_codes_that_cannot_be_are_refused(num_codes, message):
     with pytest.raises(ValueError, match=f"num_codes: expected .*{message}"):
         latent_pairs(KEY, Match(num_actions=3), num_codes, 2)

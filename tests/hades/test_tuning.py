@@ -18,7 +18,7 @@ from hades.inner.cloning import CloningSettings
 from hades.policies import NetworkSettings
 from hades.recipes import HadesSettings, NeuroevolutionSettings, from_settings
 from hades.run import Run
-from hades.tuning import Trial, tune_chunks
+from hades.tuning import DoesNotFitError, Trial, tune_chunks
 
 SETTINGS = NeuroevolutionSettings(
     population_size=2,
@@ -66,28 +66,59 @@ def test_chosen_sizes_are_the_quickest_that_were_tried_and_change_no_fitness() -
     np.testing.assert_allclose(*fitness, rtol=1e-6)
 
 
+def test_a_program_that_exhausts_the_memory_does_not_fit() -> None:
+    def exhaust() -> float:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    def fail() -> float:
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    assert tuning._unless_exhausted(lambda: 1.0) == 1.0
+    assert tuning._unless_exhausted(exhaust) is None
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        tuning._unless_exhausted(fail)
+
+
+def test_a_container_has_no_more_memory_than_its_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_CONTROL_GROUP", tmp_path)
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert tuning._available_bytes() > 2**20
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert tuning._available_bytes() == 4000
+
+
 def test_sizes_fit_the_memory() -> None:
     run = make_run(SETTINGS)
     state = run.init(jax.random.key(0))
     sizes = {"rollout_chunk_size": None}
     needed = tuning._measure(run, state, sizes, limit=10**12)
     assert needed.seconds is not None and needed.seconds > 0
-    assert tuning._measure(run, state, sizes, limit=int(needed.num_bytes / tuning._SHARE)).seconds is None
-    with pytest.raises(ValueError, match="population_size: not even one candidate fits"):
+    assert tuning._measure(run, state, sizes, limit=needed.num_bytes).seconds is not None
+    assert tuning._measure(run, state, sizes, limit=needed.num_bytes - 1).seconds is None
+    with pytest.raises(DoesNotFitError, match="population_size: one candidate at a time takes .* MiB of a device"):
         tuned(limit_bytes=1)
 
 
 def test_a_choice_is_kept_for_the_same_settings_and_device(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_measure", lambda run, state, sizes, limit: Trial(sizes, 1, 1.0))
+    monkeypatch.setattr(
+        tuning, "_measure", lambda run, state, sizes, limit: Trial(sizes, 1, 1.0 if limit >= 1 else None)
+    )
     chosen, _ = tuned()
     again, trials = tuned()
     assert (again, trials) == (chosen, [])
+    # Nor is one that needs more than there is now.
+    assert tuned(limit_bytes=2)[1] == []
+    with pytest.raises(DoesNotFitError):
+        tuned(limit_bytes=1)
     # Sizes that the settings have are no part of what they are chosen for; others are.
     assert tuned(settings=dataclasses.replace(SETTINGS, rollout_chunk_size=None))[1] == []
     assert tuned(settings=dataclasses.replace(SETTINGS, num_episodes=3))[1] != []
     file = cache / "hades_chunk_sizes.json"
     assert len(json.loads(file.read_text())) == 2
-    for garbage in ("[]", "{", json.dumps({key: {"rollout": 3} for key in json.loads(file.read_text())})):
+    known = json.loads(file.read_text())
+    other = [{"rollout": 3}, {"sizes": {"rollout": 3}, "num_bytes": 1, "seconds": None}]
+    for garbage in ("[]", "{", *(json.dumps(dict.fromkeys(known, entry)) for entry in other)):
         file.write_text(garbage)
         assert tuned()[1] != []
 

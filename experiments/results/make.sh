@@ -228,6 +228,29 @@ for body in Hopper:800 Walker2d:1500 HalfCheetah:2500; do
 done
 $hades bench transfer "$runs"/offline/hopper/av-pbc-seed*.npz --out $out/offline/transfer_hopper.json
 
+# Ways to be sooner at a return: schedules, cheap first stages, codes of principal components.
+first_stages() {  # ENV TARGET STEPS FIRST PG_STEPS PG_FIRST SHORT RESTART FLAGS...
+  few="--cloning.num-steps 16 --cloning.learning-rate 0.04" narrow="--cloning.hidden-sizes 16 16"
+  $hades bench time-to-return --env "$1" --target "$2" --env-steps "$3" "${@:9}" --runs "$runs/time-to-return" --out $out/time_to_return \
+    --variants plain=hades-r "decay=hades-r --evolution.sigma-decay 0.98" \
+    "both decay=hades-r --evolution.sigma-decay 0.98 --evolution.learning-rate-decay 0.98" \
+    "narrow=hades-r $narrow --max-env-steps $4 then hades-r" "few steps=hades-r $few --max-env-steps $4 then hades-r" \
+    "narrow and few=hades-r $narrow $few --max-env-steps $4 then hades-r" \
+    "short horizon=hades-r --max-steps $7 --max-env-steps $4 then hades-r" "restart=hades-r --max-env-steps $8 then hades-r" \
+    "pg=hades-pg --max-env-steps $5 --evaluate-every 4" "polished=hades-pg --max-env-steps $6 --evaluate-every 4 then hades-r"
+}
+first_stages gymnax/CartPole-v1 490 1500000 300000 300000 60000 150 400000 --seeds 0-2
+first_stages gymnax/Acrobot-v1 -100 1500000 250000 200000 80000 200 400000 --seeds 0-2
+first_stages gymnax/MountainCarContinuous-v0 90 3000000 400000 300000 80000 300 400000 --seeds 0-4 \
+  --flags="--iterations-per-call 1 --evaluate-every 1"
+codes() {  # GAME TARGET STEPS SEEDS
+  $hades bench time-to-return --env "gymnax/$1-MinAtar" --target "$2" --env-steps "$3" --seeds "$4" --runs "$runs/time-to-return" \
+    --out $out/time_to_return --variants plain=hades-r "codes=hades-r --num-codes 16"
+}
+codes Breakout 4 2000000 0-2
+codes SpaceInvaders 9 3000000 0
+codes Asterix 1 4000000 0
+
 # Exported policies against ours.
 $hades bench export --out $out/export.json
 # The datasets of the package, with their cards; then all of them again on other keys.

@@ -249,7 +249,6 @@ codes() {  # GAME TARGET STEPS SEEDS
 }
 codes Breakout 4 2000000 0-2
 codes SpaceInvaders 9 3000000 0
-codes Asterix 1 4000000 0
 
 # Exported policies against ours.
 $hades bench export --out $out/export.json

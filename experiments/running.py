@@ -59,6 +59,8 @@ class Command:
         needs_env: Whether a run has to have an environment.
         presets: Key of its presets in `PRESETS`; its name if None.
         divides_cpu: Whether it evaluates a population of small networks, which one device of a CPU gives one core.
+        keeps_arrays: Whether a run goes on with the very arrays that it began with. Otherwise data are known by the
+            checksums of their files, as what is computed of them differs between machines.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Command:
     needs_env: bool = True
     presets: str | None = None
     divides_cpu: bool = False
+    keeps_arrays: bool = False
 
 
 def launch(command: Command, arguments: Sequence[str]) -> int:
@@ -95,6 +98,7 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
     method = run.settings if type(run.settings) is type(settings.settings) else settings.settings
     here = {"out": None, "resume": False, "json": False, "hosts": MultihostSettings(), "devices": None}
     resolved = dataclasses.replace(settings, settings=method, **here)
+    arrays = {} if command.keeps_arrays else {"arrays": None}
     check_extras(settings)
     started = time.monotonic()
     try:
@@ -105,7 +109,7 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
                 settings.num_iterations,
                 out=directory.path,
                 loop=settings.loop,
-                config={"command": command.name, **to_dict(resolved)} | _arrays(settings),
+                config={"command": command.name, **to_dict(resolved), **arrays},
                 callbacks=callbacks,
                 should_stop=signals.should_stop,
             )
@@ -127,12 +131,6 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
         return signals.exit_code
     _report(command, settings, run, directory, result, time.monotonic() - started)
     return result
-
-
-def _arrays(settings: RunSettings) -> dict[str, None]:
-    """Entry of a configuration for the arrays of a run, in place of their checksum."""
-    # Data are known by the checksums of their files; what is computed of them differs between machines.
-    return {} if settings.keeps_arrays else {"arrays": None}
 
 
 def divide_cpu(command: Command, settings: Any) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -16,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades._cache import kept
 from hades._pairs import clipped, even_labels, smooth_logits
 from hades._validation import require_positive, require_positive_fields
 from hades.dataset import SyntheticDataset
@@ -231,11 +229,10 @@ class PlayedPairs(_MovingPairs):
     def init(self, key: jax.Array) -> Solution:
         """Plays, and draws observations among those seen."""
         statistics_key, begin_key, play_key, row_key = jax.random.split(key, 4)
-        num_envs = PLAYED_ENVS
         normalizer = self.statistics or initial_normalizer(statistics_key, self.env, self.settings)
-        num_steps = max(PLAYED_STEPS, -(-self.dataset_size // num_envs))
-        steps = play_randomly(begin_key, play_key, self.env, num_envs, num_steps)
-        rows = jax.random.choice(row_key, num_envs * num_steps, (self.dataset_size,), replace=False)
+        num_steps = max(PLAYED_STEPS, -(-self.dataset_size // PLAYED_ENVS))
+        steps = play_randomly(begin_key, play_key, self.env, PLAYED_ENVS, num_steps)
+        rows = jax.random.choice(row_key, PLAYED_ENVS * num_steps, (self.dataset_size,), replace=False)
         observations, actions = (
             leaf.reshape(-1, *leaf.shape[2:])[rows] for leaf in (steps.observations, steps.actions)
         )
@@ -312,12 +309,8 @@ def latent_pairs(
     if num_codes > most:
         raise ValueError(f"num_codes: expected at most {most}, the components of the states, got {num_codes}")
     codes = free_pairs(PolicySpaces((num_codes,), env.action_space), dataset_size, learn_labels, init_scale)
-    return LatentPairs(codes, *_measure(env, num_codes)(key, normalizer=normalizer or Normalizer()))
-
-
-@kept
-def _measure(env: Environment, num_codes: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    return jax.jit(partial(measure_components, env=env, num_components=num_codes))
+    measure = jax.jit(partial(measure_components, env=env, num_components=num_codes))
+    return LatentPairs(codes, *measure(key, normalizer=normalizer or Normalizer()))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from hades.recipes.population import PopulationSettings
 from hades.run import Run, RunState
 from hades.sharding import POPULATION_AXIS, replicate, usable_cores
 
-__all__ = ["CHUNK_SIZES", "DoesNotFitError", "Trial", "compiled_bytes", "tune_chunks"]
+__all__ = ["CHUNK_SIZES", "DoesNotFitError", "Trial", "compiled_bytes", "tune_chunks", "unless_exhausted"]
 
 Settings = TypeVar("Settings", bound=PopulationSettings)
 T = TypeVar("T")
@@ -100,8 +100,8 @@ def tune_chunks(
     fields = [name for name in CHUNK_SIZES if hasattr(settings, name)]
     whole = _with_sizes(settings, dict.fromkeys(fields))
     run = make_run(whole)
-    description, limit = _description(run), _limit_of(run.mesh) if limit_bytes is None else limit_bytes
-    limit = multihost.from_first(int(_SHARE * limit))
+    limit = multihost.from_first(int(_SHARE * (_limit_of(run.mesh) if limit_bytes is None else limit_bytes)))
+    description = _description(run)
     best = _recall(description, fields)
     if best is not None and best.num_bytes <= limit:
         return _with_sizes(settings, best.sizes)
@@ -136,6 +136,17 @@ def compiled_bytes(compiled: Any) -> dict[str, int]:
     return {"temporary_bytes": temporary, "output_bytes": output, "total_bytes": temporary + output}
 
 
+def unless_exhausted(function: Callable[[], T]) -> T | None:
+    """The result of a function, None where the memory of this or of another process did not suffice."""
+    found = None
+    try:
+        found = function()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+    return None if multihost.any_process(found is None) else found
+
+
 Attempt: TypeAlias = Callable[[dict[str, int | None]], Trial]
 
 
@@ -164,7 +175,7 @@ def _halve(
 def _measure(run: Run[Any], state: RunState, sizes: dict[str, int | None], limit: int) -> Trial:
     run = replicate(run, run.mesh)
     # An argument, as in the host loop: arrays that are on other processes, too, cannot be constants of a program.
-    step = _unless_exhausted(lambda: jax.jit(lambda run, state: run.step(state)).lower(run, state).compile())
+    step = unless_exhausted(lambda: jax.jit(lambda run, state: run.step(state)).lower(run, state).compile())
     if step is None:
         return Trial(sizes, limit + 1, None)
     num_bytes = multihost.from_first(compiled_bytes(step)["total_bytes"])
@@ -174,24 +185,13 @@ def _measure(run: Run[Any], state: RunState, sizes: dict[str, int | None], limit
         jax.block_until_ready(step(run, state))
         return time.perf_counter() - started
 
-    first = None if num_bytes > limit else _unless_exhausted(take)
+    first = None if num_bytes > limit else unless_exhausted(take)
     if first is None:
         return Trial(sizes, num_bytes, None)
     # Steps of several processes wait for each other: all take as many.
     repeats = multihost.from_first(max(_REPEATS, round(_SECONDS / first)))
-    seconds = _unless_exhausted(lambda: min(take() for _ in range(repeats)))
+    seconds = unless_exhausted(lambda: min(take() for _ in range(repeats)))
     return Trial(sizes, num_bytes, None if seconds is None else multihost.from_first(seconds))
-
-
-def _unless_exhausted(function: Callable[[], T]) -> T | None:
-    """The result of a function, None where the memory of this or of another process did not suffice."""
-    found = None
-    try:
-        found = function()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-    return None if multihost.any_process(found is None) else found
 
 
 def _with_sizes(settings: Settings, sizes: dict[str, int | None]) -> Settings:

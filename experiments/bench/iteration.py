@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -17,7 +18,10 @@ from experiments.bench._lib.runs import Method, small_run, start
 from experiments.bench._lib.timing import compile_step, time_in_turns
 from hades._validation import require_not_negative
 from hades.run import RunState
+from hades.tuning import unless_exhausted
 from hades.types import Metrics
+
+Step: TypeAlias = Callable[[RunState], tuple[RunState, Metrics]]
 
 _HEADER = ("compile [s]", "s/iteration", "CPU s/iteration", "of the first", "memory", "fitness", "env steps")
 
@@ -61,31 +65,18 @@ def measure(settings: IterationSettings, report: Report) -> None:
     names = ("method", "env", "setting", "num_iterations", "after")
     entries: dict[str, dict[str, Any]] = {}
     report.content.update({name: getattr(settings, name) for name in names} | {"values": entries})
-    steps: dict[str, Callable[[RunState], tuple[RunState, Metrics]]] = {}
-    state = None
+    steps: dict[str, Step] = {}
+    state: RunState | None = None
     for value in settings.values:
         tell(f"compiling {settings.setting} {value} ...")
         flags = [*shlex.split(settings.flags), f"--{settings.setting}", *shlex.split(value)]
         run, seed, _ = small_run(settings.method, settings.env, flags)
         run, first = start(run, seed)
-        try:
-            if state is None:
-                state = _advanced(compile_step(run.step, first)[0], first, settings.after)
-            step, seconds = compile_step(run.step, state)
-            _, metrics = jax.block_until_ready(step(state))
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
+        tried = unless_exhausted(partial(_try, run.step, first, state, settings.after))
+        if tried is None:
             entries[value] = {"fits": False}
         else:
-            steps[value] = step
-            entries[value] = {
-                "fits": True,
-                "compile_seconds": seconds,
-                **compiled_bytes(step),
-                "env_steps": int(np.sum(metrics.get("env_steps", 0))),
-                "fitness_mean": float(metrics["fitness_mean"]),
-            }
+            state, steps[value], entries[value] = tried
         report.add()
     wall, cpu = time_in_turns(steps, state, settings.num_iterations)
     for value in steps:
@@ -93,7 +84,23 @@ def measure(settings: IterationSettings, report: Report) -> None:
     report.add()
 
 
-def _advanced(step: Callable[[RunState], tuple[RunState, Metrics]], state: RunState, count: int) -> RunState:
+def _try(step: Step, first: RunState, state: RunState | None, after: int) -> tuple[RunState, Step, dict[str, Any]]:
+    """The state that is measured at, which is found where there is none yet; the compiled step; and its entry."""
+    if state is None:
+        state = _advanced(compile_step(step, first)[0], first, after)
+    compiled, seconds = compile_step(step, state)
+    _, metrics = jax.block_until_ready(compiled(state))
+    entry = {
+        "fits": True,
+        "compile_seconds": seconds,
+        **compiled_bytes(compiled),
+        "env_steps": int(np.sum(metrics.get("env_steps", 0))),
+        "fitness_mean": float(metrics["fitness_mean"]),
+    }
+    return state, compiled, entry
+
+
+def _advanced(step: Step, state: RunState, count: int) -> RunState:
     for _ in range(count):
         state, _ = step(state)
     return state

@@ -32,7 +32,10 @@ def _make_run(settings: DistillSettings) -> Run[Any]:
     return running.run_in_environment(settings, first)
 
 
-COMMAND = running.Command("distill", DistillSettings, make_run=_make_run, complete=_complete, divides_cpu=True)
+# Of other components, codes would be other pairs.
+COMMAND = running.Command(
+    "distill", DistillSettings, make_run=_make_run, complete=_complete, divides_cpu=True, keeps_arrays=True
+)
 POLICY_GRADIENT = running.Command(
     "distill",
     PolicyGradientDistillSettings,

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.names import IMAGES_PREFIX
+from envs.names import measure_of
 from experiments import tables
 from experiments.bench._lib.variants import OWN, ZERO
 from experiments.pictures.names import action_labels
@@ -96,7 +96,7 @@ def run_to_dict(subject: Subject, effort: Effort, tell: Callable[[str], None] = 
 
 def _words(subject: Subject) -> dict[str, str]:
     """Names of what was measured: on images the curve is of training images, all other numbers of test images."""
-    if subject.env_name.startswith(IMAGES_PREFIX):
+    if measure_of(subject.env_name) == "accuracy":
         return {
             "measure": "accuracy",
             "outcomes": "Accuracies",

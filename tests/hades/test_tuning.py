@@ -73,10 +73,10 @@ def test_a_program_that_exhausts_the_memory_does_not_fit() -> None:
     def fail() -> float:
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    assert tuning._unless_exhausted(lambda: 1.0) == 1.0
-    assert tuning._unless_exhausted(exhaust) is None
+    assert tuning.unless_exhausted(lambda: 1.0) == 1.0
+    assert tuning.unless_exhausted(exhaust) is None
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        tuning._unless_exhausted(fail)
+        tuning.unless_exhausted(fail)
 
 
 def test_a_container_has_no_more_memory_than_its_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ import jax
 
 from experiments import running
 from experiments.cli import BadArgumentsError
+from experiments.commands.offline.settings import OfflineDistillSettings
 from experiments.environments import environment_name, environment_of
 from experiments.loading import checksum, load_teacher, outcome_file
 from experiments.pictures import draw_offline_curve
 from experiments.registry import INNER_LOOPS, OBJECTIVES, OUTER_LOOPS
-from experiments.settings import OfflineDistillSettings
 from hades._files import refusing
 from hades.dataset import SyntheticDataset
 from hades.keys import Stream, stream

@@ -14,10 +14,10 @@ import jax
 from experiments import running
 from experiments.arguments import expand, flag_value, parse
 from experiments.cli import BadArgumentsError
+from experiments.commands.offline.settings import TeachSettings
 from experiments.environments import environment_of
 from experiments.loading import checksum
 from experiments.presets import get_preset
-from experiments.settings import TeachSettings
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
 from hades.offline import Teacher, d4rl

@@ -221,6 +221,18 @@ def test_repeats_must_be_positive() -> None:
         bench.main(["generation", "--repeats", "0"])
 
 
+def test_the_same_function_is_compiled_each_time_that_its_compilation_is_timed() -> None:
+    traced = []
+
+    def step(x: jax.Array) -> jax.Array:
+        traced.append(x)
+        return 5 * x
+
+    for _ in range(2):
+        timing.compile_step(step, jnp.arange(3.0))
+    assert len(traced) == 2
+
+
 def test_compilation_is_timed_without_the_cache(tmp_path: Path) -> None:
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}

@@ -18,6 +18,7 @@ from experiments.arguments import expand, flag_value, parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.logging import check_extras, loggers
 from experiments.pictures import draw_curve, draw_dataset
+from experiments.precision import matmul_precision
 from experiments.presets import get_preset
 from experiments.settings import PopulationRunSettings, RunSettings
 from experiments.stopping import StopSignals
@@ -91,6 +92,11 @@ def run_command(command: Command, settings: Any) -> Result[Any] | int:
     """Runs resolved settings to the end, and reports; or returns the exit code of a signal that stopped them."""
     multihost.initialize(settings.hosts)
     divide_cpu(command, settings)
+    with matmul_precision(settings.matmul_precision):
+        return _run(command, settings)
+
+
+def _run(command: Command, settings: Any) -> Result[Any] | int:
     directory = RunDirectory(settings.out)
     if isinstance(settings, PopulationRunSettings) and settings.tune_chunks and not directory.holds_run:
         settings = _with_tuned_chunks(settings, command)

@@ -12,6 +12,7 @@ import tyro
 
 from experiments import void
 from experiments.environments import EnvironmentOptions
+from experiments.precision import MatmulPrecision
 from experiments.presets import PRESETS
 from hades._validation import require_positive
 from hades.inner.cloning import CloningSettings
@@ -95,6 +96,10 @@ class RunSettings(SeededSettings):
     CPU is made as many, by default one for each core where populations are evaluated."""
     hosts: Annotated[MultihostSettings, Flat] = MultihostSettings()
     """Processes of the run."""
+    matmul_precision: MatmulPrecision | None = None
+    """Precision of the operands of matrix products and convolutions, which physics has, too; default: that of JAX, TF32
+    on GPUs of NVIDIA. GPUs round no further than to TF32; CPUs round operands, which shows the effect and saves no
+    time."""
     loop: Annotated[LoopSettings, Flat] = LoopSettings()
     """The host loop."""
 

@@ -89,11 +89,10 @@ def _status(member: Member, job: str | None, queue: Mapping[str, str] | None) ->
     directory = RunDirectory(member.out)
     record = member.files.last_record()
     code = None if record is None else record["exit_code"]
-    state = State.DONE if is_done(member) else _state(member, job, queue, record)
     last = directory.last_row() if directory.holds_run else None
     return MemberStatus(
         member,
-        state,
+        _state(member, job, queue, record),
         last["iteration"] if last else 0,
         _as_integer(_wanted(member, "num-iterations")),
         _best(directory),
@@ -103,10 +102,12 @@ def _status(member: Member, job: str | None, queue: Mapping[str, str] | None) ->
 
 
 def _state(member: Member, job: str | None, queue: Mapping[str, str] | None, record: Mapping[str, Any] | None) -> State:
-    """The state of a member that is not done."""
     directory = RunDirectory(member.out)
+    # Behind its summary, a run still measures its outcome.
     if member.files.is_running() or directory.is_locked:
         return State.RUNNING
+    if is_done(member):
+        return State.DONE
     if job is not None and queue is None and (record is None or record["job"] != job):
         return State.WAITING
     if job is not None and queue is not None and job in queue:

@@ -49,6 +49,15 @@ def test_run_is_done_when_its_summary_tells_of_all_iterations(member: Member) ->
     assert state(member) == State.DONE
 
 
+def test_run_with_a_whole_summary_runs_until_its_process_has_ended(member: Member) -> None:
+    finish(member, 2)
+    record(member, None)
+    with member.files.log.open("ab") as log:
+        fcntl.flock(log.fileno(), fcntl.LOCK_EX)
+        assert state(member) == State.RUNNING
+    assert state(member) == State.DONE
+
+
 @pytest.mark.parametrize(("flag", "enough", "too_few"), [("max-env-steps", 100, 101), ("max-seconds", 1.0, 1.5)])
 def test_run_is_done_when_a_budget_of_the_grid_is_used_up(
     tmp_path: Path, flag: str, enough: float, too_few: float

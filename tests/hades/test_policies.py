@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from types import SimpleNamespace
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from flax import nnx
 
 from hades import policies
 from hades._initializers import orthogonal
+from hades._networks import _patches
 from hades.dataset import SyntheticDataset
 from hades.distributions import Categorical, DiagonalGaussian
 from hades.inner.cloning import CloningSettings, behaviour_cloning
@@ -101,6 +103,30 @@ def test_cnn_is_an_ordinary_convolution():
     with jax.default_matmul_precision("highest"):
         expected, found = by_convolution(params), jax.jit(policy.apply)(params, images).logits
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 2), (1, 3, 1), (1, 1, 3)])
+def test_patches_and_their_gradients_are_those_of_jax(shape):
+    def of_jax(images):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated_patches(images, (3, 3), (1, 1), "SAME", dimension_numbers=layout)
+
+    # Values are not linear in the images, so that gradients of gradients depend on both.
+    def found(patches):
+        def value(images, weights):
+            return jnp.sum(jnp.tanh(patches(images)) * weights)
+
+        def penalty(images, weights):
+            return jnp.sum(jax.grad(value)(images, weights) ** 3)
+
+        gradients = jax.vmap(jax.grad(penalty, argnums=(0, 1)), in_axes=(0, None))
+        return jax.jit(jax.vmap(patches))(images), jax.jit(gradients)(images, weights)
+
+    images = jax.random.normal(jax.random.key(0), (2, 3, *shape))
+    weights = jax.random.normal(jax.random.key(1), (3, *shape[:2], 9 * shape[2]))
+    with jax.default_matmul_precision("highest"):
+        expected = found(of_jax)
+    chex.assert_trees_all_close(found(_patches), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_convnet_is_convolution_normalisation_activation_and_pooling():

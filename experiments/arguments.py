@@ -67,13 +67,21 @@ def expand(path: str) -> Path:
 
 
 def flag_value(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag that other defaults depend on, read before all are: `--flag VALUE` or `--flag=VALUE`."""
+    """The value of a flag that other defaults depend on, read before all are: `--flag VALUE` or `--flag=VALUE`.
+
+    Of a flag that stands twice it is the last one, as the parser has it.
+
+    Example:
+        >>> flag_value(["--preset", "cartpole", "--preset=acrobot"], "--preset")
+        'acrobot'
+    """
+    found = None
     for index, argument in enumerate(arguments):
         if argument == flag and index + 1 < len(arguments):
-            return arguments[index + 1]
-        if argument.startswith(flag + "="):
-            return argument.partition("=")[2]
-    return None
+            found = arguments[index + 1]
+        elif argument.startswith(flag + "="):
+            found = argument.partition("=")[2]
+    return found
 
 
 def canonical_flag(name: str) -> str:

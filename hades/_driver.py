@@ -175,7 +175,8 @@ def _status(run: Run[Any], rows: Sequence[Row], row_length: int) -> tuple[str, f
         # Of seeds at different iterations not all are evaluated at once.
         common = set(row).intersection(*rows)
         row = {name: float(np.mean([other[name] for other in rows])) for name in common}
-        row["non_finite"] = sum(other["non_finite"] for other in rows)
+        if "non_finite" in row:
+            row["non_finite"] = sum(other["non_finite"] for other in rows)
     rate = 1.0 / max(row["seconds_per_iteration"], 1e-9)
     steps = rate * len(rows) * row.get("env_steps", 0) / row_length
     text = run.status(row)

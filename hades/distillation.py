@@ -257,6 +257,7 @@ class DatasetRun(_FourParts):
             self.init_seed,
             more_references=self.references,
             mesh=self._evaluation_mesh,
+            observation_normalization="running" if self.play.observation_normalization == "running" else "none",
         )
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:

@@ -21,7 +21,7 @@ from hades.distributions import ActionSelection
 from hades.fitness import Draw
 from hades.inner import cloning
 from hades.metadata import EvaluationSummary, FileMetadata
-from hades.normalization import Normalizer, PolicyParams
+from hades.normalization import Normalization, Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.first_episode import Rollout, inits_first
@@ -234,6 +234,7 @@ class DatasetEvaluator:
             `num_inits` ensembles of them play.
         more_references: `more_references(key)`: further datasets that references are trained on, by name.
         mesh: Devices that the policies are spread over; this one alone if None.
+        observation_normalization: That of datasets with neither metadata nor statistics, as a run has them.
 
     Raises:
         ValueError: `num_episodes` is not a multiple of `normalization_envs`, or members would be all the same.
@@ -258,6 +259,7 @@ class DatasetEvaluator:
     ensemble: int = 1
     more_references: Callable[[jax.Array], dict[str, SyntheticDataset]] | None = field(default=None, compare=False)
     mesh: Mesh | None = None
+    observation_normalization: Normalization = "none"
 
     def __post_init__(self) -> None:
         """Refuses ensembles of one initialisation, and episodes that do not divide into groups."""
@@ -267,7 +269,7 @@ class DatasetEvaluator:
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> Evaluation:
         """Trains fresh policies on a dataset and plays with them."""
-        return self.play(key, self.train(key, dataset), dataset.normalizer())
+        return self.play(key, self.train(key, dataset), self._normalizer(dataset))
 
     def untrained(self, key: jax.Array, normalizer: Normalizer) -> Evaluation:
         """Plays with policies as they are initialised."""
@@ -281,8 +283,12 @@ class DatasetEvaluator:
         return {
             **{name: self(key, other) for name, other in more.items()},
             "zero dataset": self(key, zero_dataset(dataset)),
-            "untrained policy": self.untrained(key, dataset.normalizer()),
+            "untrained policy": self.untrained(key, self._normalizer(dataset)),
         }
+
+    def _normalizer(self, dataset: SyntheticDataset) -> Normalizer:
+        bare = dataset.metadata is None and dataset.observation_mean is None
+        return Normalizer(self.observation_normalization) if bare else dataset.normalizer()
 
     def train(self, key: jax.Array, dataset: SyntheticDataset) -> Params:
         """Trains fresh policies on a dataset; returns their network parameters, `[1, inits, ...]`.

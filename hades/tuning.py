@@ -233,6 +233,7 @@ def _description(run: Run[Any]) -> str:
         "processes": jax.process_count(),
         "machine": [platform.machine(), usable_cores()],
         "jax": jax.__version__,
+        "matmul_precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

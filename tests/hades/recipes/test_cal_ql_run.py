@@ -158,3 +158,9 @@ def test_a_run_without_an_environment_evaluates_nothing():
     result = train(3, loop=LoopSettings(iterations_per_call=3, evaluate_every=3))
     assert result.evaluator is None
     assert "evaluation_mean" not in result.history[-1]
+
+
+def test_seeds_of_it_run_side_by_side() -> None:
+    keys = jax.random.split(jax.random.key(0), 2)
+    results = hades.distill_seeds(keys, cal_ql_run(DATA, UNIT, SMALL), 2, progress=False)
+    assert [result.state.iteration for result in results] == [2, 2]

@@ -254,6 +254,20 @@ def test_episodes_must_fill_the_groups_of_running_statistics():
         recipes.hades_r(Match(), num_episodes=6, normalization_envs=4, observation_normalization="running")
 
 
+def test_outcomes_of_a_run_are_evaluated_with_its_running_statistics():
+    run = recipes.hades_r(Walk(), **(SMALL | {"observation_normalization": "running", "num_episodes": 2}))
+    outcome = run.outcome(run.init(jax.random.key(0)))
+    evaluator, key = run.make_evaluator(2, 4), jax.random.key(1)
+    found, described = evaluator(key, outcome), evaluator(key, run.describe(outcome, seed=0))
+    np.testing.assert_array_equal(found.returns, described.returns)
+    assert found.normalization_envs == described.normalization_envs == 2
+    untrained = evaluator.references(key, outcome)["untrained policy"]
+    expected = evaluator.untrained(key, Normalizer("running"))
+    np.testing.assert_array_equal(untrained.returns, expected.returns)
+    without = dataclasses.replace(evaluator, normalization_envs=None, observation_normalization="none")
+    assert np.any(found.returns != without(key, outcome).returns)
+
+
 def test_resolving_fills_in_what_depends_on_the_environment():
     resolved = resolve(Target(), HadesSettings(method="hades-f", observation_normalization="running"))
     assert resolved.cloning.loss == "gaussian_nll"

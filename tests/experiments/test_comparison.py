@@ -325,6 +325,10 @@ def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome
         (("iteration", "--values", "8", "8"), "values: expected one or more, each once, got 8 8"),
         (("iteration", "--after", "-1"), "after: expected a number of at least 0, got -1"),
         (("iteration", "--setting", "devices"), "setting: expected one that a process can change, devices are for"),
+        (
+            ("iteration", "--setting", "matmul-precision", "--values", "bfloat16"),
+            "--flags: expected no --matmul-precision and no --tune-chunks, which whole runs have",
+        ),
         (("compile", "--commands", "a", "a"), "commands: expected one or more, each once, got a a"),
         (("time-to-return", "--variants", "hades-r"), "variants: expected LABEL=METHOD FLAGS, METHOD one of hades-r,"),
         (("time-to-return", "--variants", "a=es", "a=ppo"), "variants: expected one or more, each once, got a a"),

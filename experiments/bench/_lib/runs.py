@@ -16,6 +16,7 @@ import jax
 
 from experiments import running
 from experiments.bench._lib.base import SeedsBenchSettings, tell
+from experiments.cli import BadArgumentsError
 from experiments.commands.baseline import COMMANDS
 from experiments.commands.distill import command_of
 from experiments.curves import Curve, read_curve
@@ -165,10 +166,12 @@ def small_run(method: Method, env: str, flags: Sequence[str]) -> tuple[Run[Any],
         The run, its seed, and all of its flags.
 
     Raises:
-        BadArgumentsError: A flag is wrong.
+        BadArgumentsError: A flag is wrong, or of the start of a command, which the run does not have.
     """
     command, begin = split_flags(method_flags(method, env, _ENDLESS))
     settings: Any = running.resolve(command, [*begin, *flags])
+    if settings.matmul_precision is not None or getattr(settings, "tune_chunks", False):
+        raise BadArgumentsError("--flags: expected no --matmul-precision and no --tune-chunks, which whole runs have")
     running.divide_cpu(command, settings)
     return running.build(settings, command), settings.seed, [*begin, *flags]
 

@@ -97,7 +97,7 @@ class RunSettings(SeededSettings):
     hosts: Annotated[MultihostSettings, Flat] = MultihostSettings()
     """Processes of the run."""
     matmul_precision: MatmulPrecision | None = None
-    """Precision of the operands of matrix products and convolutions, which physics has, too; default: that of JAX, TF32
+    """Precision of the operands of matrix products and convolutions, those of physics, too; default: that of JAX, TF32
     on GPUs of NVIDIA. GPUs round no further than to TF32; CPUs round operands, which shows the effect and saves no
     time."""
     loop: Annotated[LoopSettings, Flat] = LoopSettings()

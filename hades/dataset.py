@@ -16,7 +16,7 @@ from hades._npz import read_arrays, write_arrays
 from hades._validation import require_finite
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata, metadata_from_array, metadata_to_array
-from hades.normalization import Normalizer
+from hades.normalization import Normalization, Normalizer
 
 _PROBABILITY_TOLERANCE = 1e-3
 
@@ -87,12 +87,16 @@ class SyntheticDataset:
         """The arrays that training sees, without statistics of observations and metadata."""
         return replace(self, observation_mean=None, observation_std=None, metadata=None)
 
-    def normalizer(self) -> Normalizer:
-        """Normalisation of raw observations, read off the statistics where there is no metadata."""
+    def normalizer(self, bare: Normalization = "none") -> Normalizer:
+        """Normalisation of raw observations, read off the statistics where there is no metadata.
+
+        Args:
+            bare: Its kind where there are no statistics either, which a run knows and its outcome does not hold.
+        """
         if self.metadata is not None:
             kind = self.metadata.observation_normalization
         else:
-            kind = "none" if self.observation_mean is None else "fixed"
+            kind = bare if self.observation_mean is None else "fixed"
         return Normalizer(kind, self.observation_mean, self.observation_std)
 
     def save(self, path: str | os.PathLike[str]) -> None:

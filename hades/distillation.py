@@ -233,9 +233,7 @@ class DatasetRun(_FourParts):
     def describe(
         self, outcome: SyntheticDataset, seed: int, evaluation: EvaluationSummary | None = None
     ) -> SyntheticDataset:
-        own = self.play.observation_normalization
-        kind: Normalization = "running" if own == "running" else "none"
-        metadata = self._metadata("fixed" if outcome.observation_mean is not None else kind, seed, evaluation)
+        metadata = self._metadata(outcome.normalizer(self._bare_normalization).kind, seed, evaluation)
         return dataclasses.replace(outcome, metadata=metadata)
 
     @override
@@ -257,8 +255,13 @@ class DatasetRun(_FourParts):
             self.init_seed,
             more_references=self.references,
             mesh=self._evaluation_mesh,
-            observation_normalization="running" if self.play.observation_normalization == "running" else "none",
+            observation_normalization=self._bare_normalization,
         )
+
+    @property
+    def _bare_normalization(self) -> Normalization:
+        """Normalisation of datasets that hold no statistics."""
+        return "running" if self.play.observation_normalization == "running" else "none"
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
         """Datasets to compare with that the parametrisation knows, by name, such as random real pairs; often none."""

@@ -269,7 +269,7 @@ class DatasetEvaluator:
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> Evaluation:
         """Trains fresh policies on a dataset and plays with them."""
-        return self.play(key, self.train(key, dataset), self._normalizer(dataset))
+        return self.play(key, self.train(key, dataset), dataset.normalizer(self.observation_normalization))
 
     def untrained(self, key: jax.Array, normalizer: Normalizer) -> Evaluation:
         """Plays with policies as they are initialised."""
@@ -283,12 +283,8 @@ class DatasetEvaluator:
         return {
             **{name: self(key, other) for name, other in more.items()},
             "zero dataset": self(key, zero_dataset(dataset)),
-            "untrained policy": self.untrained(key, self._normalizer(dataset)),
+            "untrained policy": self.untrained(key, dataset.normalizer(self.observation_normalization)),
         }
-
-    def _normalizer(self, dataset: SyntheticDataset) -> Normalizer:
-        bare = dataset.metadata is None and dataset.observation_mean is None
-        return Normalizer(self.observation_normalization) if bare else dataset.normalizer()
 
     def train(self, key: jax.Array, dataset: SyntheticDataset) -> Params:
         """Trains fresh policies on a dataset; returns their network parameters, `[1, inits, ...]`.

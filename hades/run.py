@@ -114,8 +114,8 @@ class Run(Generic[Outcome]):
         """One iteration.
 
         Returns:
-            The new state, and metrics: the scalars `fitness_mean`, `fitness_best`, `fitness_worst`, `non_finite`, and
-            whatever else the method reports; `env_steps`, of any shape, counts environment steps.
+            The new state, and whatever metrics the method reports: outer loops and PPO the scalars `fitness_mean`,
+            `fitness_best`, `fitness_worst` and `non_finite`; `env_steps`, of any shape, counts environment steps.
         """
         raise NotImplementedError
 

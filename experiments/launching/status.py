@@ -103,7 +103,7 @@ def _status(member: Member, job: str | None, queue: Mapping[str, str] | None) ->
 
 def _state(member: Member, job: str | None, queue: Mapping[str, str] | None, record: Mapping[str, Any] | None) -> State:
     directory = RunDirectory(member.out)
-    # Behind its summary, a run still measures its outcome.
+    # Behind its summary, a run still draws its pictures.
     if member.files.is_running() or directory.is_locked:
         return State.RUNNING
     if is_done(member):

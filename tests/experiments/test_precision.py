@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from experiments.precision import MatmulPrecision, matmul_precision
+from hades._run_directory import RunDirectory
 from tests.experiments.command import Outcome, make_run
-from tests.experiments.test_distill import rows_of
 
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
@@ -67,8 +67,8 @@ def test_run_has_the_precision_that_it_began_with(hades: Callable[..., Outcome],
     fitness = {}
     for name in ("float32", "bfloat16"):
         # Returns of continuous actions, which show a rounding.
-        make_run(tmp_path / name, "--env", "diagnostic/target", "--matmul-precision", name)
-        fitness[name] = [row["fitness_mean"] for row in rows_of(tmp_path / name)]
+        out = make_run(tmp_path / name, "--env", "diagnostic/target", "--matmul-precision", name)
+        fitness[name] = [row["fitness_mean"] for row in RunDirectory(out).read_metrics()]
     assert fitness["float32"] != fitness["bfloat16"]
     outcome = hades("distill", "--out", str(tmp_path / "bfloat16"), "--resume", "--matmul-precision", "float32")
     assert (outcome.code, "--matmul-precision: the run in" in outcome.complaint) == (2, True)

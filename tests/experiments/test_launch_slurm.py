@@ -142,12 +142,15 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.skip(f"needs root, slurm-wlm, munge and {CLUSTER}")
     # Other users, such as that of munge, do not reach pytest's folders.
     folder = Path("/tmp") / f"hades-slurm-{os.getpid()}"
-    subprocess.run(["bash", CLUSTER, "start", folder], check=True, stdout=subprocess.DEVNULL)
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
     try:
+        subprocess.run(["bash", CLUSTER, "start", folder], check=True, stdout=subprocess.DEVNULL)
         yield
     finally:
+        daemons = [Path("/proc", pid) for file in folder.rglob("*.pid") if (pid := file.read_text().strip())]
         subprocess.run(["bash", CLUSTER, "stop", folder], check=True)
+        # A controller whose folder is gone while it saves its state never ends, and keeps its port.
+        wait_until(lambda: not any(daemon.exists() for daemon in daemons), seconds=60)
         shutil.rmtree(folder, ignore_errors=True)
 
 

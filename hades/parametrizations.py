@@ -210,7 +210,7 @@ class PlayedPairs(_MovingPairs):
     Attributes:
         env: Environment, which is played with uniformly random actions.
         dataset_size: Pairs N.
-        settings: Normalisation of the observations; running statistics begin with raw ones.
+        settings: Normalisation of the observations; running statistics begin with those of random play.
         label_scale: Logit of one action in the first labels, spread evenly over the pairs, the others being 0; of
             continuous actions, the factor of random ones.
         statistics: Given normalisation, in place of one that `init` measures.
@@ -229,7 +229,10 @@ class PlayedPairs(_MovingPairs):
     def init(self, key: jax.Array) -> Solution:
         """Plays, and draws observations among those seen."""
         statistics_key, begin_key, play_key, row_key = jax.random.split(key, 4)
-        normalizer = self.statistics or initial_normalizer(statistics_key, self.env, self.settings)
+        settings = self.settings
+        if settings.observation_normalization == "running":
+            settings = dataclasses.replace(settings, observation_normalization="fixed")
+        normalizer = self.statistics or initial_normalizer(statistics_key, self.env, settings)
         num_steps = max(PLAYED_STEPS, -(-self.dataset_size // PLAYED_ENVS))
         steps = play_randomly(begin_key, play_key, self.env, PLAYED_ENVS, num_steps)
         rows = jax.random.choice(row_key, PLAYED_ENVS * num_steps, (self.dataset_size,), replace=False)

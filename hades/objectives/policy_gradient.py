@@ -21,7 +21,7 @@ from hades.rl.experience import gather, make_batch, minibatch_rows, present_norm
 from hades.rl.losses import Batch, clipped_surrogate, value_loss
 from hades.rl.settings import OnPolicySettings
 from hades.rollouts.auto_reset import RunningEpisodes, begin_episodes, make_auto_reset_rollout
-from hades.rollouts.statistics import initial_normalizer
+from hades.rollouts.statistics import gather_statistics, initial_normalizer
 from hades.types import Environment, Metrics, Params, Policies, PyTree, require_pure
 
 _EPSILON = 1e-8
@@ -90,7 +90,7 @@ class PolicyGradient:
         env: Environment.
         policy: Architecture that plays.
         settings: Collection, advantages, surrogate and critic.
-        statistics: Given normalisation, in place of the one that `init` would measure.
+        statistics: Given normalisation, in place of the one that `init` would measure; none where it is running.
 
     Example:
         >>> import envs, hades
@@ -110,14 +110,17 @@ class PolicyGradient:
         """Measures statistics where they are asked for, draws a critic, and begins episodes."""
         statistics_key, critic_key, episode_key = jax.random.split(key, 3)
         env, settings = self._env, self.settings
+        # Running ones, too, begin with those of random play: raw observations may be far larger than what the first
+        # step sizes suit.
         running = settings.observation_normalization == "running"
+        gathered = gather_statistics(statistics_key, env, settings.statistics_episodes) if running else None
         critic = self._critic.init(critic_key)
         return PolicyGradientState(
             self.statistics or initial_normalizer(statistics_key, env, settings),
             critic,
             self._optimizer.init(critic),
             begin_episodes(episode_key, env, settings.num_envs),
-            RunningStatistics.empty(env.observation_shape) if running else None,
+            gathered,
             RunningStatistics.empty(()) if settings.normalize_rewards else None,
             jnp.zeros(settings.num_envs),
         )

@@ -96,11 +96,13 @@ def hades_pg(
     Args:
         env: Environment.
         mesh: Devices that inits are spread over, with their environments; all that JAX has if None.
-        normalizer: Given observation statistics, in place of those that `init` would measure.
+        normalizer: Given observation statistics, in place of those that `init` would measure; none where they are
+            running.
         **settings: Fields of `HadesPGSettings`.
 
     Raises:
-        ValueError: A setting does not suit the environment; the message names it.
+        ValueError: A setting does not suit the environment, or the normaliser is of another kind than the settings ask
+            for; the message names it.
 
     Example:
         >>> import envs, hades, jax
@@ -135,6 +137,12 @@ def hades_pg_run(
     """HaDES-PG with given settings. Arguments and errors of `hades_pg`."""
     env = conform(require_pure(env))
     settings = resolve(env, settings)
+    kind = settings.observation_normalization
+    if normalizer is not None and (kind == "running" or normalizer.kind != kind):
+        allowed = "none, as its statistics begin with random play" if kind == "running" else f"one of kind {kind}"
+        raise ValueError(
+            f"normalizer: expected {allowed}, as observation_normalization is {kind}, got {normalizer.kind}"
+        )
     outer = settings.meta_gradient
     evaluated = cloning.from_settings(env, settings.cloning)
     inner = dataclasses.replace(

@@ -28,7 +28,7 @@ class EpisodeReturns:
         returns: Sum of rewards, not discounted, `[candidates, inits, episodes]`; NaN where the episode diverged.
         lengths: Steps until the episode ended, `[candidates, inits, episodes]` int32.
         statistics: Running statistics of the raw observations at the end, with leading axes
-            `[candidates, inits, groups]`; None unless normalisation is running.
+            `[candidates, inits, groups]`; None where none are gathered.
         successes: Whether the task was solved at any step, `[candidates, inits, episodes]` bool; None where the
             simulator does not say.
     """
@@ -66,7 +66,7 @@ class GroupObservations:
     Attributes:
         observations: Raw, `[envs, *observation_shape]`.
         alive: Which episodes have not ended, `[envs]` bool.
-        statistics: Of the observations before these; None unless normalisation is running.
+        statistics: Of the observations before these; None where none are gathered.
     """
 
     observations: jax.Array
@@ -96,15 +96,15 @@ def act(
 
     Returns:
         Actions `[envs]` or `[envs, action_dim]`, which of them are not finite, `[envs]` bool, and running statistics
-        with the present observations, None unless normalisation is running.
+        with the present observations, None where none are gathered.
     """
     statistics = seen.statistics
-    if statistics is None:
-        observations = normalizer.apply(seen.observations)
-    else:
+    sees_by: Normalizer | RunningStatistics = normalizer
+    if statistics is not None:
         statistics = statistics.update(seen.observations, seen.alive)
-        observations = statistics.apply(seen.observations)
-    distribution = policy.apply(params, observations)
+        if normalizer.kind == "running":
+            sees_by = statistics
+    distribution = policy.apply(params, sees_by.apply(seen.observations))
     actions = choose(randomness, distribution, action_selection)
     return actions, invalid_actions(distribution, actions), statistics
 
@@ -128,6 +128,7 @@ def make_rollout(
     action_selection: ActionSelection = "sample",
     normalization_envs: int | None = None,
     halvings: int = 0,
+    gather_statistics: bool = False,
 ) -> PureRollout:
     """Makes the function that plays episodes with a batch of policies.
 
@@ -144,6 +145,7 @@ def make_rollout(
         halvings: Times that the loop goes on with half of the candidates of a call, once the episodes of the others
             have ended. Steps are saved where episodes end early; each halving is one more copy of the step to compile.
             Under `jax.vmap` each half waits for the slowest row.
+        gather_statistics: Whether statistics are gathered, and returned, also where policies do not see by them.
 
     Returns:
         A function of keys `[inits]`, network parameters with leading axes `[candidates, inits]`, and a normalizer.
@@ -155,7 +157,7 @@ def make_rollout(
     env = require_pure(env)
     require_not_negative("halvings", halvings)
     group_size = group_size_of(num_episodes, normalization_envs)
-    return PureRollout(env, policy, num_episodes, group_size, action_selection, halvings)
+    return PureRollout(env, policy, num_episodes, group_size, action_selection, halvings, gather_statistics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +170,7 @@ class PureRollout:
     group_size: int
     action_selection: ActionSelection
     halvings: int
+    gather_statistics: bool = False
 
     def draw(self, keys: jax.Array) -> EpisodeNoise | jax.Array:
         """Draws what a call would draw step by step, to be passed in place of keys.
@@ -239,7 +242,10 @@ class PureRollout:
 
     def _start(self, key: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
         state, observations, diverged = reset_parallel(key, self.env, self.group_size)
-        seen = GroupObservations(observations, ~diverged, normalizer.empty_statistics(self.env.observation_shape))
+        empty = normalizer.empty_statistics(self.env.observation_shape)
+        if empty is None and self.gather_statistics:
+            empty = RunningStatistics.empty(self.env.observation_shape)
+        seen = GroupObservations(observations, ~diverged, empty)
         lengths = jnp.zeros(self.group_size, jnp.int32)
         return _EpisodeGroup(state, seen, jnp.where(diverged, jnp.nan, 0.0), lengths)
 

@@ -15,11 +15,11 @@ class PlaySettings:
     """Observation normalisation and action selection."""
 
     observation_normalization: Normalization = "fixed"
-    """none, fixed statistics of random rollouts, or running ones."""
+    """none, fixed statistics of random rollouts, or running ones of the episodes that are played."""
     statistics_episodes: int = 64
-    """Episodes of random actions that fixed statistics are measured on."""
+    """Episodes of random actions that statistics are measured on."""
     min_std: float = 0.01
-    """Smallest standard deviation of fixed statistics."""
+    """Smallest standard deviation that observations are divided by."""
     action_selection: ActionSelection = "sample"
     """Whether policies act by a sample of their distribution or by its mode."""
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from hades import policies
-from hades.normalization import Normalizer, PolicyParams
+from hades._environment_contract import conform
+from hades.normalization import Normalizer, PolicyParams, RunningStatistics
 from hades.rollouts.auto_reset import PLAYED_ENVS, PLAYED_STEPS, play_randomly
 from hades.rollouts.first_episode import make_rollout
 from hades.rollouts.settings import PlaySettings
-from hades.types import Environment
+from hades.types import Environment, require_pure
 
 
 def initial_normalizer(key: jax.Array, env: Environment, settings: PlaySettings) -> Normalizer:
@@ -35,13 +36,26 @@ def measure_statistics(
         env: Environment.
         num_episodes: Episodes, played at once.
         policy: Who plays; uniformly random actions if None.
-        params: Parameters of `policy`.
+        params: Parameters of `policy`, and the normalisation that it sees by.
         min_std: Smallest standard deviation, in the units of the observation.
     """
-    rollout = make_rollout(env, policy or policies.uniform(env), num_episodes)
-    network = jax.tree.map(lambda leaf: leaf[None, None], params.network if params else ())
-    statistics = rollout(key[None], network, Normalizer("running", prior_count=0.0)).statistics
-    return Normalizer.from_statistics(jax.tree.map(lambda leaf: leaf[0, 0, 0], statistics), min_std)
+    return Normalizer.from_statistics(gather_statistics(key, env, num_episodes, policy, params), min_std)
+
+
+def gather_statistics(
+    key: jax.Array,
+    env: Environment,
+    num_episodes: int,
+    policy: policies.Policy | None = None,
+    params: PolicyParams | None = None,
+) -> RunningStatistics:
+    """Statistics of all observations of first episodes. Arguments of `measure_statistics`."""
+    env = conform(require_pure(env))
+    rollout = make_rollout(env, policy or policies.uniform(env), num_episodes, gather_statistics=True)
+    player = params or PolicyParams((), Normalizer())
+    network = jax.tree.map(lambda leaf: leaf[None, None], player.network)
+    statistics = rollout(key[None], network, player.normalizer).statistics
+    return jax.tree.map(lambda leaf: leaf[0, 0, 0], statistics)
 
 
 def measure_components(

@@ -61,6 +61,17 @@ def test_keeps_the_contract_of_objectives(env):
     testing.check_objective(objective, objective.policy, differentiable=True)
 
 
+def test_running_statistics_begin_with_those_of_random_play_and_go_on():
+    env = Target(max_steps=5)
+    objective = make_objective(env, observation_normalization="running", statistics_episodes=400)
+    _, before, after, *_ = drawn(objective)
+    # Uniform on [-1, 1]: 2000 observations, so that five standard errors are 0.065 and 0.03.
+    first, then = (state.observation_statistics for state in (before, after))
+    np.testing.assert_allclose(first.mean, np.zeros(2), atol=0.065)
+    np.testing.assert_allclose(jnp.sqrt(first.variance), np.full(2, 1 / np.sqrt(3)), atol=0.03)
+    assert (float(first.count), float(then.count)) == (2000, 2048)
+
+
 def test_policies_side_by_side_act_as_each_by_itself():
     policy = small_policy(CONTINUOUS)
     params = jax.vmap(policy.init)(jax.random.split(jax.random.key(0), 3))

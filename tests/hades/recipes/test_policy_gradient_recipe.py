@@ -7,6 +7,7 @@ import json
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from envs.diagnostic import Delayed, Match, Target
 from hades import recipes
 from hades.dataset import SyntheticDataset
 from hades.inner.cloning import CloningSettings
+from hades.normalization import Normalizer
 from hades.outer import MetaGradientSettings
 from hades.policies import NetworkSettings
 from hades.recipes.policy_gradient import HadesPGSettings, resolve
@@ -154,6 +156,15 @@ def test_ppmo_takes_one_inner_step():
 def test_settings_that_do_not_fit_are_refused(changes, words):
     with pytest.raises(ValueError, match="^" + words.replace("*", r"\*")):
         make_run(**changes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"), [("running", "none, as its statistics begin"), ("none", "one of kind none")]
+)
+def test_a_normaliser_of_another_kind_is_refused(asked, words):
+    given = Normalizer("fixed", mean=jnp.zeros(3), std=jnp.ones(3))
+    with pytest.raises(ValueError, match=f"^normalizer: expected {words}.*, got fixed"):
+        recipes.hades_pg(Match(), normalizer=given, observation_normalization=asked)
 
 
 def test_settings_of_the_inner_loop_may_fix_its_step_sizes():

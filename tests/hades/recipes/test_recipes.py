@@ -103,18 +103,19 @@ def test_fixed_statistics_are_those_of_random_play():
     np.testing.assert_allclose(normalizer.std, np.full(2, 1 / np.sqrt(3)), atol=0.03)
 
 
+class Drift(Target):
+    """The observation is the action before, and so a policy's own."""
+
+    def step(self, key, state, action):
+        step = super().step(key, state, action)
+        return step._replace(observation=jnp.clip(action, -1, 1))
+
+    def reset(self, key):
+        state, _ = super().reset(key)
+        return state, jnp.array([0.5, 0.5])
+
+
 def test_fixed_statistics_are_those_of_the_policy_that_plays_and_are_clamped():
-    class Drift(Target):
-        """The observation is the action before, and so a policy's own."""
-
-        def step(self, key, state, action):
-            step = super().step(key, state, action)
-            return step._replace(observation=jnp.clip(action, -1, 1))
-
-        def reset(self, key):
-            state, _ = super().reset(key)
-            return state, jnp.array([0.5, 0.5])
-
     policy = policies.Policy(lambda key: jnp.zeros(()), lambda params, seen: ConstantAction(seen))
     normalizer = recipes.measure_statistics(
         jax.random.key(0), Drift(max_steps=4), 2, policy, PolicyParams(jnp.zeros(())), min_std=0.3
@@ -122,6 +123,22 @@ def test_fixed_statistics_are_those_of_the_policy_that_plays_and_are_clamped():
     seen = np.array([[0.5, 0.5], [1.0, 0.5], [1.0, 0.5], [1.0, 0.5]])
     np.testing.assert_allclose(normalizer.mean, seen.mean(axis=0), rtol=1e-3)
     np.testing.assert_allclose(normalizer.std, np.maximum(seen.std(axis=0), 0.3), rtol=1e-3)
+
+
+def test_statistics_are_measured_on_a_policy_that_sees_by_its_own_normalisation():
+    class Seen(ConstantAction):
+        def sample(self, key):
+            del key
+            return self.seen
+
+    policy = policies.Policy(lambda key: jnp.zeros(()), lambda params, seen: Seen(seen))
+    halves = Normalizer("fixed", mean=jnp.zeros(2), std=jnp.full(2, 2.0))
+    measured = recipes.measure_statistics(
+        jax.random.key(0), Drift(max_steps=4), 2, policy, PolicyParams(jnp.zeros(()), halves)
+    )
+    seen = np.array([0.5, 0.25, 0.125, 0.0625])
+    np.testing.assert_allclose(measured.mean, [seen.mean()] * 2, rtol=1e-5)
+    np.testing.assert_allclose(measured.std, [seen.std()] * 2, rtol=1e-5)
 
 
 class ConstantAction:

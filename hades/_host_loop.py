@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from hades._checkpointing import Checkpoints
     from hades.training import LoopSettings
 
-# Counts of a row are sums over its iterations, all other metrics means.
-_COUNTS = ("env_steps", "non_finite", "skipped", "masked_steps")
-
 
 @partial(jax.jit, static_argnames=("rows", "log_every"))
 def advance(run: Run[Any], state: RunState, count: jax.Array, *, rows: int, log_every: int) -> tuple[RunState, Metrics]:
@@ -268,7 +265,10 @@ class HostLoop:
         return _outcome(self._own_run, own_copy(state))
 
     def _rows(self, first: int, count: int, sums: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
-        """Rows of a call; one clock reading for each call, spread evenly over its iterations."""
+        """Rows of a call; one clock reading for each call, spread evenly over its iterations.
+
+        Integers are counts, whose sum over the iterations stands in a row, of all others the mean.
+        """
         every, each = self._loop.row_length, (after - before) / count
         total, rows = self.course.env_steps, []
         for index in range(-(-count // every)):
@@ -279,7 +279,7 @@ class HostLoop:
                 total += int(np.sum(sums["env_steps"][index], dtype=np.int64))
                 row["total_env_steps"] = total
             for name, values in sums.items():
-                if name in _COUNTS:
+                if np.issubdtype(values.dtype, np.integer):
                     row[name] = int(np.sum(values[index], dtype=np.int64))
                 else:
                     row[name] = (values[index] / iterations if iterations > 1 else values[index]).item()

@@ -115,7 +115,8 @@ class Run(Generic[Outcome]):
 
         Returns:
             The new state, and whatever metrics the method reports: outer loops and PPO the scalars `fitness_mean`,
-            `fitness_best`, `fitness_worst` and `non_finite`; `env_steps`, of any shape, counts environment steps.
+            `fitness_best`, `fitness_worst` and `non_finite`; `env_steps` counts environment steps. Integers are counts,
+            of any shape, whose sum is logged; all others are scalars, whose mean is.
         """
         raise NotImplementedError
 

@@ -287,6 +287,7 @@ class Counting(hades.Run):
             "fitness_worst": jnp.float32(0),
             "non_finite": jnp.int32(1),
             "env_steps": jnp.full(4, self.steps, jnp.int32),
+            "falls": jnp.arange(3),
         }
         return state.replace(iteration=iteration, outer=outer), metrics
 

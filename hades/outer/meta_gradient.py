@@ -144,8 +144,11 @@ class MetaGradient:
         count, updates, _, state, sums = jax.lax.while_loop(
             lambda carry: (carry[0] < num_parts) & carry[2], body, carry
         )
-        means = {name: leaf if name == "non_finite" else leaf / count for name, leaf in sums.items()}
-        return state, {**means, "updates": updates}
+        # Integers are counts.
+        parts = {
+            name: leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf / count for name, leaf in sums.items()
+        }
+        return state, {**parts, "updates": updates}
 
     def _within(self, metrics: Metrics) -> jax.Array:
         """Whether the KL divergence is within its limit; one that is not a number is the gradient's matter."""

@@ -450,6 +450,8 @@ def test_rows_of_several_iterations_are_sums_of_counts_and_means_of_the_rest():
     result = distill(KEY, Counting(steps=2**28), 13, loop=loop, progress=False)
     assert [row["iteration"] for row in result.history] == [5, 10, 13]
     assert [row["non_finite"] for row in result.history] == [5, 5, 3]
+    # An objective's own, of each candidate.
+    assert [row["falls"] for row in result.history] == [15, 15, 9]
     assert [row["fitness_best"] for row in result.history] == [3.0, 8.0, 12.0]
     assert result.history[-1]["total_env_steps"] == 13 * 2**30
 

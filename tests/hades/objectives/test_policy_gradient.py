@@ -297,7 +297,7 @@ def quadratic(parts=6):
 
         def __call__(self, solutions, part=None):
             distance = jnp.square(solutions - targets[part])
-            return -distance, {"approx_kl": solutions}
+            return -distance, {"approx_kl": solutions, "falls": jnp.full(solutions.shape, 2, jnp.int32)}
 
     return Value()
 
@@ -312,6 +312,7 @@ def test_an_ascent_takes_one_step_on_every_part():
         expected += 0.5 * (target - expected)
     np.testing.assert_allclose(state.solution, expected, rtol=1e-6)
     assert int(metrics["updates"]) == 6
+    assert metrics["falls"].tolist() == [12]
 
 
 def test_a_kl_limit_leaves_out_the_step_that_finds_more_and_those_behind_it():

@@ -145,9 +145,7 @@ class MetaGradient:
             lambda carry: (carry[0] < num_parts) & carry[2], body, carry
         )
         # Integers are counts.
-        parts = {
-            name: leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf / count for name, leaf in sums.items()
-        }
+        parts = {name: leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf / count for name, leaf in sums.items()}
         return state, {**parts, "updates": updates}
 
     def _within(self, metrics: Metrics) -> jax.Array:

@@ -150,6 +150,16 @@ def test_methods_share_the_network_of_the_preset(method: str) -> None:
     assert small_preset(method, "diagnostic/match") is None  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("method", ["hades-pg", "ppo"])
+def test_step_sizes_fall_to_zero_at_the_end_of_the_budget_whatever_flags_say_of_iterations(method: str) -> None:
+    steps = 64 * 32
+    flags = ["--num-envs", "64", "--num-steps=32", "--max-env-steps", str(7 * steps)]
+    command, begin = split_flags(method_flags(method, "gymnax/Breakout-MinAtar", 81920, flags))  # type: ignore[arg-type]
+    settings: Any = running.resolve(command, [*begin, *flags]).settings
+    assert settings.env_steps == steps
+    assert (settings.anneal_updates if method == "ppo" else settings.meta_gradient.anneal_iterations) == 7
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_neuroevolution_of_every_command(hades: Callable[..., Outcome], tmp_path: Path) -> None:

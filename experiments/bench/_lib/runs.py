@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import jax
 
 from experiments import running
+from experiments.arguments import flag_value
 from experiments.bench._lib.base import SeedsBenchSettings, tell
 from experiments.cli import BadArgumentsError
 from experiments.commands.baseline import COMMANDS
@@ -26,7 +27,7 @@ from experiments.running import Command
 from hades._files import write_atomically
 from hades._run_directory import RunDirectory
 from hades.recipes.policy_gradient import HadesPGSettings
-from hades.rl.settings import PPOSettings
+from hades.rl.settings import OnPolicySettings, PPOSettings
 from hades.run import Run, RunState
 from hades.sharding import replicate
 
@@ -114,11 +115,12 @@ class Job:
     @property
     def command(self) -> list[str]:
         """Arguments of `hades` that begin or resume the run."""
-        flags = [*method_flags(self.method, self.env, self.budget), "--seed", str(self.seed), "--devices", "1"]
+        begin = method_flags(self.method, self.env, self.budget, self.flags)
+        flags = [*begin, "--seed", str(self.seed), "--devices", "1"]
         return [*flags, "--out", str(self.out), "--resume", *self.flags]
 
 
-def method_flags(method: Method, env: str, budget: int) -> list[str]:
+def method_flags(method: Method, env: str, budget: int, more: Sequence[str] = ()) -> list[str]:
     """Verb and flags that make a method comparable with the others on an environment, up to a budget.
 
     ES and PPO have the network of the small preset of HaDES for the environment, where there is one; methods by policy
@@ -128,6 +130,7 @@ def method_flags(method: Method, env: str, budget: int) -> list[str]:
         method: Method.
         env: Environment.
         budget: Environment steps.
+        more: Flags that come behind these, and may say other sizes of an iteration.
     """
     name = small_preset(method, env)
     begin = ["--env", env] if name is None else ["--preset", name]
@@ -140,17 +143,26 @@ def method_flags(method: Method, env: str, budget: int) -> list[str]:
         return ["baseline", "es", *begin, *_evaluated_every(_ITERATIONS)]
     if method in _POLICY_GRADIENTS:
         own = HadesPGSettings() if name is None else get_preset(_PRESETS[method], name).settings
-        iterations = max(1, budget // own.env_steps)
+        iterations = _iterations(own, budget, more)
         flags = ["--meta-gradient.anneal-iterations", str(iterations), *_POLICY_GRADIENTS[method]]
         return ["distill", *begin, "--method", method, *flags, *_evaluated_every(max(1, iterations // _EVALUATIONS))]
     settings = PPOSettings() if name is None else get_preset("baseline ppo", name).settings
-    updates = max(1, budget // settings.env_steps)
+    updates = _iterations(settings, budget, more)
     flags = ["--anneal-updates", str(updates), *_evaluated_every(max(1, updates // _EVALUATIONS))]
     distilled = small_preset("hades-r", env)
     if distilled is not None:
         network = get_preset("distill", distilled).settings.cloning
         flags += ["--network.activation", network.activation, "--network.hidden-sizes", *map(str, network.hidden_sizes)]
     return ["baseline", "ppo", *begin, *flags]
+
+
+def _iterations(settings: OnPolicySettings, budget: int, flags: Sequence[str]) -> int:
+    """Iterations of a budget, of the sizes that flags say, and the settings where they do not."""
+    named = {"--num-envs": settings.num_envs, "--num-steps": settings.num_steps, "--max-env-steps": budget}
+    # Of a word that is no number the run itself complains.
+    given = {name: found for name in named if (found := flag_value(flags, name)) is not None and found.isdecimal()}
+    num_envs, num_steps, steps = (int(given.get(name, own)) for name, own in named.items())
+    return max(1, steps // max(1, num_envs * num_steps))
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[Command, list[str]]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 STOP_CODES = (130, 143)
 """Exit codes of a run that was asked to stop, with a checkpoint."""
@@ -62,10 +62,12 @@ class MemberFiles:
 
     def last_record(self) -> dict[str, Any] | None:
         """The record of the last process, None where there was none; `exit_code` is None where it has not ended."""
-        lines = self.record.read_text().splitlines(keepends=True) if self.record.exists() else []
-        # A line that a full disk cut short is none.
-        whole = [line for line in lines if line.endswith("\n")]
-        return json.loads(whole[-1]) if whole else None
+        lines = self.record.read_text().splitlines() if self.record.exists() else []
+        for line in reversed(lines):
+            # A line that a full disk cut short is none.
+            with contextlib.suppress(json.JSONDecodeError):
+                return cast(dict[str, Any], json.loads(line))
+        return None
 
     def last_words(self) -> str:
         """The last line of the log that is not empty; empty where there is none."""
@@ -148,8 +150,10 @@ class MemberProcess:
         if self._rank:
             return
         line = json.dumps({**self._record, "pid": self.process.pid, "time": time.time(), "exit_code": exit_code})
-        with self.files.record.open("a") as file:
-            file.write(line + "\n")
+        record = self.files.record
+        cut_short = record.exists() and not record.read_bytes().endswith(b"\n")
+        with record.open("a") as file:
+            file.write("\n" * cut_short + line + "\n")
 
 
 def _lock(descriptor: int, kind: int, keep: bool = False) -> bool:

@@ -152,7 +152,8 @@ def _wanted(member: Member, name: str) -> float | None:
         except RunDirectoryError:
             return None
         value = {**config.get("loop", {}), **config}.get(name.replace("-", "_"))
-    # As in a command line, text is the number that it reads as.
+    # As in a command line, a list of one is its value, and text the number that it reads as.
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
     return None if value in (None, "None") else float(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -76,6 +77,18 @@ def test_failed_run_stops_no_other(hades: Callable[..., Outcome], stub: None) ->
     assert outcome.err.count("ended with") == 1
     assert "run 3/3" in outcome.err and "1 failed" in outcome.err
     assert [member.files.last_record()["exit_code"] for member in load_grid(path).members] == [1, 0, 0]
+
+
+def test_record_goes_on_behind_a_line_that_a_full_disk_cut_short(hades: Callable[..., Outcome], stub: None) -> None:
+    path = write_grid(Path(), "[grid]\nseed = [0]\n")
+    files = load_grid(path).members[0].files
+    hades("launch", "local", path)
+    before = len(files.record.read_text().splitlines())
+    with files.record.open("a") as file:
+        file.write('{"arguments": [')
+    hades("launch", "local", path)
+    lines = files.record.read_text().splitlines()
+    assert [json.loads(line)["exit_code"] for line in lines[before + 1 :]] == [None, 1]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -58,12 +58,23 @@ def test_run_with_a_whole_summary_runs_until_its_process_has_ended(member: Membe
     assert state(member) == State.DONE
 
 
-@pytest.mark.parametrize(("flag", "enough", "too_few"), [("max-env-steps", 100, 101), ("max-seconds", 1.0, 1.5)])
+def test_record_that_a_full_disk_cut_short_is_passed_over(member: Member) -> None:
+    record(member, 1)
+    with member.files.record.open("a") as file:
+        file.write('{"arguments": [')
+    assert (member.files.last_record() or {})["exit_code"] == 1
+    assert state(member) == State.FAILED
+
+
+@pytest.mark.parametrize(
+    ("flag", "enough", "too_few"),
+    [("max-env-steps", 100, 101), ("max-seconds", 1.0, 1.5), ("max-env-steps", "[100]", "[101]")],
+)
 def test_run_is_done_when_a_budget_of_the_grid_is_used_up(
-    tmp_path: Path, flag: str, enough: float, too_few: float
+    tmp_path: Path, flag: str, enough: float | str, too_few: float | str
 ) -> None:
     for limit, expected in ((enough, State.DONE), (too_few, State.STOPPED)):
-        text = f'[[runs]]\nname = "a{limit}"\nnum-iterations = 50\n{flag} = {limit}\n'
+        text = f'[[runs]]\nname = "a{str(limit).strip("[]")}"\nnum-iterations = 50\n{flag} = {limit}\n'
         (member,) = load_grid(write_grid(tmp_path, text, top=f'out = "{tmp_path}/out"\n')).members
         finish(member, 2)
         assert state(member) == expected

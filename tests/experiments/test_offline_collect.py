@@ -138,6 +138,8 @@ def test_bad_arguments_are_one_sentence(hades, teacher, finished_run, tmp_path):
             "--num-transitions: expected none beside --minari",
         ),
         ((*collect, "--minari", "a/b-v0", "--max-steps", "5"), "--max-steps: expected none beside --minari"),
+        ((*collect, "--teacher", teacher, "--max-steps", "5"), "--max-steps: expected none without --env"),
+        ((*collect, *pendulum, "--teacher", teacher, "--quality", "expert"), "--quality: expected none without --run"),
         ((*collect, "--run", finished_run), "--run: expected a run of hades baseline with --keep-snapshots"),
         (("distill", *pendulum, "--out", tmp_path / "run"), "env: expected an environment of pure functions"),
     ]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from experiments import tables
+from experiments import tables, void
 from experiments.arguments import parse, print_json, with_folder
 from experiments.cli import BadArgumentsError
 from experiments.environments import EnvironmentOptions, make_environment, make_named
@@ -30,6 +30,12 @@ from hades.offline.scores import score_reference
 from hades.offline.teacher import Teacher, teacher_policy
 from hades.offline.transitions import Transitions
 from hades.types import AnyEnvironment, Discrete
+
+_OF_PLAYING = (
+    "--backend", "--teacher", "--policy", "--run", "--quality", "--noise", "--epsilon", "--random-fraction",
+    "--action-selection", "--num-transitions", "--num-envs", "--seed", "--max-steps", "--env-module", "--env-options",
+)  # fmt: skip
+"""Flags that --minari has no use for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +90,18 @@ class CollectSettings(SeededSettings):
         if not 0 <= self.random_fraction <= 1:
             raise ValueError(f"random_fraction: expected a number from 0 to 1, got {self.random_fraction}")
 
+    def void_flags(self) -> dict[str, str]:
+        """Flags that others make void, with what does, as `experiments.void.refuse_void` takes them."""
+        if self.minari is not None:
+            return void.flags(_OF_PLAYING, "beside --minari")
+        found = {} if self.env is not None else void.flags(void.ENVIRONMENT_FLAGS, "without --env")
+        return found | ({} if self.run is not None else {"--quality": "without --run"})
+
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
     settings = parse(CollectSettings, "offline collect", arguments)
+    void.refuse_void(arguments, settings.void_flags())
     if settings.out.exists() and not settings.overwrite:
         raise BadArgumentsError(f"--out: {settings.out} exists, expected a new file or --overwrite")
     if settings.minari is None:
@@ -127,19 +141,7 @@ def _collect(settings: CollectSettings) -> tuple[Transitions, dict[str, Any], fl
     return transitions, attributes, seconds
 
 
-# Flags that --minari has no use for.
-_OF_PLAYING = (
-    "backend", "teacher", "policy", "run", "quality", "noise", "epsilon", "random_fraction", "action_selection",
-    "num_transitions", "num_envs", "seed", "max_steps", "env_module", "env_options",
-)  # fmt: skip
-
-
 def _load_minari(settings: CollectSettings, dataset_id: str) -> tuple[Transitions, dict[str, Any]]:
-    default = CollectSettings(out=settings.out)
-    for name in _OF_PLAYING:
-        given, usual = (getattr(of if hasattr(of, name) else of.options, name) for of in (settings, default))
-        if given != usual:
-            raise BadArgumentsError(f"--{name.replace('_', '-')}: expected none beside --minari, got {given}")
     keys = settings.options.observation_keys
     try:
         transitions, attributes = minari.load(dataset_id, None, keys), minari.attributes(dataset_id, keys)

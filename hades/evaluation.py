@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from hades import fitness, policies
 from hades._cache import kept
+from hades._validation import require_positive
 from hades.dataset import SyntheticDataset
 from hades.distributions import ActionSelection
 from hades.fitness import Draw
@@ -187,7 +188,8 @@ class PolicyEvaluator:
     mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
-        """Refuses episodes that do not divide into groups."""
+        """Refuses counts that are not positive, and episodes that do not divide into groups."""
+        require_positive("num_inits", self.num_inits)
         _ = self._rollout
 
     def __call__(self, key: jax.Array, trained: TrainedPolicy) -> Evaluation:
@@ -262,7 +264,8 @@ class DatasetEvaluator:
     observation_normalization: Normalization = "none"
 
     def __post_init__(self) -> None:
-        """Refuses ensembles of one initialisation, and episodes that do not divide into groups."""
+        """Refuses counts that are not positive, ensembles of one initialisation, and episodes that do not divide."""
+        require_positive("num_inits", self.num_inits)
         if self.ensemble > 1 and self.init_seed is not None:
             raise ValueError(f"ensemble: expected 1 for a dataset of one initialisation, got {self.ensemble}")
         _ = self._player

@@ -143,9 +143,10 @@ class BehaviourCloning:
     settings: CloningSettings | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuses steps that are not positive, a window that is longer than the steps, and a spread below 1."""
+        """Refuses sizes that are not positive, a window that is longer than the steps, and a spread below 1."""
         if self.num_steps < 1:
             raise ValueError(f"num_steps: expected at least 1, got {self.num_steps}")
+        require_positive_fields(self, "batch_size")
         if self.window is not None and not 1 <= self.window <= self.num_steps:
             raise ValueError(
                 f"window: expected a number from 1 to {self.num_steps}, the inner steps, got {self.window}"

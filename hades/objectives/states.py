@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades._validation import require_positive
 from hades.distributions import ActionSelection, Categorical, choose
 from hades.fitness import Problem
 from hades.normalization import Normalizer
@@ -256,6 +257,10 @@ class OfflineStates:
     num_states: int = struct.field(pytree_node=False, default=512)
     action_selection: ActionSelection = struct.field(pytree_node=False, default="mode")
     drawing: AliasTable | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a number of states that is not positive."""
+        require_positive("num_states", self.num_states)
 
     def init(self, key: jax.Array) -> tuple[()]:
         """No state."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades._validation import require_not_negative
+from hades._validation import require_not_negative, require_positive
 from hades.distributions import ActionSelection, Distribution, Reparametrized, choose, draw_noise, shapes_for_noise
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
@@ -151,8 +151,8 @@ def make_rollout(
         A function of keys `[inits]`, network parameters with leading axes `[candidates, inits]`, and a normalizer.
 
     Raises:
-        ValueError: `num_episodes` is not a multiple of `normalization_envs`, `halvings` is negative, or the environment
-            is simulated outside of JAX.
+        ValueError: `num_episodes` is not positive, or not a multiple of `normalization_envs`, `halvings` is negative,
+            or the environment is simulated outside of JAX.
     """
     env = require_pure(env)
     require_not_negative("halvings", halvings)
@@ -270,8 +270,11 @@ def group_size_of(num_episodes: int, normalization_envs: int | None) -> int:
     """Episodes of a group.
 
     Raises:
-        ValueError: `num_episodes` is not a multiple of `normalization_envs`.
+        ValueError: A number is not positive, or `num_episodes` not a multiple of `normalization_envs`.
     """
+    require_positive("num_episodes", num_episodes)
+    if normalization_envs is not None:
+        require_positive("normalization_envs", normalization_envs)
     group_size = normalization_envs or num_episodes
     if num_episodes % group_size:
         raise ValueError(

@@ -162,6 +162,8 @@ def test_running_statistics_are_shared_as_the_metadata_says():
     assert found.summary().normalization_envs == 2
     with pytest.raises(ValueError, match="num_episodes: expected a multiple of 2"):
         evaluate_dataset(jax.random.key(0), ENV, dataset, num_inits=2, num_episodes=3)
+    with pytest.raises(ValueError, match="^num_inits: expected a number above 0, got 0"):
+        evaluate_dataset(jax.random.key(0), ENV, dataset, num_inits=0)
     unknown = dataclasses.replace(dataset, metadata=dataclasses.replace(metadata, evaluation=None))
     assert evaluate_dataset(jax.random.key(0), ENV, unknown, 1, 3).normalization_envs == 3
 

@@ -293,6 +293,11 @@ def test_no_steps_are_refused():
         behaviour_cloning(make_policy(CONTINUOUS), num_steps=0)
 
 
+def test_an_empty_minibatch_is_refused():
+    with pytest.raises(ValueError, match="^batch_size: expected a number above 0, got 0"):
+        behaviour_cloning(make_policy(DISCRETE), batch_size=0)
+
+
 def test_an_unknown_loss_is_refused():
     with pytest.raises(
         ValueError, match="loss: expected one of gaussian_nll, mse, sampled_mse, cross_entropy, got 'huber'"

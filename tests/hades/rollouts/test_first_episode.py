@@ -271,3 +271,9 @@ def test_nothing_has_a_time_axis():
 def test_episodes_that_do_not_fill_their_groups_are_refused():
     with pytest.raises(ValueError, match="num_episodes: expected a multiple of 3.* got 4"):
         partial(make_rollout, GoOn(), lifetime_policy())(4, normalization_envs=3)
+
+
+@pytest.mark.parametrize(("sizes", "name"), [((0, None), "num_episodes"), ((4, 0), "normalization_envs")])
+def test_sizes_that_are_not_positive_are_refused(sizes, name):
+    with pytest.raises(ValueError, match=f"^{name}: expected a number above 0, got 0"):
+        partial(make_rollout, GoOn(), lifetime_policy())(sizes[0], normalization_envs=sizes[1])

@@ -16,6 +16,7 @@ import numpy as np
 from experiments import tables
 from experiments.bench._lib.base import Bench, Report, SeedsBenchSettings, find_preset, tell
 from experiments.bench._lib.seeds import init_seeds, of_seed
+from experiments.bench._lib.timing import compile_step
 from experiments.curves import Curve
 from experiments.pictures.canvas import write_figure
 from experiments.pictures.comparison import comparison_figure
@@ -108,9 +109,7 @@ def train(
     every = np.int32(updates // evaluations)
     # One row of metrics, which nothing reads.
     several = jax.vmap(partial(advance, rows=1, log_every=int(every)), in_axes=(None, 0, None))
-    started = time.perf_counter()
-    compiled = jax.jit(several).lower(run, states, every).compile()
-    compile_seconds = time.perf_counter() - started
+    compiled, compile_seconds = compile_step(several, run, states, every)
     outcomes = jax.jit(jax.vmap(run.outcome))
     evaluator, seconds = run.make_evaluator(1, num_episodes), 0.0
     rows: list[tuple[int, float, list[Evaluation]]] = []

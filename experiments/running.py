@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -88,15 +89,21 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
     return finished if isinstance(finished, int) else 0
 
 
-def run_command(command: Command, settings: Any) -> Result[Any] | int:
-    """Runs resolved settings to the end, and reports; or returns the exit code of a signal that stopped them."""
+def run_command(command: Command, settings: Any, given_out: Path | None = None) -> Result[Any] | int:
+    """Runs resolved settings to the end, and reports; or returns the exit code of a signal that stopped them.
+
+    Args:
+        command: Command.
+        settings: Settings of the run.
+        given_out: What --out named, where that is not the run directory.
+    """
     multihost.initialize(settings.hosts)
     divide_cpu(command, settings)
     with matmul_precision(settings.matmul_precision):
-        return _run(command, settings)
+        return _run(command, settings, given_out or settings.out)
 
 
-def _run(command: Command, settings: Any) -> Result[Any] | int:
+def _run(command: Command, settings: Any, given_out: Path) -> Result[Any] | int:
     directory = RunDirectory(settings.out)
     if isinstance(settings, PopulationRunSettings) and settings.tune_chunks and not directory.holds_run:
         settings = _with_tuned_chunks(settings, command)
@@ -131,7 +138,7 @@ def _run(command: Command, settings: Any) -> Result[Any] | int:
             return signals.exit_code
         print(
             f"stopped at iteration {result.state.iteration} of {settings.num_iterations}; "
-            f"go on with: hades {command.name} --out {directory.path} --resume",
+            f"go on with: hades {command.name} --out {shlex.quote(str(given_out))} --resume",
             file=sys.stderr,
         )
         return signals.exit_code

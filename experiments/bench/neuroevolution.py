@@ -112,7 +112,9 @@ def _measure(settings: NeuroevolutionBenchSettings, env: str, report: Report) ->
     file, seeds = settings.out / f"{file_stem(env)}.json", len(settings.seed_numbers)
     write(result, file)
     write_page(file.with_suffix(".md"), *_paragraphs(env, compared, seeds), f"`{report.command}`")
-    note = f"{seeds} seeds; interquartile mean and 95 % trimmed t interval; git {result['git_commit'] or 'unknown'}"
+    commit, *dirty = (result["git_commit"] or "unknown").split("-")
+    version = "-".join((commit[:12], *dirty))
+    note = f"{seeds} seeds; interquartile mean and 95 % trimmed t interval; git {version}"
     write_figure(comparison_figure(curves, env, {"untrained policy": untrained}, note), file.with_suffix(".png"))
     return result
 

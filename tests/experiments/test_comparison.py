@@ -337,7 +337,7 @@ def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome
         (("iteration", "--setting", "devices"), "setting: expected one that a process can change, devices are for"),
         (
             ("iteration", "--setting", "matmul-precision", "--values", "bfloat16"),
-            "--flags: expected no --matmul-precision and no --tune-chunks, which whole runs have",
+            "expected no --matmul-precision and no --tune-chunks, which only whole runs have",
         ),
         (("compile", "--commands", "a", "a"), "commands: expected one or more, each once, got a a"),
         (("time-to-return", "--variants", "hades-r"), "variants: expected LABEL=METHOD FLAGS, METHOD one of hades-r,"),

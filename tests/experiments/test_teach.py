@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 import envs
 from experiments import running
 from experiments.commands.offline.teach import COMMAND
+from experiments.stopping import StopSignals
 from hades._run_directory import RunDirectory
 from hades.offline import d4rl, transitions
 from hades.offline.teacher import Teacher
@@ -127,6 +129,19 @@ def test_file_beside_its_run_directory(hades, data, tmp_path):
     again = teach(hades, data, out, "--num-updates", "4")
     assert again.code == 2
     assert f"--out: {tmp_path / 'teacher'} holds a run; go on with it by --resume" in again.complaint
+
+
+def test_stopped_training_says_how_its_file_is_made(hades, data, tmp_path, monkeypatch):
+    out = tmp_path / "of a teacher.npz"
+    asked = iter((False, True))
+    with monkeypatch.context() as stopping:
+        stopping.setattr(StopSignals, "should_stop", lambda signals: next(asked))
+        stopped = teach(hades, data, out, "--num-updates", "4")
+    assert (stopped.code, out.exists()) == (143, False)
+    said = stopped.err.strip().splitlines()[-1]
+    assert said.startswith("stopped at iteration 2 of 4; go on with: hades ")
+    assert hades(*shlex.split(said.partition("hades ")[2])).code == 0
+    assert out.read_bytes() == (tmp_path / "of a teacher" / "teacher.npz").read_bytes()
 
 
 @pytest.mark.parametrize(("name", "updates"), [("small", 20_000), ("paper", 1_000_000)])

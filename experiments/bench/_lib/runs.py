@@ -183,7 +183,7 @@ def small_run(method: Method, env: str, flags: Sequence[str]) -> tuple[Run[Any],
     command, begin = split_flags(method_flags(method, env, _ENDLESS))
     settings: Any = running.resolve(command, [*begin, *flags])
     if settings.matmul_precision is not None or getattr(settings, "tune_chunks", False):
-        raise BadArgumentsError("--flags: expected no --matmul-precision and no --tune-chunks, which whole runs have")
+        raise BadArgumentsError("expected no --matmul-precision and no --tune-chunks, which only whole runs have")
     running.divide_cpu(command, settings)
     return running.build(settings, command), settings.seed, [*begin, *flags]
 

@@ -18,6 +18,7 @@ from experiments.commands.offline.settings import TeachSettings
 from experiments.environments import environment_of
 from experiments.loading import checksum
 from experiments.presets import get_preset
+from hades import multihost
 from hades._run_directory import RunDirectory
 from hades._serialization import to_dict
 from hades.offline import Teacher, d4rl
@@ -88,10 +89,10 @@ def main(arguments: Sequence[str]) -> int:
     if file is not None and file.exists() and "--resume" not in arguments:
         raise BadArgumentsError(f"--out: {file} exists, expected a new file, or --resume")
     settings = running.resolve(COMMAND, arguments)
-    result = running.run_command(COMMAND, settings)
+    result = running.run_command(COMMAND, settings, file)
     if isinstance(result, int):
         return result
-    if file is not None:
+    if file is not None and multihost.is_first():
         result.outcome.save(file)
         print(f"teacher written to {file}")
     return 0

@@ -69,7 +69,7 @@ def expand(path: str) -> Path:
 def flag_value(arguments: Sequence[str], flag: str) -> str | None:
     """The value of a flag that other defaults depend on, read before all are: `--flag VALUE` or `--flag=VALUE`.
 
-    Of a flag that stands twice it is the last one, as the parser has it.
+    Of a flag that stands twice it is the last one, and underscores are dashes, as the parser has it.
 
     Example:
         >>> flag_value(["--preset", "cartpole", "--preset=acrobot"], "--preset")
@@ -77,10 +77,13 @@ def flag_value(arguments: Sequence[str], flag: str) -> str | None:
     """
     found = None
     for index, argument in enumerate(arguments):
-        if argument == flag and index + 1 < len(arguments):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") != flag:
+            continue
+        if equals:
+            found = value
+        elif index + 1 < len(arguments):
             found = arguments[index + 1]
-        elif argument.startswith(flag + "="):
-            found = argument.partition("=")[2]
     return found
 
 

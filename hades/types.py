@@ -361,7 +361,7 @@ class OuterLoop(Protocol):
 
         Returns:
             The new state, and metrics: the scalars `fitness_mean`, `fitness_best`, `fitness_worst` and `non_finite`,
-            and the counts of `value`.
+            and the counts of `value`, integers, whose sum is logged.
         """
         ...
 

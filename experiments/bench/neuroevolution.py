@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -112,8 +113,7 @@ def _measure(settings: NeuroevolutionBenchSettings, env: str, report: Report) ->
     file, seeds = settings.out / f"{file_stem(env)}.json", len(settings.seed_numbers)
     write(result, file)
     write_page(file.with_suffix(".md"), *_paragraphs(env, compared, seeds), f"`{report.command}`")
-    commit, *dirty = (result["git_commit"] or "unknown").split("-")
-    version = "-".join((commit[:12], *dirty))
+    version = re.sub(r"([0-9a-f]{12})[0-9a-f]{28}", r"\1", result["git_commit"] or "unknown")
     note = f"{seeds} seeds; interquartile mean and 95 % trimmed t interval; git {version}"
     write_figure(comparison_figure(curves, env, {"untrained policy": untrained}, note), file.with_suffix(".png"))
     return result

@@ -153,7 +153,8 @@ def _wanted(member: Member, name: str) -> float | None:
             return None
         value = {**config.get("loop", {}), **config}.get(name.replace("-", "_"))
     # As in a command line, a list of one is its value, and text the number that it reads as.
-    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if isinstance(value, list):
+        value = value[0] if len(value) == 1 else None
     return None if value in (None, "None") else float(value)
 
 

@@ -52,7 +52,7 @@ def comparison_figure(
         for name, value in references.items():
             axes.axhline(value, color=MUTED, lw=1.1, linestyle=(0, (6, 3)), label=f"{name}: {value:,.4g}")
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "env_steps" else "{x:,.4g}")
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "env_steps" else "{x:,.6g}")
         style_axes(axes, label, RETURN if axes is left else "")
     share_y(left, right)
     add_legend(figure, 5)

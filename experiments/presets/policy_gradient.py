@@ -18,7 +18,7 @@ from hades.training import LoopSettings
 _LOOP = LoopSettings(iterations_per_call=10, evaluate_every=20, evaluation_inits=16, evaluation_episodes=8)
 _GAMES = HadesPGSettings().cloning
 _CONVOLUTION = dataclasses.replace(_GAMES, policy="cnn", hidden_sizes=(128,))
-# With it policies do not settle, sure of themselves, on what they have found by then.
+# Less of it leaves a policy sure of its actions before it has learned to go on.
 _CONVOLUTION_ENTROPY = 0.05
 _INNER = dataclasses.replace(_GAMES, hidden_sizes=(64, 64))
 
@@ -113,7 +113,7 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
 
 
 def _hopper() -> Preset:
-    """More initialisations, and noise that does not die: fewer of them come to stand, which returns half as much."""
+    """More initialisations, and actions whose noise stays: more of the policies hop, rather than stand or fall."""
     own = _brax("brax/hopper", 64, 400)
     settings = dataclasses.replace(
         own.settings,

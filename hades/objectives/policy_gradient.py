@@ -21,7 +21,7 @@ from hades.rl.experience import gather, make_batch, minibatch_rows, present_norm
 from hades.rl.losses import Batch, clipped_surrogate, value_loss
 from hades.rl.settings import OnPolicySettings
 from hades.rollouts.auto_reset import RunningEpisodes, begin_episodes, make_auto_reset_rollout
-from hades.rollouts.statistics import gather_statistics, initial_normalizer
+from hades.rollouts.statistics import episode_statistics, initial_normalizer
 from hades.types import Environment, Metrics, Params, Policies, PyTree, require_pure
 
 _EPSILON = 1e-8
@@ -64,7 +64,8 @@ class PolicyGradientState:
         critic: Parameters of the value network.
         optimizer: State of its adam.
         episodes: Environments in the middle of their episodes, those of an initialisation side by side, `[envs]`.
-        observation_statistics: Of all raw observations so far; None unless normalisation is running.
+        observation_statistics: Of all raw observations so far, and of the random play before; None unless normalisation
+            is running.
         reward_statistics: Of the discounted returns so far; None unless rewards are normalised.
         discounted_returns: Discounted rewards of the episodes under way, `[envs]`.
     """
@@ -90,7 +91,7 @@ class PolicyGradient:
         env: Environment.
         policy: Architecture that plays.
         settings: Collection, advantages, surrogate and critic.
-        statistics: Given normalisation, in place of the one that `init` would measure; none where it is running.
+        statistics: Given fixed normalisation, in place of the one that `init` would measure.
 
     Example:
         >>> import envs, hades
@@ -110,10 +111,12 @@ class PolicyGradient:
         """Measures statistics where they are asked for, draws a critic, and begins episodes."""
         statistics_key, critic_key, episode_key = jax.random.split(key, 3)
         env, settings = self._env, self.settings
+        if self.statistics is not None:
+            settings.require_kind(self.statistics)
         # Running ones, too, begin with those of random play: raw observations may be far larger than what the first
         # step sizes suit.
         running = settings.observation_normalization == "running"
-        gathered = gather_statistics(statistics_key, env, settings.statistics_episodes) if running else None
+        gathered = episode_statistics(statistics_key, env, settings.statistics_episodes) if running else None
         critic = self._critic.init(critic_key)
         return PolicyGradientState(
             self.statistics or initial_normalizer(statistics_key, env, settings),

@@ -14,7 +14,8 @@ def summarize(values: jax.Array, counts: Metrics) -> tuple[jax.Array, Metrics]:
 
     Args:
         values: `[candidates]`, higher is better.
-        counts: Counts of each candidate by name, `[candidates]` each.
+        counts: Counts of each candidate by name, `[candidates]` each: integers, or bools, of which each true one counts
+            one; numbers that are neither are averaged.
 
     Returns:
         The values as `replace_non_finite` leaves them; and metrics: the scalars `fitness_mean`, `fitness_best`,
@@ -24,7 +25,10 @@ def summarize(values: jax.Array, counts: Metrics) -> tuple[jax.Array, Metrics]:
     values, non_finite = replace_non_finite(values)
     mean, std = mean_and_std(values)
     return values, {
-        **{name: jnp.mean(of) if jnp.issubdtype(of.dtype, jnp.floating) else of for name, of in counts.items()},
+        **{
+            name: jnp.mean(of) if jnp.issubdtype(of.dtype, jnp.floating) else of.astype(jnp.int32)
+            for name, of in counts.items()
+        },
         "fitness_mean": mean,
         "fitness_best": jnp.max(values),
         "fitness_worst": jnp.min(values),

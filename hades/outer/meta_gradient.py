@@ -114,8 +114,8 @@ class MetaGradient:
 
         Returns:
             The new state, unchanged where a component of the gradient is not finite; and the metrics of
-            `hades.outer.summarize` with `gradient_norm`, the global norm before clipping, as means over the steps;
-            `non_finite` is their sum. Of several parts also `updates`, the steps that were taken.
+            `hades.outer.summarize` with `gradient_norm`, the global norm before clipping, as means over the steps,
+            integers as sums. Of several parts also `updates`, the steps that were taken.
         """
         del key
         num_parts = getattr(value, "num_parts", 1)
@@ -144,7 +144,6 @@ class MetaGradient:
         count, updates, _, state, sums = jax.lax.while_loop(
             lambda carry: (carry[0] < num_parts) & carry[2], body, carry
         )
-        # Integers are counts.
         parts = {name: leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf / count for name, leaf in sums.items()}
         return state, {**parts, "updates": updates}
 

@@ -96,8 +96,7 @@ def hades_pg(
     Args:
         env: Environment.
         mesh: Devices that inits are spread over, with their environments; all that JAX has if None.
-        normalizer: Given observation statistics, in place of those that `init` would measure; none where they are
-            running.
+        normalizer: Given fixed statistics, in place of those that `init` would measure.
         **settings: Fields of `HadesPGSettings`.
 
     Raises:
@@ -137,12 +136,8 @@ def hades_pg_run(
     """HaDES-PG with given settings. Arguments and errors of `hades_pg`."""
     env = conform(require_pure(env))
     settings = resolve(env, settings)
-    kind = settings.observation_normalization
-    if normalizer is not None and (kind == "running" or normalizer.kind != kind):
-        allowed = "none, as its statistics begin with random play" if kind == "running" else f"one of kind {kind}"
-        raise ValueError(
-            f"normalizer: expected {allowed}, as observation_normalization is {kind}, got {normalizer.kind}"
-        )
+    if normalizer is not None:
+        settings.require_kind(normalizer)
     outer = settings.meta_gradient
     evaluated = cloning.from_settings(env, settings.cloning)
     inner = dataclasses.replace(

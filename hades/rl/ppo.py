@@ -151,11 +151,7 @@ class PPO:
             ValueError: The normalizer is not the one that `settings.observation_normalization` asks for.
         """
         settings = self.settings
-        if normalizer.kind != settings.observation_normalization:
-            raise ValueError(
-                f"normalizer: expected one of kind {settings.observation_normalization}, "
-                f"as observation_normalization says, got {normalizer.kind}"
-            )
+        settings.require_kind(normalizer)
         actor_key, critic_key, episode_key = jax.random.split(key, 3)
         networks = ActorCritic(self.policy.init(actor_key), self.critic.init(critic_key))
         running = settings.observation_normalization == "running"

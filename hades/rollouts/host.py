@@ -144,7 +144,7 @@ def make_host_rollout(
         cannot be jitted; its `returns` are sums in float64.
 
     Raises:
-        ValueError: `num_episodes` is not a multiple of `normalization_envs`.
+        ValueError: `num_episodes` is not positive, or not a multiple of `normalization_envs`.
     """
     group_size = group_size_of(num_episodes, normalization_envs)
     groups = num_episodes // group_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from hades._validation import require_positive
 from hades.distributions import ActionSelection, choose
 from hades.fitness import map_chunks
 from hades.images.environment import ImageClassification
@@ -41,10 +42,11 @@ def make_image_rollout(
         returns are 1 where the class is right, else 0.
 
     Raises:
-        ValueError: There are fewer images than episodes, or `normalization_envs` is not None.
+        ValueError: `num_episodes` is not positive, or more than there are images, or `normalization_envs` is not None.
     """
     if normalization_envs is not None:
         raise ValueError(f"normalization_envs: expected none, as images share no statistics, got {normalization_envs}")
+    require_positive("num_episodes", num_episodes)
     if num_episodes > env.data.num_images:
         raise ValueError(
             f"num_episodes: expected at most {env.data.num_images}, the images of {env.name}, got {num_episodes}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 
@@ -39,10 +41,10 @@ def measure_statistics(
         params: Parameters of `policy`, and the normalisation that it sees by.
         min_std: Smallest standard deviation, in the units of the observation.
     """
-    return Normalizer.from_statistics(gather_statistics(key, env, num_episodes, policy, params), min_std)
+    return Normalizer.from_statistics(episode_statistics(key, env, num_episodes, policy, params), min_std)
 
 
-def gather_statistics(
+def episode_statistics(
     key: jax.Array,
     env: Environment,
     num_episodes: int,
@@ -52,9 +54,10 @@ def gather_statistics(
     """Statistics of all observations of first episodes. Arguments of `measure_statistics`."""
     env = conform(require_pure(env))
     rollout = make_rollout(env, policy or policies.uniform(env), num_episodes, gather_statistics=True)
-    player = params or PolicyParams((), Normalizer())
+    player = params or PolicyParams(())
     network = jax.tree.map(lambda leaf: leaf[None, None], player.network)
-    statistics = rollout(key[None], network, player.normalizer).statistics
+    # A prior is no observation.
+    statistics = rollout(key[None], network, replace(player.normalizer, prior_count=0.0)).statistics
     return jax.tree.map(lambda leaf: leaf[0, 0, 0], statistics)
 
 

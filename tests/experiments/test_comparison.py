@@ -153,9 +153,9 @@ def test_methods_share_the_network_of_the_preset(method: str) -> None:
 @pytest.mark.parametrize("method", ["hades-pg", "ppo"])
 def test_step_sizes_fall_to_zero_at_the_end_of_the_budget_whatever_flags_say_of_iterations(method: str) -> None:
     steps = 64 * 32
-    flags = ["--num-envs", "64", "--num-steps=32", "--max-env-steps", str(7 * steps)]
-    command, begin = split_flags(method_flags(method, "gymnax/Breakout-MinAtar", 81920, flags))  # type: ignore[arg-type]
-    settings: Any = running.resolve(command, [*begin, *flags]).settings
+    flags = ["--num-envs", "many", "--num_envs", "64", "--num-steps=32"]
+    command, begin = split_flags(method_flags(method, "gymnax/Breakout-MinAtar", 7 * steps, flags))  # type: ignore[arg-type]
+    settings: Any = running.resolve(command, [*begin, *flags[2:]]).settings
     assert settings.env_steps == steps
     assert (settings.anneal_updates if method == "ppo" else settings.meta_gradient.anneal_iterations) == 7
 

@@ -58,6 +58,12 @@ def test_run_with_a_whole_summary_runs_until_its_process_has_ended(member: Membe
     assert state(member) == State.DONE
 
 
+def test_limit_of_several_words_is_left_to_the_run_itself(tmp_path: Path) -> None:
+    text = '[[runs]]\nname = "a"\nnum-iterations = [1, 2]\n'
+    (member,) = load_grid(write_grid(tmp_path, text, top=f'out = "{tmp_path}/out"\n')).members
+    assert state(member) == State.MISSING
+
+
 def test_record_that_a_full_disk_cut_short_is_passed_over(member: Member) -> None:
     record(member, 1)
     with member.files.record.open("a") as file:

@@ -131,7 +131,7 @@ def test_bad_arguments_are_one_sentence(hades, teacher, finished_run, tmp_path):
         ((*collect, "--env", "gymnasium/Hopper-v4", "--teacher", teacher), "teacher: expected observations of shape"),
         (
             (*collect, "--env", "diagnostic/match", "--random-fraction", "1", "--noise", "1"),
-            "--noise: expected 0, as actions of diagnostic/match are discrete",
+            "--noise: expected none beside --random-fraction 1",
         ),
         (
             (*collect, "--minari", "a/b-v0", "--num-transitions", "5"),

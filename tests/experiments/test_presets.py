@@ -69,11 +69,11 @@ def test_preset_of_policy_gradients_parses_and_builds_its_run(name: str) -> None
         return
     run = recipes.from_settings(make(settings.options, settings.env), settings.settings)
     assert run.method == "hades-pg"
-    if name in ("cartpole", "pendulum", "breakout", "breakout-general"):
+    if name in ("cartpole", "pendulum", "breakout", "breakout-cnn", "breakout-general"):
         dataset = jax.eval_shape(lambda key: run.dataset(run.init(key)), jax.random.key(0))
         assert dataset.num_pairs == settings.settings.dataset_size
         learned = settings.settings.cloning.step_sizes == "learned"
-        assert learned == (name in ("cartpole", "breakout"))
+        assert learned == (name in ("cartpole", "breakout", "breakout-cnn"))
         assert not learned or dataset.step_sizes.shape == (settings.settings.cloning.num_steps,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -158,11 +159,14 @@ def method_flags(method: Method, env: str, budget: int, more: Sequence[str] = ()
 
 def _iterations(settings: OnPolicySettings, budget: int, flags: Sequence[str]) -> int:
     """Iterations of a budget, of the sizes that flags say, and the settings where they do not."""
-    named = {"--num-envs": settings.num_envs, "--num-steps": settings.num_steps, "--max-env-steps": budget}
-    # Of a word that is no number the run itself complains.
-    given = {name: found for name in named if (found := flag_value(flags, name)) is not None and found.isdecimal()}
-    num_envs, num_steps, steps = (int(given.get(name, own)) for name, own in named.items())
-    return max(1, steps // max(1, num_envs * num_steps))
+    env_steps = 1
+    for name, own in (("--num-envs", settings.num_envs), ("--num-steps", settings.num_steps)):
+        found = flag_value(flags, name)
+        # Of a word that is no number the run itself complains.
+        with contextlib.suppress(ValueError):
+            own = own if found is None else int(found)
+        env_steps *= own
+    return max(1, budget // max(1, env_steps))
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[Command, list[str]]:

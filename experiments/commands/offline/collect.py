@@ -31,9 +31,10 @@ from hades.offline.teacher import Teacher, teacher_policy
 from hades.offline.transitions import Transitions
 from hades.types import AnyEnvironment, Discrete
 
+_OF_POLICIES = ("--noise", "--epsilon", "--action-selection")
 _OF_PLAYING = (
-    "--backend", "--teacher", "--policy", "--run", "--quality", "--noise", "--epsilon", "--random-fraction",
-    "--action-selection", "--num-transitions", "--num-envs", "--seed", "--max-steps", "--env-module", "--env-options",
+    "--teacher", "--policy", "--run", "--quality", "--random-fraction", "--num-transitions", "--num-envs", "--seed",
+    *_OF_POLICIES, *(flag for flag in void.ENVIRONMENT_FLAGS if flag != "--observation-keys"),
 )  # fmt: skip
 """Flags that --minari has no use for."""
 
@@ -95,7 +96,9 @@ class CollectSettings(SeededSettings):
         if self.minari is not None:
             return void.flags(_OF_PLAYING, "beside --minari")
         found = {} if self.env is not None else void.flags(void.ENVIRONMENT_FLAGS, "without --env")
-        return found | ({} if self.run is not None else {"--quality": "without --run"})
+        if self.run is None:
+            found |= {"--quality": "without --run"}
+        return found | (void.flags(_OF_POLICIES, "beside --random-fraction 1") if self.random_fraction == 1 else {})
 
 
 def main(arguments: Sequence[str]) -> int:

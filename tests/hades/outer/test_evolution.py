@@ -15,6 +15,7 @@ from hades.outer import (
     EvolutionSettings,
     evolution_from_settings,
     replace_non_finite,
+    summarize,
     strategy_names,
 )
 
@@ -211,6 +212,13 @@ def test_non_finite_values_stand_as_the_worst_and_do_not_move_the_rest():
     np.testing.assert_array_equal(values, [2.0, 2.0, 2.0, 5.0])
     assert int(count) == 2
     np.testing.assert_array_equal(replace_non_finite(jnp.full(3, jnp.nan))[0], np.zeros(3))
+
+
+def test_counts_are_integers_and_other_numbers_are_averaged():
+    counts = {"steps": jnp.array([2, 3]), "solved": jnp.array([True, True]), "entropy": jnp.array([1.0, 2.0])}
+    _, metrics = summarize(jnp.zeros(2), counts)
+    assert (metrics["steps"].tolist(), metrics["solved"].tolist(), float(metrics["entropy"])) == ([2, 3], [1, 1], 1.5)
+    assert metrics["solved"].dtype == jnp.int32
 
 
 @pytest.mark.parametrize(

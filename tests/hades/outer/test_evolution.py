@@ -15,8 +15,8 @@ from hades.outer import (
     EvolutionSettings,
     evolution_from_settings,
     replace_non_finite,
-    summarize,
     strategy_names,
+    summarize,
 )
 
 TARGET = np.array([0.5, -0.5, 0.3, 0.2, -0.1, 0.4], np.float32)

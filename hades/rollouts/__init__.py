@@ -14,7 +14,7 @@ All of them keep two rules. An episode is truncated after the environment's `max
 `truncated` says, unless it terminates there. An episode diverges, which ends it, where an action, observation or
 reward is not finite or a floating leaf of its state holds a NaN (an infinite number in a state is allowed): its return
 is then NaN, the step is marked `diverged`, and recorded episodes are cut before it. A policy over discrete actions has
-diverged where its distribution holds a NaN.
+diverged where its distribution holds a NaN; recorded episodes see no distribution, only actions.
 """
 
 from hades.rollouts.auto_reset import (

@@ -112,15 +112,15 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
     return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=_LOOP)
 
 
-def _hopper() -> Preset:
-    """More initialisations, and actions whose noise stays: more of the policies hop, rather than stand or fall."""
-    own = _brax("brax/hopper", 64, 400)
+def _upright(env: str, iterations: int) -> Preset:
+    """More initialisations, and actions whose noise stays: more of the policies go, rather than stand or fall."""
+    own = _brax(env, 64, iterations)
     settings = dataclasses.replace(
         own.settings,
         num_inits=8,
         num_envs=128,
         entropy_coefficient=0.005,
-        meta_gradient=_outer(0.02, 0.03, own.num_iterations),
+        meta_gradient=_outer(0.02, 0.03, iterations),
     )
     return dataclasses.replace(own, settings=settings)
 
@@ -160,9 +160,10 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     "breakout-cnn": _breakout_cnn,
     **{f"{game.lower()}-general": partial(_general_minatar, game) for game in MINATAR},
     "inverted-pendulum": partial(_brax, "brax/inverted_pendulum", 4, 100, "spring"),
-    "hopper": _hopper,
-    **{name: partial(_brax, f"brax/{name}", 64, 250) for name in ("walker2d", "reacher")},
+    "hopper": partial(_upright, "brax/hopper", 400),
+    "walker2d": partial(_upright, "brax/walker2d", 500),
     "halfcheetah": partial(_brax, "brax/halfcheetah", 64, 500),
+    "reacher": partial(_brax, "brax/reacher", 64, 250),
     "finger-spin": partial(_contact, "finger-spin", 60),
     "ball-in-cup": partial(_contact, "ball-in-cup", 12, label_scale=1.0),
     "pusher": partial(_contact, "pusher", 60),

@@ -56,7 +56,15 @@ def _images(name: str) -> Recipe:
 
 
 _TWO_MILLION = "--num-iterations 1000000 --max-env-steps 2000000 --iterations-per-call 3 --evaluate-every 3"
-_LONG = "--num-envs 256 --num-inits 8 --entropy-coefficient 0.01 --num-iterations 300"
+_PERCEPTRON = "--cloning.policy mlp --cloning.hidden-sizes 128 128 --entropy-coefficient 0.01"
+_CONVOLUTION = "--cloning.policy cnn --cloning.hidden-sizes 128 --entropy-coefficient 0.05"
+_MORE_INITS = "--num-inits 8 --num-envs 128 --meta-gradient.learning-rate 0.02 --entropy-coefficient 0.005"
+
+
+def _annealed_over(iterations: int, every: int) -> str:
+    """Iterations over which step sizes fall to zero, and how often they are evaluated."""
+    return f"--num-iterations {iterations} --meta-gradient.anneal-iterations {iterations} --evaluate-every {every}"
+
 
 RECIPES: dict[str, Recipe] = {
     "cartpole": _classic("--preset cartpole"),
@@ -64,15 +72,17 @@ RECIPES: dict[str, Recipe] = {
     "pendulum": _classic("--preset pendulum --seed 1"),
     "mountaincar-continuous": _classic("--preset mountaincar"),
     "mountaincar": _classic("--preset mountaincar --env gymnax/MountainCar-v0 --dataset-size 3"),
-    "breakout": _minatar(f"--preset breakout {_LONG} --meta-gradient.anneal-iterations 300 --evaluate-every 60"),
+    "breakout": _minatar(f"--preset breakout --seed 1 {_CONVOLUTION} {_annealed_over(1000, 50)}"),
     # The seeds of the other games are those that did best in experiments/results/hades_pg.
     "freeway": _minatar("--preset freeway --seed 1"),
     "spaceinvaders": _minatar("--preset spaceinvaders --seed 4"),
-    "asterix": _minatar(f"--preset asterix --seed 2 {_TWO_MILLION} --meta-gradient.anneal-iterations 122"),
+    "asterix": _minatar(
+        f"--preset asterix --seed 2 {_PERCEPTRON} {_TWO_MILLION} --meta-gradient.anneal-iterations 122"
+    ),
     "inverted-pendulum": _brax("--preset inverted-pendulum", 32),
     "hopper": _brax("--method hades-pg --preset hopper"),
-    "walker2d": _brax("--method hades-pg --preset walker2d"),
-    "halfcheetah": _brax("--method hades-pg --preset halfcheetah"),
+    "walker2d": _brax(f"--method hades-pg --preset walker2d {_MORE_INITS} {_annealed_over(500, 25)}"),
+    "halfcheetah": _brax(f"--method hades-pg --preset halfcheetah {_annealed_over(500, 50)}"),
     "hopper-offline": _offline("Hopper", 256),
     "halfcheetah-offline": _offline("HalfCheetah", 256),
     "mnist": _images("mnist"),

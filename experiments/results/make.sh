@@ -85,10 +85,12 @@ done
 
 # HaDES-PG: games beside HaDES-R, what an inner step, the optimiser and the number of pairs buy, bodies, and general pairs.
 $hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods hades-pg --seeds 0-4 --runs "$runs/hades_pg" --out $out/hades_pg
-for game in SpaceInvaders:0-4 Freeway:0-2 Asterix:0-2; do
+for game in SpaceInvaders:0-4 Freeway:0-2 Asterix:0-4; do
   $hades bench neuroevolution --env "gymnax/${game%%:*}-MinAtar" --methods hades-pg hades-r --seeds "${game##*:}" --runs "$runs/hades_pg" \
     --out $out/hades_pg
 done
+$hades bench neuroevolution --env gymnax/SpaceInvaders-MinAtar --methods hades-pg --seeds 5-9 --runs "$runs/hades_pg" \
+  --out $out/hades_pg/more_seeds
 $hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods hades-pg --flags="--dataset-size 16" --seeds 0-4 \
   --runs "$runs/hades_pg/n16" --out $out/hades_pg/n16
 budget="$hades bench budget --env gymnax/Breakout-MinAtar --method hades-pg --seeds 0 --env-steps 1000000"
@@ -101,6 +103,9 @@ $hades bench neuroevolution --env brax/inverted_pendulum --methods hades-pg --se
   --runs "$runs/hades_pg" --out $out/hades_pg
 for body in hopper walker2d halfcheetah; do
   $hades distill --method hades-pg --preset "$body" --out "$runs/hades_pg/$body" --resume
+done
+for preset in breakout-cnn hopper; do
+  $hades distill --method hades-pg --preset "$preset" --seed 1 --out "$runs/hades_pg/$preset-seed1" --resume
 done
 for seed in 0 1 2; do
   name=cartpole-general-seed$seed

@@ -56,7 +56,6 @@ def _images(name: str) -> Recipe:
 
 
 _TWO_MILLION = "--num-iterations 1000000 --max-env-steps 2000000 --iterations-per-call 3 --evaluate-every 3"
-_PERCEPTRON = "--cloning.policy mlp --cloning.hidden-sizes 128 128 --entropy-coefficient 0.01"
 _CONVOLUTION = "--cloning.policy cnn --cloning.hidden-sizes 128 --entropy-coefficient 0.05"
 _MORE_INITS = "--num-inits 8 --num-envs 128 --meta-gradient.learning-rate 0.02 --entropy-coefficient 0.005"
 
@@ -76,9 +75,7 @@ RECIPES: dict[str, Recipe] = {
     # The seeds of the other games are those that did best in experiments/results/hades_pg.
     "freeway": _minatar("--preset freeway --seed 1"),
     "spaceinvaders": _minatar("--preset spaceinvaders --seed 4"),
-    "asterix": _minatar(
-        f"--preset asterix --seed 2 {_PERCEPTRON} {_TWO_MILLION} --meta-gradient.anneal-iterations 122"
-    ),
+    "asterix": _minatar(f"--preset asterix --seed 1 {_TWO_MILLION} --meta-gradient.anneal-iterations 122"),
     "inverted-pendulum": _brax("--preset inverted-pendulum", 32),
     "hopper": _brax("--method hades-pg --preset hopper"),
     "walker2d": _brax(f"--method hades-pg --preset walker2d {_MORE_INITS} {_annealed_over(500, 25)}"),

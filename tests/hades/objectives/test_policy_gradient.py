@@ -366,5 +366,8 @@ def test_an_undivided_problem_has_one_part():
 def test_statistics_that_are_given_stand_still():
     given = Normalizer("fixed", jnp.ones(1), jnp.full(1, 2.0))
     env = Target(max_steps=5)
-    objective = PolicyGradient(env, small_policy(env), SMALL, given)
+    fixed = dataclasses.replace(SMALL, observation_normalization="fixed")
+    objective = PolicyGradient(env, small_policy(env), fixed, given)
     chex.assert_trees_all_equal(objective.normalizer(objective.init(jax.random.key(0))), given)
+    with pytest.raises(ValueError, match="^normalizer: expected one of kind none, as observation_normalization says"):
+        PolicyGradient(env, small_policy(env), SMALL, given).init(jax.random.key(0))

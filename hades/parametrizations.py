@@ -23,7 +23,7 @@ from hades.offline.initialization import InitializationName, initial_pairs
 from hades.policies import Policy, PolicySpaces, Spaces
 from hades.rollouts.auto_reset import PLAYED_ENVS, PLAYED_STEPS, play_randomly
 from hades.rollouts.settings import PlaySettings
-from hades.rollouts.statistics import measure_components, measure_statistics
+from hades.rollouts.statistics import initial_normalizer, measure_components, measure_statistics
 from hades.types import ActionSpace, Continuous, Discrete, Environment, Parametrization, Params, Solution
 
 # Below it a label's logarithm stays finite, and no training tells the difference.
@@ -229,13 +229,7 @@ class PlayedPairs(_MovingPairs):
     def init(self, key: jax.Array) -> Solution:
         """Plays, and draws observations among those seen."""
         statistics_key, begin_key, play_key, row_key = jax.random.split(key, 4)
-        settings, normalizer = self.settings, self.statistics
-        if normalizer is None or settings.observation_normalization == "running":
-            normalizer = Normalizer()
-            if settings.observation_normalization != "none":
-                normalizer = measure_statistics(
-                    statistics_key, self.env, settings.statistics_episodes, min_std=settings.min_std
-                )
+        normalizer = self._first_normalizer(statistics_key)
         num_steps = max(PLAYED_STEPS, -(-self.dataset_size // PLAYED_ENVS))
         steps = play_randomly(begin_key, play_key, self.env, PLAYED_ENVS, num_steps)
         rows = jax.random.choice(row_key, PLAYED_ENVS * num_steps, (self.dataset_size,), replace=False)
@@ -247,6 +241,12 @@ class PlayedPairs(_MovingPairs):
             labels = even_labels(self.dataset_size, self.env.action_space.num_actions)
             return solution | {"action_logits": self.label_scale * labels}
         return solution | {"actions": self.label_scale * actions}
+
+    def _first_normalizer(self, key: jax.Array) -> Normalizer:
+        settings = self.settings
+        if settings.observation_normalization == "running":
+            return measure_statistics(key, self.env, settings.statistics_episodes, min_std=settings.min_std)
+        return self.statistics or initial_normalizer(key, self.env, settings)
 
 
 @struct.dataclass

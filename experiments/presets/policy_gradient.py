@@ -17,9 +17,11 @@ from hades.training import LoopSettings
 
 _LOOP = LoopSettings(iterations_per_call=10, evaluate_every=20, evaluation_inits=16, evaluation_episodes=8)
 _GAMES = HadesPGSettings().cloning
-_CONVOLUTION = dataclasses.replace(_GAMES, policy="cnn", hidden_sizes=(128,))
-# Less of it leaves a policy sure of its actions before it has learned to go on.
-_CONVOLUTION_ENTROPY = 0.05
+_CONVOLUTION: dict[str, Any] = {
+    "cloning": dataclasses.replace(_GAMES, policy="cnn", hidden_sizes=(128,)),
+    # Less of it leaves a policy sure of its actions before it has learned to go on.
+    "entropy_coefficient": 0.05,
+}
 _INNER = dataclasses.replace(_GAMES, hidden_sizes=(64, 64))
 
 
@@ -44,12 +46,7 @@ def _minatar(game: str) -> Preset:
     if game == "Asterix":
         # Its advantages are mostly noise: more steps for smaller updates.
         settings = dataclasses.replace(
-            settings,
-            num_envs=128,
-            num_minibatches=4,
-            entropy_coefficient=_CONVOLUTION_ENTROPY,
-            cloning=_CONVOLUTION,
-            meta_gradient=_outer(0.01, 0.03, 122),
+            settings, num_envs=128, num_minibatches=4, meta_gradient=_outer(0.01, 0.03, 122), **_CONVOLUTION
         )
     iterations = settings.meta_gradient.anneal_iterations or 0
     return Preset(env=f"gymnax/{game}-MinAtar", num_iterations=iterations, settings=settings, loop=_LOOP)
@@ -58,10 +55,7 @@ def _minatar(game: str) -> Preset:
 def _breakout_cnn() -> Preset:
     """A convolution over more steps: seven times the minutes, for what a multilayer perceptron does not reach."""
     own = _minatar("Breakout")
-    outer = _outer(0.03, 0.03, 400)
-    settings = dataclasses.replace(
-        own.settings, entropy_coefficient=_CONVOLUTION_ENTROPY, cloning=_CONVOLUTION, meta_gradient=outer
-    )
+    settings = dataclasses.replace(own.settings, meta_gradient=_outer(0.03, 0.03, 400), **_CONVOLUTION)
     return dataclasses.replace(own, num_iterations=400, settings=settings)
 
 

@@ -25,16 +25,19 @@ def summarize(values: jax.Array, counts: Metrics) -> tuple[jax.Array, Metrics]:
     values, non_finite = replace_non_finite(values)
     mean, std = mean_and_std(values)
     return values, {
-        **{
-            name: jnp.mean(of) if jnp.issubdtype(of.dtype, jnp.floating) else of.astype(jnp.int32)
-            for name, of in counts.items()
-        },
+        **{name: _of_an_iteration(of) for name, of in counts.items()},
         "fitness_mean": mean,
         "fitness_best": jnp.max(values),
         "fitness_worst": jnp.min(values),
         "fitness_std": std,
         "non_finite": non_finite,
     }
+
+
+def _of_an_iteration(count: jax.Array) -> jax.Array:
+    if jnp.issubdtype(count.dtype, jnp.floating):
+        return jnp.mean(count)
+    return count.astype(jnp.int32) if count.dtype == jnp.bool_ else count
 
 
 def replace_non_finite(values: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -170,7 +170,7 @@ class PureRollout:
     group_size: int
     action_selection: ActionSelection
     halvings: int
-    gather_statistics: bool = False
+    gather_statistics: bool
 
     def draw(self, keys: jax.Array) -> EpisodeNoise | jax.Array:
         """Draws what a call would draw step by step, to be passed in place of keys.

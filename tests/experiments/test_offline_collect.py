@@ -134,6 +134,10 @@ def test_bad_arguments_are_one_sentence(hades, teacher, finished_run, tmp_path):
             "--noise: expected none beside --random-fraction 1",
         ),
         (
+            (*collect, "--env", "diagnostic/match", "--teacher", teacher, "--noise", "1"),
+            "--noise: expected 0, as actions of diagnostic/match are discrete",
+        ),
+        (
             (*collect, "--minari", "a/b-v0", "--num-transitions", "5"),
             "--num-transitions: expected none beside --minari",
         ),

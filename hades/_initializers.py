@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
-from jax.nn.initializers import Initializer
-from jax.nn.initializers import orthogonal as _orthogonal
+from jax.nn.initializers import Initializer, orthogonal as _orthogonal
 
 
 def orthogonal(scale: float = 1.0) -> Initializer:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from experiments.commands import baseline, distill
 from experiments.commands.images import distill as images_distill
-from experiments.commands.offline import distill as offline_distill
-from experiments.commands.offline import teach
+from experiments.commands.offline import distill as offline_distill, teach
 from experiments.running import Command
 
 _OTHERS = {

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnax.environments import environment as gymnax_environment
-from gymnax.environments import spaces
+from gymnax.environments import environment as gymnax_environment, spaces
 
 import envs
 from envs.gymnax import _REFUSED, _action_space

@@ -24,8 +24,7 @@ from hades._serialization import to_dict
 from hades.offline import Teacher, d4rl
 from hades.offline.transitions import OfflineDataError, Transitions
 from hades.recipes.cal_ql import cal_ql_run
-from hades.run import Run
-from hades.run import checksum as checksum_of_arrays
+from hades.run import Run, checksum as checksum_of_arrays
 from hades.types import AnyEnvironment, Discrete
 
 

@@ -77,14 +77,25 @@ def flag_value(arguments: Sequence[str], flag: str) -> str | None:
     """
     found = None
     for index, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name.replace("_", "-") != flag:
+        name, value = split_flag(argument)
+        if name != flag:
             continue
-        if equals:
+        if value is not None:
             found = value
         elif index + 1 < len(arguments):
             found = arguments[index + 1]
     return found
+
+
+def split_flag(argument: str) -> tuple[str, str | None]:
+    """The flag of an argument, dashes for underscores as the parser has it, and the value behind its `=`, if any.
+
+    Example:
+        >>> split_flag("--num_envs=3"), split_flag("--num-envs")
+        (('--num-envs', '3'), ('--num-envs', None))
+    """
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-"), value if equals else None
 
 
 def canonical_flag(name: str) -> str:
@@ -121,8 +132,9 @@ def _with_known_flags(arguments: Sequence[str], names: set[str]) -> list[str]:
             renamed |= {f"--{flag}": f"--{known[0]}" for flag in group}
     found = []
     for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        found.append(renamed.get(flag.replace("_", "-"), flag) + equals + value)
+        flag = split_flag(argument)[0]
+        # A value that stands alone stays as it is.
+        found.append(renamed[flag] + argument[len(flag) :] if flag in renamed else argument)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from experiments.arguments import split_flag
 from experiments.cli import BadArgumentsError
 from hades.inner.cloning import CloningSettings
 from hades.outer import MetaGradientSettings
@@ -34,7 +35,7 @@ def refuse_void(arguments: Sequence[str], void: Mapping[str, str]) -> None:
         experiments.cli.BadArgumentsError: --max-steps: expected none beside --no-evaluation
     """
     for argument in arguments:
-        flag = argument.partition("=")[0].replace("_", "-")
+        flag, _ = split_flag(argument)
         for name, reason in void.items():
             if flag == name or (name.endswith(".") and flag.startswith(name)):
                 raise BadArgumentsError(f"{flag}: expected none {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -138,7 +139,9 @@ class Checkpoints:
     def _move_aside(self, step: int, consequence: str) -> None:
         folder = Path(self._manager.directory) / str(step)
         if multihost.is_first():
-            folder.rename(folder.with_name(f"{step}.damaged"))
+            suffixes = itertools.chain([""], (f".{count}" for count in itertools.count(2)))
+            places = (folder.with_name(f"{step}.damaged{suffix}") for suffix in suffixes)
+            folder.rename(next(place for place in places if not place.exists()))
         self._manager.reload()
         warnings.warn(f"{folder}: expected a whole checkpoint, found a damaged one; {consequence}", stacklevel=4)
 

@@ -102,13 +102,13 @@ class _Seeds:
         before = [host.clock() for host in self._hosts]
         ended = jax.block_until_ready(compiled(counts))
         # Before the hosts' part, which is no time of an iteration.
-        after = [host.clock() for host in self._hosts]
+        after = max(host.clock() for host in self._hosts)
         rows = []
         for index, (host, count, (state, metrics)) in enumerate(zip(self._hosts, counts, ended, strict=True)):
             if not count:
                 continue
             try:
-                rows.append(host.take(count, state, metrics, before[index], after[index], self._num_iterations)[-1])
+                rows.append(host.take(count, state, metrics, before[index], after, self._num_iterations)[-1])
             except DivergedError as error:
                 several = len(self._hosts) > 1
                 self.diverged[index] = DivergedError(f"seed {index}: {error}") if several else error
@@ -116,11 +116,10 @@ class _Seeds:
         return rows
 
     def _share_clock(self) -> None:
-        """Gives all seeds the latest clock, so that budgets of time end them together."""
+        """Gives all seeds the latest clock, which budgets of time go by from the next call on."""
         started = min(host.started for host in self._hosts)
-        seconds = max(host.course.seconds for host in self._hosts)
         for host in self._hosts:
-            host.started, host.course.seconds = started, seconds
+            host.started = started
 
     @cached_property
     def _compiled(self) -> Callable[[Sequence[int]], list[tuple[RunState, Metrics]]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hades import multihost
 from hades._history import History, Row
-from hades._run_directory import RunDirectory, key_words
+from hades._run_directory import RunDirectory, RunDirectoryError, key_words
 from hades.callbacks import Callback
 from hades.evaluation import Evaluation
 from hades.keys import Stream, stream
@@ -107,7 +107,7 @@ class HostLoop:
         run: The run, its arrays on every device of its mesh.
         state: State after the last whole call.
         course: Knowledge of the host beyond the state.
-        evaluator: Evaluation on fresh keys; None without an environment.
+        evaluator: Evaluation on fresh keys; None without an environment, or where the loop evaluates nothing.
         selector: Evaluation that the best outcome is chosen by.
         finished: Whether the run came to its end.
         started: Monotonic time that the clock of the run counts from.
@@ -130,17 +130,26 @@ class HostLoop:
         self._own_run = own_copy(self.run)
         self._checkpoints = _checkpoints(directory.checkpoints) if directory else None
         inits, episodes = loop.evaluation_inits, loop.evaluation_episodes
-        self.evaluator = None if run.env is None else self.run.make_evaluator(inits, episodes)
-        self.selector = None if run.env is None else self.run.make_selector(inits, episodes)
+        evaluates = run.env is not None and loop.evaluates
+        self.evaluator = self.run.make_evaluator(inits, episodes) if evaluates else None
+        self.selector = self.run.make_selector(inits, episodes) if evaluates else None
         self.course = Course()
         # Rows up to here were seen by callbacks before a resume, which computes them again.
         self._seen = 0
         with multihost.first_goes_before():
             restored = self._restored()
+        self._require_same_start(0 if restored is None else int(restored.iteration))
         self.state: RunState = replicate(restored or _initial(self._own_run, key), run.mesh)
         self.started = time.monotonic() - self.course.seconds
         self._saved = time.monotonic()
         self.finished = False
+
+    def _require_same_start(self, iteration: int) -> None:
+        if multihost.any_process(iteration != multihost.from_first(iteration)) and self._directory:
+            raise RunDirectoryError(
+                f"{self._directory.checkpoints}: expected checkpoints that all processes of the run read alike, "
+                f"got iteration {iteration} in process {jax.process_index()}"
+            )
 
     def _restored(self) -> RunState | None:
         """State of the newest checkpoint, None where there is none."""
@@ -252,7 +261,9 @@ class HostLoop:
         if evaluated:
             rows[-1] |= self._evaluate(outcome)
         self.course.history.extend(rows)
-        self.course.seconds = self.clock()
+        if evaluated:
+            # Not otherwise: a budget that is found used up here would end the run without its last evaluation.
+            self.course.seconds = self.clock()
         self._write(rows, bool(evaluated))
         return rows
 

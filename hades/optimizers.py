@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import optax
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
@@ -12,6 +14,8 @@ OptimizerName = Literal["adam", "adamw", "sgd"]
 # Far below what changes an update, but where a gradient is zero the derivative of Adam's square root stays finite:
 # without it, meta-gradients are NaN as soon as one parameter, such as the log-std under mse, has no gradient.
 _ADAM_EPS_ROOT = 1e-30
+# Far below a norm that is clipped, while the derivative of its inverse root is finite.
+_LEAST_SQUARED_NORM = 1e-20
 
 
 @functools.cache
@@ -38,8 +42,8 @@ def make_optimizer(
         weight_decay: Decay of adamw.
         max_grad_norm: Largest global norm of a gradient, clipped in front of the optimiser; None clips nothing.
         decay: Factor of the step size from one update to the next; 1 keeps it.
-        differentiable: Whether gradients are taken through adam's and adamw's updates, which then stay finite where a
-            parameter has no gradient.
+        differentiable: Whether gradients are taken through the updates, which then stay finite where a parameter, or
+            all of them, have no gradient.
 
     Raises:
         ValueError: There is no optimiser of that name.
@@ -54,4 +58,18 @@ def make_optimizer(
         optimizer = optax.adamw(rate, b1=adam_b1, eps=adam_eps, eps_root=eps_root, weight_decay=weight_decay)
     else:
         raise ValueError(f"optimizer: expected adam, adamw or sgd, got {name!r}")
-    return optimizer if max_grad_norm is None else optax.chain(optax.clip_by_global_norm(max_grad_norm), optimizer)
+    if max_grad_norm is None:
+        return optimizer
+    clip = _clip_differentiably if differentiable else optax.clip_by_global_norm
+    return optax.chain(clip(max_grad_norm), optimizer)
+
+
+def _clip_differentiably(max_norm: float) -> optax.GradientTransformation:
+    """`optax.clip_by_global_norm` with a derivative where the gradient is zero, which that divides by its norm."""
+
+    def clip(updates: Any, _: Any) -> Any:
+        squares = jnp.maximum(optax.tree.norm(updates, squared=True), _LEAST_SQUARED_NORM)
+        scale = jnp.minimum(1.0, max_norm * jax.lax.rsqrt(squares))
+        return jax.tree.map(lambda leaf: scale * leaf, updates)
+
+    return optax.stateless(clip)

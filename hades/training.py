@@ -61,6 +61,11 @@ class LoopSettings:
             raise ValueError(f"checkpoint_seconds: expected a number of at least 0, got {self.checkpoint_seconds}")
 
     @property
+    def evaluates(self) -> bool:
+        """Whether outcomes are evaluated."""
+        return self.evaluate_every is not None or self.keep_snapshots
+
+    @property
     def row_length(self) -> int:
         """Iterations of a row, which ends with its call."""
         return min(self.log_every, self.iterations_per_call)
@@ -84,7 +89,7 @@ class Result(Generic[Outcome]):
         history: Rows of metrics, those of the file `metrics.jsonl`.
         state: State at the end; `run.step` takes it further.
         best_iteration: Iteration of `best_outcome`.
-        evaluator: Compiled evaluation on fresh keys that the run used; None without an environment, and in a pickle.
+        evaluator: Compiled evaluation on fresh keys that the run used; None where it evaluated none, and in a pickle.
         finished: Whether the run came to its end, False where it was stopped.
     """
 
@@ -250,6 +255,10 @@ def _drive(
     """Drives a run of each key; folders and callbacks are those of each."""
     require_positive("num_iterations", num_iterations)
     loop = loop or LoopSettings()
+    if run.env is not None and loop.evaluates:
+        # What they refuse is refused before anything is written.
+        run.make_evaluator(loop.evaluation_inits, loop.evaluation_episodes)
+        run.make_selector(loop.evaluation_inits, loop.evaluation_episodes)
     hosts = []
     with contextlib.ExitStack() as locks:
         for index, key in enumerate(keys):

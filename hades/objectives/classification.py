@@ -13,6 +13,7 @@ from hades.fitness import Problem
 from hades.images.data import LabelledImages
 from hades.normalization import Normalizer
 from hades.policies import Policy
+from hades.rollouts._parallel import invalid_actions
 from hades.types import Metrics, Params, Policies
 
 Measure: TypeAlias = Literal["cross_entropy", "accuracy"]
@@ -69,15 +70,20 @@ class Classification:
         def score(rows: jax.Array, network: Params) -> tuple[jax.Array, jax.Array]:
             real = self.data.take(rows)
             distribution = self.policy.apply(network, real.images)
-            return jnp.mean(distribution.log_prob(real.labels)), jnp.mean(distribution.mode() == real.labels)
+            named = distribution.mode()
+            # The mode of logits that are not a number is a class as any other.
+            invalid = invalid_actions(distribution, named)
+            right = (named == real.labels) & ~invalid
+            scored = right if self.measure == "accuracy" else distribution.log_prob(real.labels)
+            return jnp.mean(jnp.where(invalid, jnp.nan, scored)), jnp.mean(right)
 
         over_inits = jax.vmap(jax.vmap(score), in_axes=(None, 0))
-        log_likelihoods, accuracies = over_inits(problem.per_init, params)
+        values, accuracies = over_inits(problem.per_init, params)
         counts = {
             "accuracy": jnp.mean(accuracies, axis=1),
             "env_steps": jnp.zeros(accuracies.shape[0], jnp.int32),
         }
-        return accuracies if self.measure == "accuracy" else log_likelihoods, counts
+        return values, counts
 
     def normalizer(self, state: tuple[()]) -> Normalizer:
         """No normalisation: networks see pixels between 0 and 1."""

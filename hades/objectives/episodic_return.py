@@ -59,8 +59,11 @@ class EpisodicReturn:
         return self.settings.action_selection
 
     def init(self, key: jax.Array) -> Normalizer:
-        """Measures fixed statistics on episodes of random actions, where they are asked for."""
-        return self.statistics or initial_normalizer(key, self.env, self.settings)
+        """Measures fixed statistics on episodes of random actions, where they are asked for and not given."""
+        if self.statistics is None:
+            return initial_normalizer(key, self.env, self.settings)
+        self.settings.require_kind(self.statistics)
+        return self.statistics
 
     def draw(self, key: jax.Array, state: Normalizer, policies: Policies) -> tuple[Problem, Normalizer, Metrics]:
         """Draws the random numbers of this iteration's episodes."""

@@ -76,7 +76,12 @@ def evolution_run(
     """The run of an evolution that is scored by episodes, of resolved settings; the rest is as of `distillation_run`.
 
     A normalizer takes the place of the observation statistics that `init` would measure.
+
+    Raises:
+        ValueError: It is of another kind than the settings ask for, or as of `distillation_run`.
     """
+    if normalizer is not None:
+        settings.require_kind(normalizer)
     envs = settings.normalization_envs
     return distillation_run(
         env,

@@ -172,15 +172,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, kind, capfd)
     with Checkpoints(tmp_path) as checkpoints:
         for step in (3, 5):
             checkpoints.save(step, make_state(step), {"best": step})
-    damage(tmp_path / "5", kind)
-    with Checkpoints(tmp_path) as checkpoints:
-        with pytest.warns(UserWarning, match=r"/5: expected a whole checkpoint, found a damaged one; going on from 3"):
-            step, state, progress = checkpoints.restore(make_state(0))
-        assert (step, progress) == (3, {"best": 3})
-        assert_same(state, make_state(3))
-        # The run comes to the damaged step again, and saves it.
-        checkpoints.save(5, make_state(5), {"best": 5})
-    assert (tmp_path / "5.damaged").is_dir()
+    for _ in range(2):
+        damage(tmp_path / "5", kind)
+        with Checkpoints(tmp_path) as checkpoints:
+            words = r"/5: expected a whole checkpoint, found a damaged one; going on from 3"
+            with pytest.warns(UserWarning, match=words):
+                step, state, progress = checkpoints.restore(make_state(0))
+            assert (step, progress) == (3, {"best": 3})
+            assert_same(state, make_state(3))
+            # The run comes to the damaged step again, and saves it.
+            checkpoints.save(5, make_state(5), {"best": 5})
+    assert (tmp_path / "5.damaged").is_dir() and (tmp_path / "5.damaged.2").is_dir()
     assert "Traceback" not in capfd.readouterr().err
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(make_state(0))[0] == 5

@@ -419,6 +419,41 @@ def test_runs_of_no_iterations_are_refused(small_run, tmp_path, num_iterations):
     assert not (tmp_path / "run").exists()
 
 
+def test_evaluations_that_do_not_suit_the_run_are_refused_before_anything_is_written(tmp_path):
+    settings = {"observation_normalization": "running", "num_episodes": 8, "population_size": 2, "dataset_size": 2}
+    run = hades.recipes.hades_r(Match(num_actions=3, max_steps=8), **settings)
+    with pytest.raises(ValueError, match="num_episodes: expected a multiple of"):
+        distill(KEY, run, 1, out=tmp_path / "run", loop=LOOP, progress=False)
+    assert not (tmp_path / "run").exists()
+    # Without evaluations there is nothing to refuse.
+    assert distill(KEY, run, 1, loop=QUIET, progress=False).evaluator is None
+
+
+@pytest.mark.parametrize("kind", ["running", "none"])
+def test_a_normaliser_of_another_kind_than_the_settings_ask_for_is_refused(kind):
+    with pytest.raises(ValueError, match=f"^normalizer: expected one of kind fixed, .* got {kind}"):
+        hades.recipes.hades_r(Match(num_actions=3), normalizer=hades.Normalizer(kind))
+
+
+def test_a_run_that_a_time_budget_ends_has_its_last_evaluation(small_run, monkeypatch):
+    """On a clock that goes on by a second at every reading, wherever between two readings the budget falls."""
+    loop = dataclasses.replace(LOOP, iterations_per_call=1, evaluate_every=1000)
+    for budget in np.arange(1, 40) + 0.5:
+        seconds = itertools.count()
+        monkeypatch.setattr("hades._host_loop.time.monotonic", lambda seconds=seconds: float(next(seconds)))
+        result = distill(KEY, small_run, 50, loop=dataclasses.replace(loop, max_seconds=budget), progress=False)
+        assert result.finished and result.history[-1]["iteration"] < 50
+        assert "evaluation_mean" in result.history[-1], budget
+
+
+def test_processes_that_read_different_checkpoints_do_not_go_on(small_run, stopped, monkeypatch):
+    monkeypatch.setattr("hades._host_loop.multihost.from_first", lambda value: value + 3)
+    with pytest.raises(
+        RunDirectoryError, match="expected checkpoints that all processes of the run read alike, got it"
+    ):
+        go(small_run, stopped)
+
+
 def test_seeds_of_keys_are_those_that_made_them(small_run):
     for key, seed in [(jax.random.key(0), 0), (jax.random.key(2**31 + 5), 2**31 + 5)]:
         result = distill(key, small_run, 1, loop=LOOP, progress=False)

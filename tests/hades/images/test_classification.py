@@ -142,6 +142,17 @@ def test_the_objective_is_minus_the_cross_entropy_or_the_accuracy() -> None:
     assert values.tolist() == [[0.75], [0.25]]
 
 
+@pytest.mark.parametrize("measure", ["cross_entropy", "accuracy"])
+def test_a_network_that_diverged_has_no_value_and_names_no_image(measure) -> None:
+    data = LabelledImages(jnp.zeros((3, 1, 1, 1)), jnp.array([0, 0, 1]), 2)
+    policy = Policy(lambda key: jnp.zeros(2), lambda logits, images: Categorical(logits + 0 * images[..., 0, 0]))
+    params = jnp.array([[[jnp.nan, jnp.nan]], [[1.0, 0.0]]])
+    values, counts = Classification(data, policy, measure=measure).value(Problem(jnp.array([[0, 1]])), params)
+    assert np.isnan(values).tolist() == [[True], [False]]
+    # Its mode is class 0, which both images are of.
+    assert counts["accuracy"].tolist() == [0.0, 1.0]
+
+
 def test_the_objective_keeps_its_contract() -> None:
     policy = hades.policies.mlp(ENV, (4,))
     objective = Classification(make_data(), policy, num_images=8)

@@ -18,6 +18,7 @@ from hades.inner.cloning import behaviour_cloning
 from hades.normalization import Normalizer
 from hades.objectives import states as objectives
 from hades.objectives.states import LabelledStates, OfflineStates
+from hades.optimizers import make_optimizer
 from hades.outer import Evolution, EvolutionSettings
 from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
 from hades.types import Continuous
@@ -260,6 +261,22 @@ def test_outer_optimiser_is_that_of_optax_with_the_norm_clipped():
         solution = solution + 0.1 * velocity
         np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-6)
         np.testing.assert_allclose(outer.solution(state), solution, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_inner_steps_of_no_gradient_have_a_derivative(name):
+    ours, theirs = (make_optimizer(name, 0.1, max_grad_norm=0.5, differentiable=flag) for flag in (True, False))
+
+    def moved(gradient, optimizer):
+        return optimizer.update(gradient, optimizer.init(gradient), jnp.zeros(2))[0]
+
+    for gradient in ([0.0, 0.0], [0.1, 0.2], [3.0, -4.0]):
+        gradient = jnp.array(gradient)
+        np.testing.assert_allclose(moved(gradient, ours), moved(gradient, theirs), rtol=1e-5)
+        assert np.isfinite(jax.jacobian(moved)(gradient, ours)).all()
+    # Where it clips, the length does not matter.
+    plain, long = make_optimizer("sgd", 1.0, max_grad_norm=0.5, differentiable=True), jnp.array([3.0, -4.0])
+    np.testing.assert_allclose(jax.jacobian(moved)(long, plain) @ long, 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])

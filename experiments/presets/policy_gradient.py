@@ -69,10 +69,16 @@ def _general_minatar(game: str) -> Preset:
 
 def _general_cartpole() -> Preset:
     """Two pairs for other architectures, initialisers, optimisers and step sizes."""
-    own = _classic("gymnax/CartPole-v1", 2, 200, num_envs=16, num_steps=64)
-    cloning = CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64)
-    drawn = {"kernel_inits": get_args(KernelInit), "step_size_spread": 3.0}
-    return dataclasses.replace(own, settings=dataclasses.replace(own.settings, cloning=cloning, **drawn))
+    own = _classic("gymnax/CartPole-v1", 2, 600, num_inits=16, num_steps=64)
+    settings = dataclasses.replace(
+        own.settings,
+        kernel_inits=get_args(KernelInit),
+        step_size_spread=3.0,
+        cloning=CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64),
+        # What each initialisation draws is noise: at three times the rate most updates leave the limit.
+        meta_gradient=_outer(0.01, 0.1, 600),
+    )
+    return dataclasses.replace(own, settings=settings)
 
 
 def _classic(env: str, dataset_size: int, iterations: int, **changes: Any) -> Preset:

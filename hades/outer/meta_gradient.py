@@ -16,6 +16,9 @@ from hades.optimizers import OptimizerName, make_optimizer
 from hades.outer._metrics import summarize
 from hades.types import Metrics, Solution, Value
 
+# Of the step size in a trust region, after an iteration that left it, and after one that did not.
+_SHRINKAGE, _GROWTH = 0.5, 1.2
+
 
 @dataclass(frozen=True)
 class MetaGradientSettings:
@@ -34,6 +37,9 @@ class MetaGradientSettings:
     max_kl: float | None = None
     """Largest approximate KL divergence from the policies that collected, of objectives that report it: from there on
     the remaining steps of an iteration are left out; default: no limit."""
+    trust_region: bool = False
+    """Whether a step that is found beyond max_kl is taken back, and the step size halved until iterations stay
+    within it."""
     anneal_iterations: int | None = None
     """Iterations over which the step size falls linearly to 0; default: constant."""
     rematerialize: bool = True
@@ -43,6 +49,8 @@ class MetaGradientSettings:
         """Refuses rates and windows that are not positive."""
         require_positive_fields(self, "learning_rate", "max_grad_norm", "window", "max_kl", "anneal_iterations")
         require_below_one("momentum", self.momentum)
+        if self.trust_region and self.max_kl is None:
+            raise ValueError("trust_region: expected a max_kl beside it")
 
 
 @struct.dataclass
@@ -52,12 +60,14 @@ class MetaGradientState:
     Attributes:
         solution: Present solution.
         optimizer: State of the outer optimiser.
-        iteration: Finished iterations, `[]` int32; None where the step size is constant.
+        iteration: Finished iterations, `[]` int32; None where the step size is not annealed.
+        scale: Factor of the step size that keeps steps within the trust region, `[]`; None without one.
     """
 
     solution: Solution
     optimizer: Any
     iteration: jax.Array | None = None
+    scale: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class MetaGradient:
         max_kl: Largest `approx_kl`, a metric of the objective: the step that finds more is left out, and those behind
             it; no limit if None.
         anneal_iterations: Iterations over which updates are scaled down linearly to 0; constant if None.
+        trust_region: Whether the step before the one that finds more is taken back, too. Updates are halved after such
+            an iteration, and grow by a fifth after every other one, up to their own size.
 
     Example:
         >>> ascent = MetaGradient(optax.sgd(0.5))
@@ -86,6 +98,7 @@ class MetaGradient:
     optimizer: optax.GradientTransformation
     max_kl: float | None = None
     anneal_iterations: int | None = None
+    trust_region: bool = False
 
     @classmethod
     def from_settings(cls, settings: MetaGradientSettings) -> MetaGradient:
@@ -96,13 +109,14 @@ class MetaGradient:
             momentum=settings.momentum,
             max_grad_norm=settings.max_grad_norm,
         )
-        return cls(optimizer, settings.max_kl, settings.anneal_iterations)
+        return cls(optimizer, settings.max_kl, settings.anneal_iterations, settings.trust_region)
 
     def init(self, key: jax.Array, solution: Solution) -> MetaGradientState:
         """Ascent at a first solution; nothing is drawn."""
         del key
         iteration = None if self.anneal_iterations is None else jnp.int32(0)
-        return MetaGradientState(solution, self.optimizer.init(solution), iteration)
+        scale = jnp.float32(1) if self.trust_region else None
+        return MetaGradientState(solution, self.optimizer.init(solution), iteration, scale)
 
     def step(self, key: jax.Array, state: MetaGradientState, value: Value) -> tuple[MetaGradientState, Metrics]:
         """One step of the optimiser, or one for each part of the problem.
@@ -115,7 +129,8 @@ class MetaGradient:
         Returns:
             The new state, unchanged where a component of the gradient is not finite; and the metrics of
             `hades.outer.summarize` with `gradient_norm`, the global norm before clipping, as means over the steps,
-            integers as sums. Of several parts also `updates`, the steps that were taken.
+            integers as sums. Of several parts also `updates`, the steps that were taken, and `step_scale` of a trust
+            region.
         """
         del key
         num_parts = getattr(value, "num_parts", 1)
@@ -134,18 +149,31 @@ class MetaGradient:
             return self._ascend(state, lambda solutions: value(solutions, index))
 
         def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            index, updates, _, state, sums = carry
-            state, metrics, taken = ascend(index, state)
-            return index + 1, updates + taken, self._within(metrics), state, jax.tree.map(jnp.add, sums, metrics)
+            index, updates, _, state, earlier, sums = carry
+            later, metrics, taken = ascend(index, state)
+            within = self._within(metrics)
+            sums = jax.tree.map(jnp.add, sums, metrics)
+            if earlier is None:
+                return index + 1, updates + taken, within, later, None, sums
+            # The last step before this one led out.
+            later = jax.tree.map(lambda new, old: jnp.where(within, new, old), later, earlier)
+            updates = jnp.maximum(updates + jnp.where(within, taken, -1), 0)
+            return index + 1, updates, within, later, state, sums
 
         shapes = jax.eval_shape(ascend, jnp.int32(0), state)[1]
         sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        carry = (jnp.int32(0), jnp.int32(0), jnp.bool_(True), state, sums)
-        count, updates, _, state, sums = jax.lax.while_loop(
+        earlier = state if self.trust_region else None
+        carry = (jnp.int32(0), jnp.int32(0), jnp.bool_(True), state, earlier, sums)
+        count, updates, within, state, _, sums = jax.lax.while_loop(
             lambda carry: (carry[0] < num_parts) & carry[2], body, carry
         )
         parts = {name: leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf / count for name, leaf in sums.items()}
-        return state, {**parts, "updates": updates}
+        parts["updates"] = updates
+        if state.scale is None:
+            return state, parts
+        parts["step_scale"] = state.scale
+        scale = jnp.where(within, jnp.minimum(_GROWTH * state.scale, 1.0), _SHRINKAGE * state.scale)
+        return replace(state, scale=scale), parts
 
     def _within(self, metrics: Metrics) -> jax.Array:
         """Whether the KL divergence is within its limit; one that is not a number is the gradient's matter."""
@@ -173,6 +201,8 @@ class MetaGradient:
         if self.anneal_iterations is not None and state.iteration is not None:
             rate = jnp.maximum(1 - state.iteration / self.anneal_iterations, 0.0)
             updates = jax.tree.map(lambda leaf: rate * leaf, updates)
+        if state.scale is not None:
+            updates = jax.tree.map(lambda leaf: state.scale * leaf, updates)
         moved = replace(state, solution=optax.apply_updates(state.solution, updates), optimizer=optimizer)
         finite = jnp.isfinite(norm)
         taken = finite & self._within(metrics)

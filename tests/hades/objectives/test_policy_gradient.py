@@ -20,7 +20,7 @@ from hades.inner.cloning import behaviour_cloning
 from hades.normalization import Normalizer
 from hades.objectives import PolicyGradient, PolicyGradientSettings
 from hades.objectives.policy_gradient import side_by_side
-from hades.outer import MetaGradient
+from hades.outer import MetaGradient, MetaGradientSettings
 from hades.parametrizations import FreePairs, LearnedSteps, PlayedPairs, PolicyParameters
 from hades.policies import NetworkSettings
 from hades.rl.losses import Batch, clipped_surrogate
@@ -322,6 +322,23 @@ def test_a_kl_limit_leaves_out_the_step_that_finds_more_and_those_behind_it():
     np.testing.assert_allclose(state.solution, 1.25)
     assert int(metrics["updates"]) == 3
     np.testing.assert_allclose(metrics["approx_kl"], np.mean([0, 0, 0.5, 1.25]))
+
+
+def test_a_trust_region_takes_back_the_step_that_led_out_and_halves_the_next_ones():
+    ascent = MetaGradient(optax.sgd(0.25), max_kl=1.0, trust_region=True)
+    state, metrics = ascent.step(jax.random.key(1), ascent.init(jax.random.key(0), jnp.float32(0.0)), quadratic())
+    np.testing.assert_allclose([state.solution, state.scale, metrics["step_scale"]], [0.5, 0.5, 1.0])
+    assert int(metrics["updates"]) == 2
+    # Steps of a quarter of the way to 0, 1 and 2 leave 0.375, 0.53 and 0.9; the next leads to 1.42, and is found there.
+    state, metrics = ascent.step(jax.random.key(1), state, quadratic())
+    np.testing.assert_allclose(state.solution, 0.75 * (0.75 * (0.75 * 0.5) + 0.25) + 0.5)
+    np.testing.assert_allclose([state.scale, metrics["step_scale"]], [0.25, 0.5])
+    # Within the region all steps are taken, and grow again.
+    ascent = MetaGradient(optax.sgd(0.25), max_kl=100.0, trust_region=True)
+    state, metrics = ascent.step(jax.random.key(1), state, quadratic())
+    np.testing.assert_allclose([state.scale, int(metrics["updates"])], [0.3, 6])
+    with pytest.raises(ValueError, match="^trust_region: expected a max_kl beside it"):
+        MetaGradientSettings(trust_region=True)
 
 
 def test_a_kl_limit_needs_an_objective_that_reports_the_kl():

@@ -47,6 +47,9 @@ class HadesPGSettings(PolicyGradientSettings):
     """Initialisations that train on the dataset, and collect, in an iteration."""
     label_scale: float = 2.0
     """Logit of one action in each first label; of continuous actions, the factor of random ones."""
+    observation_scale: float = 1.0
+    """Factor of the first observations, which are those of random play, normalised: far apart, pairs need less
+    training to tell, and serve more kinds of it."""
     first_step_size: float = 0.7
     """First value of learned step sizes of the inner loop."""
     step_size_bound: float = 4.0
@@ -68,7 +71,9 @@ class HadesPGSettings(PolicyGradientSettings):
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive, and inits that do not share environments evenly."""
         super().__post_init__()
-        require_positive_fields(self, "dataset_size", "num_inits", "first_step_size", "step_size_bound")
+        require_positive_fields(
+            self, "dataset_size", "num_inits", "observation_scale", "first_step_size", "step_size_bound"
+        )
         if len(set(self.kernel_inits)) != len(self.kernel_inits) or len(self.kernel_inits) == 1:
             names = " ".join(self.kernel_inits)
             raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
@@ -148,7 +153,9 @@ def hades_pg_run(
         step_size_spread=settings.step_size_spread,
     )
     space = env.action_space
-    pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale, normalizer)
+    pairs: Parametrization = PlayedPairs(
+        env, settings.dataset_size, settings.played, settings.label_scale, normalizer, settings.observation_scale
+    )
     learned = settings.cloning.step_sizes == "learned"
     if learned or not isinstance(space, Discrete):
         pairs = LearnedSteps(

@@ -214,7 +214,6 @@ class PlayedPairs(_MovingPairs):
         label_scale: Logit of one action in the first labels, spread evenly over the pairs, the others being 0; of
             continuous actions, the factor of random ones.
         statistics: Given normalisation, in place of one that `init` measures.
-        observation_scale: Factor of the first observations.
     """
 
     env: Environment
@@ -222,11 +221,10 @@ class PlayedPairs(_MovingPairs):
     settings: PlaySettings = PlaySettings()
     label_scale: float = 2.0
     statistics: Normalizer | None = None
-    observation_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses a size or a scale that is not positive."""
-        require_positive_fields(self, "dataset_size", "observation_scale")
+        """Refuses a size that is not positive."""
+        require_positive("dataset_size", self.dataset_size)
 
     def init(self, key: jax.Array) -> Solution:
         """Plays, and draws observations among those seen."""
@@ -238,7 +236,7 @@ class PlayedPairs(_MovingPairs):
         observations, actions = (
             leaf.reshape(-1, *leaf.shape[2:])[rows] for leaf in (steps.observations, steps.actions)
         )
-        solution = {"observations": self.observation_scale * normalizer.apply(observations)}
+        solution = {"observations": normalizer.apply(observations)}
         if isinstance(self.env.action_space, Discrete):
             labels = even_labels(self.dataset_size, self.env.action_space.num_actions)
             return solution | {"action_logits": self.label_scale * labels}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from hades import policies
 from hades._environment_contract import conform
-from hades._validation import require_at_least_one, require_positive_fields
+from hades._validation import require_at_least_one, require_not_negative, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.inner import cloning
@@ -47,9 +47,6 @@ class HadesPGSettings(PolicyGradientSettings):
     """Initialisations that train on the dataset, and collect, in an iteration."""
     label_scale: float = 2.0
     """Logit of one action in each first label; of continuous actions, the factor of random ones."""
-    observation_scale: float = 1.0
-    """Factor of the first observations, which are those of random play, normalised: far apart, pairs need less
-    training to tell, and serve more kinds of it."""
     first_step_size: float = 0.7
     """First value of learned step sizes of the inner loop."""
     step_size_bound: float = 4.0
@@ -63,6 +60,9 @@ class HadesPGSettings(PolicyGradientSettings):
     """Largest factor, either way, that each initialisation of training multiplies its steps by, drawn log-uniformly,
     for pairs that serve several step sizes and numbers of steps; 1 draws none. Evaluated policies take the steps of the
     inner loop as they are."""
+    observation_noise: float = 0.0
+    """Standard deviation of normal noise that each initialisation of training adds to the observations of the pairs,
+    for pairs that are told apart by little training; 0 adds none. Evaluated policies see the pairs as they are."""
     cloning: CloningSettings = _INNER
     """The inner loop."""
     meta_gradient: MetaGradientSettings = MetaGradientSettings(max_grad_norm=1.0, rematerialize=False)
@@ -71,13 +71,12 @@ class HadesPGSettings(PolicyGradientSettings):
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive, and inits that do not share environments evenly."""
         super().__post_init__()
-        require_positive_fields(
-            self, "dataset_size", "num_inits", "observation_scale", "first_step_size", "step_size_bound"
-        )
+        require_positive_fields(self, "dataset_size", "num_inits", "first_step_size", "step_size_bound")
         if len(set(self.kernel_inits)) != len(self.kernel_inits) or len(self.kernel_inits) == 1:
             names = " ".join(self.kernel_inits)
             raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
         require_at_least_one("step_size_spread", self.step_size_spread)
+        require_not_negative("observation_noise", self.observation_noise)
         if self.num_envs % self.num_inits:
             raise ValueError(f"num_envs: expected a multiple of num_inits = {self.num_inits}, got {self.num_envs}")
         if self.env_steps // self.num_inits % self.num_minibatches:
@@ -151,11 +150,10 @@ def hades_pg_run(
         rematerialize=outer.rematerialize,
         window=outer.window,
         step_size_spread=settings.step_size_spread,
+        observation_noise=settings.observation_noise,
     )
     space = env.action_space
-    pairs: Parametrization = PlayedPairs(
-        env, settings.dataset_size, settings.played, settings.label_scale, normalizer, settings.observation_scale
-    )
+    pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale, normalizer)
     learned = settings.cloning.step_sizes == "learned"
     if learned or not isinstance(space, Discrete):
         pairs = LearnedSteps(
@@ -214,8 +212,12 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
     init_seed = resolve_init_seed(settings.method, fixed, settings.init_seed, settings.num_inits)
     if fixed and settings.meta_gradient.window is not None:
         raise ValueError("window: hades-pg-f has one key of training, whose window would be always the same")
-    if fixed and (settings.kernel_inits or settings.step_size_spread > 1):
-        name = "kernel_inits" if settings.kernel_inits else "step_size_spread"
+    drawn = {
+        "kernel_inits": settings.kernel_inits,
+        "step_size_spread": settings.step_size_spread > 1,
+        "observation_noise": settings.observation_noise,
+    }
+    for name in (name for name, is_drawn in drawn.items() if fixed and is_drawn):
         raise ValueError(f"{name}: hades-pg-f trains the one initialisation that is evaluated, which draws nothing")
     if settings.method == "ppmo" and settings.cloning.num_steps != 1:
         raise ValueError(f"num_steps: ppmo has one inner step, expected 1, got {settings.cloning.num_steps}")

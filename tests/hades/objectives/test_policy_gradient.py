@@ -249,15 +249,6 @@ def test_learned_step_sizes_are_those_of_the_inner_steps():
         learned.fit(jax.random.key(2), params, dataset)
 
 
-def test_first_observations_are_those_of_random_play_times_their_scale():
-    near, far = (PlayedPairs(Target(max_steps=5), 5, observation_scale=scale) for scale in (1.0, 3.0))
-    near, far = (pairs.init(jax.random.key(0)) for pairs in (near, far))
-    np.testing.assert_allclose(far["observations"], 3 * near["observations"], rtol=1e-6)
-    np.testing.assert_array_equal(far["actions"], near["actions"])
-    with pytest.raises(ValueError, match="^observation_scale: expected a number above 0"):
-        PlayedPairs(Target(), 5, observation_scale=0.0)
-
-
 @pytest.mark.slow
 def test_parametrisations_keep_their_contract_and_the_inner_loop_its_own():
     env = Target(max_steps=5)

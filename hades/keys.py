@@ -39,8 +39,6 @@ class Stream(enum.IntEnum):
     """Factor of an inner loop whose step sizes vary."""
     CODES = 2**32 - 12
     """Play that codes of observations are measured on, and the statistics of its states."""
-    OBSERVATION_NOISE = 2**32 - 13
-    """Noise of the observations of an inner loop's pairs."""
     TABLE = 2**32 - 1024
     """Evaluations of a benchmark's table, numbered by seeds."""
 

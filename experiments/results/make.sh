@@ -99,6 +99,9 @@ $budget --setting cloning.num-steps --values 1 2 4 8 16 --runs "$runs/hades_pg/b
 $budget --setting cloning.optimizer --values sgd "sgd --cloning.momentum 0.9 --first-step-size 0.2" \
   "adam --cloning.step-sizes fixed --cloning.learning-rate 0.02" "sgd --cloning.activation relu" \
   --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
+$hades bench budget --env brax/hopper --method hades-pg --seeds 0 --env-steps 1500000 --setting cloning.num-steps \
+  --values 1 2 4 6 8 16 --flags="--num-envs 64 --num-inits 4 --evaluate-every 90 --iterations-per-call 30 --evaluation-episodes 4" \
+  --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
 $hades bench neuroevolution --env brax/inverted_pendulum --methods hades-pg --seeds 0-2 --env-steps 800000 \
   --runs "$runs/hades_pg" --out $out/hades_pg
 for body in hopper walker2d halfcheetah; do
@@ -107,12 +110,20 @@ done
 for preset in breakout-cnn hopper; do
   $hades distill --method hades-pg --preset "$preset" --seed 1 --out "$runs/hades_pg/$preset-seed1" --resume
 done
+general="$hades distill --method hades-pg --preset cartpole-general"
+for seed in 2 3; do  # The grids of tried_7.json.
+  $general --seed $seed --out "$runs/hades_pg/cartpole-general-seed$seed-preset" --resume
+  $hades bench generalisation "$runs/hades_pg/cartpole-general-seed$seed-preset" --num-inits 16 --num-episodes 8 \
+    --out "$runs/hades_pg/generalisation_cartpole_seed$seed.json"
+done
+# Of before the preset had more initialisations, iterations and a trust region.
+general="$general --num-inits 8 --num-envs 16 --num-iterations 200 --meta-gradient.anneal-iterations 200"
+general="$general --meta-gradient.learning-rate 0.03 --no-meta-gradient.trust-region"
 for seed in 0 1 2; do
   name=cartpole-general-seed$seed
   suffix=$([ $seed = 0 ] || echo "_seed$seed")
-  $hades distill --method hades-pg --preset cartpole-general --seed $seed --out "$runs/hades_pg/$name" --resume
-  $hades distill --method hades-pg --preset cartpole-general --kernel-inits --step-size-spread 1 --seed $seed \
-    --out "$runs/hades_pg/$name-control" --resume
+  $general --seed $seed --out "$runs/hades_pg/$name" --resume
+  $general --kernel-inits --step-size-spread 1 --seed $seed --out "$runs/hades_pg/$name-control" --resume
   $hades bench generalisation "$runs/hades_pg/$name" --num-inits 16 --num-episodes 8 \
     --out "$out/hades_pg/generalisation_cartpole$suffix.json"
   $hades bench generalisation "$runs/hades_pg/$name-control" --num-inits 16 --num-episodes 8 \

@@ -18,7 +18,6 @@ from hades import policies
 from hades._validation import (
     require_at_least_one,
     require_below_one,
-    require_not_negative,
     require_not_negative_fields,
     require_positive_fields,
 )
@@ -141,11 +140,10 @@ class BehaviourCloning:
     window: int | None = None
     learned_step_sizes: bool = False
     step_size_spread: float = 1.0
-    observation_noise: float = 0.0
     settings: CloningSettings | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuses sizes that are not positive, a window longer than the steps, a spread below 1, and negative noise."""
+        """Refuses sizes that are not positive, a window that is longer than the steps, and a spread below 1."""
         if self.num_steps < 1:
             raise ValueError(f"num_steps: expected at least 1, got {self.num_steps}")
         require_positive_fields(self, "batch_size")
@@ -154,7 +152,6 @@ class BehaviourCloning:
                 f"window: expected a number from 1 to {self.num_steps}, the inner steps, got {self.window}"
             )
         require_at_least_one("step_size_spread", self.step_size_spread)
-        require_not_negative("observation_noise", self.observation_noise)
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> PolicyParams:
         """Draws fresh parameters and trains them.
@@ -181,8 +178,8 @@ class BehaviourCloning:
         step is drawn uniformly from `window` to `num_steps`.
 
         Args:
-            key: For minibatches, sampled losses, windows, the spread of step sizes and noise of observations; without
-                effect where there is none of them.
+            key: For minibatches, sampled losses, windows and the spread of step sizes; without effect where there is
+                none of them.
             params: What `init` returned.
             dataset: `num_pairs` state-action pairs. Its log standard deviation, where it has one, takes the place of
                 that of `params`.
@@ -222,7 +219,7 @@ class BehaviourCloning:
 
     def _make_step(self, key: jax.Array, dataset: SyntheticDataset) -> Callable[[_Carry, jax.Array], _Carried]:
         loss_function = self.loss or default_loss(dataset)
-        pairs = self._with_noise(key, dataset.pairs())
+        pairs = dataset.pairs()
         factor = self._step_size_factor(key)
 
         def loss(params: PyTree, batch: SyntheticDataset, index: jax.Array) -> jax.Array:
@@ -250,14 +247,6 @@ class BehaviourCloning:
         largest = math.log(self.step_size_spread)
         return jnp.exp(jax.random.uniform(stream(key, Stream.STEP_SIZE), minval=-largest, maxval=largest))
 
-    def _with_noise(self, key: jax.Array, pairs: SyntheticDataset) -> SyntheticDataset:
-        """Pairs whose observations have the noise of one training, the same at each of its steps."""
-        if not self.observation_noise:
-            return pairs
-        observations = pairs.observations
-        noise = jax.random.normal(stream(key, Stream.OBSERVATION_NOISE), observations.shape, observations.dtype)
-        return replace(pairs, observations=observations + self.observation_noise * noise)
-
     def _batch(self, key: jax.Array, index: jax.Array, pairs: SyntheticDataset) -> SyntheticDataset:
         if self.batch_size is None:
             return pairs
@@ -275,7 +264,6 @@ def behaviour_cloning(
     window: int | None = None,
     learned_step_sizes: bool = False,
     step_size_spread: float = 1.0,
-    observation_noise: float = 0.0,
 ) -> BehaviourCloning:
     """Makes the inner loop A_T of behaviour distillation (Behaviour Distillation, arXiv 2406.15042, section 4).
 
@@ -292,8 +280,6 @@ def behaviour_cloning(
         learned_step_sizes: Whether the update of each step is multiplied by a step size of the dataset.
         step_size_spread: Largest factor, either way, that a training multiplies all of its steps by, drawn
             log-uniformly from its key: pairs that are to serve several step sizes; 1 draws none.
-        observation_noise: Standard deviation of normal noise that a training adds to the observations, drawn once from
-            its key: pairs that are to tell their actions apart from afar; 0 adds none.
 
     Returns:
         A callable `(key, dataset) -> PolicyParams`, and an inner loop with `init` and `fit`.
@@ -315,16 +301,7 @@ def behaviour_cloning(
         optimizer = make_optimizer("adam", 5e-3, adam_eps=1e-5, differentiable=True)
     loss = LOSSES[loss] if isinstance(loss, str) else loss
     return BehaviourCloning(
-        policy,
-        optimizer,
-        num_steps,
-        loss,
-        batch_size,
-        rematerialize,
-        window,
-        learned_step_sizes,
-        step_size_spread,
-        observation_noise,
+        policy, optimizer, num_steps, loss, batch_size, rematerialize, window, learned_step_sizes, step_size_spread
     )
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from hades import policies
 from hades._environment_contract import conform
-from hades._validation import require_at_least_one, require_not_negative, require_positive_fields
+from hades._validation import require_at_least_one, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.inner import cloning
@@ -60,9 +60,6 @@ class HadesPGSettings(PolicyGradientSettings):
     """Largest factor, either way, that each initialisation of training multiplies its steps by, drawn log-uniformly,
     for pairs that serve several step sizes and numbers of steps; 1 draws none. Evaluated policies take the steps of the
     inner loop as they are."""
-    observation_noise: float = 0.0
-    """Standard deviation of normal noise that each initialisation of training adds to the observations of the pairs,
-    for pairs that are told apart by little training; 0 adds none. Evaluated policies see the pairs as they are."""
     cloning: CloningSettings = _INNER
     """The inner loop."""
     meta_gradient: MetaGradientSettings = MetaGradientSettings(max_grad_norm=1.0, rematerialize=False)
@@ -76,7 +73,6 @@ class HadesPGSettings(PolicyGradientSettings):
             names = " ".join(self.kernel_inits)
             raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
         require_at_least_one("step_size_spread", self.step_size_spread)
-        require_not_negative("observation_noise", self.observation_noise)
         if self.num_envs % self.num_inits:
             raise ValueError(f"num_envs: expected a multiple of num_inits = {self.num_inits}, got {self.num_envs}")
         if self.env_steps // self.num_inits % self.num_minibatches:
@@ -150,7 +146,6 @@ def hades_pg_run(
         rematerialize=outer.rematerialize,
         window=outer.window,
         step_size_spread=settings.step_size_spread,
-        observation_noise=settings.observation_noise,
     )
     space = env.action_space
     pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale, normalizer)
@@ -212,12 +207,8 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
     init_seed = resolve_init_seed(settings.method, fixed, settings.init_seed, settings.num_inits)
     if fixed and settings.meta_gradient.window is not None:
         raise ValueError("window: hades-pg-f has one key of training, whose window would be always the same")
-    drawn = {
-        "kernel_inits": settings.kernel_inits,
-        "step_size_spread": settings.step_size_spread > 1,
-        "observation_noise": settings.observation_noise,
-    }
-    for name in (name for name, is_drawn in drawn.items() if fixed and is_drawn):
+    if fixed and (settings.kernel_inits or settings.step_size_spread > 1):
+        name = "kernel_inits" if settings.kernel_inits else "step_size_spread"
         raise ValueError(f"{name}: hades-pg-f trains the one initialisation that is evaluated, which draws nothing")
     if settings.method == "ppmo" and settings.cloning.num_steps != 1:
         raise ValueError(f"num_steps: ppmo has one inner step, expected 1, got {settings.cloning.num_steps}")

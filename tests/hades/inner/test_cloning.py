@@ -283,25 +283,9 @@ def test_a_spread_multiplies_all_steps_of_a_training_by_one_factor(optimizer):
     )
 
 
-@pytest.mark.parametrize("window", [None, 2])
-def test_noise_moves_the_observations_of_a_training_once(window):
-    dataset, key = make_dataset(DISCRETE), jax.random.key(4)
-    clone = behaviour_cloning(make_policy(DISCRETE), optax.sgd(0.1), num_steps=3, window=window)
-    noisy = dataclasses.replace(clone, observation_noise=0.5)
-    moved = [noisy._with_noise(own, dataset.pairs()) for own in jax.random.split(key, 400)]
-    noise = np.array([pairs.observations for pairs in moved]) - dataset.observations
-    np.testing.assert_allclose([noise.mean(), noise.std()], [0, 0.5], atol=3 * 0.5 / np.sqrt(noise.size))
-    np.testing.assert_array_equal(moved[0].action_probabilities, dataset.action_probabilities)
-    params = clone.init(jax.random.key(0))
-    shaken = noisy._with_noise(key, dataset.pairs())
-    chex.assert_trees_all_close(noisy.fit(key, params, dataset), clone.fit(key, params, shaken), rtol=1e-5)
-
-
-def test_a_spread_below_one_and_negative_noise_are_refused():
+def test_a_spread_below_one_is_refused():
     with pytest.raises(ValueError, match="^step_size_spread: expected a number of at least 1, got 0.5"):
         behaviour_cloning(make_policy(DISCRETE), step_size_spread=0.5)
-    with pytest.raises(ValueError, match="^observation_noise: expected a number of at least 0, got -1"):
-        behaviour_cloning(make_policy(DISCRETE), observation_noise=-1.0)
 
 
 def test_no_steps_are_refused():
@@ -340,7 +324,6 @@ def test_equal_settings_give_equal_inner_loops_and_an_unknown_optimiser_is_refus
         ({"optimizer": optax.sgd(0.1)}, False),
         ({"loss": gaussian_nll, "batch_size": 2}, False),
         ({"step_size_spread": 2.0}, False),
-        ({"observation_noise": 0.5}, False),
     ],
 )
 def test_files_describe_an_inner_loop_only_by_settings_that_are_true(changes, described):

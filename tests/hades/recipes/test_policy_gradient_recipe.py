@@ -151,11 +151,6 @@ def test_ppmo_takes_one_inner_step():
             "step_size_spread: hades-pg-f trains the one",
         ),
         ({"step_size_spread": 0.5}, "step_size_spread: expected a number of at least 1, got 0.5"),
-        (
-            {"method": "hades-pg-f", "num_inits": 1, "observation_noise": 0.5},
-            "observation_noise: hades-pg-f trains the one",
-        ),
-        ({"observation_noise": -0.5}, "observation_noise: expected a number of at least 0, got -0.5"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, words):
@@ -207,11 +202,10 @@ def test_a_log_std_is_learned_beside_fixed_step_sizes(tmp_path):
 
 def test_training_draws_initialisers_and_step_sizes_and_evaluation_does_not():
     kinds = ("orthogonal", "he_normal")
-    run = make_run(kernel_inits=kinds, step_size_spread=2.0, observation_noise=0.1)
+    run = make_run(kernel_inits=kinds, step_size_spread=2.0)
     plain = make_run()
-    assert (run.inner.step_size_spread, run.inner.observation_noise) == (2.0, 0.1)
-    assert run.evaluation_inner == plain.evaluation_inner
-    assert run.inner == make_run(kernel_inits=kinds, step_size_spread=2.0, observation_noise=0.1).inner
+    assert (run.inner.step_size_spread, run.evaluation_inner) == (2.0, plain.evaluation_inner)
+    assert run.inner == make_run(kernel_inits=kinds, step_size_spread=2.0).inner
     each = [make_run(cloning=dataclasses.replace(INNER, kernel_init=kind)).inner.policy.init for kind in kinds]
     drawn = []
     for key in jax.random.split(jax.random.key(0), 16):

@@ -60,10 +60,7 @@ class EpisodicReturn:
 
     def init(self, key: jax.Array) -> Normalizer:
         """Measures fixed statistics on episodes of random actions, where they are asked for and not given."""
-        if self.statistics is None:
-            return initial_normalizer(key, self.env, self.settings)
-        self.settings.require_kind(self.statistics)
-        return self.statistics
+        return self.statistics or initial_normalizer(key, self.env, self.settings)
 
     def draw(self, key: jax.Array, state: Normalizer, policies: Policies) -> tuple[Problem, Normalizer, Metrics]:
         """Draws the random numbers of this iteration's episodes."""

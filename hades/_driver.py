@@ -78,11 +78,13 @@ class _Seeds:
     def __init__(self, hosts: Sequence[HostLoop], num_iterations: int) -> None:
         self._hosts, self._num_iterations = hosts, num_iterations
         self._mesh = _mesh_of_seeds(hosts)
+        # The latest clock is that of all.
+        started = min(host.started for host in hosts)
         for host in hosts:
             # Where the calls leave them.
             host.state = replicate(host.state, self._mesh)
+            host.started = started
         self.diverged: dict[int, DivergedError] = {}
-        self._share_clock()
 
     @property
     def iteration(self) -> int:
@@ -99,27 +101,24 @@ class _Seeds:
     def call(self, counts: Sequence[int]) -> list[Row]:
         """One compiled call of so many iterations of each seed, and the hosts' part of it; their last rows."""
         compiled = self._compiled
-        before = [host.clock() for host in self._hosts]
+        before = self._clock()
         ended = jax.block_until_ready(compiled(counts))
         # Before the hosts' part, which is no time of an iteration.
-        after = max(host.clock() for host in self._hosts)
+        after = self._clock()
         rows = []
         for index, (host, count, (state, metrics)) in enumerate(zip(self._hosts, counts, ended, strict=True)):
             if not count:
                 continue
             try:
-                rows.append(host.take(count, state, metrics, before[index], after, self._num_iterations)[-1])
+                rows.append(host.take(count, state, metrics, before, after, self._num_iterations)[-1])
             except DivergedError as error:
                 several = len(self._hosts) > 1
                 self.diverged[index] = DivergedError(f"seed {index}: {error}") if several else error
-        self._share_clock()
         return rows
 
-    def _share_clock(self) -> None:
-        """Gives all seeds the latest clock, which budgets of time go by from the next call on."""
-        started = min(host.started for host in self._hosts)
-        for host in self._hosts:
-            host.started = started
+    def _clock(self) -> float:
+        """The one clock of all seeds."""
+        return self._hosts[0].clock()
 
     @cached_property
     def _compiled(self) -> Callable[[Sequence[int]], list[tuple[RunState, Metrics]]]:

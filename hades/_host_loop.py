@@ -19,7 +19,7 @@ from hades._run_directory import RunDirectory, RunDirectoryError, key_words
 from hades.callbacks import Callback
 from hades.evaluation import Evaluation
 from hades.keys import Stream, stream
-from hades.run import OUTCOMES, DivergedError, Run, RunState
+from hades.run import OUTCOMES, DivergedError, Evaluator, Run, RunState
 from hades.sharding import own_copy, replicate
 from hades.types import Metrics
 
@@ -83,6 +83,18 @@ def _is_finite(outcome: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
+def make_evaluators(run: Run[Any], loop: LoopSettings) -> tuple[Evaluator | None, Evaluator | None]:
+    """Evaluation on fresh keys, and the one that the best outcome is chosen by; None where nothing is evaluated.
+
+    Raises:
+        ValueError: Their sizes do not suit the run.
+    """
+    if run.env is None or not loop.evaluates:
+        return None, None
+    sizes = loop.evaluation_inits, loop.evaluation_episodes
+    return run.make_evaluator(*sizes), run.make_selector(*sizes)
+
+
 @dataclass
 class Course:
     """Knowledge of the host beyond the state, saved with every checkpoint."""
@@ -129,10 +141,7 @@ class HostLoop:
         self.run = replicate(run, run.mesh)
         self._own_run = own_copy(self.run)
         self._checkpoints = _checkpoints(directory.checkpoints) if directory else None
-        inits, episodes = loop.evaluation_inits, loop.evaluation_episodes
-        evaluates = run.env is not None and loop.evaluates
-        self.evaluator = self.run.make_evaluator(inits, episodes) if evaluates else None
-        self.selector = self.run.make_selector(inits, episodes) if evaluates else None
+        self.evaluator, self.selector = make_evaluators(self.run, loop)
         self.course = Course()
         # Rows up to here were seen by callbacks before a resume, which computes them again.
         self._seen = 0

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from hades import multihost
 from hades._driver import drive
 from hades._history import Row
-from hades._host_loop import HostLoop, advance
+from hades._host_loop import HostLoop, advance, make_evaluators
 from hades._run_directory import RunDirectory, RunDirectoryError, key_words
 from hades._serialization import to_dict
 from hades._validation import require_positive, require_positive_fields
@@ -255,10 +255,8 @@ def _drive(
     """Drives a run of each key; folders and callbacks are those of each."""
     require_positive("num_iterations", num_iterations)
     loop = loop or LoopSettings()
-    if run.env is not None and loop.evaluates:
-        # What they refuse is refused before anything is written.
-        run.make_evaluator(loop.evaluation_inits, loop.evaluation_episodes)
-        run.make_selector(loop.evaluation_inits, loop.evaluation_episodes)
+    # What they refuse is refused before anything is written.
+    make_evaluators(run, loop)
     hosts = []
     with contextlib.ExitStack() as locks:
         for index, key in enumerate(keys):

@@ -149,23 +149,22 @@ class MetaGradient:
             return self._ascend(state, lambda solutions: value(solutions, index))
 
         def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            index, updates, _, state, earlier, sums = carry
-            later, metrics, taken = ascend(index, state)
-            within = self._within(metrics)
-            sums = jax.tree.map(jnp.add, sums, metrics)
-            if earlier is None:
-                return index + 1, updates + taken, within, later, None, sums
-            # The last step before this one led out.
-            later = jax.tree.map(lambda new, old: jnp.where(within, new, old), later, earlier)
-            updates = jnp.maximum(updates + jnp.where(within, taken, -1), 0)
-            return index + 1, updates, within, later, state, sums
+            index, _, present, before, sums = carry
+            state, updates = present
+            state, metrics, taken = ascend(index, state)
+            within, after = self._within(metrics), (state, updates + taken)
+            if self.trust_region:
+                # The last step before this one led out.
+                after = jax.tree.map(lambda new, old: jnp.where(within, new, old), after, before)
+                before = present
+            return index + 1, within, after, before, jax.tree.map(jnp.add, sums, metrics)
 
         shapes = jax.eval_shape(ascend, jnp.int32(0), state)[1]
         sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        earlier = state if self.trust_region else None
-        carry = (jnp.int32(0), jnp.int32(0), jnp.bool_(True), state, earlier, sums)
-        count, updates, within, state, _, sums = jax.lax.while_loop(
-            lambda carry: (carry[0] < num_parts) & carry[2], body, carry
+        present = (state, jnp.int32(0))
+        carry = (jnp.int32(0), jnp.bool_(True), present, present if self.trust_region else None, sums)
+        count, within, (state, updates), _, sums = jax.lax.while_loop(
+            lambda carry: (carry[0] < num_parts) & carry[1], body, carry
         )
         parts = {name: leaf if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf / count for name, leaf in sums.items()}
         parts["updates"] = updates

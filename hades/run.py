@@ -161,6 +161,9 @@ class Run(Generic[Outcome]):
         # A single candidate is its own best.
         if row["fitness_best"] != row["fitness_mean"]:
             text += f" (best {row['fitness_best']:.4g})"
+        if "approx_kl" in row:
+            # A method that leaves its limit from the start learns nothing.
+            text += f", KL {row['approx_kl']:.2g}"
         if row["non_finite"]:
             text += f", {row['non_finite']} not finite"
         return text + evaluation_status(row)

@@ -118,3 +118,9 @@ def test_outcomes_have_the_name_of_their_kind(small_run):
     chex.assert_trees_all_equal(small_run.dataset(state), small_run.outcome(state))
     with pytest.raises(AttributeError, match="this run makes a dataset, not a policy"):
         _ = small_run.policy
+
+
+def test_status_shows_the_kl_divergence_where_there_is_one(small_run):
+    row = {"fitness_mean": 3.0, "fitness_best": 3.0, "non_finite": 0}
+    assert small_run.status(row) == "fitness 3"
+    assert small_run.status(row | {"approx_kl": 0.01234, "non_finite": 2}) == "fitness 3, KL 0.012, 2 not finite"

@@ -39,8 +39,6 @@ class Stream(enum.IntEnum):
     """Factor of an inner loop whose step sizes vary."""
     CODES = 2**32 - 12
     """Play that codes of observations are measured on, and the statistics of its states."""
-    OPTIMIZER = 2**32 - 13
-    """Choice between the optimisers of an inner loop."""
     TABLE = 2**32 - 1024
     """Evaluations of a benchmark's table, numbered by seeds."""
 

@@ -64,36 +64,6 @@ def make_optimizer(
     return optax.chain(clip(max_grad_norm), optimizer)
 
 
-def either(
-    condition: jax.Array, first: optax.GradientTransformation, second: optax.GradientTransformation
-) -> optax.GradientTransformation:
-    """The first optimiser where a condition holds, and the second one otherwise; the states of both go on.
-
-    Args:
-        condition: `[]` bool, which may be traced.
-        first: Optimiser.
-        second: Another one of the same parameters.
-
-    Example:
-        >>> optimizer = either(jnp.bool_(False), optax.sgd(1.0), optax.sgd(0.5))
-        >>> updates, _ = optimizer.update(jnp.ones(2), optimizer.init(jnp.zeros(2)))
-        >>> updates.tolist()
-        [-0.5, -0.5]
-    """
-
-    def init(params: Any) -> Any:
-        return first.init(params), second.init(params)
-
-    def update(gradient: Any, state: Any, params: Any = None) -> Any:
-        ones, others = (
-            optimizer.update(gradient, own, params) for optimizer, own in zip((first, second), state, strict=True)
-        )
-        updates = jax.tree.map(lambda one, other: jnp.where(condition, one, other), ones[0], others[0])
-        return updates, (ones[1], others[1])
-
-    return optax.GradientTransformation(init, update)
-
-
 def _clip_differentiably(max_norm: float) -> optax.GradientTransformation:
     """`optax.clip_by_global_norm` with a derivative where the gradient is zero, which that divides by its norm."""
 

@@ -74,7 +74,6 @@ def _general_cartpole() -> Preset:
         own.settings,
         kernel_inits=get_args(KernelInit),
         step_size_spread=3.0,
-        sgd_learning_rate=0.1,
         cloning=CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64),
         # What each initialisation draws is noise, by which most updates would leave the limit.
         meta_gradient=dataclasses.replace(_outer(0.01, 0.1, 600), trust_region=True),

@@ -24,7 +24,7 @@ from hades._validation import (
 from hades.distributions import Categorical, Distribution
 from hades.keys import Stream, stream
 from hades.normalization import PolicyParams
-from hades.optimizers import OptimizerName, either, make_optimizer
+from hades.optimizers import OptimizerName, make_optimizer
 from hades.policies import NetworkSettings, Policy, Spaces
 from hades.types import PyTree
 
@@ -140,7 +140,6 @@ class BehaviourCloning:
     window: int | None = None
     learned_step_sizes: bool = False
     step_size_spread: float = 1.0
-    other_optimizer: optax.GradientTransformation | None = None
     settings: CloningSettings | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -179,8 +178,8 @@ class BehaviourCloning:
         step is drawn uniformly from `window` to `num_steps`.
 
         Args:
-            key: For minibatches, sampled losses, windows, the spread of step sizes and the choice of the optimiser;
-                without effect where there is none of them.
+            key: For minibatches, sampled losses, windows and the spread of step sizes; without effect where there is
+                none of them.
             params: What `init` returned.
             dataset: `num_pairs` state-action pairs. Its log standard deviation, where it has one, takes the place of
                 that of `params`.
@@ -196,7 +195,7 @@ class BehaviourCloning:
         found = None if dataset.step_sizes is None else dataset.step_sizes.shape
         if self.learned_step_sizes and found != (self.num_steps,):
             raise ValueError(f"step_sizes: expected {self.num_steps}, one for each inner step, got shape {found}")
-        carry = params, self._optimizer_of(key).init(params)
+        carry = params, self.optimizer.init(params)
         if self.window is None:
             return self._scan(key, carry, dataset, jnp.arange(self.num_steps))
         first = jax.random.randint(stream(key, Stream.WINDOW), (), 0, self.num_steps - self.window + 1)
@@ -221,7 +220,7 @@ class BehaviourCloning:
     def _make_step(self, key: jax.Array, dataset: SyntheticDataset) -> Callable[[_Carry, jax.Array], _Carried]:
         loss_function = self.loss or default_loss(dataset)
         pairs = dataset.pairs()
-        optimizer, factor = self._optimizer_of(key), self._step_size_factor(key)
+        factor = self._step_size_factor(key)
 
         def loss(params: PyTree, batch: SyntheticDataset, index: jax.Array) -> jax.Array:
             distribution = self.policy.apply(params, batch.observations)
@@ -232,7 +231,7 @@ class BehaviourCloning:
         def step(carry: _Carry, index: jax.Array) -> _Carried:
             params, optimizer_state = carry
             gradient = jax.grad(loss)(params, self._batch(key, index, pairs), index)
-            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+            updates, optimizer_state = self.optimizer.update(gradient, optimizer_state, params)
             size = factor
             if self.learned_step_sizes:
                 size = size * cast(jax.Array, dataset.step_sizes)[index]
@@ -240,12 +239,6 @@ class BehaviourCloning:
             return (optax.apply_updates(params, updates), optimizer_state), None
 
         return step
-
-    def _optimizer_of(self, key: jax.Array) -> optax.GradientTransformation:
-        """The optimiser of one training, each of two with the same probability."""
-        if self.other_optimizer is None:
-            return self.optimizer
-        return either(jax.random.bernoulli(stream(key, Stream.OPTIMIZER)), self.other_optimizer, self.optimizer)
 
     def _step_size_factor(self, key: jax.Array) -> jax.Array | float:
         """Factor of all steps of one training, log-uniform up to the spread either way."""
@@ -271,7 +264,6 @@ def behaviour_cloning(
     window: int | None = None,
     learned_step_sizes: bool = False,
     step_size_spread: float = 1.0,
-    other_optimizer: optax.GradientTransformation | None = None,
 ) -> BehaviourCloning:
     """Makes the inner loop A_T of behaviour distillation (Behaviour Distillation, arXiv 2406.15042, section 4).
 
@@ -288,8 +280,6 @@ def behaviour_cloning(
         learned_step_sizes: Whether the update of each step is multiplied by a step size of the dataset.
         step_size_spread: Largest factor, either way, that a training multiplies all of its steps by, drawn
             log-uniformly from its key: pairs that are to serve several step sizes; 1 draws none.
-        other_optimizer: Optimiser that a training takes in place of `optimizer` with probability one half, drawn from
-            its key: pairs that are to serve both; none if None.
 
     Returns:
         A callable `(key, dataset) -> PolicyParams`, and an inner loop with `init` and `fit`.
@@ -311,16 +301,7 @@ def behaviour_cloning(
         optimizer = make_optimizer("adam", 5e-3, adam_eps=1e-5, differentiable=True)
     loss = LOSSES[loss] if isinstance(loss, str) else loss
     return BehaviourCloning(
-        policy,
-        optimizer,
-        num_steps,
-        loss,
-        batch_size,
-        rematerialize,
-        window,
-        learned_step_sizes,
-        step_size_spread,
-        other_optimizer,
+        policy, optimizer, num_steps, loss, batch_size, rematerialize, window, learned_step_sizes, step_size_spread
     )
 
 

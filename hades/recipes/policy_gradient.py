@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from hades import policies
 from hades._environment_contract import conform
@@ -20,7 +19,6 @@ from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.normalization import Normalizer
 from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSettings
-from hades.optimizers import make_optimizer
 from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
 from hades.parametrizations import LearnedSteps, PlayedPairs
 from hades.policies import KernelInit, Policy
@@ -62,10 +60,6 @@ class HadesPGSettings(PolicyGradientSettings):
     """Largest factor, either way, that each initialisation of training multiplies its steps by, drawn log-uniformly,
     for pairs that serve several step sizes and numbers of steps; 1 draws none. Evaluated policies take the steps of the
     inner loop as they are."""
-    sgd_learning_rate: float | None = None
-    """Step size of the plain SGD that half of the initialisations of training take in place of the optimiser of the
-    inner loop, drawn with each, for pairs that serve both; default: none does. Evaluated policies take the optimiser of
-    the inner loop."""
     cloning: CloningSettings = _INNER
     """The inner loop."""
     meta_gradient: MetaGradientSettings = MetaGradientSettings(max_grad_norm=1.0, rematerialize=False)
@@ -74,10 +68,11 @@ class HadesPGSettings(PolicyGradientSettings):
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive, and inits that do not share environments evenly."""
         super().__post_init__()
-        require_positive_fields(
-            self, "dataset_size", "num_inits", "first_step_size", "step_size_bound", "sgd_learning_rate"
-        )
-        self._require_draws()
+        require_positive_fields(self, "dataset_size", "num_inits", "first_step_size", "step_size_bound")
+        if len(set(self.kernel_inits)) != len(self.kernel_inits) or len(self.kernel_inits) == 1:
+            names = " ".join(self.kernel_inits)
+            raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
+        require_at_least_one("step_size_spread", self.step_size_spread)
         if self.num_envs % self.num_inits:
             raise ValueError(f"num_envs: expected a multiple of num_inits = {self.num_inits}, got {self.num_envs}")
         if self.env_steps // self.num_inits % self.num_minibatches:
@@ -91,16 +86,6 @@ class HadesPGSettings(PolicyGradientSettings):
             )
         if self.step_size_bound <= 1:
             raise ValueError(f"step_size_bound: expected a number above 1, got {self.step_size_bound}")
-
-    def _require_draws(self) -> None:
-        """Refuses draws of training that draw nothing, and those that learned step sizes leave no place for."""
-        if len(set(self.kernel_inits)) != len(self.kernel_inits) or len(self.kernel_inits) == 1:
-            names = " ".join(self.kernel_inits)
-            raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
-        require_at_least_one("step_size_spread", self.step_size_spread)
-        if self.sgd_learning_rate is not None and self.cloning.step_sizes == "learned":
-            found = self.sgd_learning_rate
-            raise ValueError(f"sgd_learning_rate: expected none beside learned step sizes, got {found}")
 
 
 def hades_pg(
@@ -161,7 +146,6 @@ def hades_pg_run(
         rematerialize=outer.rematerialize,
         window=outer.window,
         step_size_spread=settings.step_size_spread,
-        other_optimizer=_drawn_sgd(settings),
     )
     space = env.action_space
     pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale, normalizer)
@@ -212,13 +196,6 @@ def _with_drawn_kernels(env: Environment, settings: HadesPGSettings) -> Policy:
     return Policy(_DrawnInit(tuple(policy.init for policy in drawn)), drawn[0].apply)
 
 
-def _drawn_sgd(settings: HadesPGSettings) -> optax.GradientTransformation | None:
-    """The optimiser that half of the initialisations of training take in place of the inner loop's; None for none."""
-    if settings.sgd_learning_rate is None:
-        return None
-    return make_optimizer("sgd", settings.sgd_learning_rate, differentiable=True)
-
-
 def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
     """Settings with all that depends on the environment filled in.
 
@@ -230,12 +207,8 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
     init_seed = resolve_init_seed(settings.method, fixed, settings.init_seed, settings.num_inits)
     if fixed and settings.meta_gradient.window is not None:
         raise ValueError("window: hades-pg-f has one key of training, whose window would be always the same")
-    draws = {
-        "kernel_inits": settings.kernel_inits,
-        "step_size_spread": settings.step_size_spread > 1,
-        "sgd_learning_rate": settings.sgd_learning_rate,
-    }
-    for name in filter(draws.get, draws if fixed else ()):
+    if fixed and (settings.kernel_inits or settings.step_size_spread > 1):
+        name = "kernel_inits" if settings.kernel_inits else "step_size_spread"
         raise ValueError(f"{name}: hades-pg-f trains the one initialisation that is evaluated, which draws nothing")
     if settings.method == "ppmo" and settings.cloning.num_steps != 1:
         raise ValueError(f"num_steps: ppmo has one inner step, expected 1, got {settings.cloning.num_steps}")

@@ -7,7 +7,6 @@ import json
 
 import chex
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -151,17 +150,6 @@ def test_ppmo_takes_one_inner_step():
             {"method": "hades-pg-f", "num_inits": 1, "step_size_spread": 2.0},
             "step_size_spread: hades-pg-f trains the one",
         ),
-        ({"sgd_learning_rate": 0.3}, "sgd_learning_rate: expected none beside learned step sizes, got 0.3"),
-        ({"sgd_learning_rate": -0.3}, "sgd_learning_rate: expected a number above 0, got -0.3"),
-        (
-            {
-                "method": "hades-pg-f",
-                "num_inits": 1,
-                "sgd_learning_rate": 0.3,
-                "cloning": dataclasses.replace(INNER, step_sizes="fixed"),
-            },
-            "sgd_learning_rate: hades-pg-f trains the one",
-        ),
         ({"step_size_spread": 0.5}, "step_size_spread: expected a number of at least 1, got 0.5"),
     ],
 )
@@ -210,27 +198,6 @@ def test_a_log_std_is_learned_beside_fixed_step_sizes(tmp_path):
     assert loaded.step_sizes is None and (np.asarray(loaded.log_std) != -0.5).all()
     with np.load(tmp_path / "dataset.npz") as archive:
         assert json.loads(str(archive["metadata"]))["format"] == 2
-
-
-def test_half_of_the_trainings_take_sgd_and_evaluated_ones_do_not():
-    fixed = dataclasses.replace(INNER, step_sizes="fixed", optimizer="adam", learning_rate=0.01)
-    sgd = dataclasses.replace(fixed, optimizer="sgd", learning_rate=0.3)
-    run, adam = make_run(cloning=fixed, sgd_learning_rate=0.3), make_run(cloning=fixed)
-    assert run.evaluation_inner == adam.evaluation_inner
-    assert run.inner == make_run(cloning=fixed, sgd_learning_rate=0.3).inner
-    dataset, params = run.dataset(jax.jit(run.init)(jax.random.key(0))), adam.inner.init(jax.random.key(1))
-    keys = jax.random.split(jax.random.key(2), 64)
-
-    def trained(inner):
-        fit = jax.jit(jax.vmap(inner.fit, in_axes=(0, None, None)))
-        return jax.vmap(lambda tree: jax.flatten_util.ravel_pytree(tree)[0])(fit(keys, params, dataset))
-
-    ours, by_adam, by_sgd = map(trained, (run.inner, adam.inner, make_run(cloning=sgd).inner))
-    takes_sgd = np.isclose(ours, by_sgd, rtol=1e-5).all(axis=1)
-    np.testing.assert_allclose(ours[~takes_sgd], by_adam[~takes_sgd], rtol=1e-5)
-    # Four standard deviations of 64 draws of a half.
-    assert 16 <= takes_sgd.sum() <= 48
-    assert not np.isclose(by_adam, by_sgd, rtol=1e-3).all(axis=1).any()
 
 
 def test_training_draws_initialisers_and_step_sizes_and_evaluation_does_not():

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from experiments.cli import launch_named
 
 BENCHES = {
+    "agreement": "what part of a policy its initialisation decides rather than the pairs",
     "architectures": "policies of twelve architectures and optimisers, trained on one dataset file",
     "budget": "return by the number of synthetic pairs, at equal environment steps",
     "cal-ql": "Cal-QL against behaviour cloning on offline data of mixed quality",

@@ -125,6 +125,17 @@ def _upright(env: str, iterations: int) -> Preset:
     return dataclasses.replace(own, settings=settings)
 
 
+def _walker2d() -> Preset:
+    """One wide layer, of which fresh policies act alike, as they have to for a gait, and steps that it takes."""
+    own = _upright("brax/walker2d", 500)
+    outer = dataclasses.replace(_outer(0.05, 0.03, 500), trust_region=True)
+    cloning = dataclasses.replace(_INNER, hidden_sizes=(512,))
+    settings = dataclasses.replace(
+        own.settings, first_step_size=0.1, label_scale=1.5, cloning=cloning, meta_gradient=outer
+    )
+    return dataclasses.replace(own, settings=settings)
+
+
 def _contact(name: str, iterations: int, **changes: Any) -> Preset:
     env, options = CONTACT[name]
     body = _brax(env, 64, iterations).settings
@@ -161,7 +172,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     **{f"{game.lower()}-general": partial(_general_minatar, game) for game in MINATAR},
     "inverted-pendulum": partial(_brax, "brax/inverted_pendulum", 4, 100, "spring"),
     "hopper": partial(_upright, "brax/hopper", 400),
-    "walker2d": partial(_upright, "brax/walker2d", 500),
+    "walker2d": _walker2d,
     "halfcheetah": partial(_brax, "brax/halfcheetah", 64, 500),
     "reacher": partial(_brax, "brax/reacher", 64, 250),
     "finger-spin": partial(_contact, "finger-spin", 60),

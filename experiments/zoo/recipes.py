@@ -57,7 +57,6 @@ def _images(name: str) -> Recipe:
 
 _TWO_MILLION = "--num-iterations 1000000 --max-env-steps 2000000 --iterations-per-call 3 --evaluate-every 3"
 _CONVOLUTION = "--cloning.policy cnn --cloning.hidden-sizes 128 --entropy-coefficient 0.05"
-_MORE_INITS = "--num-inits 8 --num-envs 128 --meta-gradient.learning-rate 0.02 --entropy-coefficient 0.005"
 
 
 def _annealed_over(iterations: int, every: int) -> str:
@@ -78,7 +77,7 @@ RECIPES: dict[str, Recipe] = {
     "asterix": _minatar(f"--preset asterix --seed 1 {_TWO_MILLION} --meta-gradient.anneal-iterations 122"),
     "inverted-pendulum": _brax("--preset inverted-pendulum", 32),
     "hopper": _brax("--method hades-pg --preset hopper --seed 1"),
-    "walker2d": _brax(f"--method hades-pg --preset walker2d {_MORE_INITS} {_annealed_over(500, 25)}"),
+    "walker2d": _brax("--method hades-pg --preset walker2d --seed 1"),
     "halfcheetah": _brax(f"--method hades-pg --preset halfcheetah {_annealed_over(500, 50)}"),
     "hopper-offline": _offline("Hopper", 256),
     "halfcheetah-offline": _offline("HalfCheetah", 256),

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from experiments import tables
 from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
-from experiments.bench._lib.files import DatasetFile, TrainingSettings, read_file
+from experiments.bench._lib.files import DatasetFile, FilesSettings, read_file
 from experiments.cli import BadArgumentsError
 from hades.distributions import Categorical, choose
 from hades.objectives.policy_gradient import side_by_side
@@ -26,7 +25,7 @@ _MOST_STATES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgreementSettings(BenchSettings, TrainingSettings):
+class AgreementSettings(BenchSettings, FilesSettings):
     """Trains policies of fresh initialisations on dataset files, and compares their actions in states that they visit.
 
     Two standard deviations, over the components of modes or of the probabilities of discrete actions: between the
@@ -34,20 +33,16 @@ class AgreementSettings(BenchSettings, TrainingSettings):
     initialisation decides rather than the pairs: pairs can serve all initialisations no better than that.
     """
 
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Dataset files, or run directories."""
     num_inits: int = 32
     """Fresh policies of each file."""
     num_episodes: int = 1
     """Episodes of each, which the states are drawn from."""
 
     def __post_init__(self) -> None:
-        """Refuses also a single initialisation, and no file."""
+        """Refuses also a single initialisation."""
         super().__post_init__()
         if self.num_inits < 2:
             raise ValueError(f"num_inits: expected at least 2, got {self.num_inits}")
-        if not self.files:
-            raise ValueError("files: expected at least one dataset file or run directory, got none")
 
 
 def measure(settings: AgreementSettings, report: Report) -> None:
@@ -81,8 +76,7 @@ def _measure(settings: AgreementSettings, file: DatasetFile) -> dict[str, Any]:
 
     num_envs = settings.num_inits * settings.num_episodes
     episodes = jax.jit(make_recorded_rollout(file.env, act, num_envs))(play_key, networks)
-    played = np.arange(file.env.max_steps)[:, None] < np.asarray(episodes.lengths)
-    visited = np.asarray(episodes.observations)[played]
+    visited = np.asarray(episodes.observations)[episodes.played]
     chosen = jax.random.choice(row_key, len(visited), (min(_MOST_STATES, len(visited)),), replace=False)
     states = normalizer.apply(jnp.asarray(visited[np.asarray(chosen)]))
 

@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import jax
 import numpy as np
-import tyro
 
 from experiments.arguments import with_folder
 from experiments.bench._lib import generalisation_report
 from experiments.bench._lib.base import Bench, BenchSettings, Report, tell, write_page
-from experiments.bench._lib.files import DatasetFile, TrainingSettings, read_file
+from experiments.bench._lib.files import DatasetFile, FilesSettings, read_file
 from experiments.bench._lib.grid import Grid, Panel, architecture, distinct, make_panels
 from experiments.bench._lib.variants import (
     OWN,
@@ -36,7 +35,7 @@ _SUFFIXES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneralisationSettings(BenchSettings, TrainingSettings):
+class GeneralisationSettings(BenchSettings, FilesSettings):
     """Trains policies on dataset files under settings around those of the file, and scores each on fresh keys.
 
     Up to four panels: hidden layers x width, activation x initialiser, optimiser x learning rate, and cloning steps x
@@ -47,8 +46,6 @@ class GeneralisationSettings(BenchSettings, TrainingSettings):
     counts as one that does not reach the threshold.
     """
 
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Dataset files, or run directories."""
     threshold: float = 0.9
     """Fraction of the file's own return that a cell is to reach."""
     grid: Annotated[Grid, Flat] = Grid()
@@ -59,11 +56,9 @@ class GeneralisationSettings(BenchSettings, TrainingSettings):
     """JSON file to write (.json), beside a table as .md and the picture as .png; default: none."""
 
     def __post_init__(self) -> None:
-        """Refuses also numbers that are not positive, no file, and suffixes that stand for another kind of file."""
+        """Refuses also numbers that are not positive, and suffixes that stand for another kind of file."""
         super().__post_init__()
         self.require_positive("num_inits", "threshold")
-        if not self.files:
-            raise ValueError("files: expected at least one dataset file or run directory, got none")
         if self.out is not None and self.out.suffix != ".json":
             raise ValueError(f"out: expected a name that ends in .json, got {self.out}")
         if self.picture is not None and self.picture.suffix not in _SUFFIXES:

@@ -112,7 +112,7 @@ def _brax(env: str, dataset_size: int, iterations: int, backend: str = "position
     return Preset(env=env, options=options, num_iterations=iterations, settings=settings, loop=_LOOP)
 
 
-def _upright(env: str, iterations: int) -> Preset:
+def _upright(env: str, iterations: int, **changes: Any) -> Preset:
     """More initialisations, and actions whose noise stays: more of the policies go, rather than stand or fall."""
     own = _brax(env, 64, iterations)
     settings = dataclasses.replace(
@@ -122,18 +122,7 @@ def _upright(env: str, iterations: int) -> Preset:
         entropy_coefficient=0.005,
         meta_gradient=_outer(0.02, 0.03, iterations),
     )
-    return dataclasses.replace(own, settings=settings)
-
-
-def _walker2d() -> Preset:
-    """One wide layer, of which fresh policies act alike, as they have to for a gait, and steps that it takes."""
-    own = _upright("brax/walker2d", 500)
-    outer = dataclasses.replace(_outer(0.05, 0.03, 500), trust_region=True)
-    cloning = dataclasses.replace(_INNER, hidden_sizes=(512,))
-    settings = dataclasses.replace(
-        own.settings, first_step_size=0.1, label_scale=1.5, cloning=cloning, meta_gradient=outer
-    )
-    return dataclasses.replace(own, settings=settings)
+    return dataclasses.replace(own, settings=dataclasses.replace(settings, **changes))
 
 
 def _contact(name: str, iterations: int, **changes: Any) -> Preset:
@@ -161,6 +150,14 @@ _PENDULUM = {
     "cloning": CloningSettings(hidden_sizes=(64, 64), learning_rate=0.02, num_steps=32),
 }
 
+_WALKER2D = {
+    # Of one wide layer fresh policies act alike, as they have to for a gait; it takes smaller steps.
+    "cloning": dataclasses.replace(_INNER, hidden_sizes=(512,)),
+    "first_step_size": 0.1,
+    "label_scale": 1.5,
+    "meta_gradient": dataclasses.replace(_outer(0.05, 0.03, 500), trust_region=True),
+}
+
 PRESETS: dict[str, Callable[[], Preset]] = {
     "cartpole": partial(_classic, "gymnax/CartPole-v1", 2, 120, num_envs=16, num_steps=64),
     "cartpole-general": _general_cartpole,
@@ -172,7 +169,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     **{f"{game.lower()}-general": partial(_general_minatar, game) for game in MINATAR},
     "inverted-pendulum": partial(_brax, "brax/inverted_pendulum", 4, 100, "spring"),
     "hopper": partial(_upright, "brax/hopper", 400),
-    "walker2d": _walker2d,
+    "walker2d": partial(_upright, "brax/walker2d", 500, **_WALKER2D),
     "halfcheetah": partial(_brax, "brax/halfcheetah", 64, 500),
     "reacher": partial(_brax, "brax/reacher", 64, 250),
     "finger-spin": partial(_contact, "finger-spin", 60),

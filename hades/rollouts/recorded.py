@@ -52,10 +52,14 @@ class RecordedEpisodes:
     views: PyTree = ()
 
     @property
+    def played(self) -> np.ndarray:
+        """Steps that are part of an episode, `[time, envs]` bool."""
+        return np.arange(len(self.rewards))[:, None] < np.asarray(self.lengths)
+
+    @property
     def returns(self) -> np.ndarray:
         """Sum of each episode's rewards, `[envs]` float64; NaN where it diverged."""
-        played = np.arange(len(self.rewards))[:, None] < np.asarray(self.lengths)
-        returns = np.sum(np.asarray(self.rewards), axis=0, dtype=np.float64, where=played)
+        returns = np.sum(np.asarray(self.rewards), axis=0, dtype=np.float64, where=self.played)
         return np.where(self.diverged, np.nan, returns)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from experiments.cli import BadArgumentsError
 from experiments.environments import make_environment
@@ -24,6 +27,20 @@ class TrainingSettings(EvaluationSettings):
 
     num_inits: int = 8
     """Fresh policies of each evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesSettings(TrainingSettings):
+    """The same settings, for several files."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Dataset files, or run directories."""
+
+    def __post_init__(self) -> None:
+        """Refuses also no file."""
+        super().__post_init__()
+        if not self.files:
+            raise ValueError("files: expected at least one dataset file or run directory, got none")
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ def test_every_benchmark_is_registered() -> None:
 @pytest.mark.parametrize("arguments", [[], ["speed"]])
 def test_unknown_benchmark_is_a_bad_argument_that_names_the_known(arguments: list[str]) -> None:
     assert cli.main(["bench", *arguments]) == 2
-    with pytest.raises(BadArgumentsError, match="one of architectures, budget"):
+    with pytest.raises(BadArgumentsError, match="one of agreement, architectures, budget"):
         bench.main(arguments)
 
 

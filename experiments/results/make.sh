@@ -13,7 +13,7 @@ $hades bench presets --presets acrobot mountaincar pendulum hopper inverted-pend
 $hades bench generation --out $out/generation.json
 
 # An iteration over forced devices of the CPU.
-for method in hades-r hades-pg; do $hades bench scaling --method $method --num-iterations 9 --out $out/scaling/$method.json; done
+for method in hades-r hades-pg; do $hades bench scaling --method $method --num-iterations 15 --out $out/scaling/$method.json; done
 $hades bench scaling --method hades-r --env gymnax/Acrobot-v1 --devices 1 2 4 --num-iterations 9 --out $out/scaling/hades-r_acrobot.json
 $hades bench scaling --method hades-r --env gymnax/Breakout-MinAtar --devices 1 2 4 --num-iterations 5 --out $out/scaling/hades-r_breakout.json
 # Values of a setting that change the work of an iteration alone; what a short command waits for; long runs.
@@ -33,7 +33,7 @@ $hades bench compile --out $out/compile.json
 $hades bench roofline --out $out/roofline/cartpole.json
 $hades bench roofline --env gymnax/Breakout-MinAtar --repeats 3 --out $out/roofline/breakout.json
 for kind in stored regenerated low_rank; do
-  $hades bench scaling --method es --num-iterations 9 --flags="--evolution.perturbations $kind" --out "$out/scaling/es_$kind.json"
+  $hades bench scaling --method es --num-iterations 15 --flags="--evolution.perturbations $kind" --out "$out/scaling/es_$kind.json"
 done
 
 # HaDES against ES and PPO.

@@ -147,6 +147,7 @@ class HostLoop:
         self._seen = 0
         with multihost.first_goes_before():
             restored = self._restored()
+        self._best_on_disk = self.course.best
         self._require_same_start(0 if restored is None else int(restored.iteration))
         self.state: RunState = replicate(restored or _initial(self._own_run, key), run.mesh)
         self.started = time.monotonic() - self.course.seconds
@@ -339,8 +340,6 @@ class HostLoop:
             confirmed = self.evaluator(stream(self._key, Stream.CONFIRMATION, self.iteration), outcome)
             course.best_score, course.best_iteration = score, self.iteration
             course.best = self._describe(outcome, confirmed)
-            if self._written:
-                course.best.save(self._file("best_"))
         low, high = evaluation.ci95
         return {"evaluation_mean": evaluation.mean, "evaluation_ci_low": low, "evaluation_ci_high": high}
 
@@ -377,6 +376,10 @@ class HostLoop:
         """Saves the state and the outcome, so that the run can be taken up from here."""
         if self._checkpoints and self._written and self.iteration and self._checkpoints.latest != self.iteration:
             self.described_outcome().save(self._file(""))
+            # Not sooner: a run that is killed goes on with the best outcome that its checkpoint knows of.
+            if self.course.best is not self._best_on_disk:
+                self.course.best.save(self._file("best_"))
+                self._best_on_disk = self.course.best
             self._checkpoints.save(self.iteration, own_copy(self.state), self.course.to_json())
             self._saved = time.monotonic()
             self.tell("checkpoint", self.iteration)

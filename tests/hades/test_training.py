@@ -265,6 +265,26 @@ def test_the_best_dataset_of_before_outlives_worse_ones_after_resuming(small_run
     assert (out / "best_dataset.npz").read_bytes() == before
 
 
+def test_a_killed_run_goes_on_with_the_best_dataset_of_its_checkpoint(small_run, tmp_path):
+    """The better one found after it may not be found again, as on another number of devices."""
+    out, killed = tmp_path / "run", tmp_path / "killed"
+    loop = LoopSettings(iterations_per_call=3, evaluate_every=3, checkpoint_seconds=1e9)
+
+    def go_on(out, scores, **arguments):
+        run = Rescored(small_run, Scripted(scores))
+        return distill(KEY, run, ITERATIONS, out=out, loop=loop, progress=False, **arguments)
+
+    def die(row):
+        if row["iteration"] == 9:
+            shutil.copytree(out, killed)
+
+    go_on(out, [5.0, 4.0], should_stop=after(1))
+    assert go_on(out, [9.0, 8.0, 1.0, 1.0], callbacks=[die]).best_iteration == 6
+    result = go_on(killed, [1.0, 1.0, 1.0])
+    assert (result.best_iteration, result.best_dataset.metadata.evaluation.mean) == (3, 4.0)
+    assert SyntheticDataset.load(killed / "best_dataset.npz").metadata.evaluation.mean == 4.0
+
+
 def test_evaluation_rows_are_evaluations_on_fresh_keys(small_run, reference):
     result, _ = reference
     row = result.history[-1]

@@ -33,6 +33,7 @@ __all__ = [
     "from_first",
     "initialize",
     "is_first",
+    "least",
     "noticing_lost_processes",
 ]
 
@@ -155,6 +156,15 @@ def any_process(flag: bool) -> bool:
     if not are_several():
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
+def least(number: float) -> float:
+    """The least of the numbers that the processes have."""
+    if not are_several():
+        return number
+    # As bytes, of which none is rounded away.
+    numbers = np.asarray(multihost_utils.process_allgather(np.array([number], np.float64).view(np.uint8)))
+    return float(np.min(numbers.view(np.float64)))
 
 
 @contextlib.contextmanager

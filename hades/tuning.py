@@ -83,7 +83,8 @@ def tune_chunks(
         settings: Those of an evolution; chunk sizes that they have are passed over.
         make_run: Makes the run of such settings.
         key: Key of the measured iteration; `jax.random.key(0)` if None.
-        limit_bytes: Memory of a device; what it says, of a CPU the free memory shared by its devices, if None.
+        limit_bytes: Memory of a device; what it says, of a CPU the free memory shared by its devices, if None. Of
+            several processes the least counts.
         report: Called with every trial; with none where the choice was kept from before.
 
     Raises:
@@ -100,7 +101,8 @@ def tune_chunks(
     fields = [name for name in CHUNK_SIZES if hasattr(settings, name)]
     whole = _with_sizes(settings, dict.fromkeys(fields))
     run = make_run(whole)
-    limit = multihost.from_first(int(_SHARE * (_limit_of(run.mesh) if limit_bytes is None else limit_bytes)))
+    # One process whose memory does not suffice would leave the others waiting within a step.
+    limit = int(multihost.least(_SHARE * (_limit_of(run.mesh) if limit_bytes is None else limit_bytes)))
     description = _description(run)
     best = _recall(description, fields)
     if best is not None and best.num_bytes <= limit:

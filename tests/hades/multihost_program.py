@@ -46,6 +46,7 @@ def main(folder: Path, *job: str) -> dict[str, object]:
         "is_first": multihost.is_first(),
         "from_first": multihost.from_first(told) == told | {"process": 0},
         "any": [multihost.any_process(process == 0), multihost.any_process(False)],
+        "least": multihost.least(2**40 + 0.25 - process),
         "refusal": refusal(folder, process),
         "unshared": unshared(folder, run, process),
     }

@@ -91,6 +91,8 @@ def test_values_and_flags_are_agreed(results):
     assert all(result["from_first"] for result in results)
     # Of one process alone both are its own.
     assert [result["any"] for result in results] == [[True, False]] * 3
+    # Two have the lesser number of the second.
+    assert [result["least"] for result in results] == [2**40 - 0.75, 2**40 - 0.75, 2**40 + 0.25]
 
 
 def test_a_failure_of_the_first_process_is_told_to_all_before_they_go_on(results, folders):
@@ -190,4 +192,5 @@ def test_one_process_waits_for_nobody():
     assert multihost.is_first() and not multihost.are_several()
     assert multihost.from_first({"seconds": 0.1}) == {"seconds": 0.1}
     assert multihost.any_process(True) is True
+    assert multihost.least(0.1) == 0.1
     np.testing.assert_equal(multihost.from_first(float("inf")), np.inf)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades._finite import all_finite, any_nan
+
 ActionSelection = Literal["sample", "mode"]
 
 
@@ -56,6 +58,18 @@ def choose(randomness: jax.Array, distribution: Distribution, action_selection: 
         return distribution.sample(randomness)
     assert isinstance(distribution, Reparametrized)  # others keep their key, see `draw_noise`
     return distribution.transform(randomness)
+
+
+def invalid_actions(distribution: Distribution, actions: jax.Array) -> jax.Array:
+    """Actions that are not finite, or that a distribution with a NaN among its parameters gave, `[envs]` bool.
+
+    An integer is always finite, so that policies over discrete actions show only in their distribution that they have
+    diverged.
+    """
+    if jnp.issubdtype(actions.dtype, jnp.floating):
+        return ~all_finite(actions)
+    parameters = [leaf for leaf in jax.tree.leaves(distribution) if leaf.shape[:1] == actions.shape[:1]]
+    return any_nan(parameters) | jnp.zeros(actions.shape[:1], bool)
 
 
 def is_reparametrized(distribution: object) -> TypeGuard[Reparametrized]:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from hades._validation import require_positive
+from hades.distributions import invalid_actions
 from hades.fitness import Problem
 from hades.images.data import LabelledImages
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.rollouts._parallel import invalid_actions
 from hades.types import Metrics, Params, Policies
 
 Measure: TypeAlias = Literal["cross_entropy", "accuracy"]

@@ -5,15 +5,13 @@ An infinite number in a state is no divergence: it is a common sentinel.
 
 from __future__ import annotations
 
-import functools
-import operator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades.distributions import Distribution
+from hades._finite import all_finite, any_nan
 from hades.types import Environment, PyTree
 
 
@@ -94,27 +92,3 @@ def step_parallel(
         step.truncated | (lengths + 1 >= env.max_steps),
         invalid | ~finite | any_nan(step.state),
     )
-
-
-def invalid_actions(distribution: Distribution, actions: jax.Array) -> jax.Array:
-    """Actions that are not finite, or that a distribution with a NaN among its parameters gave, `[envs]` bool.
-
-    An integer is always finite, so that policies over discrete actions show only in their distribution that they have
-    diverged.
-    """
-    if jnp.issubdtype(actions.dtype, jnp.floating):
-        return ~all_finite(actions)
-    parameters = [leaf for leaf in jax.tree.leaves(distribution) if leaf.shape[:1] == actions.shape[:1]]
-    return any_nan(parameters) | jnp.zeros(actions.shape[:1], bool)
-
-
-def all_finite(array: jax.Array) -> jax.Array:
-    """Whether every number of each row of `[envs, ...]` is finite, `[envs]` bool."""
-    return jnp.all(jnp.isfinite(array), axis=tuple(range(1, array.ndim)))
-
-
-def any_nan(tree: PyTree) -> jax.Array:
-    """Whether a floating leaf `[envs, ...]` holds a NaN, `[envs]` bool; False, `[]`, where none is floating."""
-    floating = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    flags: list[Any] = [jnp.any(jnp.isnan(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in floating]
-    return functools.reduce(operator.or_, flags, jnp.bool_(False))

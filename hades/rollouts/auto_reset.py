@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from hades import policies
-from hades.distributions import choose, draw_noise, shapes_for_noise
+from hades._finite import all_finite
+from hades.distributions import choose, draw_noise, invalid_actions, shapes_for_noise
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.rollouts._parallel import StepNoise, all_finite, invalid_actions, reset_parallel, step_parallel
+from hades.rollouts._parallel import StepNoise, reset_parallel, step_parallel
 from hades.types import AnyEnvironment, Environment, PyTree, require_pure
 
 

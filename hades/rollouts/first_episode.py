@@ -12,11 +12,19 @@ import jax.numpy as jnp
 from flax import struct
 
 from hades._validation import require_not_negative, require_positive
-from hades.distributions import ActionSelection, Distribution, Reparametrized, choose, draw_noise, shapes_for_noise
+from hades.distributions import (
+    ActionSelection,
+    Distribution,
+    Reparametrized,
+    choose,
+    draw_noise,
+    invalid_actions,
+    shapes_for_noise,
+)
 from hades.normalization import Normalizer, RunningStatistics
 from hades.policies import Policy
 from hades.rollouts._loop import play_until_ended
-from hades.rollouts._parallel import StepNoise, invalid_actions, reset_parallel, step_parallel
+from hades.rollouts._parallel import StepNoise, reset_parallel, step_parallel
 from hades.types import AnyEnvironment, Environment, PyTree, require_pure
 
 

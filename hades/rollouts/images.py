@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from hades._validation import require_positive
-from hades.distributions import ActionSelection, choose
+from hades.distributions import ActionSelection, choose, invalid_actions
 from hades.fitness import map_chunks
 from hades.images.environment import ImageClassification
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.rollouts._parallel import invalid_actions
 from hades.rollouts.first_episode import EpisodeReturns, Rollout, inits_first
 from hades.types import PyTree
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hades.rollouts._parallel import all_finite, reset_parallel, step_parallel
+from hades._finite import all_finite
+from hades.rollouts._parallel import reset_parallel, step_parallel
 from hades.types import AnyEnvironment, PyTree, require_pure
 
 Act: TypeAlias = Callable[[jax.Array, PyTree, jax.Array], jax.Array]

@@ -94,6 +94,10 @@ class PresentPolicies:
         """Arrays that every device holds whole."""
         return replicate_within(tree, self.devices.mesh)
 
+    def once(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+        """Result of a function that one device calls."""
+        return self.devices.once(function, *arguments)
+
 
 @struct.dataclass
 class Minibatches:

@@ -182,6 +182,31 @@ class Devices:
 
         return jax.tree.map(place, rows)
 
+    def once(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+        """Calls a function on one device, for which the others wait rather than make the same.
+
+        Args:
+            function: Pure function; a pytree of arrays, no keys among them.
+            arguments: Arrays, which every device has whole.
+
+        Returns:
+            The result, on every device.
+        """
+        mesh = self.mesh
+        if not spans_several(mesh):
+            return function(*arguments)
+
+        def own(arguments: tuple[PyTree, ...]) -> PyTree:
+            shapes = jax.eval_shape(function, *arguments)
+            nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            is_first = jax.lax.axis_index(mesh.axis_names) == 0
+            result = jax.lax.cond(is_first, lambda: function(*arguments), lambda: nothing)
+            return jax.lax.psum(result, mesh.axis_names)
+
+        # The default check_vma refuses that devices differ.
+        call = jax.shard_map(own, mesh=mesh, in_specs=(_WHOLE,), out_specs=_WHOLE, check_vma=False)
+        return call(replicate_within(arguments, mesh))
+
     def sum(self, function: Share, rows: PyTree, shared: PyTree = ()) -> PyTree:
         """Adds up what a function makes of each device's share of the rows.
 

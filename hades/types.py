@@ -294,6 +294,10 @@ class Policies(Protocol):
         """Arrays that every device holds whole from here on."""
         ...
 
+    def once(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+        """Result, a pytree of arrays that every device holds, of a function that one device calls for all."""
+        ...
+
 
 class Objective(Protocol):
     """The part J of F(D): a value of trained policies, higher is better.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -20,7 +22,7 @@ from hades.policies import NetworkSettings, Policy, ValueNetwork
 from hades.rl.experience import gather, make_batch, minibatch_rows, present_normalizer
 from hades.rl.losses import Batch, clipped_surrogate, value_loss
 from hades.rl.settings import OnPolicySettings
-from hades.rollouts.auto_reset import RunningEpisodes, begin_episodes, make_auto_reset_rollout
+from hades.rollouts.auto_reset import CollectedSteps, RunningEpisodes, begin_episodes, make_auto_reset_rollout
 from hades.rollouts.statistics import episode_statistics, initial_normalizer
 from hades.types import Environment, Metrics, Params, Policies, PyTree, require_pure
 
@@ -136,7 +138,7 @@ class PolicyGradient:
         Raises:
             ValueError: Environments or minibatches cannot be shared evenly among the initialisations.
         """
-        episode_key, collect_key, critic_key, row_key = jax.random.split(key, 4)
+        episode_key, collect_key, *learn_keys = jax.random.split(key, 4)
         settings, params, inits = self.settings, policies(), policies.num_inits
         if settings.num_envs % inits or settings.env_steps // inits % settings.num_minibatches:
             raise ValueError(
@@ -152,28 +154,13 @@ class PolicyGradient:
             self._env, side_by_side(self.policy, inits), settings.num_envs, settings.num_steps
         )
         spread = policies.spread(state.episodes)
-        # What follows is small, and whole on every device.
         episodes, steps = policies.gather(collect(collect_key, params, normalizer, spread))
-        state, rewards = gather(replace(state, episodes=episodes), steps, settings.gamma)
-
-        def value(observations: jax.Array) -> jax.Array:
-            return self._critic.apply(state.critic, normalizer.apply(observations))
-
-        batch, valid = make_batch(value, steps, rewards, settings.gamma, settings.gae_lambda)
-        # As the policies see them, once for all epochs.
-        batch = replace(batch, observations=normalizer.apply(batch.observations))
-        critic, optimizer, error = self._train_critic(critic_key, state, batch, valid)
-        if settings.normalize_advantages:
-            batch = replace(batch, advantages=_standardized(batch.advantages, valid))
-        problem = self._divide(row_key, batch, valid, inits)
+        # What follows is small. The environments may hold keys, which stay where they are.
+        learner = replace(state, episodes=cast(Any, None))
+        problem, learner, metrics = policies.once(partial(self._learn, inits), learn_keys, learner, steps)
         _, fitness = summarize(episodes.scores, {})
-        metrics = fitness | {
-            "non_finite": jnp.sum(steps.diverged, dtype=jnp.int32),
-            "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
-            "env_steps": jnp.int32(settings.env_steps),
-            "value_loss": error,
-        }
-        return problem, replace(state, critic=critic, optimizer=optimizer), metrics
+        metrics = fitness | metrics | {"env_steps": jnp.int32(settings.env_steps)}
+        return problem, replace(learner, episodes=episodes), metrics
 
     def value(self, problem: Batch, params: Params) -> tuple[jax.Array, Metrics]:
         """The surrogate with the entropy bonus on steps `[inits, steps, ...]`, each on those it collected itself."""
@@ -201,6 +188,30 @@ class PolicyGradient:
     @property
     def _optimizer(self) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(self.settings.critic_learning_rate, eps=1e-5))
+
+    def _learn(
+        self, inits: int, keys: Sequence[jax.Array], state: PolicyGradientState, steps: CollectedSteps
+    ) -> tuple[Minibatches, PolicyGradientState, Metrics]:
+        """Minibatches of collected steps, the state that has learned from these, and metrics."""
+        critic_key, row_key = keys
+        settings, normalizer, critic = self.settings, self.normalizer(state), state.critic
+        state, rewards = gather(state, steps, settings.gamma)
+
+        def value(observations: jax.Array) -> jax.Array:
+            return self._critic.apply(critic, normalizer.apply(observations))
+
+        batch, valid = make_batch(value, steps, rewards, settings.gamma, settings.gae_lambda)
+        # As the policies see them, once for all epochs.
+        batch = replace(batch, observations=normalizer.apply(batch.observations))
+        critic, optimizer, error = self._train_critic(critic_key, state, batch, valid)
+        if settings.normalize_advantages:
+            batch = replace(batch, advantages=_standardized(batch.advantages, valid))
+        metrics = {
+            "non_finite": jnp.sum(steps.diverged, dtype=jnp.int32),
+            "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
+            "value_loss": error,
+        }
+        return self._divide(row_key, batch, valid, inits), replace(state, critic=critic, optimizer=optimizer), metrics
 
     def _train_critic(
         self, key: jax.Array, state: PolicyGradientState, batch: Batch, valid: jax.Array

@@ -202,7 +202,27 @@ class Compilations(logging.Handler):
             self.names.append(words[1].removeprefix("jit(").removesuffix(")"))
 
 
+def calls_on_devices() -> dict[str, object]:
+    """Calls of a function that one device of several makes for all, and what each then holds."""
+    results = {}
+    for count in (1, 8):
+        calls: list[float] = []
+
+        def counted(key: jax.Array, number: jax.Array, calls: list[float] = calls) -> tuple[jax.Array, jax.Array]:
+            jax.debug.callback(lambda value: calls.append(float(value)), number)
+            return number + jax.random.normal(key, (2,)), jnp.int32(3)
+
+        devices = Devices(population_mesh(jax.devices()[:count]))
+        key, number = jax.random.key(5), jnp.float32(2.0)
+        drawn, whole = jax.jit(partial(devices.once, counted))(key, number)
+        jax.effects_barrier()
+        held = [shard.data.tolist() for shard in drawn.addressable_shards]
+        results[str(count)] = {"calls": len(calls), "held": held, "whole": int(whole)}
+    return results
+
+
 PARTS = {
+    "once": calls_on_devices,
     "cartpole": partial(fitness_on_devices, "gymnax/CartPole-v1", 60, 16, (1, 8)),
     "pendulum": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 16),
     "pendulum-uneven": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 11, (1, 8)),

@@ -52,7 +52,7 @@ def run_program(*names: str) -> Any:
     return json.loads(done.stdout)
 
 
-QUICK = ("pendulum-uneven", "run", "hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
+QUICK = ("once", "pendulum-uneven", "run", "hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
 SLOW = ("cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg")
 
 
@@ -72,6 +72,12 @@ def test_fitness_does_not_depend_on_the_number_of_devices(results, name, populat
     np.testing.assert_array_equal(many["env_steps"], one["env_steps"])
     # Candidates differ, so that a permuted or repeated population would be seen.
     assert len(set(one["values"])) > population // 2
+
+
+def test_one_device_calls_for_all(results):
+    one, many = results("once")["1"], results("once")["8"]
+    assert one["calls"] == many["calls"] == 1
+    assert many["held"] == 8 * one["held"] and many["whole"] == 3
 
 
 EVOLUTIONS = cases(("hades",), ("es, stored",), ("es, regenerated",), ("es, low_rank",))

@@ -340,6 +340,10 @@ class HostLoop:
             confirmed = self.evaluator(stream(self._key, Stream.CONFIRMATION, self.iteration), outcome)
             course.best_score, course.best_iteration = score, self.iteration
             course.best = self._describe(outcome, confirmed)
+            # Behind a checkpoint it waits for the next one: a run that is killed goes on with the best outcome that
+            # its checkpoint knows of.
+            if self._checkpoints and self._checkpoints.latest is None:
+                self._save_best()
         low, high = evaluation.ci95
         return {"evaluation_mean": evaluation.mean, "evaluation_ci_low": low, "evaluation_ci_high": high}
 
@@ -376,13 +380,16 @@ class HostLoop:
         """Saves the state and the outcome, so that the run can be taken up from here."""
         if self._checkpoints and self._written and self.iteration and self._checkpoints.latest != self.iteration:
             self.described_outcome().save(self._file(""))
-            # Not sooner: a run that is killed goes on with the best outcome that its checkpoint knows of.
-            if self.course.best is not self._best_on_disk:
-                self.course.best.save(self._file("best_"))
-                self._best_on_disk = self.course.best
+            self._save_best()
             self._checkpoints.save(self.iteration, own_copy(self.state), self.course.to_json())
             self._saved = time.monotonic()
             self.tell("checkpoint", self.iteration)
+
+    def _save_best(self) -> None:
+        """Writes the best outcome, unless its file holds it."""
+        if self._written and self.course.best is not self._best_on_disk:
+            self.course.best.save(self._file("best_"))
+            self._best_on_disk = self.course.best
 
     def described_outcome(self) -> Any:
         """Present outcome, with the metadata that a file needs but for an evaluation."""

@@ -185,6 +185,8 @@ class Devices:
     def once(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
         """Calls a function on one device, for which the others wait rather than make the same.
 
+        Devices of a CPU wait for a minute (jaxlib 0.10), after which XLA ends the process.
+
         Args:
             function: Pure function; a pytree of arrays, no keys among them.
             arguments: Arrays, which every device has whole.

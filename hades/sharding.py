@@ -198,16 +198,12 @@ class Devices:
         if not spans_several(mesh):
             return function(*arguments)
 
-        def own(arguments: tuple[PyTree, ...]) -> PyTree:
+        def share(is_first: jax.Array, arguments: tuple[PyTree, ...]) -> PyTree:
             shapes = jax.eval_shape(function, *arguments)
             nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-            is_first = jax.lax.axis_index(mesh.axis_names) == 0
-            result = jax.lax.cond(is_first, lambda: function(*arguments), lambda: nothing)
-            return jax.lax.psum(result, mesh.axis_names)
+            return jax.lax.cond(is_first[0], lambda: function(*arguments), lambda: nothing)
 
-        # The default check_vma refuses that devices differ.
-        call = jax.shard_map(own, mesh=mesh, in_specs=(_WHOLE,), out_specs=_WHOLE, check_vma=False)
-        return call(replicate_within(arguments, mesh))
+        return self.sum(share, jnp.arange(mesh.size) == 0, replicate_within(arguments, mesh))
 
     def sum(self, function: Share, rows: PyTree, shared: PyTree = ()) -> PyTree:
         """Adds up what a function makes of each device's share of the rows.

@@ -13,7 +13,8 @@ $hades bench presets --presets acrobot mountaincar pendulum hopper inverted-pend
 $hades bench generation --out $out/generation.json
 
 # An iteration over forced devices of the CPU.
-for method in hades-r hades-pg; do $hades bench scaling --method $method --num-iterations 15 --out $out/scaling/$method.json; done
+$hades bench scaling --method hades-r --num-iterations 15 --out $out/scaling/hades-r.json
+$hades bench scaling --method hades-pg --num-iterations 31 --out $out/scaling/hades-pg.json
 $hades bench scaling --method hades-r --env gymnax/Acrobot-v1 --devices 1 2 4 --num-iterations 9 --out $out/scaling/hades-r_acrobot.json
 $hades bench scaling --method hades-r --env gymnax/Breakout-MinAtar --devices 1 2 4 --num-iterations 5 --out $out/scaling/hades-r_breakout.json
 # Values of a setting that change the work of an iteration alone; what a short command waits for; long runs.

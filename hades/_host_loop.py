@@ -20,7 +20,7 @@ from hades.callbacks import Callback
 from hades.evaluation import Evaluation
 from hades.keys import Stream, stream
 from hades.run import OUTCOMES, DivergedError, Evaluator, Run, RunState
-from hades.sharding import own_copy, replicate
+from hades.sharding import own_copy, replicate, replicate_within
 from hades.types import Metrics
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def advance(run: Run[Any], state: RunState, count: jax.Array, *, rows: int, log_
         return index + 1, state, jax.tree.map(lambda total, leaf: total.at[index // log_every].add(leaf), sums, metrics)
 
     _, state, sums = jax.lax.while_loop(lambda carry: carry[0] < count, body, (jnp.int32(0), state, sums))
-    return state, sums
+    # The compiler may have divided among devices what goes from one iteration to the next.
+    return replicate_within((state, sums), run.mesh)
 
 
 Advance: TypeAlias = Callable[[Run[Any], RunState, Any], tuple[RunState, Metrics]]

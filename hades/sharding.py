@@ -287,10 +287,17 @@ def _replicated_over_processes(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def own_copy(tree: PyTree) -> PyTree:
-    """Arrays that several devices hold whole, as arrays of one device of this process; other leaves as they are."""
+    """Arrays that several devices hold whole, as arrays of one device of this process; other leaves as they are.
+
+    Raises:
+        ValueError: Devices hold shares of an array.
+    """
 
     def own(leaf: Any) -> Any:
-        shared = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
-        return leaf.addressable_data(0) if shared else leaf
+        if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
+            return leaf
+        if not leaf.is_fully_replicated:
+            raise ValueError(f"tree: expected arrays that every device holds whole, got one divided by {leaf.sharding}")
+        return leaf.addressable_data(0)
 
     return jax.tree.map(own, tree)

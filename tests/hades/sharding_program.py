@@ -165,21 +165,29 @@ def seeds_on_devices() -> dict[str, object]:
     return found | {"compiled": [compiled.names.count(name) for name in ("_advance_seeds", "_stack", "_unstack")]}
 
 
-def compilations_of_a_run() -> dict[str, object]:
-    """Programs that the host loop compiles on four devices: in a first call, a second one, and in a resumed run."""
+def run_on_devices(method: str) -> dict[str, object]:
+    """A run on four devices, twice resumed: what is compiled each time, and the outcome beside that of a whole run."""
     mesh = population_mesh(jax.devices()[:4])
     loop = hades.LoopSettings(iterations_per_call=2, evaluate_every=None)
     counts, compiled = [], Compilations()
     with tempfile.TemporaryDirectory() as folder:
         for iterations in (2, 4, 6):
-            run = hades.recipes.from_settings(envs.make("diagnostic/target", max_steps=2), SETTINGS["hades"], mesh=mesh)
+            run = hades.recipes.from_settings(envs.make("diagnostic/target", max_steps=2), SETTINGS[method], mesh=mesh)
             before = len(compiled.names)
-            result = hades.distill(jax.random.key(0), run, iterations, out=folder, loop=loop, progress=False)
+            resumed = hades.distill(jax.random.key(0), run, iterations, out=folder, loop=loop, progress=False)
             counts.append(compiled.names[before:])
+    whole = hades.distill(jax.random.key(0), run, 6, loop=loop, progress=False)
     first = hades.distill(jax.random.key(1), run, 8, loop=loop, progress=False)
     booked = [row["seconds_per_iteration"] for row in first.history]
-    devices = len(jax.tree.leaves(result.state.outer)[0].devices())
-    return {"advance": [names.count("advance") for names in counts], "devices": devices, "seconds": booked}
+    devices = len(jax.tree.leaves(resumed.state.outer)[0].devices())
+    outcomes = [[leaf.tolist() for leaf in jax.tree.leaves(result.dataset)] for result in (resumed, whole)]
+    return {
+        "advance": [names.count("advance") for names in counts],
+        "devices": devices,
+        "seconds": booked,
+        "resumed": outcomes[0],
+        "whole": outcomes[1],
+    }
 
 
 class Compilations(logging.Handler):
@@ -226,7 +234,8 @@ PARTS = {
     "cartpole": partial(fitness_on_devices, "gymnax/CartPole-v1", 60, 16, (1, 8)),
     "pendulum": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 16),
     "pendulum-uneven": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 11, (1, 8)),
-    "run": compilations_of_a_run,
+    "run, hades": partial(run_on_devices, "hades"),
+    "run, hades-pg": partial(run_on_devices, "hades-pg"),
     "seeds": seeds_on_devices,
     **{method: partial(generation_on_devices, method) for method in (*SETTINGS, "av-pbc", "own objective")},
 }

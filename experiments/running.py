@@ -27,7 +27,6 @@ from experiments.void import refuse_void
 from hades import multihost, recipes, sharding
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
-from hades.dataset import SyntheticDataset
 from hades.evaluation import Evaluation
 from hades.images import ImageDataError
 from hades.keys import Stream, stream
@@ -41,10 +40,10 @@ from hades.tuning import CHUNK_SIZES, DoesNotFitError, Trial, tune_chunks
 _OF_THE_RUN = ("command", "method", "env_options", "arrays", "key")
 
 
-def run_in_environment(settings: Any, warm_start: SyntheticDataset | None = None) -> Run[Any]:
-    """The run of settings in the environment that they name; `warm_start` is that of `hades.recipes.from_settings`."""
+def run_in_environment(settings: Any) -> Run[Any]:
+    """The run of settings in the environment that they name."""
     env = settings.options.make(settings.env)
-    return recipes.from_settings(env, settings.settings, mesh=settings.chosen_devices, warm_start=warm_start)
+    return recipes.from_settings(env, settings.settings, mesh=settings.chosen_devices)
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,10 @@ def _run(command: Command, settings: Any, given_out: Path) -> Result[Any] | int:
     except OtherRunError as error:
         if error.field != "arrays":
             raise
+        given = getattr(settings, "statistics_of", None) is not None
+        flag, measured = ("--statistics-of", "statistics") if given else ("--num-codes", "components")
         raise BadArgumentsError(
-            f"--num-codes: the run in {directory.path} has other components than this machine measures; go on where it "
+            f"{flag}: the run in {directory.path} has other {measured} than this machine measures; go on where it "
             "began, or choose another --out"
         ) from None
     if not result.finished:

@@ -151,7 +151,27 @@ class PopulationRunSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillSettings(PopulationRunSettings):
+class StatisticsSettings(RunSettings):
+    """Settings of every run whose observation statistics may be given."""
+
+    statistics_of: Path | None = None
+    """Dataset file, zoo:NAME, or run directory: half of the fixed observation statistics is measured on policies that
+    it trains. For policies that come to states which random play never sees; default: random play alone."""
+    statistics_of_checksum: Annotated[str | None, tyro.conf.Suppress] = None
+    """Checksum of that file, so that a run is not resumed with another."""
+
+    def __post_init__(self) -> None:
+        """Refuses also statistics that are given to a run of none, or of running ones."""
+        super().__post_init__()
+        kind = self.settings.observation_normalization  # type: ignore[attr-defined]
+        if self.statistics_of is not None and kind != "fixed":
+            raise ValueError(
+                f"statistics_of: expected none beside observation_normalization {kind}, got {self.statistics_of}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings(StatisticsSettings, PopulationRunSettings):
     """Distils a behaviour into a few state-action pairs, by HaDES.
 
     Flags and presets of policy gradients: hades distill --method hades-pg --help.
@@ -181,13 +201,14 @@ class DistillSettings(PopulationRunSettings):
             found |= void.flags(codes[1:], "without --num-codes")
         if self.warm_start is not None:
             statistics = ("--statistics-episodes", "--min-std")
-            first = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels", *codes, *statistics)
+            pairs = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels", *codes)
+            first = (*pairs, *statistics, "--statistics-of")
             found |= void.flags(first, "beside --warm-start")
         return found
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyGradientDistillSettings(RunSettings):
+class PolicyGradientDistillSettings(StatisticsSettings):
     """Distils a behaviour into a few state-action pairs, by policy gradients through the training of policies."""
 
     preset: Annotated[str | None, preset_flag("distill hades-pg")] = None

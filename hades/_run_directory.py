@@ -204,7 +204,7 @@ class RunDirectory:
         # Files that are known by their checksums may have moved.
         moved = [
             name
-            for name in ("data", "teacher", "warm_start")
+            for name in ("data", "teacher", "warm_start", "statistics_of")
             if all(of.get(f"{name}_checksum") for of in (saved, config))
         ]
         config = {name: value for name, value in config.items() if name not in moved}

@@ -39,6 +39,8 @@ class Stream(enum.IntEnum):
     """Factor of an inner loop whose step sizes vary."""
     CODES = 2**32 - 12
     """Play that codes of observations are measured on, and the statistics of its states."""
+    STATISTICS = 2**32 - 13
+    """Play that observation statistics of a dataset's policies are measured on."""
     TABLE = 2**32 - 1024
     """Evaluations of a benchmark's table, numbered by seeds."""
 

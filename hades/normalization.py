@@ -70,6 +70,17 @@ class RunningStatistics:
         variance = jnp.where(total > 0, moment / counted, self.variance)
         return RunningStatistics(self.mean + delta * batch_count / counted, variance, total)
 
+    def mixture(self, weights: jax.Array) -> RunningStatistics:
+        """The statistics of a mixture of several, which these are.
+
+        Args:
+            weights: `[parts]`, in proportion to their shares; each field of these statistics is `[parts, ...]`.
+        """
+        shares = weights / jnp.sum(weights)
+        mean = jnp.tensordot(shares, self.mean, axes=1)
+        variance = jnp.tensordot(shares, self.variance + jnp.square(self.mean - mean), axes=1)
+        return RunningStatistics(mean, variance, jnp.sum(self.count))
+
     def apply(self, observations: jax.Array) -> jax.Array:
         """Normalises observations `[..., *observation_shape]`."""
         return (observations - self.mean) / jnp.sqrt(self.variance + _VARIANCE_EPSILON)

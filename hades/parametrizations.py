@@ -203,7 +203,7 @@ class WarmStart(_MovingPairs):
         return solution | {"action_logits": jnp.log(jnp.maximum(probabilities, _MIN_PROBABILITY))}
 
 
-@dataclass(frozen=True)
+@struct.dataclass
 class PlayedPairs(_MovingPairs):
     """Free pairs that begin at observations of random play, normalised, with actions that are nearly undecided.
 
@@ -216,10 +216,10 @@ class PlayedPairs(_MovingPairs):
         statistics: Given normalisation, in place of one that `init` measures.
     """
 
-    env: Environment
-    dataset_size: int
-    settings: PlaySettings = PlaySettings()
-    label_scale: float = 2.0
+    env: Environment = struct.field(pytree_node=False)
+    dataset_size: int = struct.field(pytree_node=False)
+    settings: PlaySettings = struct.field(pytree_node=False, default=PlaySettings())
+    label_scale: float = struct.field(pytree_node=False, default=2.0)
     statistics: Normalizer | None = None
 
     def __post_init__(self) -> None:
@@ -319,7 +319,7 @@ def latent_pairs(
     return LatentPairs(codes, *measure(key, normalizer=normalizer or Normalizer()))
 
 
-@dataclass(frozen=True)
+@struct.dataclass
 class LearnedSteps:
     """Another parametrisation's pairs, with learned step sizes of the inner loop, learned log-std of actions, or both.
 
@@ -333,11 +333,11 @@ class LearnedSteps:
     """
 
     pairs: Parametrization
-    num_steps: int | None
-    first: float = 0.7
-    bound: float = 4.0
-    action_dim: int | None = None
-    first_log_std: float = 0.0
+    num_steps: int | None = struct.field(pytree_node=False)
+    first: float = struct.field(pytree_node=False, default=0.7)
+    bound: float = struct.field(pytree_node=False, default=4.0)
+    action_dim: int | None = struct.field(pytree_node=False, default=None)
+    first_log_std: float = struct.field(pytree_node=False, default=0.0)
 
     def __post_init__(self) -> None:
         """Refuses steps and sizes that are not positive, and a bound that leaves no room."""

@@ -5,34 +5,73 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
+
+import jax
 
 from experiments import running
 from experiments.arguments import expand, flag_value
 from experiments.cli import BadArgumentsError
-from experiments.loading import checksum, load_dataset
+from experiments.loading import check_dataset_fits, checksum, load_dataset
 from experiments.pictures import draw_curve
 from experiments.settings import DistillSettings, PolicyGradientDistillSettings
+from hades import recipes
+from hades._cache import kept
+from hades._files import refusing
 from hades._run_directory import RunDirectory
+from hades.keys import Stream, stream
+from hades.normalization import Normalizer
 from hades.recipes import hades, policy_gradient
+from hades.rollouts.settings import PlaySettings
 from hades.run import Run
+from hades.types import Environment
 
 
-def _complete(settings: DistillSettings) -> DistillSettings:
-    """Fills in the whole path of the file of the first pairs, so that any folder can resume, and its checksum."""
-    if settings.warm_start is None:
-        return settings
-    file, _, _ = load_dataset(settings.warm_start)
-    return dataclasses.replace(settings, warm_start=file.absolute(), warm_start_checksum=checksum(file))
+def _complete(settings: Any) -> Any:
+    """Fills in the whole paths of datasets that a run begins with, so that any folder can resume, and checksums."""
+    for name in ("warm_start", "statistics_of"):
+        path = getattr(settings, name, None)
+        if path is not None:
+            file, _, _ = load_dataset(path)
+            found = {name: file.absolute(), f"{name}_checksum": checksum(file)}
+            settings = dataclasses.replace(settings, **found)
+    return settings
 
 
-def _make_run(settings: DistillSettings) -> Run[Any]:
-    """The run of an evolution, from the pairs of a file if there is one."""
-    first = None if settings.warm_start is None else load_dataset(settings.warm_start)[1]
-    return running.run_in_environment(settings, first)
+def _make_run(settings: Any) -> Run[Any]:
+    """The run of a distillation, from the pairs of a file, or by the statistics of its policies, if there is one."""
+    env = settings.options.make(settings.env)
+    first = getattr(settings, "warm_start", None)
+    normalizer = None
+    if settings.statistics_of is not None:
+        normalizer = _statistics(
+            env, settings.statistics_of, settings.statistics_of_checksum, settings.seed, settings.settings.played
+        )
+    return recipes.from_settings(
+        env,
+        settings.settings,
+        mesh=settings.chosen_devices,
+        normalizer=normalizer,
+        warm_start=None if first is None else load_dataset(first)[1],
+    )
 
 
-# Of other components, codes would be other pairs.
+# Trials of sizes of chunks make the run again.
+@kept
+def _statistics(env: Environment, file: Path, known_by: str | None, seed: int, play: PlaySettings) -> Normalizer:
+    """Observation statistics of random play and of the policies of a dataset file, whose checksum is `known_by`."""
+    del known_by
+    key = stream(jax.random.key(seed), Stream.STATISTICS)
+    _, dataset, _ = load_dataset(file)
+    check_dataset_fits(env, dataset, file, env.name)
+    with refusing(f"statistics_of: {file}", ValueError):
+        return recipes.measure_visited_statistics(
+            key, env, dataset, random_episodes=play.statistics_episodes, min_std=play.min_std
+        )
+
+
+# Of other components or statistics, pairs would be others.
 COMMAND = running.Command(
     "distill", DistillSettings, make_run=_make_run, complete=_complete, divides_cpu=True, keeps_arrays=True
 )
@@ -40,8 +79,11 @@ POLICY_GRADIENT = running.Command(
     "distill",
     PolicyGradientDistillSettings,
     "environments (last episodes in training)",
+    make_run=_make_run,
+    complete=_complete,
     draw=partial(draw_curve, env_steps=True),
     presets="distill hades-pg",
+    keeps_arrays=True,
 )
 
 

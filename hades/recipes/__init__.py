@@ -21,6 +21,7 @@ from hades.recipes.published import (
     paper_minatar,
     paper_offline,
 )
+from hades.recipes.statistics import measure_visited_statistics
 from hades.rl.settings import PPOSettings
 from hades.rollouts.statistics import initial_normalizer, measure_statistics
 from hades.run import Run
@@ -48,6 +49,7 @@ __all__ = [
     "image_run",
     "initial_normalizer",
     "measure_statistics",
+    "measure_visited_statistics",
     "neuroevolution",
     "neuroevolution_run",
     "offline_run",

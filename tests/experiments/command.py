@@ -17,6 +17,12 @@ TINY = (
     "--cloning.learning-rate", "0.1", *TINY_LOOP,
 )  # fmt: skip
 """A run of two compiled calls on `diagnostic/match`, each of them evaluated."""
+TINY_GRADIENTS = (
+    "--method", "hades-pg", "--env", "diagnostic/match", "--num-iterations", "4", "--dataset-size", "3", "--num-inits",
+    "2", "--num-envs", "4", "--num-steps", "8", "--statistics-episodes", "4", "--critic.hidden-sizes", "4",
+    "--cloning.hidden-sizes", "4", "--cloning.num-steps", "3", *TINY_LOOP,
+)  # fmt: skip
+"""The same by policy gradients."""
 CONTRACT_FILES = {
     "config.json", "versions.json", "metrics.jsonl", "checkpoints", "dataset.npz", "best_dataset.npz", "curve.png",
     "dataset.png", "summary.json", "lock",

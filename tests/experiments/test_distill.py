@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 import hades as library
+from envs import make
 from experiments.settings import DistillSettings
 from hades import recipes, tuning
 from hades._serialization import from_dict
 from hades.dataset import SyntheticDataset
+from hades.keys import Stream, stream
 from hades.tuning import Trial
-from tests.experiments.command import CONTRACT_FILES, TINY, Outcome, make_run
+from tests.experiments.command import CONTRACT_FILES, TINY, TINY_GRADIENTS, Outcome, make_run
 
 GIVEN = {TINY.index(flag) + place for flag in ("--dataset-size", "--statistics-episodes") for place in (0, 1)}
 FREE = tuple(word for index, word in enumerate(TINY) if index not in GIVEN)
@@ -238,6 +240,63 @@ def test_a_run_is_not_resumed_with_other_first_pairs(
     outcome = hades("distill", *more)
     assert outcome.code == 2
     assert f"--warm-start: the run in {out} has a file of checksum" in outcome.unboxed
+
+
+@pytest.mark.parametrize("method", ["hades-r", "hades-pg"])
+def test_statistics_of_a_file_are_those_of_the_run_and_of_the_runs_that_go_on(
+    hades: Callable[..., Outcome], finished_run: Path, tmp_path: Path, method: str
+) -> None:
+    file, out = tmp_path / "first.npz", tmp_path / "run"
+    dataset = SyntheticDataset.load(finished_run / "best_dataset.npz")
+    dataset.save(file)
+    tiny = TINY_GRADIENTS if method == "hades-pg" else TINY
+    outcome = hades("distill", *tiny, "--seed", "5", "--statistics-of", file, "--out", out)
+    assert outcome.code == 0, outcome.err
+    key = stream(jax.random.key(5), Stream.STATISTICS)
+    expected = recipes.measure_visited_statistics(key, make("diagnostic/match"), dataset, random_episodes=4)
+    for name in ("dataset.npz", "best_dataset.npz"):
+        found = SyntheticDataset.load(out / name)
+        np.testing.assert_allclose(found.observation_mean, expected.mean, rtol=1e-6)
+        np.testing.assert_allclose(found.observation_std, expected.std, rtol=1e-6)
+    assert not np.allclose(dataset.observation_mean, expected.mean, rtol=1e-2)
+    more = ("--num-iterations", "6", "--out", out, "--resume")
+    moved = file.rename(tmp_path / "moved.npz")
+    gone = hades("distill", *more)
+    assert gone.code == 1 and f"{file}: expected an .npz file, found nothing there" in gone.unboxed
+    assert hades("distill", *more, "--statistics-of", moved).code == 0
+    assert [row["iteration"] for row in rows_of(out)] == [1, 2, 3, 4, 5, 6]
+    config = out / "config.json"
+    saved = json.loads(config.read_text())
+    config.write_text(json.dumps(saved | {"arrays": "00000000"}))
+    other = hades("distill", *more, "--statistics-of", moved)
+    assert other.code == 2
+    assert f"--statistics-of: the run in {out} has other statistics than this machine measures" in other.unboxed
+    dataclasses.replace(dataset, observations=dataset.observations + 1).save(moved)
+    other = hades("distill", *more, "--statistics-of", moved)
+    assert other.code == 2
+    assert f"--statistics-of: the run in {out} has a file of checksum" in other.unboxed
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "code"),
+    [
+        (
+            ("--observation-normalization", "running"),
+            "statistics_of: expected none beside observation_normalization",
+            2,
+        ),
+        (("--warm-start", "zoo:cartpole"), "--statistics-of: expected none beside --warm-start", 2),
+        (("--env", "diagnostic/target"), "--env: observations of diagnostic/target have shape (2,), the dataset's", 2),
+        (("--statistics-of", "nowhere.npz"), "nowhere.npz: expected an .npz file, found nothing there", 1),
+    ],
+)
+def test_statistics_of_a_file_that_do_not_suit_are_one_sentence(
+    hades: Callable[..., Outcome], finished_run: Path, flags: tuple[str, ...], words: str, code: int
+) -> None:
+    outcome = hades("distill", "--env", "diagnostic/match", "--statistics-of", finished_run, *flags, "--out", "other")
+    assert outcome.code == code
+    assert words in outcome.unboxed
+    assert "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,14 @@ import numpy as np
 import pytest
 
 from hades.dataset import SyntheticDataset
-from tests.experiments.command import CONTRACT_FILES, TINY_LOOP, Outcome, exit_code
-
-TINY = (
-    "--method", "hades-pg", "--env", "diagnostic/match", "--num-iterations", "4", "--dataset-size", "3", "--num-inits",
-    "2", "--num-envs", "4", "--num-steps", "8", "--statistics-episodes", "4", "--critic.hidden-sizes", "4",
-    "--cloning.hidden-sizes", "4", "--cloning.num-steps", "3", *TINY_LOOP,
-)  # fmt: skip
+from tests.experiments.command import CONTRACT_FILES, TINY_GRADIENTS, Outcome, exit_code
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two compiled calls."""
     out = tmp_path_factory.mktemp("policy_gradient") / "run"
-    assert exit_code("distill", *TINY, "--out", out) == 0
+    assert exit_code("distill", *TINY_GRADIENTS, "--out", out) == 0
     return out
 
 
@@ -40,7 +34,7 @@ def test_a_run_leaves_the_files_of_the_contract(run: Path) -> None:
 
 def test_a_run_goes_on_without_its_method_being_named(hades: Callable[..., Outcome], run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert hades("distill", *TINY, "--num-iterations", "2", "--out", out).code == 0
+    assert hades("distill", *TINY_GRADIENTS, "--num-iterations", "2", "--out", out).code == 0
     assert hades("distill", "--out", out, "--resume", "--num-iterations", "4").code == 0
     for name in ("observations", "step_sizes"):
         whole, resumed = (getattr(SyntheticDataset.load(path / "dataset.npz"), name) for path in (run, out))
@@ -78,12 +72,12 @@ def test_a_run_of_another_method_is_not_gone_on_with(hades: Callable[..., Outcom
 
 
 def test_flags_of_the_other_methods_are_refused(hades: Callable[..., Outcome]) -> None:
-    outcome = hades("distill", *TINY, "--population-size", "8")
+    outcome = hades("distill", *TINY_GRADIENTS, "--population-size", "8")
     assert outcome.code == 2
     assert "--population-size" in outcome.unboxed
     outcome = hades("distill", "--method", "hades-pg", "--preset", "cartpol")
     assert outcome.complaint.startswith("hades distill: --preset: there is no 'cartpol', the nearest are cartpole")
     outcome = hades("distill", "--method", "hades_pg", "--preset", "cartpole")
     assert outcome.complaint.endswith("hades-pg, hades-pg-f, ppmo, got 'hades_pg'")
-    outcome = hades("distill", *TINY, "--meta-gradient.anneal-iterations", "3")
+    outcome = hades("distill", *TINY_GRADIENTS, "--meta-gradient.anneal-iterations", "3")
     assert "after which --meta-gradient.anneal-iterations makes the learning rate zero, got 4" in outcome.unboxed

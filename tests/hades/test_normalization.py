@@ -39,6 +39,19 @@ def test_running_statistics_are_those_of_the_living_observations(shape, prior_co
     )
 
 
+def test_a_mixture_has_the_moments_of_its_parts_by_their_shares():
+    generator = np.random.default_rng(0)
+    parts = [generator.normal(mean, std, (count, 3)) for mean, std, count in ((0, 1, 50), (4, 0.2, 10))]
+    each = [updated([part.astype(np.float32)], [np.ones(len(part), bool)]) for part in parts]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    pooled, halves = stacked.mixture(stacked.count), stacked.mixture(jnp.array([2.0, 2.0]))
+    every, even = np.concatenate(parts), np.concatenate([parts[0], *[parts[1]] * 5])
+    for found, seen in ((pooled, every), (halves, even)):
+        np.testing.assert_allclose(found.mean, seen.mean(axis=0), rtol=1e-4)
+        np.testing.assert_allclose(found.variance, seen.var(axis=0), rtol=1e-4)
+        assert found.count == 60
+
+
 @pytest.mark.parametrize("batch", [8, 1200])
 @pytest.mark.parametrize("offset", [1e4, 1e5, -1e6])
 def test_a_large_offset_leaves_the_deviation_as_it_is(offset, batch):

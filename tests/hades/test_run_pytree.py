@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from envs.diagnostic import Match
 from hades import recipes
+from hades.normalization import Normalizer
 from hades.offline.transitions import Transitions
+from hades.run import Run
 from hades.types import Continuous
 
 
@@ -31,3 +38,15 @@ def test_any_object_may_stand_in_the_place_of_an_array() -> None:
     places = list(map(str, range(len(leaves))))
     again, same_tree = jax.tree.flatten(jax.tree.unflatten(tree, places))
     assert (again, same_tree) == (places, tree)
+
+
+@pytest.mark.parametrize("recipe", [recipes.hades_r, recipes.hades_pg, recipes.neuroevolution, recipes.ppo])
+def test_runs_by_other_statistics_are_one_program(recipe: Callable[..., Run[Any]]) -> None:
+    env = Match()
+    trees = []
+    for std in (2.0, 3.0):
+        given = Normalizer("fixed", mean=jnp.zeros(3), std=jnp.full(3, std))
+        leaves, tree = jax.tree.flatten(recipe(env, normalizer=given, observation_normalization="fixed"))
+        assert any(np.array_equal(leaf, given.std) for leaf in leaves)
+        trees.append(tree)
+    assert trees[0] == trees[1]

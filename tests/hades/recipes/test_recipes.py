@@ -12,8 +12,10 @@ import pytest
 import hades
 from envs.diagnostic import Match, Target
 from hades import policies, recipes
+from hades.dataset import SyntheticDataset
 from hades.evaluation import zero_dataset
 from hades.inner.cloning import CloningSettings
+from hades.metadata import FileMetadata
 from hades.normalization import Normalizer, PolicyParams
 from hades.outer.evolution import EvolutionSettings
 from hades.parametrizations import PlayedPairs
@@ -139,6 +141,44 @@ def test_statistics_are_measured_on_a_policy_that_sees_by_its_own_normalisation(
     seen = np.array([0.5, 0.25, 0.125, 0.0625])
     np.testing.assert_allclose(measured.mean, [seen.mean()] * 2, rtol=1e-5)
     np.testing.assert_allclose(measured.std, [seen.std()] * 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("init_seed", [None, 3])
+def test_visited_statistics_are_half_of_random_play_and_half_of_the_play_of_a_datasets_policies(init_seed):
+    cloning = CloningSettings(hidden_sizes=(4,), num_steps=20, learning_rate=0.05, loss="mse")
+    metadata = FileMetadata(
+        env="drift",
+        max_episode_steps=4,
+        method="by hand",
+        observation_normalization="fixed",
+        action_selection="mode",
+        cloning=cloning,
+        init_seed=init_seed,
+    )
+    targets = jnp.array([[0.9, -0.3], [-0.2, 0.4]])
+    dataset = SyntheticDataset(
+        jnp.eye(2), actions=targets, observation_mean=jnp.ones(2), observation_std=jnp.full(2, 2.0), metadata=metadata
+    )
+    env, key = Drift(max_steps=4), jax.random.key(0)
+    found = recipes.measure_visited_statistics(key, env, dataset, num_inits=3, num_episodes=5, random_episodes=600)
+    evaluator = hades.evaluation.dataset_evaluator(env, dataset, 3, 1)
+    networks = evaluator.train(jax.random.split(key, 3)[0], dataset)
+    inits = 3 if init_seed is None else 1
+    visited = []
+    for index in range(inits):
+        network = jax.tree.map(lambda leaf, index=index: leaf[0, index], networks)
+        seen = jnp.array([0.5, 0.5])
+        for _ in range(4):
+            visited.append(np.asarray(seen))
+            seen = jnp.clip(evaluator.inner.policy.apply(network, (seen - 1) / 2).mode(), -1, 1)
+    visited = np.stack(visited)
+    assert visited.std(axis=0).min() > 0.05
+    # Of random play the first observation is 0.5 and three are uniform on [-1, 1].
+    mean = (visited.mean(axis=0) + 0.125) / 2
+    squares = ((visited**2).mean(axis=0) + (0.25 + 3 / 3) / 4) / 2
+    # 600 episodes: five standard errors of the half.
+    np.testing.assert_allclose(found.mean, mean, atol=0.035)
+    np.testing.assert_allclose(found.std, np.sqrt(squares - mean**2), atol=0.03)
 
 
 class ConstantAction:

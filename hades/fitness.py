@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -84,11 +85,32 @@ class PresentPolicies:
         """Trains them: parameters `[inits, ...]`."""
         if self.train is None:
             raise ValueError("policies: expected an objective that does not train them as it draws")
-        return self.spread(self.train())
+        return self.devices.spread(self.train())
 
-    def spread(self, rows: PyTree) -> PyTree:
-        """Arrays `[rows, ...]`, of which each device holds its share."""
-        return self.devices.spread(rows)
+    def map_environments(
+        self, function: Callable[[Params, PyTree, PyTree], PyTree], params: Params, rows: PyTree, shared: PyTree = ()
+    ) -> PyTree:
+        """Results of a function of policies and their environments, of which each device takes its share."""
+        envs = jax.tree.leaves(rows)[0].shape[0]
+        per_policy = envs // self.num_inits
+        # Where there are more devices than policies, several share one, each with environments of its own.
+        parts = self.devices.size // math.gcd(self.devices.size, self.num_inits)
+        parts = parts if per_policy % parts == 0 else 1
+        groups = self.num_inits * parts
+
+        def apart(leaf: jax.Array) -> jax.Array:
+            return leaf.reshape(groups, envs // groups, *leaf.shape[1:])
+
+        def together(leaf: jax.Array) -> jax.Array:
+            return leaf.reshape(-1, *leaf.shape[2:])
+
+        def share(own: tuple[Params, PyTree], shared: PyTree) -> PyTree:
+            params, grouped = own
+            found = function(params, jax.tree.map(together, grouped), shared)
+            return jax.tree.map(lambda leaf: leaf.reshape(-1, envs // groups, *leaf.shape[1:]), found)
+
+        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, parts, axis=0), params)
+        return jax.tree.map(together, self.devices.map(share, (repeated, jax.tree.map(apart, rows)), shared))
 
     def gather(self, tree: PyTree) -> PyTree:
         """Arrays that every device holds whole."""

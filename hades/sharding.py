@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ MeshOrDevices: TypeAlias = Mesh | Sequence[jax.Device]
 POPULATION_AXIS, INITS_AXIS = "population", "inits"
 _WHOLE = PartitionSpec()
 _MOST_CPU_DEVICES = 16
+_MOST_TOGETHER = 4096
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -131,6 +133,11 @@ class Devices:
     """
 
     mesh: Mesh | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of devices."""
+        return 1 if self.mesh is None else self.mesh.size
 
     def map(self, function: Share, rows: PyTree, shared: PyTree = ()) -> PyTree:
         """Applies a function to each device's share of the rows, and gathers the results.
@@ -235,10 +242,32 @@ def _gathered(
     count = jax.tree.leaves(rows)[0].shape[0]
 
     def share(own: PyTree, shared: PyTree) -> PyTree:
-        return jax.lax.all_gather(function(own, shared), axes, tiled=True)
+        return _gather(function(own, shared), axes)
 
     padded = replicate_within(pad_rows(rows, math.prod(mesh.shape[axis] for axis in axes)), mesh)
     return jax.tree.map(lambda leaf: leaf[:count], _over_devices(share, mesh, axes, of_shared)(padded, shared))
+
+
+def _gather(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
+    """The rows of all shares `[rows, ...]`. Short ones of one type cross together, as each crossing is a wait."""
+    leaves, structure = jax.tree.flatten(tree)
+    plain = [jax.random.key_data(leaf) if is_key(leaf) else leaf for leaf in leaves]
+    widths = [math.prod(leaf.shape[1:]) for leaf in plain]
+    crossings: dict[Any, list[int]] = {}
+    for index, (leaf, width) in enumerate(zip(plain, widths, strict=True)):
+        # A copy of a long one would cost more.
+        crossings.setdefault(leaf.dtype if width <= _MOST_TOGETHER else index, []).append(index)
+    found: list[Any] = [None] * len(plain)
+    for indices in crossings.values():
+        own = jnp.concatenate([plain[index].reshape(-1, widths[index]) for index in indices], axis=1)
+        whole = jax.lax.all_gather(own, axes, tiled=True)
+        ends = list(itertools.accumulate(widths[index] for index in indices))
+        for index, part in zip(indices, jnp.split(whole, ends[:-1], axis=1), strict=True):
+            found[index] = part.reshape(-1, *plain[index].shape[1:])
+    for index, leaf in enumerate(leaves):
+        if is_key(leaf):
+            found[index] = jax.random.wrap_key_data(found[index], impl=jax.random.key_impl(leaf))
+    return jax.tree.unflatten(structure, found)
 
 
 def _over_devices(share: Share, mesh: Mesh, axes: tuple[str, ...], of_shared: PyTree = _WHOLE) -> Share:

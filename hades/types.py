@@ -286,8 +286,22 @@ class Policies(Protocol):
         """Trains them: parameters `[inits, ...]`; costs nothing unless it is called."""
         ...
 
-    def spread(self, rows: PyTree) -> PyTree:
-        """Arrays `[rows, ...]`, of which each device holds its share from here on where it can."""
+    def map_environments(
+        self, function: Callable[[Params, PyTree, PyTree], PyTree], params: Params, rows: PyTree, shared: PyTree = ()
+    ) -> PyTree:
+        """Results of a function of policies and their environments, of which each device takes its share.
+
+        Args:
+            function: `function(params, rows, shared)` of some policies `[policies, ...]` and the rows of their
+                environments, those of a policy side by side, `[envs, ...]`; each environment's results, `[envs, ...]`,
+                depend on no other. Environments of one policy may be divided, which is then one in each share.
+            params: All policies, `[inits, ...]`.
+            rows: Rows of all environments, `[envs, ...]`.
+            shared: Arrays that every share takes whole.
+
+        Returns:
+            Results `[envs, ...]`, which every device holds whole.
+        """
         ...
 
     def gather(self, tree: PyTree) -> PyTree:

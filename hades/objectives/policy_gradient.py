@@ -13,7 +13,7 @@ import optax
 from flax import struct
 
 from hades import policies
-from hades._environment_contract import conform
+from hades._environment_contract import conform, is_key
 from hades._validation import require_positive_fields
 from hades.fitness import Minibatches
 from hades.normalization import Normalizer, RunningStatistics
@@ -22,7 +22,14 @@ from hades.policies import NetworkSettings, Policy, ValueNetwork
 from hades.rl.experience import gather, make_batch, minibatch_rows, present_normalizer
 from hades.rl.losses import Batch, clipped_surrogate, value_loss
 from hades.rl.settings import OnPolicySettings
-from hades.rollouts.auto_reset import CollectedSteps, RunningEpisodes, begin_episodes, make_auto_reset_rollout
+from hades.rollouts.auto_reset import (
+    AutoResetRollout,
+    CollectedSteps,
+    CollectionNoise,
+    RunningEpisodes,
+    begin_episodes,
+    make_auto_reset_rollout,
+)
 from hades.rollouts.statistics import episode_statistics, initial_normalizer
 from hades.types import Environment, Metrics, Params, Policies, PyTree, require_pure
 
@@ -150,11 +157,7 @@ class PolicyGradient:
             state = replace(state, episodes=begun, discounted_returns=jnp.zeros_like(state.discounted_returns))
         # Statistics that this iteration gathers serve from the next one on: the ratio begins at 1.
         normalizer = self.normalizer(state)
-        collect = make_auto_reset_rollout(
-            self._env, side_by_side(self.policy, inits), settings.num_envs, settings.num_steps
-        )
-        spread = policies.spread(state.episodes)
-        episodes, steps = policies.gather(collect(collect_key, params, normalizer, spread))
+        episodes, steps = self._collect(collect_key, params, normalizer, state.episodes, policies)
         # What follows is small. The environments may hold keys, which stay where they are.
         learner = replace(state, episodes=cast(Any, None))
         problem, learner, metrics = policies.once(partial(self._learn, inits), learn_keys, learner, steps)
@@ -188,6 +191,30 @@ class PolicyGradient:
     @property
     def _optimizer(self) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(self.settings.critic_learning_rate, eps=1e-5))
+
+    def _collect(
+        self, key: jax.Array, params: Params, normalizer: Normalizer, episodes: RunningEpisodes, policies: Policies
+    ) -> tuple[RunningEpisodes, CollectedSteps]:
+        """Steps of all environments, each device playing its share of them on its own."""
+
+        def rollout(inits: int, envs: int) -> AutoResetRollout:
+            return make_auto_reset_rollout(self._env, side_by_side(self.policy, inits), envs, self.settings.num_steps)
+
+        def play(
+            params: Params, rows: tuple[RunningEpisodes, CollectionNoise], normalizer: Normalizer
+        ) -> tuple[RunningEpisodes, CollectedSteps]:
+            episodes, noise = rows
+            inits, envs = jax.tree.leaves(params)[0].shape[0], episodes.lengths.shape[0]
+            after, steps = rollout(inits, envs)(_swapped(noise), params, normalizer, episodes)
+            return after, _swapped(steps)
+
+        whole = rollout(policies.num_inits, self.settings.num_envs)
+        noise = whole.draw(key, params, normalizer, episodes)
+        if is_key(noise.steps.actions):
+            # One key draws the actions of all environments.
+            return policies.gather(whole(noise, params, normalizer, episodes))
+        after, steps = policies.map_environments(play, params, (episodes, _swapped(noise)), normalizer)
+        return after, _swapped(steps)
 
     def _learn(
         self, inits: int, keys: Sequence[jax.Array], state: PolicyGradientState, steps: CollectedSteps
@@ -278,6 +305,11 @@ def side_by_side(policy: Policy, inits: int) -> Policy:
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), distributions)
 
     return Policy(policy.init, apply)
+
+
+def _swapped(tree: PyTree) -> PyTree:
+    """Arrays `[time, envs, ...]` as `[envs, time, ...]`, or the other way round."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
 
 
 def _standardized(values: jax.Array, valid: jax.Array) -> jax.Array:

@@ -58,14 +58,14 @@ class ParallelStep(NamedTuple):
         return self.terminated | self.out_of_time | self.diverged
 
 
-def reset_parallel(key: jax.Array, env: Environment, num_envs: int) -> tuple[PyTree, jax.Array, jax.Array]:
-    """Begins parallel episodes.
+def reset_parallel(keys: jax.Array, env: Environment) -> tuple[PyTree, jax.Array, jax.Array]:
+    """Begins parallel episodes, one for each key `[envs]`.
 
     Returns:
         States with `[envs]` in front of each leaf, observations `[envs, *observation_shape]`, and which episodes have
         diverged from the start, `[envs]` bool.
     """
-    state, observations = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+    state, observations = jax.vmap(env.reset)(keys)
     return state, observations, ~all_finite(observations) | any_nan(state)
 
 

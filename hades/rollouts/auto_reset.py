@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,15 +71,22 @@ class CollectedSteps:
     diverged: jax.Array
 
 
-AutoResetRollout: TypeAlias = Callable[
-    [jax.Array, PyTree, Normalizer, RunningEpisodes], tuple[RunningEpisodes, CollectedSteps]
-]
-"""`rollout(key, params, normalizer, episodes)`, see `make_auto_reset_rollout`."""
+@struct.dataclass
+class CollectionNoise:
+    """All random numbers of some steps, drawn before they begin: `AutoResetRollout.draw`.
+
+    Attributes:
+        steps: Of every step, `[time, envs, ...]` in each leaf; keys `[time]` where a distribution has no noise.
+        reset_keys: Of the episode that would begin after it, `[time, envs]`.
+    """
+
+    steps: StepNoise
+    reset_keys: jax.Array
 
 
 def begin_episodes(key: jax.Array, env: Environment, num_envs: int) -> RunningEpisodes:
     """Begins an episode in each of `num_envs` environments."""
-    state, observations, _ = reset_parallel(key, env, num_envs)
+    state, observations, _ = reset_parallel(jax.random.split(key, num_envs), env)
     zeros, counts = jnp.zeros(num_envs), jnp.zeros(num_envs, jnp.int32)
     return RunningEpisodes(state, observations, zeros, counts, zeros, counts)
 
@@ -107,49 +113,58 @@ def make_auto_reset_rollout(env: AnyEnvironment, policy: Policy, num_envs: int, 
         A function of a key, parameters of the policy, a normalizer and the episodes under way; it returns the episodes
         after these steps, and the steps.
     """
-    return _AutoReset(require_pure(env), policy, num_envs, num_steps)
+    return AutoResetRollout(require_pure(env), policy, num_envs, num_steps)
 
 
 @dataclass(frozen=True, eq=False)
-class _AutoReset:
+class AutoResetRollout:
+    """A collection of steps, and all of its random numbers at once. Fields as of `make_auto_reset_rollout`."""
+
     env: Environment
     policy: Policy
     num_envs: int
     num_steps: int
 
-    def __call__(
+    def draw(
         self, key: jax.Array, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
-    ) -> tuple[RunningEpisodes, CollectedSteps]:
+    ) -> CollectionNoise:
+        """Draws what a call would draw, to be passed in place of its key; of the other arguments shapes are read."""
         distribution = shapes_for_noise(lambda: self.policy.apply(params, normalizer.apply(episodes.observations)))
 
-        def draw(key: jax.Array) -> tuple[StepNoise, jax.Array]:
+        def draw(key: jax.Array) -> CollectionNoise:
             action_key, step_key, reset_key = jax.random.split(key, 3)
-            step_keys = jax.random.split(step_key, self.num_envs)
-            return StepNoise(draw_noise(action_key, distribution), step_keys), reset_key
-
-        def step(
-            episodes: RunningEpisodes, noise: tuple[StepNoise, jax.Array]
-        ) -> tuple[RunningEpisodes, CollectedSteps]:
-            return self._advance(*noise, params, normalizer, episodes)
+            step_keys, reset_keys = (jax.random.split(key, self.num_envs) for key in (step_key, reset_key))
+            return CollectionNoise(StepNoise(draw_noise(action_key, distribution), step_keys), reset_keys)
 
         # Of all steps at once, which is faster than one by one.
-        noise = jax.vmap(draw)(jax.random.split(key, self.num_steps))
+        return jax.vmap(draw)(jax.random.split(key, self.num_steps))
+
+    def __call__(
+        self, randomness: jax.Array | CollectionNoise, params: PyTree, normalizer: Normalizer, episodes: RunningEpisodes
+    ) -> tuple[RunningEpisodes, CollectedSteps]:
+        """Plays, by a key or what `draw` made of one."""
+        noise = randomness
+        if not isinstance(noise, CollectionNoise):
+            noise = self.draw(noise, params, normalizer, episodes)
+
+        def step(episodes: RunningEpisodes, noise: CollectionNoise) -> tuple[RunningEpisodes, CollectedSteps]:
+            return self._advance(noise, params, normalizer, episodes)
+
         return jax.lax.scan(step, episodes, noise)
 
     def _advance(
         self,
-        noise: StepNoise,
-        reset_key: jax.Array,
+        noise: CollectionNoise,
         params: PyTree,
         normalizer: Normalizer,
         episodes: RunningEpisodes,
     ) -> tuple[RunningEpisodes, CollectedSteps]:
         """Advances every environment by one step."""
         distribution = self.policy.apply(params, normalizer.apply(episodes.observations))
-        actions = choose(noise.actions, distribution, "sample")
+        actions = choose(noise.steps.actions, distribution, "sample")
         # The observations before the step are checked too: those of a reset may be the first that are not finite.
         invalid = invalid_actions(distribution, actions) | ~all_finite(episodes.observations)
-        out = step_parallel(noise.env_keys, self.env, episodes.state, actions, invalid, episodes.lengths)
+        out = step_parallel(noise.steps.env_keys, self.env, episodes.state, actions, invalid, episodes.lengths)
         terminated = out.terminated | out.diverged
         steps = CollectedSteps(
             episodes.observations,
@@ -162,7 +177,7 @@ class _AutoReset:
             out.diverged,
         )
         ended = out.ended
-        state, observations = self._restart(reset_key, ended, (out.state, out.observations))
+        state, observations = self._restart(noise.reset_keys, ended, (out.state, out.observations))
         returns = episodes.returns + jnp.where(out.diverged, jnp.nan, out.rewards)
         lengths = episodes.lengths + 1
         after = RunningEpisodes(
@@ -175,9 +190,9 @@ class _AutoReset:
         )
         return after, steps
 
-    def _restart(self, key: jax.Array, ended: jax.Array, current: Any) -> Any:
+    def _restart(self, keys: jax.Array, ended: jax.Array, current: Any) -> Any:
         def mixed() -> Any:
-            state, observations, _ = reset_parallel(key, self.env, self.num_envs)
+            state, observations, _ = reset_parallel(keys, self.env)
             return jax.tree.map(partial(jax.vmap(jnp.where), ended), (state, observations), current)
 
         # Resets of a simulator can cost as much as steps, and most steps end no episode.

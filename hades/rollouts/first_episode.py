@@ -249,7 +249,7 @@ class PureRollout:
         return shapes_for_noise(first)
 
     def _start(self, key: jax.Array, normalizer: Normalizer) -> _EpisodeGroup:
-        state, observations, diverged = reset_parallel(key, self.env, self.group_size)
+        state, observations, diverged = reset_parallel(jax.random.split(key, self.group_size), self.env)
         empty = normalizer.empty_statistics(self.env.observation_shape)
         if empty is None and self.gather_statistics:
             empty = RunningStatistics.empty(self.env.observation_shape)

@@ -88,7 +88,7 @@ def make_recorded_rollout(env: AnyEnvironment, act: Act, num_envs: int, view: Vi
     env = require_pure(env)
 
     def rollout(key: jax.Array, params: PyTree) -> RecordedEpisodes:
-        state, observations, diverged = reset_parallel(jax.random.fold_in(key, 0), env, num_envs)
+        state, observations, diverged = reset_parallel(jax.random.split(jax.random.fold_in(key, 0), num_envs), env)
         rewards = jax.ShapeDtypeStruct((num_envs,), jnp.float32)
         row = (observations, jax.eval_shape(act, key, params, observations), rewards, observations)
         columns = jax.tree.map(

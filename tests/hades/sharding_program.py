@@ -229,7 +229,30 @@ def calls_on_devices() -> dict[str, object]:
     return results
 
 
+def gathered_on_devices() -> dict[str, object]:
+    """Rows of several types and lengths, which cross between devices together or alone, and keys."""
+
+    def share(rows: jax.Array, shared: jax.Array) -> dict[str, jax.Array]:
+        return {
+            "numbers": 2.0 * rows,
+            "counts": rows.astype(jnp.int32),
+            "flags": rows > 3,
+            "table": rows[:, None, None] + jnp.arange(6.0).reshape(2, 3),
+            "long": rows[:, None] + jnp.arange(5000.0),
+            "keys": jax.vmap(lambda row: jax.random.fold_in(shared, row.astype(jnp.int32)))(rows),
+        }
+
+    results = {}
+    for count in (1, 8):
+        devices = Devices(population_mesh(jax.devices()[:count]))
+        found = jax.jit(partial(devices.map, share))(jnp.arange(11.0), jax.random.key(0))
+        found["keys"] = jax.random.key_data(found["keys"])
+        results[str(count)] = {name: leaf.tolist() for name, leaf in found.items()}
+    return results
+
+
 PARTS = {
+    "map": gathered_on_devices,
     "once": calls_on_devices,
     "cartpole": partial(fitness_on_devices, "gymnax/CartPole-v1", 60, 16, (1, 8)),
     "pendulum": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 16),

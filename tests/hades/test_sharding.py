@@ -53,7 +53,8 @@ def run_program(*names: str) -> Any:
 
 
 RUNS = ("run, hades", "run, hades-pg")
-QUICK = ("once", "pendulum-uneven", *RUNS, "hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
+OTHERS = ("hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
+QUICK = ("once", "map", "pendulum-uneven", *RUNS, *OTHERS)
 SLOW = ("cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg")
 
 
@@ -130,6 +131,13 @@ def test_over_candidates_no_more_crosses_than_fitness_or_one_solution(results, m
     solution = sum(np.size(leaf) for leaf in one["outcome"])
     # The population would be twelve solutions.
     assert one["collectives"] == [] and 0 < max(many["collectives"]) <= max(12, solution) < 12 * solution
+
+
+def test_rows_of_any_type_are_gathered_as_one_device_has_them(results):
+    one, many = results("map")["1"], results("map")["8"]
+    assert one.keys() == many.keys() and len(one["long"]) == 11
+    for name, rows in one.items():
+        assert many[name] == rows, name
 
 
 @pytest.mark.parametrize("name", RUNS)

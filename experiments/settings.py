@@ -199,6 +199,9 @@ class DistillSettings(StatisticsSettings, PopulationRunSettings):
         codes = ("--num-codes", "--codes-seed")
         if self.settings.num_codes is None:
             found |= void.flags(codes[1:], "without --num-codes")
+        else:
+            # Components are of random play, behind its own statistics.
+            found |= void.flags(("--statistics-of",), "beside --num-codes")
         if self.warm_start is not None:
             statistics = ("--statistics-episodes", "--min-std")
             pairs = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels", *codes)

@@ -19,7 +19,7 @@ from hades._history import Row
 from hades._host_loop import Advance, HostLoop
 from hades._progress import Progress, with_prefix
 from hades.run import DivergedError, Run, RunState
-from hades.sharding import Devices, population_mesh, replicate, spans_several
+from hades.sharding import Devices, population_mesh, replicate, replicate_within, spans_several
 from hades.types import Metrics
 
 if TYPE_CHECKING:
@@ -153,7 +153,8 @@ def _advance_seeds(
     def over_seeds(own: tuple[RunState, jax.Array], run: Run[Any]) -> tuple[RunState, Metrics]:
         return jax.vmap(advance, in_axes=(None, 0, 0))(run, *own)
 
-    return Devices(mesh).map(over_seeds, (states, counts), run)
+    # Under vmap the same within `advance` leaves the axis of seeds to the compiler.
+    return replicate_within(Devices(mesh).map(over_seeds, (states, counts), run), run.mesh)
 
 
 @jax.jit

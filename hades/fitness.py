@@ -91,23 +91,23 @@ class PresentPolicies:
         self, function: Callable[[Params, PyTree, PyTree], PyTree], params: Params, rows: PyTree, shared: PyTree = ()
     ) -> PyTree:
         """Results of a function of policies and their environments, of which each device takes its share."""
-        envs = jax.tree.leaves(rows)[0].shape[0]
-        per_policy = envs // self.num_inits
-        # Where there are more devices than policies, several share one, each with environments of its own.
-        parts = self.devices.size // math.gcd(self.devices.size, self.num_inits)
-        parts = parts if per_policy % parts == 0 else 1
-        groups = self.num_inits * parts
+        envs, inits, devices = jax.tree.leaves(rows)[0].shape[0], self.num_inits, self.devices.size
+        if envs % inits:
+            raise ValueError(f"rows: expected a multiple of {inits}, the policies, got {envs} environments")
+        # Where devices are more than policies, or not shared evenly, several take environments of the same one.
+        parts = math.gcd(devices // math.gcd(devices, inits), envs // inits)
+        groups = inits * parts
 
+        # Sizes are given in full: a simulator's arrays may have no elements.
         def apart(leaf: jax.Array) -> jax.Array:
-            return leaf.reshape(groups, envs // groups, *leaf.shape[1:])
+            return leaf.reshape(leaf.shape[0] * groups // envs, envs // groups, *leaf.shape[1:])
 
         def together(leaf: jax.Array) -> jax.Array:
-            return leaf.reshape(-1, *leaf.shape[2:])
+            return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])
 
         def share(own: tuple[Params, PyTree], shared: PyTree) -> PyTree:
             params, grouped = own
-            found = function(params, jax.tree.map(together, grouped), shared)
-            return jax.tree.map(lambda leaf: leaf.reshape(-1, envs // groups, *leaf.shape[1:]), found)
+            return jax.tree.map(apart, function(params, jax.tree.map(together, grouped), shared))
 
         repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, parts, axis=0), params)
         return jax.tree.map(together, self.devices.map(share, (repeated, jax.tree.map(apart, rows)), shared))

@@ -76,9 +76,10 @@ class RunningStatistics:
         Args:
             weights: `[parts]`, in proportion to their shares; each field of these statistics is `[parts, ...]`.
         """
-        shares = weights / jnp.sum(weights)
-        mean = jnp.tensordot(shares, self.mean, axes=1)
-        variance = jnp.tensordot(shares, self.variance + jnp.square(self.mean - mean), axes=1)
+        shares = (weights / jnp.sum(weights)).reshape(-1, *(1,) * (self.mean.ndim - 1))
+        # No matrix products, which may be rounded.
+        mean = jnp.sum(shares * self.mean, axis=0)
+        variance = jnp.sum(shares * (self.variance + jnp.square(self.mean - mean)), axis=0)
         return RunningStatistics(mean, variance, jnp.sum(self.count))
 
     def apply(self, observations: jax.Array) -> jax.Array:

@@ -261,7 +261,7 @@ class LatentPairs:
         mean: Observation of codes that are zero, `[*observation_shape]`.
     """
 
-    codes: Parametrization = struct.field(pytree_node=False)
+    codes: Parametrization
     components: jax.Array
     mean: jax.Array
 

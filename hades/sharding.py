@@ -259,11 +259,11 @@ def _gather(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
         crossings.setdefault(leaf.dtype if width <= _MOST_TOGETHER else index, []).append(index)
     found: list[Any] = [None] * len(plain)
     for indices in crossings.values():
-        own = jnp.concatenate([plain[index].reshape(-1, widths[index]) for index in indices], axis=1)
+        own = jnp.concatenate([plain[index].reshape(plain[index].shape[0], widths[index]) for index in indices], axis=1)
         whole = jax.lax.all_gather(own, axes, tiled=True)
         ends = list(itertools.accumulate(widths[index] for index in indices))
         for index, part in zip(indices, jnp.split(whole, ends[:-1], axis=1), strict=True):
-            found[index] = part.reshape(-1, *plain[index].shape[1:])
+            found[index] = part.reshape(whole.shape[0], *plain[index].shape[1:])
     for index, leaf in enumerate(leaves):
         if is_key(leaf):
             found[index] = jax.random.wrap_key_data(found[index], impl=jax.random.key_impl(leaf))

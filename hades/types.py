@@ -294,13 +294,16 @@ class Policies(Protocol):
         Args:
             function: `function(params, rows, shared)` of some policies `[policies, ...]` and the rows of their
                 environments, those of a policy side by side, `[envs, ...]`; each environment's results, `[envs, ...]`,
-                depend on no other. Environments of one policy may be divided, which is then one in each share.
+                depend on no other. A policy whose environments are divided stands there once for each part of them.
             params: All policies, `[inits, ...]`.
-            rows: Rows of all environments, `[envs, ...]`.
+            rows: Rows of all environments, `[envs, ...]`, those of a policy side by side.
             shared: Arrays that every share takes whole.
 
         Returns:
             Results `[envs, ...]`, which every device holds whole.
+
+        Raises:
+            ValueError: Policies do not have as many environments each.
         """
         ...
 

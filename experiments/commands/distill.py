@@ -71,7 +71,7 @@ def _statistics(env: Environment, file: Path, known_by: str | None, seed: int, p
         )
 
 
-# Of other components or statistics, pairs would be others.
+# Both keep their arrays: of other components or statistics, pairs would be others.
 COMMAND = running.Command(
     "distill", DistillSettings, make_run=_make_run, complete=_complete, divides_cpu=True, keeps_arrays=True
 )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 
+from hades._cache import kept
+from hades._environment_contract import conform
 from hades.dataset import SyntheticDataset
+from hades.distributions import ActionSelection
 from hades.evaluation import dataset_evaluator
-from hades.normalization import Normalizer
+from hades.normalization import Normalizer, RunningStatistics
+from hades.policies import Policy
 from hades.rollouts.first_episode import make_rollout
 from hades.rollouts.statistics import episode_statistics
-from hades.types import Environment
+from hades.types import Environment, Params, require_pure
 
 
 def measure_visited_statistics(
@@ -39,7 +44,10 @@ def measure_visited_statistics(
         min_std: Smallest standard deviation, in the units of the observation.
 
     Raises:
-        ValueError: The dataset has no metadata, or does not fit the environment.
+        TypeError: It is called within `jax.jit`, `vmap` or `grad`.
+        ValueError: The dataset has no metadata, or none of an inner loop, or does not fit the environment; the
+            environment is simulated outside of JAX; a number is not positive, or `num_episodes` not a multiple of the
+            episodes that share running statistics.
 
     Example:
         >>> import envs, hades
@@ -50,19 +58,35 @@ def measure_visited_statistics(
         >>> hades.recipes.hades_r(env, normalizer=statistics, dataset_size=2, population_size=8).method
         'hades-r'
     """
+    env = conform(require_pure(env))
     train_key, play_key, random_key = jax.random.split(key, 3)
     evaluator = dataset_evaluator(env, dataset, num_inits, num_episodes)
     networks = evaluator.train(train_key, dataset)
     keys = jax.random.split(play_key, jax.tree.leaves(networks)[0].shape[1])
-    normalizer = dataset.normalizer()
-    if normalizer.kind != "running":
-        # A prior is no observation.
-        normalizer = replace(normalizer, prior_count=0.0)
     play = (num_episodes, evaluator.action_selection, evaluator.normalization_envs)
-    rollout = make_rollout(env, evaluator.inner.policy, *play, gather_statistics=True)
-    gathered = jax.jit(rollout)(keys, networks, normalizer).statistics
-    each = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), gathered)
-    visited = each.mixture(each.count)
-    random = jax.jit(lambda key: episode_statistics(key, env, random_episodes))(random_key)
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), random, visited)
+    visited = _visited(env, evaluator.inner.policy, *play)(keys, networks, dataset.normalizer())
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), _random(env, random_episodes)(random_key), visited)
     return Normalizer.from_statistics(both.mixture(jnp.ones(2)), min_std)
+
+
+@kept
+def _visited(
+    env: Environment,
+    policy: Policy,
+    num_episodes: int,
+    action_selection: ActionSelection,
+    normalization_envs: int | None,
+) -> Callable[..., RunningStatistics]:
+    rollout = make_rollout(env, policy, num_episodes, action_selection, normalization_envs, gather_statistics=True)
+
+    def pooled(keys: jax.Array, networks: Params, normalizer: Normalizer) -> RunningStatistics:
+        gathered = rollout(keys, networks, normalizer).statistics
+        each = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), cast(RunningStatistics, gathered))
+        return each.mixture(each.count)
+
+    return jax.jit(pooled)
+
+
+@kept
+def _random(env: Environment, num_episodes: int) -> Callable[[jax.Array], RunningStatistics]:
+    return jax.jit(lambda key: episode_statistics(key, env, num_episodes))

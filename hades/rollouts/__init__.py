@@ -20,6 +20,7 @@ diverged where its distribution holds a NaN; recorded episodes see no distributi
 from hades.rollouts.auto_reset import (
     AutoResetRollout,
     CollectedSteps,
+    CollectionNoise,
     RunningEpisodes,
     begin_episodes,
     make_auto_reset_rollout,
@@ -33,6 +34,7 @@ from hades.rollouts.settings import PlaySettings
 __all__ = [
     "AutoResetRollout",
     "CollectedSteps",
+    "CollectionNoise",
     "EpisodeReturns",
     "PlaySettings",
     "RecordedEpisodes",

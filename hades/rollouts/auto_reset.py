@@ -76,7 +76,8 @@ class CollectionNoise:
     """All random numbers of some steps, drawn before they begin: `AutoResetRollout.draw`.
 
     Attributes:
-        steps: Of every step, `[time, envs, ...]` in each leaf; keys `[time]` where a distribution has no noise.
+        steps: Of every step, `[time, envs, ...]` in each leaf; `actions` are keys `[time]` where a distribution has no
+            noise.
         reset_keys: Of the episode that would begin after it, `[time, envs]`.
     """
 
@@ -109,9 +110,18 @@ def make_auto_reset_rollout(env: AnyEnvironment, policy: Policy, num_envs: int, 
 
     An episode also ends, as if terminated, where it diverges: a simulator that diverged would stay so.
 
+    Args:
+        env: Environment.
+        policy: Plays; its parameters come with each call.
+        num_envs: Parallel environments.
+        num_steps: Steps in each.
+
     Returns:
         A function of a key, parameters of the policy, a normalizer and the episodes under way; it returns the episodes
-        after these steps, and the steps.
+        after these steps, and the steps. In place of the key it takes what its `draw` made of one.
+
+    Raises:
+        ValueError: The environment is simulated outside of JAX.
     """
     return AutoResetRollout(require_pure(env), policy, num_envs, num_steps)
 

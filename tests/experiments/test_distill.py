@@ -203,6 +203,7 @@ def test_a_run_of_codes_goes_on_with_its_own_components_alone(hades: Callable[..
         (("--codes-seed", "1"), "--codes-seed: expected none without --num-codes"),
         (("--num-codes", "2", "--codes-seed", "-1"), "codes_seed: expected an integer from 0 to 4294967295, got -1"),
         (("--num-codes", "9"), "num_codes: expected at most 3, the components of the states, got 9"),
+        (("--num-codes", "2", "--statistics-of", "zoo:cartpole"), "--statistics-of: expected none beside --num-codes"),
     ):
         refused = hades("distill", *TINY, *flags, "--out", tmp_path / "other")
         assert refused.code == 2 and words in refused.unboxed

@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import numpy as np
 
 import envs
 import hades
-from hades.fitness import Chunks, Problem, draw_inits, in_chunks, make_fitness
+from hades.fitness import Chunks, PresentPolicies, Problem, draw_inits, in_chunks, make_fitness
 from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer
 from hades.objectives import EpisodicReturn
@@ -239,6 +240,7 @@ def gathered_on_devices() -> dict[str, object]:
             "flags": rows > 3,
             "table": rows[:, None, None] + jnp.arange(6.0).reshape(2, 3),
             "long": rows[:, None] + jnp.arange(5000.0),
+            "nothing": jnp.zeros((len(rows), 0)),
             "keys": jax.vmap(lambda row: jax.random.fold_in(shared, row.astype(jnp.int32)))(rows),
         }
 
@@ -251,7 +253,28 @@ def gathered_on_devices() -> dict[str, object]:
     return results
 
 
+def environments_on_devices() -> dict[str, object]:
+    """Environments of four policies: as many devices, more, fewer, and numbers that do not divide."""
+    rows = {"numbers": jnp.arange(24.0), "nothing": jnp.zeros((24, 0))}
+    results = {}
+    for count in (1, 3, 4, 5, 6, 8):
+        shares: list[tuple[int, int]] = []
+
+        def play(params: jax.Array, rows: Any, factor: jax.Array, shares: list[Any] = shares) -> Any:
+            envs = rows["numbers"].shape[0]
+            shares.append((len(params), envs))
+            own = jnp.repeat(params, envs // len(params))
+            return rows | {"numbers": own + factor * rows["numbers"]}
+
+        policies = PresentPolicies(4, devices=Devices(population_mesh(jax.devices()[:count])))
+        found = jax.jit(partial(policies.map_environments, play))(jnp.arange(4) * 100.0, rows, jnp.float32(2.0))
+        results[str(count)] = {"numbers": found["numbers"].tolist(), "share": shares[-1]}
+        assert found["nothing"].shape == (24, 0)
+    return results
+
+
 PARTS = {
+    "environments": environments_on_devices,
     "map": gathered_on_devices,
     "once": calls_on_devices,
     "cartpole": partial(fitness_on_devices, "gymnax/CartPole-v1", 60, 16, (1, 8)),

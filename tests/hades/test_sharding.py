@@ -54,7 +54,7 @@ def run_program(*names: str) -> Any:
 
 RUNS = ("run, hades", "run, hades-pg")
 OTHERS = ("hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
-QUICK = ("once", "map", "pendulum-uneven", *RUNS, *OTHERS)
+QUICK = ("once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
 SLOW = ("cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg")
 
 
@@ -138,6 +138,16 @@ def test_rows_of_any_type_are_gathered_as_one_device_has_them(results):
     assert one.keys() == many.keys() and len(one["long"]) == 11
     for name, rows in one.items():
         assert many[name] == rows, name
+
+
+@pytest.mark.parametrize(
+    ("devices", "policies", "envs"), [(1, 4, 24), (3, 4, 8), (4, 1, 6), (5, 1, 6), (6, 2, 4), (8, 1, 3)]
+)
+def test_environments_are_played_with_the_policies_that_they_belong_to(results, devices, policies, envs):
+    found = results("environments")[str(devices)]
+    assert found["numbers"] == [100 * (env // 6) + 2 * env for env in range(24)]
+    # Three devices take four thirds of a policy each, six take two thirds, and the fifth of five has none to take.
+    assert found["share"] == [policies, envs]
 
 
 @pytest.mark.parametrize("name", RUNS)

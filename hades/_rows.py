@@ -1,4 +1,4 @@
-"""Rows of work filled up to a multiple, so that they divide evenly."""
+"""Rows of work: filled up to a multiple, so that they divide evenly, and the axis that they are along."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def pad_with_zeros(xs: PyTree, multiple: int) -> PyTree:
         return jnp.pad(leaf, [(0, -leaf.shape[0] % multiple), *[(0, 0)] * (leaf.ndim - 1)])
 
     return jax.tree.map(pad, xs)
+
+
+def swapped(xs: PyTree) -> PyTree:
+    """Arrays with their first two axes exchanged, such as `[inits, candidates, ...]` of `[candidates, inits, ...]`."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), xs)

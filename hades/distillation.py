@@ -183,7 +183,7 @@ class _FourParts(Run[Any]):
 
         def train() -> Params:
             dataset = jax.tree.map(lambda leaf: leaf[None], self._decoded(state))
-            return jax.tree.map(lambda leaf: leaf[0], fitness.fit_all(self.inner, draw, dataset))
+            return jax.tree.map(lambda leaf: leaf[0], fitness.fit_over(Devices(self.mesh), self.inner, draw, dataset))
 
         policies = PresentPolicies(self.num_inits, train, Devices(self.mesh))
         problem, objective, metrics = self.objective.draw(objective_key, state.objective, policies)

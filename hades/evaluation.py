@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from hades.metadata import EvaluationSummary, FileMetadata
 from hades.normalization import Normalization, Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
-from hades.rollouts.first_episode import Rollout, inits_first
+from hades.rollouts.first_episode import Rollout
 from hades.rollouts.host import compiled_rollout
 from hades.sharding import Devices, replicate
 from hades.statistics import mean_interval
@@ -349,10 +349,7 @@ def _draw(inner: InnerLoop, num_inits: int, init_seed: int | None) -> Callable[[
 
 @kept
 def _fit(inner: InnerLoop, devices: Devices) -> Callable[[Draw, SyntheticDataset], Params]:
-    def fit(own: Draw, datasets: SyntheticDataset) -> Params:
-        return inits_first(fitness.fit_all(inner, own, datasets))
-
-    return jax.jit(lambda draw, datasets: inits_first(devices.map(fit, draw, datasets)))
+    return jax.jit(partial(fitness.fit_over, devices, inner))
 
 
 @kept

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades._rows import pad_rows
+from hades._rows import pad_rows, swapped
 from hades._validation import require_positive
 from hades.sharding import Devices, replicate_within
 from hades.types import InnerLoop, Metrics, Objective, Parametrization, Params, PyTree, Solution
@@ -85,7 +85,7 @@ class PresentPolicies:
         """Trains them: parameters `[inits, ...]`."""
         if self.train is None:
             raise ValueError("policies: expected an objective that does not train them as it draws")
-        return self.devices.spread(self.train())
+        return self.train()
 
     def map_environments(
         self, function: Callable[[Params, PyTree, PyTree], PyTree], params: Params, rows: PyTree, shared: PyTree = ()
@@ -209,6 +209,15 @@ def fit_all(inner: InnerLoop, draw: Draw, datasets: PyTree) -> Params:
     """Trains every init on every dataset: parameters `[candidates, inits, ...]` from datasets `[candidates, ...]`."""
     over_inits = jax.vmap(inner.fit, in_axes=(0, 0, None))
     return jax.vmap(over_inits, in_axes=(None, None, 0))(draw.fit_keys, draw.initial, datasets)
+
+
+def fit_over(devices: Devices, inner: InnerLoop, draw: Draw, datasets: PyTree) -> Params:
+    """As `fit_all`, of which each device trains its share of the inits."""
+
+    def fit(own: Draw, datasets: PyTree) -> Params:
+        return swapped(fit_all(inner, own, datasets))
+
+    return swapped(devices.map(fit, draw, datasets))
 
 
 @dataclass(frozen=True)

@@ -176,19 +176,6 @@ class Devices:
         divided = jax.tree.map(lambda divides: PartitionSpec(INITS_AXIS) if divides else _WHOLE, by_init)
         return _gathered(means, rows, shared, self.mesh, (POPULATION_AXIS,), divided)
 
-    def spread(self, rows: PyTree) -> PyTree:
-        """Arrays `[rows, ...]` of a compiled program, of which each device holds its share where they divide evenly."""
-        mesh = self.mesh
-        if not spans_several(mesh):
-            return rows
-
-        def place(leaf: jax.Array) -> jax.Array:
-            divides = leaf.ndim and leaf.shape[0] % mesh.size == 0
-            spec = PartitionSpec(mesh.axis_names) if divides else _WHOLE
-            return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
-
-        return jax.tree.map(place, rows)
-
     def once(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
         """Calls a function on one device, for which the others wait rather than make the same.
 

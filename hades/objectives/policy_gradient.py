@@ -14,6 +14,7 @@ from flax import struct
 
 from hades import policies
 from hades._environment_contract import conform, is_key
+from hades._rows import swapped
 from hades._validation import require_positive_fields
 from hades.fitness import Minibatches
 from hades.normalization import Normalizer, RunningStatistics
@@ -205,16 +206,16 @@ class PolicyGradient:
         ) -> tuple[RunningEpisodes, CollectedSteps]:
             episodes, noise = rows
             inits, envs = jax.tree.leaves(params)[0].shape[0], episodes.lengths.shape[0]
-            after, steps = rollout(inits, envs)(_swapped(noise), params, normalizer, episodes)
-            return after, _swapped(steps)
+            after, steps = rollout(inits, envs)(swapped(noise), params, normalizer, episodes)
+            return after, swapped(steps)
 
         whole = rollout(policies.num_inits, self.settings.num_envs)
         noise = whole.draw(key, params, normalizer, episodes)
         if is_key(noise.steps.actions):
             # One key draws the actions of all environments.
             return policies.gather(whole(noise, params, normalizer, episodes))
-        after, steps = policies.map_environments(play, params, (episodes, _swapped(noise)), normalizer)
-        return after, _swapped(steps)
+        after, steps = policies.map_environments(play, params, (episodes, swapped(noise)), normalizer)
+        return after, swapped(steps)
 
     def _learn(
         self, inits: int, keys: Sequence[jax.Array], state: PolicyGradientState, steps: CollectedSteps
@@ -305,11 +306,6 @@ def side_by_side(policy: Policy, inits: int) -> Policy:
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), distributions)
 
     return Policy(policy.init, apply)
-
-
-def _swapped(tree: PyTree) -> PyTree:
-    """Arrays `[time, envs, ...]` as `[envs, time, ...]`, or the other way round."""
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
 
 
 def _standardized(values: jax.Array, valid: jax.Array) -> jax.Array:

@@ -303,11 +303,6 @@ def over_groups(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.vmap(jax.vmap(function, in_axes=(0, None)), in_axes=(0, None))
 
 
-def inits_first(tree: PyTree) -> PyTree:
-    """Arrays `[candidates, inits, ...]` as `[inits, candidates, ...]`, and the other way round."""
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
-
-
 def split_all(keys: jax.Array, count: int) -> jax.Array:
     """Splits every one of keys `[inits]`, into `[inits, count]`."""
     return jax.vmap(lambda key: jax.random.split(key, count))(keys)

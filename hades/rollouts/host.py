@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from hades._cache import kept
 from hades._environment_contract import conform
+from hades._rows import swapped
 from hades.distributions import ActionSelection
 from hades.images.environment import ImageClassification
 from hades.normalization import Normalizer
@@ -23,7 +24,6 @@ from hades.rollouts.first_episode import (
     act,
     fold_in_all,
     group_size_of,
-    inits_first,
     make_rollout,
     num_candidates,
     over_all,
@@ -62,11 +62,11 @@ def compiled_rollout(
 
     def play(own: tuple[jax.Array, PyTree], normalizer: Normalizer) -> EpisodeReturns:
         keys, params = own
-        return inits_first(rollout(keys, inits_first(params), normalizer))
+        return swapped(rollout(keys, swapped(params), normalizer))
 
     @jax.jit
     def spread(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
-        return inits_first(Devices(mesh).map(play, (keys, inits_first(params)), normalizer))
+        return swapped(Devices(mesh).map(play, (keys, swapped(params)), normalizer))
 
     return lambda *arguments: spread(*replicate(arguments, mesh))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from hades._rows import swapped
 from hades._validation import require_positive
 from hades.distributions import ActionSelection, choose, invalid_actions
 from hades.fitness import map_chunks
 from hades.images.environment import ImageClassification
 from hades.normalization import Normalizer
 from hades.policies import Policy
-from hades.rollouts.first_episode import EpisodeReturns, Rollout, inits_first
+from hades.rollouts.first_episode import EpisodeReturns, Rollout
 from hades.types import PyTree
 
 _CHUNK = 250
@@ -76,7 +77,7 @@ def make_image_rollout(
             key, candidates = own
             return jax.lax.map(lambda params: classify(key, params, normalizer, images, labels), candidates)
 
-        return inits_first(jax.lax.map(of_init, (keys, inits_first(params))))
+        return swapped(jax.lax.map(of_init, (keys, swapped(params))))
 
     def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
         returns = classify_all(keys, params, normalizer, env.data.images, env.data.labels)

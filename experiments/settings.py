@@ -203,9 +203,8 @@ class DistillSettings(StatisticsSettings, PopulationRunSettings):
             # Components are of random play, behind its own statistics.
             found |= void.flags(("--statistics-of",), "beside --num-codes")
         if self.warm_start is not None:
-            statistics = ("--statistics-episodes", "--min-std")
-            pairs = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels", *codes)
-            first = (*pairs, *statistics, "--statistics-of")
+            statistics = ("--statistics-episodes", "--min-std", "--statistics-of")
+            first = ("--dataset-size", "--init-scale", "--learn-labels", "--no-learn-labels", *codes, *statistics)
             found |= void.flags(first, "beside --warm-start")
         return found
 

@@ -30,6 +30,7 @@ MeshOrDevices: TypeAlias = Mesh | Sequence[jax.Device]
 POPULATION_AXIS, INITS_AXIS = "population", "inits"
 _WHOLE = PartitionSpec()
 _MOST_CPU_DEVICES = 16
+# Numbers of a row that is copied to cross with others.
 _MOST_TOGETHER = 4096
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -242,7 +243,7 @@ def _gather(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
     widths = [math.prod(leaf.shape[1:]) for leaf in plain]
     crossings: dict[Any, list[int]] = {}
     for index, (leaf, width) in enumerate(zip(plain, widths, strict=True)):
-        # A copy of a long one would cost more.
+        # A copy of a long one would cost more than the wait.
         crossings.setdefault(leaf.dtype if width <= _MOST_TOGETHER else index, []).append(index)
     found: list[Any] = [None] * len(plain)
     for indices in crossings.values():

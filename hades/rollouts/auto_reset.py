@@ -143,7 +143,7 @@ class AutoResetRollout:
 
         def draw(key: jax.Array) -> CollectionNoise:
             action_key, step_key, reset_key = jax.random.split(key, 3)
-            step_keys, reset_keys = (jax.random.split(key, self.num_envs) for key in (step_key, reset_key))
+            step_keys, reset_keys = (jax.random.split(parent, self.num_envs) for parent in (step_key, reset_key))
             return CollectionNoise(StepNoise(draw_noise(action_key, distribution), step_keys), reset_keys)
 
         # Of all steps at once, which is faster than one by one.

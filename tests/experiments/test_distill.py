@@ -278,43 +278,33 @@ def test_statistics_of_a_file_are_those_of_the_run_and_of_the_runs_that_go_on(
     assert f"--statistics-of: the run in {out} has a file of checksum" in other.unboxed
 
 
-@pytest.mark.parametrize(
-    ("flags", "words", "code"),
-    [
-        (
-            ("--observation-normalization", "running"),
-            "statistics_of: expected none beside observation_normalization",
-            2,
-        ),
-        (("--warm-start", "zoo:cartpole"), "--statistics-of: expected none beside --warm-start", 2),
-        (("--env", "diagnostic/target"), "--env: observations of diagnostic/target have shape (2,), the dataset's", 2),
-        (("--statistics-of", "nowhere.npz"), "nowhere.npz: expected an .npz file, found nothing there", 1),
-    ],
-)
-def test_statistics_of_a_file_that_do_not_suit_are_one_sentence(
-    hades: Callable[..., Outcome], finished_run: Path, flags: tuple[str, ...], words: str, code: int
-) -> None:
-    outcome = hades("distill", "--env", "diagnostic/match", "--statistics-of", finished_run, *flags, "--out", "other")
-    assert outcome.code == code
-    assert words in outcome.unboxed
-    assert "Traceback" not in outcome.err
+UNSUITABLE_PAIRS = [
+    (("--dataset-size", "3"), "--dataset-size: expected none beside --warm-start", 2),
+    (("--observation-normalization", "none"), "warm_start: expected a dataset of none observation statistics", 2),
+    (("--observation-normalization", "running"), "expected a dataset of running observation statistics", 2),
+    (("--env", "diagnostic/target"), "the dataset", 2),
+    (("--warm-start", "nowhere.npz"), "nowhere.npz: expected an .npz file, found nothing there", 1),
+    (("--warm-start", "zoo:cart-pole"), "zoo: there is no 'cart-pole', the nearest are cartpole", 2),
+]
+UNSUITABLE_STATISTICS = [
+    (("--observation-normalization", "running"), "statistics_of: expected none beside observation_normalization", 2),
+    (("--warm-start", "zoo:cartpole"), "--statistics-of: expected none beside --warm-start", 2),
+    (("--env", "diagnostic/target"), "--env: observations of diagnostic/target have shape (2,), the dataset's", 2),
+    (("--statistics-of", "nowhere.npz"), "nowhere.npz: expected an .npz file, found nothing there", 1),
+]
 
 
 @pytest.mark.parametrize(
-    ("flags", "words", "code"),
+    ("taken", "flags", "words", "code"),
     [
-        (("--dataset-size", "3"), "--dataset-size: expected none beside --warm-start", 2),
-        (("--observation-normalization", "none"), "warm_start: expected a dataset of none observation statistics", 2),
-        (("--observation-normalization", "running"), "expected a dataset of running observation statistics", 2),
-        (("--env", "diagnostic/target"), "the dataset", 2),
-        (("--warm-start", "nowhere.npz"), "nowhere.npz: expected an .npz file, found nothing there", 1),
-        (("--warm-start", "zoo:cart-pole"), "zoo: there is no 'cart-pole', the nearest are cartpole", 2),
+        *(("--warm-start", *case) for case in UNSUITABLE_PAIRS),
+        *(("--statistics-of", *case) for case in UNSUITABLE_STATISTICS),
     ],
 )
-def test_a_warm_start_that_does_not_suit_is_one_sentence(
-    hades: Callable[..., Outcome], finished_run: Path, flags: tuple[str, ...], words: str, code: int
+def test_a_file_that_does_not_suit_is_one_sentence(
+    hades: Callable[..., Outcome], finished_run: Path, taken: str, flags: tuple[str, ...], words: str, code: int
 ) -> None:
-    outcome = hades("distill", "--env", "diagnostic/match", "--warm-start", finished_run, *flags, "--out", "other")
+    outcome = hades("distill", "--env", "diagnostic/match", taken, finished_run, *flags, "--out", "other")
     assert outcome.code == code
     assert words in outcome.unboxed
     assert "Traceback" not in outcome.err

@@ -114,13 +114,13 @@ def clone_dataset(kind: type[T], verb: str, arguments: Sequence[str], first: T, 
         inner = cloning.from_settings(tasks.spaces, settings.cloning)
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
-    # A HaDES-F dataset belongs to one initialisation, as long as the architecture is its own.
-    init_seed = metadata.init_seed if settings.cloning == own else None
+    # A HaDES-F dataset belongs to one initialisation, of its own architecture.
+    init_seed = metadata.init_seed if settings.cloning.network_settings == own.network_settings else None
     seeded = stream(jax.random.key(settings.seed), Stream.INIT) if init_seed is None else jax.random.key(init_seed)
     train = jax.jit(inner).lower(seeded, dataset).compile()
     started = time.monotonic()
     params = jax.block_until_ready(train(seeded, dataset))
     seconds = time.monotonic() - started
-    metadata = dataclasses.replace(metadata, cloning=settings.cloning, evaluation=None)
+    metadata = dataclasses.replace(metadata, cloning=settings.cloning, evaluation=None, init_seed=init_seed)
     trained = TrainedPolicy(params, metadata, PolicySpaces.of(tasks.spaces))
     return settings, Clone(source, trained, inner.policy, tasks, seconds)

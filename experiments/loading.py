@@ -123,7 +123,7 @@ def architecture(trained: TrainedPolicy, env: NamedSpaces, source: Path, name: s
     """
     try:
         return trained.architecture(env)
-    except PolicyFileError as error:
+    except ValueError as error:
         if name is None:
             raise PolicyFileError(f"{source}: {error}") from None
         raise BadArgumentsError(f"--env: {source}: {error}") from None

@@ -1,11 +1,17 @@
-"""Command lines of processes that the command starts itself, which import nothing from the working directory."""
+"""Processes that the command starts itself, which import nothing from the working directory."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "hades_command.py"
+_running: set[subprocess.Popen[str]] = set()
 
 
 def command(*arguments: str) -> list[str]:
@@ -16,3 +22,26 @@ def command(*arguments: str) -> list[str]:
 def program(module: str, *arguments: str) -> list[str]:
     """The command line that runs one of our modules as a program, such as `"experiments.bench.cost"`."""
     return command("-m", module, *arguments)
+
+
+def run(line: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a command line to its end; a SIGTERM that ends this process before goes to that one, too.
+
+    Args:
+        line: Command line.
+        options: Of `subprocess.Popen`, such as `stdout`; streams are text.
+    """
+    with subprocess.Popen(line, text=True, **options) as process:
+        _running.add(process)
+        try:
+            written, errors = process.communicate()
+        finally:
+            _running.discard(process)
+    return subprocess.CompletedProcess(line, process.returncode, written, errors)
+
+
+def hand_on(number: signal.Signals) -> None:
+    """Sends a signal to every process that `run` waits for."""
+    for process in tuple(_running):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)

@@ -46,6 +46,17 @@ def run_in_environment(settings: Any) -> Run[Any]:
     return recipes.from_settings(env, settings.settings, mesh=settings.chosen_devices)
 
 
+def on_one_device(settings: Any) -> Any:
+    """Settings of a run that one device works on.
+
+    Raises:
+        BadArgumentsError: They ask for several.
+    """
+    if (settings.devices or 1) > 1:
+        raise BadArgumentsError(f"--devices: expected 1, as such a run works on one device, got {settings.devices}")
+    return settings
+
+
 @dataclass(frozen=True)
 class Command:
     """A command that starts a run, and its differences from the others.

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from experiments import processes
+
 _STDERR = 2
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -112,6 +114,9 @@ class StopSignals:
 
 
 def _end_process(name: str, number: signal.Signals) -> None:
+    if number == signal.SIGTERM:
+        # Ctrl-C reaches all processes of a terminal, and a second signal would cost them their checkpoint.
+        processes.hand_on(number)
     _say(f"{_SHOW_CURSOR if os.isatty(_STDERR) else ''}{name}: stopped")
     # Whatever is being written now is written atomically, or is not taken for a checkpoint.
     os._exit(128 + number)

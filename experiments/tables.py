@@ -160,9 +160,9 @@ def summary_tasks(names: Sequence[str], scores: Sequence[TaskScores]) -> dict[st
         scores: Scores of each task.
 
     Returns:
-        The keys of `summary` for the fraction of each init, averaged over tasks (null where no fraction is defined),
-        `env`, and `tasks`: a list with `env`, `fraction`, `ratio` and the summaries `joint`, `single`, `zero` and
-        `untrained`.
+        The keys of `summary` for `TaskScores.fraction_per_init`, averaged over tasks (null where no fraction is
+        defined), `env`, and `tasks`: a list with `env`, `fraction`, `ratio` and the summaries `joint`, `single`, `zero`
+        and `untrained`.
     """
     tasks = [
         {

@@ -37,7 +37,8 @@ class ArchitecturesSettings(BenchSettings, TrainingSettings):
     """Trains policies of twelve architectures and optimisers on a dataset file, and scores each on fresh keys.
 
     One, two and three hidden layers of 32, 64 and 128 units, with relu and tanh, trained by Adam and by SGD with
-    momentum. Beside them stand the file's own architecture, and its returns on zeros and untrained.
+    momentum, from fresh initialisations. Beside them stand the file's own architecture, from the initialisation that it
+    keeps if it does (HaDES-F), and its returns on zeros and untrained.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -78,7 +79,7 @@ def measure(settings: ArchitecturesSettings, report: Report) -> None:
     entries: list[dict[str, Any]] = []
     for cloned in combinations(file.metadata, settings):
         tell(f"training {describe(cloned)} ...")
-        evaluation = file.evaluator(settings, cloned, fresh=False)(key, file.dataset)
+        evaluation = file.evaluator(settings, cloned)(key, file.dataset)
         entries.append(
             {
                 "name": describe(cloned),

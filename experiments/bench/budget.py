@@ -43,11 +43,6 @@ class BudgetSettings(RunsSettings):
     runs: Path = Path("runs/budget")
     out: Path = Path("runs/budget")
 
-    def __post_init__(self) -> None:
-        """Refuses also no values, and one that stands twice."""
-        super().__post_init__()
-        self.require_each_once("values", self.values)
-
     @property
     def result_file(self) -> Path:
         """JSON file of the environment and the setting."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -111,8 +111,13 @@ def measure(settings: CalQLBenchSettings, report: Report) -> None:
             for name, values in returns.items()
         ],
         methods=methods,
-        intervals_apart=methods[_CAL_QL]["ci95"][0] > methods[_CLONING]["ci95"][1],
+        intervals_apart=_apart(methods[_CLONING]["ci95"], methods[_CAL_QL]["ci95"]),
     )
+
+
+def _apart(lower: Sequence[float] | None, upper: Sequence[float] | None) -> bool | None:
+    """Whether an interval lies above another; None where one of them is not known."""
+    return None if lower is None or upper is None else upper[0] > lower[1]
 
 
 def _make_environment(name: str) -> Environment:
@@ -218,7 +223,7 @@ def render(result: Mapping[str, Any]) -> str:
         (name, *tables.estimate(entry), tables.counts(entry), f"{entry['std']:.3g}") for name, entry in named.items()
     ]
     title = f"{result['env']}, {result['num_transitions']} transitions of mixed quality"
-    apart = "apart" if result["intervals_apart"] else "not apart"
+    apart = {True: "apart", False: "not apart", None: "not known"}[result["intervals_apart"]]
     seconds = result["methods"][_CAL_QL]["seconds"]
     return f"{tables.table(title, _HEADER, rows)}\nintervals {apart}; Cal-QL took {seconds:.0f} s"
 

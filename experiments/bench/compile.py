@@ -54,10 +54,6 @@ class CompileSettings(BenchSettings):
     flags: str = "--num-iterations 1"
     """More flags of every command in one string."""
 
-    def __post_init__(self) -> None:
-        """Refuses no commands, and one twice."""
-        self.require_each_once("commands", self.commands)
-
 
 def measure(settings: CompileSettings, report: Report) -> None:
     """Measures imports and every command."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -46,8 +45,6 @@ class GenerationSettings(SeededBenchSettings):
     """Turns of each formulation; medians are compared."""
     measure_memory: bool = True
     """Also measures the peak resident memory, in a fresh process for each formulation."""
-    out: Path | None = Path("experiments/results/generation.json")
-    """JSON file to write; none writes nothing."""
 
     def __post_init__(self) -> None:
         """Refuses a number of repeats that is not positive."""

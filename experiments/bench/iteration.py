@@ -52,10 +52,9 @@ class IterationSettings(BenchSettings):
     """More flags of hades distill or hades baseline in one string, such as --flags="--population-size 2048"."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers out of range, no values, one that stands twice, and devices."""
+        """Refuses numbers out of range, and devices."""
         self.require_positive("num_iterations")
         require_not_negative("after", self.after)
-        self.require_each_once("values", self.values)
         if self.setting == "devices":
             raise ValueError("setting: expected one that a process can change, devices are for hades bench scaling")
 

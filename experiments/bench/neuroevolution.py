@@ -75,8 +75,7 @@ def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[f
     """
     strata: dict[str, list[np.ndarray]] = {}
     for report in environments.values():
-        zero = report["untrained"]
-        scale = max(method["at_equal_steps"]["iqm"] for method in report["methods"].values()) - zero
+        zero, scale = report["untrained"], _gain(report)
         if scale <= 0:
             # No method has learned anything there, which sets no scale.
             continue
@@ -86,6 +85,12 @@ def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[f
         name: (float(interquartile_mean(np.concatenate(runs))), interquartile_interval(runs))
         for name, runs in strata.items()
     }
+
+
+def _gain(report: Mapping[str, Any]) -> float:
+    """What the best method on an environment gains over untrained policies."""
+    best: float = max(method["at_equal_steps"]["iqm"] for method in report["methods"].values())
+    return best - float(report["untrained"])
 
 
 def _measure(settings: NeuroevolutionBenchSettings, env: str, report: Report) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def _measure(settings: NeuroevolutionBenchSettings, env: str, report: Report) ->
     write(result, file)
     write_page(file.with_suffix(".md"), *_paragraphs(env, compared, seeds), f"`{report.command}`")
     version = re.sub(r"([0-9a-f]{12})[0-9a-f]{28}", r"\1", result["git_commit"] or "unknown")
-    note = f"{seeds} seeds; interquartile mean and 95 % trimmed t interval; git {version}"
+    note = f"{_seeds(seeds)}; interquartile mean and 95 % trimmed t interval; git {version}"
     write_figure(comparison_figure(curves, env, {"untrained policy": untrained}, note), file.with_suffix(".png"))
     return result
 
@@ -182,8 +187,10 @@ def _together_table(result: Mapping[str, Any]) -> tuple[str, list[tuple[str, ...
     rows: list[tuple[str, ...]] = [
         (method, f"{iqm:.3f}", f"[{low:.3f}, {high:.3f}]") for method, (iqm, (low, high)) in result["together"].items()
     ]
-    count = len(result["environments"])
-    return f"{count} environments together: 0 an untrained policy, 1 the best method on each", rows
+    environments = result["environments"].values()
+    count, whole = sum(_gain(report) > 0 for report in environments), len(environments)
+    of = "" if count == whole else f" of {whole}, the others set no scale"
+    return f"{count} environments{of} together: 0 an untrained policy, 1 the best method on each", rows
 
 
 def _rows(compared: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -204,7 +211,7 @@ def _paragraphs(env: str, compared: Mapping[str, Any], num_seeds: int) -> list[s
     rows = [(ours, *(_win(wins[ours][theirs]) if theirs != ours else "" for theirs in wins)) for ours in wins]
     return [
         f"# {env}: return on fresh keys",
-        f"Interquartile mean over {num_seeds} seeds and its 95 % trimmed t interval, after "
+        f"Interquartile mean over {_seeds(num_seeds)} and its 95 % trimmed t interval, after "
         f"{compared['env_steps']:,} environment steps and after {compared['equal_seconds']:.3g} s of training "
         "(compilation and evaluation left out): the last evaluation up to there, or untrained policies before the "
         "first. Each score is that of the mean of the search distribution, or of the policy of PPO, not of a "
@@ -213,6 +220,10 @@ def _paragraphs(env: str, compared: Mapping[str, Any], num_seeds: int) -> list[s
         "Probability that a run of the row beats one of the column at equal steps, with its 95 % score interval:",
         tables.markdown(("", *wins), rows),
     ]
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _win(win: Mapping[str, Any]) -> str:

@@ -10,21 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import tables
-from experiments.bench._lib.base import Bench, BenchSettings, Report, find_preset
+from experiments import processes, tables
+from experiments.bench._lib.base import Bench, Report, SeedsBenchSettings, find_preset
 from experiments.processes import command
 
 _HEADER = ("preset", "seed", "return", "95 % t interval", "zero dataset", "untrained", "distil [s]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PresetsSettings(BenchSettings):
+class PresetsSettings(SeedsBenchSettings):
     """Distils presets with several seeds and scores each best dataset on fresh keys. A run that is there is kept."""
 
     presets: tuple[str, ...] = ("acrobot", "mountaincar", "pendulum")
     """Presets to run."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of each."""
+    seeds: str = "0-2"
     runs: Path = Path("runs/presets")
     """Folder of the run directories, PRESET-seedN."""
     num_inits: int = 32
@@ -35,7 +34,8 @@ class PresetsSettings(BenchSettings):
     """Seed of the evaluation, apart from those of the runs."""
 
     def __post_init__(self) -> None:
-        """Refuses counts that are not positive."""
+        """Refuses also counts that are not positive."""
+        super().__post_init__()
         self.require_positive("num_inits", "num_episodes")
 
 
@@ -45,7 +45,7 @@ def measure(settings: PresetsSettings, report: Report) -> None:
         find_preset("presets", "distill", name)
     results: list[dict[str, Any]] = []
     for name in settings.presets:
-        for seed in settings.seeds:
+        for seed in settings.seed_numbers:
             results.append(_measure(settings, name, seed))
             report.add(results=results)
 
@@ -74,7 +74,7 @@ def _measure(settings: PresetsSettings, name: str, seed: int) -> dict[str, Any]:
 
 def _hades(arguments: Sequence[str]) -> dict[str, Any]:
     """Runs the command in a process of its own, as a user would, and returns its JSON."""
-    done = subprocess.run(command(*arguments), stdout=subprocess.PIPE, text=True)
+    done = processes.run(command(*arguments), stdout=subprocess.PIPE)
     if done.returncode:
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

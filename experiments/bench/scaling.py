@@ -18,7 +18,7 @@ from experiments.bench._lib.memory import mebibytes, peak_bytes, peaks
 from experiments.bench._lib.runs import METHODS, Method, small_run, start
 from experiments.bench._lib.timing import compile_step, time_in_turns
 
-_HEADER = ("devices", "mesh", "compile [s]", "s/iteration", "CPU s/iteration", "of one device", "fitness", "memory")
+_HEADER = ("devices", "mesh", "compile [s]", "s/iteration", "CPU s/iteration", "of the fewest", "fitness", "memory")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,9 +79,11 @@ class TimeToReturnSettings(RunsSettings):
     out: Path = Path("runs/time-to-return")
 
     def __post_init__(self) -> None:
-        """Refuses also variants that are none, or share a label."""
+        """Refuses also variants that share a label."""
         super().__post_init__()
-        self.require_each_once("variants", [variant.label for variant in self.parsed])
+        labels = [variant.label for variant in self.parsed]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"variants: expected labels that each stand once, got {shlex.join(labels)}")
 
     @property
     def parsed(self) -> tuple[Variant, ...]:

@@ -10,7 +10,12 @@ from experiments.settings import NeuroevolutionCommandSettings, PPOCommandSettin
 
 COMMANDS = {
     "es": running.Command("baseline es", NeuroevolutionCommandSettings, divides_cpu=True),
-    "ppo": running.Command("baseline ppo", PPOCommandSettings, "environments (last episodes in training)"),
+    "ppo": running.Command(
+        "baseline ppo",
+        PPOCommandSettings,
+        "environments (last episodes in training)",
+        complete=running.on_one_device,
+    ),
 }
 _SUMMARIES = {
     "es": "an evolution strategy on the policy's own parameters",

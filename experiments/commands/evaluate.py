@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -88,9 +89,10 @@ _Report: TypeAlias = tuple[str, dict[str, Any]]
 
 def _require_dataset(settings: EvaluateSettings, found: str) -> None:
     """Refuses flags that need a dataset, where another file was found."""
-    for name, default in (("baselines", False), ("ensemble", 1)):
-        if getattr(settings, name) != default:
-            raise BadArgumentsError(f"--{name}: expected a dataset or a run of hades distill, got {found}")
+    for field in dataclasses.fields(settings):
+        if field.name in ("baselines", "ensemble", "num_inits") and getattr(settings, field.name) != field.default:
+            flag = f"--{field.name.replace('_', '-')}"
+            raise BadArgumentsError(f"{flag}: expected a dataset or a run of hades distill, got {found}")
 
 
 def _evaluate_policy(settings: EvaluateSettings) -> _Report:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -65,10 +65,9 @@ def places(settings: LocalSettings) -> list[Place]:
     """The place of each process: devices in turn, or the CPU cores dealt out."""
     count = settings.processes or len(settings.devices) or 1
     if settings.devices:
-        sharing = -(-count // len(settings.devices))
-        memory = _JAX_MEMORY / sharing if sharing > 1 else None
-        devices = [str(device) for device in settings.devices]
-        return [Place(devices[index % len(devices)], memory) for index in range(count)]
+        devices = [str(settings.devices[index % len(settings.devices)]) for index in range(count)]
+        sharing = Counter(devices)
+        return [Place(device, _JAX_MEMORY / sharing[device] if sharing[device] > 1 else None) for device in devices]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if count == 1 or not cores:
         return [Place()] * count

@@ -47,14 +47,19 @@ class TaskScores:
 
         Unlike the ratio it means the same whatever the sign of the returns: 0 is knowing nothing, 1 losing nothing.
         """
-        return float(np.mean(self.fraction_per_init))
+        scale = self.single.mean - self.zero.mean
+        return float((self.joint.mean - self.zero.mean) / (scale if scale > 0 else np.nan))
 
     @property
     def fraction_per_init(self) -> np.ndarray:
-        """The fraction of each joint policy, `[inits]`; the references are means over all policies."""
+        """What each initialisation says of the fraction, `[inits]`: their mean is the fraction.
+
+        The quotient is linearised at the means (delta method), so that their spread is that of the references, too.
+        """
+        joint, single, zero = (part.returns.mean(axis=1) for part in (self.joint, self.single, self.zero))
         scale = self.single.mean - self.zero.mean
-        gains = self.joint.returns.mean(axis=1) - self.zero.mean
-        return gains / (scale if scale > 0 else np.nan)
+        errors = (joint - zero) - self.fraction * (single - zero)
+        return self.fraction + errors / (scale if scale > 0 else np.nan)
 
 
 def evaluate_tasks(

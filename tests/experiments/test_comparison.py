@@ -160,6 +160,30 @@ def test_step_sizes_fall_to_zero_at_the_end_of_the_budget_whatever_flags_say_of_
     assert (settings.anneal_updates if method == "ppo" else settings.meta_gradient.anneal_iterations) == 7
 
 
+@pytest.mark.parametrize("method", ["hades-r", "hades-pg", "es", "ppo"])
+def test_flags_may_say_another_budget_and_a_finer_cadence(method: str) -> None:
+    flags = ["--max-env-steps", str(7 * 64 * 32), "--num-envs", "64", "--num-steps", "32", "--evaluate-every", "2"]
+    flags = flags if method in ("hades-pg", "ppo") else [*flags[:2], *flags[-2:]]
+    command, begin = split_flags(method_flags(method, "gymnax/Breakout-MinAtar", 10**8, flags))  # type: ignore[arg-type]
+    resolved: Any = running.resolve(command, [*begin, *flags])
+    assert resolved.loop.evaluation_interval == 2
+    if method == "hades-pg":
+        assert resolved.settings.meta_gradient.anneal_iterations == 7
+    if method == "ppo":
+        assert resolved.settings.anneal_updates == 7
+
+
+def test_runs_of_other_settings_are_no_other_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_run", lambda job: None)
+    jobs = [Job("es", "diagnostic/match", seed, tmp_path / f"es-seed{seed}", 5) for seed in range(3)]
+    for job, gamma in zip(jobs, (0.99, 0.99, 0.995), strict=True):
+        job.out.mkdir()
+        RunDirectory(job.out).write_config({"settings": {"gamma": gamma}, "options": {}, "seed": job.seed})
+    runs.run_all(jobs[:2], 1)
+    with pytest.raises(ValueError, match=r"es-seed2: expected the settings of the other seeds, .* has gamma 0.99, got"):
+        runs.run_all(jobs, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_neuroevolution_of_every_command(hades: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -341,14 +365,17 @@ def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome
         ),
         (("compile", "--commands", "a", "a"), "commands: expected one or more, each once, got a a"),
         (("time-to-return", "--variants", "hades-r"), "variants: expected LABEL=METHOD FLAGS, METHOD one of hades-r,"),
-        (("time-to-return", "--variants", "a=es", "a=ppo"), "variants: expected one or more, each once, got a a"),
+        (("time-to-return", "--variants", "a=es", "a=ppo"), "variants: expected labels that each stand once, got a a"),
         (
             ("time-to-return", "--variants", "a=hades-r then ppo"),
             "variants: expected hades-r or hades-f behind then, got 'a=hades-r then ppo'",
         ),
         (("roofline", "--repeats", "0"), "repeats: expected a number above 0, got 0"),
         (("neuroevolution", "--env", "gymnax/CartPole"), "--env: unknown environment 'gymnax/CartPole': did you mean"),
-        (("neuroevolution", "--seeds", "x"), "seeds: expected numbers and ranges such as 0-4, got 'x'"),
+        (("neuroevolution", "--seeds", "x"), "seeds: expected numbers and ranges such as 0-4, each seed once"),
+        (("neuroevolution", "--seeds", "0-2,1"), "such as 0-4, each seed once, got '0-2,1'"),
+        (("neuroevolution", "--methods", "es", "es"), "--methods: expected one or more, each once, got es es"),
+        (("published", "--presets"), "--presets: expected one or more, each once, got none"),
         (("ppo", "--preset", "cartpoles"), "--preset: there is no 'cartpoles', the nearest are cartpole"),
         (("budget", "--values", "2", "2"), "values: expected one or more, each once, got 2 2"),
         (("cost", "--num-iterations", "0"), "num_iterations: expected a number above 0, got 0"),

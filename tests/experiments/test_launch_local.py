@@ -132,9 +132,9 @@ def test_places_deal_out_devices_memory_and_cores(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3, 4})
     assert places(LocalSettings()) == [Place()]
     assert places(LocalSettings(devices=(0, 1))) == [Place("0"), Place("1")]
-    assert places(LocalSettings(processes=3, devices=(0, 1))) == [
-        Place("0", 0.375), Place("1", 0.375), Place("0", 0.375)
-    ]  # fmt: skip
+    shared = Place("0", 0.375)
+    assert places(LocalSettings(processes=3, devices=(0, 1))) == [shared, Place("1"), shared]
+    assert places(LocalSettings(devices=(0, 0, 1))) == [shared, shared, Place("1")]
     assert [place.cores for place in places(LocalSettings(processes=2))] == [{0, 2, 4}, {1, 3}]
     assert [place.cores for place in places(LocalSettings(processes=6))][-2:] == [{4}, {0}]
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")

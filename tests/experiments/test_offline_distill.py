@@ -225,7 +225,11 @@ def test_without_a_simulator_shapes_are_those_of_the_data(
     assert dataset.metadata is not None and dataset.metadata.env == "data"
     assert hades("evaluate", tmp_path / "other", "--env", "diagnostic/target").code == 0
     named = hades(*other[:-2], "--num-iterations", "3", "--env", "diagnostic/target", "--resume")
-    assert named.code == 2 and "--env: expected none beside --no-evaluation" in named.complaint
+    assert named.code == 2 and "has data, got diagnostic/target" in named.complaint
+    moved = (files / "data.hdf5").rename(files / "moved.hdf5")
+    resumed = hades(*("offline", "distill", "--data", moved, *other[4:-1]), "3", "--resume")
+    moved.rename(files / "data.hdf5")
+    assert resumed.code == 0, resumed.complaint
     bounds = hades("offline", "distill", "--data", files / "data.hdf5", "--objective", "dbc", "--action-low", "-1")
     assert bounds.code == 2 and "--action-low: expected none, as the environment has them" in bounds.complaint
     evaluated = hades("evaluate", tmp_path / "run")
@@ -236,6 +240,7 @@ def test_without_a_simulator_shapes_are_those_of_the_data(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (("--no-evaluation", "--env", "a"), "--env: expected none beside --no-evaluation"),
         (("--no-evaluation", "--backend", "mjx"), "--backend: expected none beside --no-evaluation"),
         (("--no-evaluation", "--max-steps=3"), "--max-steps: expected none beside --no-evaluation"),
         (("--no-evaluation", "--env_module", "os"), "--env-module: expected none beside --no-evaluation"),

@@ -28,6 +28,20 @@ mutex = ctypes.create_string_buffer(64)
 ctypes.CDLL(None).pthread_mutex_lock(mutex)
 ctypes.CDLL(None).pthread_mutex_lock(mutex)
 """
+# Waits for a process that says which signal reached it.
+WAITING_PROGRAM = """
+import sys
+from experiments.processes import run
+from experiments.stopping import end_process_on_signals
+end_process_on_signals("hades bench")
+other = '''
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: (print("asked to stop", flush=True), exit()))
+print("ready", flush=True)
+time.sleep(60)
+'''
+run([sys.executable, "-c", other])
+"""
 
 
 def run(
@@ -148,6 +162,20 @@ def test_signal_ends_a_process_at_once_that_runs_no_python(number: signal.Signal
         process.send_signal(number)
         assert process.communicate(timeout=10) == ("", "hades verb: stopped\n")
         assert process.returncode == 128 + number
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_process_that_is_ended_ends_those_it_waits_for() -> None:
+    arguments = [sys.executable, "-c", WAITING_PROGRAM]
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        # The pipe is at its end once both have ended: the other one holds it, too.
+        assert process.communicate(timeout=10) == ("asked to stop\n", "hades bench: stopped\n")
     finally:
         process.kill()
         process.communicate()

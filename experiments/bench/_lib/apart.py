@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments import processes
 from experiments.bench._lib.base import tell
 from experiments.processes import program
 
@@ -36,7 +37,8 @@ def measure_apart(
     """
     tell(f"measuring {label} ...")
     line = program(__name__, function.__module__, function.__name__, *arguments)
-    done = subprocess.run(line, env=os.environ | dict(environment or {}), capture_output=True, text=True, check=False)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    done = processes.run(line, env=os.environ | dict(environment or {}), **pipes)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise ValueError(f"{label}: {reason[0]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -33,18 +34,19 @@ class BenchSettings(OutputSettings):
         """File of the result; None writes none."""
         return self.out
 
-    def require_each_once(self, name: str, found: Sequence[str]) -> None:
-        """Refuses texts that are none, or of which two are the same.
-
-        Args:
-            name: Of the flag that holds them.
-            found: The texts.
+    def refuse_lists(self) -> None:
+        """Refuses flags whose values hold one twice, which would count as two, or hold none.
 
         Raises:
-            ValueError: They are; the message names the flag.
+            BadArgumentsError: One does; the message names the flag.
         """
-        if not found or len(set(found)) < len(found):
-            raise ValueError(f"{name}: expected one or more, each once, got {shlex.join(found) or 'none'}")
+        for field in dataclasses.fields(self):
+            found = getattr(self, field.name)
+            if not isinstance(found, tuple) or found == field.default:
+                continue
+            if not found or len(set(found)) < len(found):
+                flag, given = f"--{field.name.replace('_', '-')}", shlex.join(map(str, found)) or "none"
+                raise BadArgumentsError(f"{flag}: expected one or more, each once, got {given}")
 
     def void_flags(self) -> dict[str, str]:
         """Flags that others make void, with what does, as `experiments.void.refuse_void` takes them."""
@@ -126,6 +128,7 @@ def launch(name: str, bench: Bench[Any], arguments: Sequence[str]) -> int:
         ValueError: A measurement failed.
     """
     settings = parse(bench.settings, f"bench {name}", arguments)
+    settings.refuse_lists()
     refuse_void(arguments, settings.void_flags())
     report = Report(provenance(name, arguments), settings.result_file)
     bench.measure(settings, report)

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import jax
 
-from experiments import running
+from experiments import processes, running
 from experiments.arguments import flag_value
 from experiments.bench._lib.base import SeedsBenchSettings, tell
 from experiments.cli import BadArgumentsError
@@ -26,7 +26,7 @@ from experiments.presets import PRESETS, get_preset
 from experiments.processes import command
 from experiments.running import Command
 from hades._files import write_atomically
-from hades._run_directory import RunDirectory
+from hades._run_directory import OtherRunError, RunDirectory
 from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import OnPolicySettings, PPOSettings
 from hades.run import Run, RunState
@@ -50,7 +50,8 @@ _ITERATIONS, _EVALUATIONS = 5, 40
 class RunsSettings(SeedsBenchSettings):
     """Settings of benchmarks of whole runs at equal environment steps. Runs that are there are not run again.
 
-    Every run has one device, so that their seconds compare; --flags="--devices 4" gives each four.
+    Every run has one device, so that their seconds compare; --flags="--devices 4" gives each four, but for PPO, which
+    takes one.
     """
 
     env_steps: int = 2_000_000
@@ -131,25 +132,25 @@ def method_flags(method: Method, env: str, budget: int, more: Sequence[str] = ()
         method: Method.
         env: Environment.
         budget: Environment steps.
-        more: Flags that come behind these, and may say other sizes of an iteration.
+        more: Flags that come behind these, and may say another budget, sizes of an iteration, and a finer cadence.
     """
     name = small_preset(method, env)
     begin = ["--env", env] if name is None else ["--preset", name]
     begin += ["--num-iterations", str(_ENDLESS), "--max-env-steps", str(budget)]
     if method == "hades-r":
-        return ["distill", *begin, *_evaluated_every(_ITERATIONS)]
+        return ["distill", *begin, *_evaluated_every(_ITERATIONS, more)]
     if method == "hades-f":
-        return ["distill", *begin, "--method", "hades-f", "--num-inits", "1", *_evaluated_every(_ITERATIONS)]
+        return ["distill", *begin, "--method", "hades-f", "--num-inits", "1", *_evaluated_every(_ITERATIONS, more)]
     if method == "es":
-        return ["baseline", "es", *begin, *_evaluated_every(_ITERATIONS)]
+        return ["baseline", "es", *begin, *_evaluated_every(_ITERATIONS, more)]
     if method in _POLICY_GRADIENTS:
         own = HadesPGSettings() if name is None else get_preset(_PRESETS[method], name).settings
         iterations = _iterations(own, budget, more)
         flags = ["--meta-gradient.anneal-iterations", str(iterations), *_POLICY_GRADIENTS[method]]
-        return ["distill", *begin, "--method", method, *flags, *_evaluated_every(max(1, iterations // _EVALUATIONS))]
+        return ["distill", *begin, "--method", method, *flags, *_evaluated_every(iterations // _EVALUATIONS, more)]
     settings = PPOSettings() if name is None else get_preset("baseline ppo", name).settings
     updates = _iterations(settings, budget, more)
-    flags = ["--anneal-updates", str(updates), *_evaluated_every(max(1, updates // _EVALUATIONS))]
+    flags = ["--anneal-updates", str(updates), *_evaluated_every(updates // _EVALUATIONS, more)]
     distilled = small_preset("hades-r", env)
     if distilled is not None:
         network = get_preset("distill", distilled).settings.cloning
@@ -158,15 +159,18 @@ def method_flags(method: Method, env: str, budget: int, more: Sequence[str] = ()
 
 
 def _iterations(settings: OnPolicySettings, budget: int, flags: Sequence[str]) -> int:
-    """Iterations of a budget, of the sizes that flags say, and the settings where they do not."""
-    env_steps = 1
-    for name, own in (("--num-envs", settings.num_envs), ("--num-steps", settings.num_steps)):
-        found = flag_value(flags, name)
-        # Of a word that is no number the run itself complains.
-        with contextlib.suppress(ValueError):
-            own = own if found is None else int(found)
-        env_steps *= own
-    return max(1, budget // max(1, env_steps))
+    """Iterations of a budget, both of the sizes that flags say, or the settings where they do not."""
+    env_steps = _number(flags, "--num-envs", settings.num_envs) * _number(flags, "--num-steps", settings.num_steps)
+    return max(1, _number(flags, "--max-env-steps", budget) // max(1, env_steps))
+
+
+def _number(flags: Sequence[str], name: str, own: int) -> int:
+    """The number that flags say, or an own one where they do not."""
+    found = flag_value(flags, name)
+    # Of a word that is no number the run itself complains.
+    with contextlib.suppress(ValueError):
+        return own if found is None else int(found)
+    return own
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[Command, list[str]]:
@@ -197,8 +201,10 @@ def start(run: Run[Any], seed: int) -> tuple[Run[Any], RunState]:
     return replicate(run, run.mesh), replicate(jax.jit(run.init)(jax.random.key(seed)), run.mesh)
 
 
-def _evaluated_every(iterations: int) -> list[str]:
-    return ["--iterations-per-call", str(iterations), "--evaluate-every", str(iterations)]
+def _evaluated_every(iterations: int, more: Sequence[str]) -> list[str]:
+    """Flags of a cadence; a run evaluates between calls, which are as short as the flags behind these ask for."""
+    call = min(iterations, _number(more, "--evaluate-every", iterations))
+    return ["--iterations-per-call", str(max(1, call)), "--evaluate-every", str(max(1, iterations))]
 
 
 def small_preset(method: Method, env: str) -> str | None:
@@ -215,12 +221,30 @@ def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
         at_once: Processes at the same time; more than one makes their seconds depend on each other.
 
     Raises:
-        ValueError: A run failed; the message has its command.
+        ValueError: A run failed, the message has its command; or runs that differ by their seeds alone had different
+            settings, such as those of a preset that has changed since.
     """
+    jobs = list(jobs)
     if at_once == 1:
-        return [_run(job) for job in jobs]
-    with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(_run, jobs))
+        curves = [_run(job) for job in jobs]
+    else:
+        with ThreadPoolExecutor(at_once) as pool:
+            curves = list(pool.map(_run, jobs))
+    _require_same_settings(jobs)
+    return curves
+
+
+def _require_same_settings(jobs: Sequence[Job]) -> None:
+    first: dict[Path, RunDirectory] = {}
+    for job in jobs:
+        own = RunDirectory(job.out)
+        other = first.setdefault(job.out.with_name(job.out.name.removesuffix(f"-seed{job.seed}")), own)
+        try:
+            other.check_same({name: own.read_config()[name] for name in ("settings", "options")})
+        except OtherRunError as error:
+            raise ValueError(
+                f"{job.out}: expected the settings of the other seeds, but {error}; move one away"
+            ) from None
 
 
 def _run(job: Job) -> Curve:
@@ -253,7 +277,7 @@ def start_process(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: It failed; the message has the command and its last words.
     """
-    done = subprocess.run(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    done = processes.run(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}: {last}")

@@ -18,7 +18,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Seeds as people write them.
 
     Raises:
-        ValueError: It is not a list of integers and ranges.
+        ValueError: It is not a list of integers and ranges, or holds one twice.
 
     Example:
         >>> parse_seeds("0-2,7")
@@ -31,8 +31,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             seeds += range(int(first), int(last or first) + 1)
     except ValueError:
         seeds = []
-    if not seeds:
-        raise ValueError(f"seeds: expected numbers and ranges such as 0-4, got {text!r}")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: expected numbers and ranges such as 0-4, each seed once, got {text!r}")
     return tuple(seeds)
 
 

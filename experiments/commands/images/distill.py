@@ -91,8 +91,14 @@ def _make_run(settings: Any) -> Run[SyntheticDataset]:
     return image_run(train.data, test, settings.settings, mesh=settings.chosen_devices)
 
 
-def load_split(name: str, split: str, folder: Path | None) -> ImageClassification:
+def load_split(name: str, split: str, folder: Path | None, source: Path | None = None) -> ImageClassification:
     """The images of a split.
+
+    Args:
+        name: Name of the images, such as `"images/mnist"`.
+        split: `"train"` or `"test"`.
+        folder: Folder of their files.
+        source: Dataset file that has the name; a flag has it if None.
 
     Raises:
         BadArgumentsError: The name is none of images.
@@ -100,6 +106,8 @@ def load_split(name: str, split: str, folder: Path | None) -> ImageClassificatio
     """
     env = envs.make(name, split=split, folder=folder) if name.startswith(IMAGES_PREFIX) else None
     if not isinstance(env, ImageClassification):
+        if source is not None:
+            raise BadArgumentsError(f"{source}: expected pairs of images, got those of {name}")
         raise BadArgumentsError(f"--env: expected a name such as images/mnist, got {name}")
     return env
 

@@ -89,14 +89,14 @@ def _evaluate(
     key = jax.random.key(settings.seed)
     found: dict[str, dict[str, Evaluation]] = {}
     for split in settings.splits:
-        env = load_split(name, split, folder)
+        env = load_split(name, split, folder, source)
         check_dataset_fits(env, dataset, source, None)
         inner = cloning.from_settings(env, settings.cloning)
         count = min(settings.num_images, env.data.num_images)
         evaluator = dataset_evaluator(env, dataset, settings.num_inits, count, inner)
         found[split] = {"dataset": evaluator(key, dataset)}
         if split == "test" and settings.baselines:
-            train = load_split(name, "train", folder)
+            train = load_split(name, "train", folder, source)
             found[split] |= _references(key, evaluator, dataset, ImagePairs(train.data, _per_class(dataset)))
     return found
 

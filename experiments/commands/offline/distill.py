@@ -33,9 +33,7 @@ def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
         env = environment_name(settings.data, env)
     else:
         # Not that of the data: nothing here knows its limit and options, with which a file is scored.
-        if env not in (None, settings.data.stem):
-            raise BadArgumentsError(f"--env: expected none beside --no-evaluation, got {env}")
-        env = settings.data.stem
+        env = env or settings.data.stem
         loop = dataclasses.replace(loop, evaluate_every=None)
     return dataclasses.replace(
         settings,

@@ -150,11 +150,12 @@ class OfflineDistillSettings(OfflineRunSettings):
             raise ValueError("meta_gradient.max_kl: expected none, as objectives on offline states report no KL")
 
     def void_flags(self) -> dict[str, str]:
-        """Also those of the other outer loop, and of a density that nothing asks for."""
+        """Also those of the other outer loop, of a density that nothing asks for, and of a place to score in."""
         method = self.settings
         others = ("--meta-gradient.",) if method.outer == "evolution" else ("--evolution.", "--population-size")
         return {
             **super().void_flags(),
+            **({} if self.evaluation else void.flags(("--env",), "beside --no-evaluation")),
             **void.flags(others, f"beside --outer {method.outer}"),
             **void.density_flags(method, OBJECTIVES[method.objective].needs_density),
         }

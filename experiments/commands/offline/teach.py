@@ -38,7 +38,7 @@ def _complete(settings: TeachSettings) -> TeachSettings:
         # Presets evaluate where there is something to play in.
         loop = dataclasses.replace(loop, evaluate_every=None)
     return dataclasses.replace(
-        settings,
+        running.on_one_device(settings),
         env=env,
         loop=loop,
         data=settings.data.absolute(),

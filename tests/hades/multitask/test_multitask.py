@@ -24,6 +24,7 @@ from hades.multitask import merging as multitask
 from hades.multitask.evaluation import TaskScores, evaluate_policy, evaluate_tasks
 from hades.normalization import PolicyParams
 from hades.policies import Policy
+from hades.statistics import mean_interval
 
 CLONING = CloningSettings(hidden_sizes=(32,), learning_rate=0.03, num_steps=150)
 ARRAYS = ("observations", "actions", "action_probabilities", "observation_mean", "observation_std")
@@ -333,12 +334,31 @@ def test_scores_by_hand():
         return Evaluation(np.array([[value, value] for value in per_init]), np.ones((len(per_init), 2), int))
 
     low = evaluation(-200.0, -200.0)
-    scores = TaskScores(evaluation(-100.0, -50.0), evaluation(-60.0, -40.0), low, low)
+    scores = TaskScores(evaluation(-100.0, -50.0), evaluation(-50.0, -50.0), low, low)
     assert scores.ratio is None
     np.testing.assert_allclose(scores.fraction_per_init, [100 / 150, 1.0])
     assert scores.fraction == pytest.approx(125 / 150)
+    # Of a reference that spreads, too, an initialisation has its own share.
+    spread = dataclasses.replace(scores, single=evaluation(-60.0, -40.0))
+    assert spread.fraction == pytest.approx(125 / 150)
+    np.testing.assert_allclose(spread.fraction_per_init, 125 / 150 + np.array([-25 + 25 / 3, 25 - 25 / 3]) / 150)
     above = dataclasses.replace(scores, joint=evaluation(30.0, 10.0), single=evaluation(40.0, 40.0))
     assert above.ratio == 0.5
+
+
+def test_interval_of_a_fraction_covers():
+    draws = np.random.default_rng(0)
+    inits, covered, trials = 16, 0, 400
+
+    def returns(mean: float, std: float) -> Evaluation:
+        return Evaluation(draws.normal(mean, std, (inits, 1)), np.ones((inits, 1), int))
+
+    for _ in range(trials):
+        # The references spread far more than the joint policies.
+        joint, single, zero = returns(80.0, 4.0), returns(100.0, 20.0), returns(0.0, 10.0)
+        low, high = mean_interval(TaskScores(joint, single, zero, zero).fraction_per_init)
+        covered += low <= 0.8 <= high
+    assert covered / trials > 0.92
 
 
 def test_policies_without_slices_are_refused():

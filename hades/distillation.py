@@ -102,7 +102,10 @@ def distillation_run(
     env = conform(env)
     require_positive("num_inits", num_inits)
     if play is None:
-        play = getattr(objective, "settings", None) or PlaySettings(observation_normalization="none")
+        own = getattr(objective, "settings", None)
+        play = own if isinstance(own, PlaySettings) else PlaySettings(observation_normalization="none")
+    if normalization_envs is None:
+        normalization_envs = getattr(objective, "normalization_envs", None)
     decoded = jax.eval_shape(lambda key: parametrization.decode(parametrization.init(key)), jax.random.key(0))
     build = DatasetRun if isinstance(decoded, SyntheticDataset) else PolicyRun
     return build(

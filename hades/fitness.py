@@ -126,16 +126,41 @@ class Minibatches:
     """A problem that an outer loop sees part by part, such as the epochs of minibatches of a policy gradient.
 
     Attributes:
-        problem: The whole problem, `[inits, rows, ...]` in each leaf.
+        problem: All rows, `[inits, rows, ...]` in each leaf.
         rows: Rows of each part, `[parts, inits, size]` integer.
+        whole: Rows of the whole problem, `[inits, size]` integer; all of them if None.
     """
 
     problem: Any
     rows: jax.Array
+    whole: jax.Array | None = None
 
-    def part(self, index: jax.Array | int) -> Any:
-        """The problem of one part, `[inits, size, ...]` in each leaf."""
-        return jax.tree.map(lambda leaf: jax.vmap(lambda own, rows: own[rows])(leaf, self.rows[index]), self.problem)
+    def part(self, index: jax.Array | int | None = None) -> Any:
+        """The problem of one part, `[inits, size, ...]` in each leaf; the whole one if None."""
+        return self.select(index).take()
+
+    def select(self, index: jax.Array | int | None) -> Selection:
+        """The rows that `part` takes."""
+        return Selection(self.problem, self.whole if index is None else self.rows[index])
+
+
+@struct.dataclass
+class Selection:
+    """Rows of a problem that have not been taken yet, so that each device takes those of its initialisations alone.
+
+    Attributes:
+        problem: All rows, `[inits, rows, ...]` in each leaf.
+        rows: Those to take, `[inits, size]` integer; all of them if None.
+    """
+
+    problem: Any
+    rows: jax.Array | None
+
+    def take(self) -> Any:
+        """The rows, `[inits, size, ...]` in each leaf."""
+        if self.rows is None:
+            return self.problem
+        return jax.tree.map(lambda leaf: jax.vmap(lambda own, rows: own[rows])(leaf, self.rows), self.problem)
 
 
 @struct.dataclass
@@ -162,7 +187,7 @@ class IterationValue:
         """Values and counts of solutions `[candidates, ...]` on one part of the problem, or on all of it."""
         draw = self.draw
         if isinstance(draw.problem, Minibatches):
-            draw = replace(draw, problem=draw.problem.problem if part is None else draw.problem.part(part))
+            draw = replace(draw, problem=draw.problem.select(part))
             divided: Any = True
         elif isinstance(draw.problem, Problem):
             divided = Problem(True, False)
@@ -173,6 +198,8 @@ class IterationValue:
         return self.devices.map_means(self._evaluate, solutions, draw, by_init)
 
     def _evaluate(self, solutions: Solution, draw: Draw) -> tuple[jax.Array, Metrics]:
+        if isinstance(draw.problem, Selection):
+            draw = replace(draw, problem=draw.problem.take())
         return self.fitness(draw, solutions)
 
     @property

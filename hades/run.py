@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import jax
@@ -152,6 +155,8 @@ class Run(Generic[Outcome]):
             "env": env and env.name,
             "env_options": env and describe(env.options),
             "settings": describe(self) if self.settings is None else to_dict(self.settings),
+            # Architectures and optimisers are functions, which keep what they were made with to themselves.
+            "functions": describe(self, variables=True) if self.settings is None else None,
             "arrays": checksum(jax.tree.leaves(self)),
         }
 
@@ -190,8 +195,14 @@ def evaluation_status(row: Mapping[str, Any]) -> str:
     return "" if mean is None else f", fresh keys {mean:.4g}"
 
 
-def describe(value: Any) -> Any:
+def describe(value: Any, variables: bool = False, within: frozenset[int] = frozenset()) -> Any:
     """A part of a run as JSON can hold it: fields of dataclasses, names of functions, shapes of arrays.
+
+    Args:
+        value: The part.
+        variables: Whether functions are described with what they were made with, too: defaults, and variables of the
+            functions around them.
+        within: Identities of the functions that the part is a variable of, which may call themselves.
 
     Example:
         >>> describe({"shape": (2, 3), "function": len})
@@ -199,18 +210,36 @@ def describe(value: Any) -> Any:
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+
+    def own(item: Any) -> Any:
+        return describe(item, variables, within | {id(value)})
+
     if isinstance(value, Mapping):
-        return {str(name): describe(item) for name, item in value.items()}
+        return {str(name): own(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [describe(item) for item in value]
+        return [own(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field.name: own(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": type(value).__qualname__, **fields}
     if _is_array(value):
         return f"{value.dtype}{list(value.shape)}"
+    if variables and id(value) not in within:
+        if isinstance(value, partial):
+            return {"function": own(value.func), "args": own(value.args), **own(value.keywords)}
+        if isinstance(value, MethodType):
+            return {"function": own(value.__func__), "self": own(value.__self__)}
+        if isinstance(value, FunctionType):
+            return {"function": describe(value), **own(_variables_of(value))}
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return type(value).__qualname__
+
+
+def _variables_of(function: FunctionType) -> dict[str, Any]:
+    """Variables that a function closes over, and defaults of its arguments."""
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
+    return defaults | dict(inspect.getclosurevars(function).nonlocals)
 
 
 def checksum(leaves: Sequence[Any]) -> str | None:

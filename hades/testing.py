@@ -240,7 +240,7 @@ def check_objective(objective: Objective, policy: Policy, differentiable: bool =
 
     def draw_and_value(key: jax.Array, state: Any, params: Params) -> Any:
         problem, after, drawn = objective.draw(key, state, PresentPolicies(_INITS, lambda: present))
-        whole = problem.problem if isinstance(problem, Minibatches) else problem
+        whole = problem.part() if isinstance(problem, Minibatches) else problem
         return after, drawn, objective.value(whole, params)
 
     evaluate = _traced_once(draw_and_value)

@@ -59,8 +59,17 @@ class EpisodicReturn:
         return self.settings.action_selection
 
     def init(self, key: jax.Array) -> Normalizer:
-        """Measures fixed statistics on episodes of random actions, where they are asked for and not given."""
-        return self.statistics or initial_normalizer(key, self.env, self.settings)
+        """Measures fixed statistics on episodes of random actions, where they are asked for and not given.
+
+        Raises:
+            ValueError: Given ones are running, or are to be, and those of the settings are not.
+        """
+        if self.statistics is None:
+            return initial_normalizer(key, self.env, self.settings)
+        # Files and evaluations take from the settings whether an evaluation gathers statistics of its own.
+        if "running" in (self.statistics.kind, self.settings.observation_normalization):
+            self.settings.require_kind(self.statistics)
+        return self.statistics
 
     def draw(self, key: jax.Array, state: Normalizer, policies: Policies) -> tuple[Problem, Normalizer, Metrics]:
         """Draws the random numbers of this iteration's episodes."""

@@ -64,6 +64,21 @@ class PolicyGradientSettings(OnPolicySettings):
         require_positive_fields(self, "critic_epochs", "critic_minibatches", "critic_learning_rate")
         self._require_divisors("critic_minibatches")
 
+    def require_shares(self, num_inits: int) -> None:
+        """Refuses environments and minibatches that initialisations cannot share evenly.
+
+        Raises:
+            ValueError: They cannot; the message names the field.
+        """
+        if self.num_envs % num_inits:
+            raise ValueError(f"num_envs: expected a multiple of num_inits = {num_inits}, got {self.num_envs}")
+        steps = self.env_steps // num_inits
+        if steps % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches: expected a divisor of the {steps} steps of an initialisation, "
+                f"got {self.num_minibatches}"
+            )
+
 
 @struct.dataclass
 class PolicyGradientState:
@@ -87,6 +102,24 @@ class PolicyGradientState:
     observation_statistics: RunningStatistics | None
     reward_statistics: RunningStatistics | None
     discounted_returns: jax.Array
+
+
+@struct.dataclass
+class _Collection:
+    """What an iteration collects, `[envs, time]` in front of each leaf.
+
+    Attributes:
+        steps: Without the observations that they ended in; of the others the raw ones, None where nothing is gathered
+            of them.
+        seen: Observations as the policies saw them.
+        values: What the critic says of these.
+        next_values: What it says of those that the steps ended in.
+    """
+
+    steps: CollectedSteps
+    seen: jax.Array
+    values: jax.Array
+    next_values: jax.Array
 
 
 @struct.dataclass
@@ -148,23 +181,19 @@ class PolicyGradient:
         """
         episode_key, collect_key, *learn_keys = jax.random.split(key, 4)
         settings, params, inits = self.settings, policies(), policies.num_inits
-        if settings.num_envs % inits or settings.env_steps // inits % settings.num_minibatches:
-            raise ValueError(
-                f"num_envs: expected a multiple of {inits}, the initialisations, whose steps {settings.num_minibatches}"
-                f" minibatches divide, got {settings.num_envs}"
-            )
+        settings.require_shares(inits)
         if settings.restart_episodes:
             begun = begin_episodes(episode_key, self._env, settings.num_envs)
             state = replace(state, episodes=begun, discounted_returns=jnp.zeros_like(state.discounted_returns))
-        # Statistics that this iteration gathers serve from the next one on: the ratio begins at 1.
-        normalizer = self.normalizer(state)
-        episodes, steps = self._collect(collect_key, params, normalizer, state.episodes, policies)
+        episodes, collection = self._collect(collect_key, params, state, policies)
         # What follows is small. The environments may hold keys, which stay where they are.
         learner = replace(state, episodes=cast(Any, None))
-        problem, learner, metrics = policies.once(partial(self._learn, inits), learn_keys, learner, steps)
+        learned, learner, metrics = policies.once(partial(self._learn, inits), learn_keys, learner, collection)
         _, fitness = summarize(episodes.scores, {})
         metrics = fitness | metrics | {"env_steps": jnp.int32(settings.env_steps)}
-        return problem, replace(learner, episodes=episodes), metrics
+        # Every device has the observations.
+        problem = replace(learned.problem, observations=_by_init(collection.seen, inits))
+        return replace(learned, problem=problem), replace(learner, episodes=episodes), metrics
 
     def value(self, problem: Batch, params: Params) -> tuple[jax.Array, Metrics]:
         """The surrogate with the entropy bonus on steps `[inits, steps, ...]`, each on those it collected itself."""
@@ -194,43 +223,52 @@ class PolicyGradient:
         return optax.chain(optax.clip_by_global_norm(0.5), optax.adam(self.settings.critic_learning_rate, eps=1e-5))
 
     def _collect(
-        self, key: jax.Array, params: Params, normalizer: Normalizer, episodes: RunningEpisodes, policies: Policies
-    ) -> tuple[RunningEpisodes, CollectedSteps]:
-        """Steps of all environments, each device playing its share of them on its own."""
+        self, key: jax.Array, params: Params, state: PolicyGradientState, policies: Policies
+    ) -> tuple[RunningEpisodes, _Collection]:
+        """Steps of all environments, of which each device plays and values its share on its own."""
 
         def rollout(inits: int, envs: int) -> AutoResetRollout:
             return make_auto_reset_rollout(self._env, side_by_side(self.policy, inits), envs, self.settings.num_steps)
 
         def play(
-            params: Params, rows: tuple[RunningEpisodes, CollectionNoise], normalizer: Normalizer
-        ) -> tuple[RunningEpisodes, CollectedSteps]:
-            episodes, noise = rows
+            params: Params, rows: tuple[RunningEpisodes, CollectionNoise], shared: tuple[Normalizer, PyTree]
+        ) -> tuple[RunningEpisodes, _Collection]:
+            (episodes, noise), (normalizer, critic) = rows, shared
             inits, envs = jax.tree.leaves(params)[0].shape[0], episodes.lengths.shape[0]
             after, steps = rollout(inits, envs)(swapped(noise), params, normalizer, episodes)
-            return after, swapped(steps)
+            return after, self._valued(steps, normalizer, critic)
 
+        # Statistics that this iteration gathers serve from the next one on: the ratio begins at 1.
+        normalizer, episodes = self.normalizer(state), state.episodes
         whole = rollout(policies.num_inits, self.settings.num_envs)
         noise = whole.draw(key, params, normalizer, episodes)
         if is_key(noise.steps.actions):
             # One key draws the actions of all environments.
-            return policies.gather(whole(noise, params, normalizer, episodes))
-        after, steps = policies.map_environments(play, params, (episodes, swapped(noise)), normalizer)
-        return after, swapped(steps)
+            after, steps = policies.gather(whole(noise, params, normalizer, episodes))
+            return after, self._valued(steps, normalizer, state.critic)
+        shared = (normalizer, state.critic)
+        return policies.map_environments(play, params, (episodes, swapped(noise)), shared)
+
+    def _valued(self, steps: CollectedSteps, normalizer: Normalizer, critic: PyTree) -> _Collection:
+        """Steps `[time, envs]` with their values, and without the observations that nobody reads behind these."""
+        seen, following = normalizer.apply(steps.observations), normalizer.apply(steps.next_observations)
+        values, next_values = self._critic.apply(critic, seen), self._critic.apply(critic, following)
+        raw = steps.observations if self.settings.observation_normalization == "running" else None
+        steps = replace(steps, observations=cast(Any, raw), next_observations=cast(Any, None))
+        return swapped(_Collection(steps, seen, values, next_values))
 
     def _learn(
-        self, inits: int, keys: Sequence[jax.Array], state: PolicyGradientState, steps: CollectedSteps
+        self, inits: int, keys: Sequence[jax.Array], state: PolicyGradientState, collection: _Collection
     ) -> tuple[Minibatches, PolicyGradientState, Metrics]:
-        """Minibatches of collected steps, the state that has learned from these, and metrics."""
+        """Minibatches of what was collected, but for the observations; the state that has learned; and metrics."""
         critic_key, row_key = keys
-        settings, normalizer, critic = self.settings, self.normalizer(state), state.critic
-        state, rewards = gather(state, steps, settings.gamma)
-
-        def value(observations: jax.Array) -> jax.Array:
-            return self._critic.apply(critic, normalizer.apply(observations))
-
-        batch, valid = make_batch(value, steps, rewards, settings.gamma, settings.gae_lambda)
+        settings = self.settings
+        state, rewards = gather(state, swapped(collection.steps), settings.gamma)
+        steps = replace(collection.steps, observations=cast(Any, None))
+        values, next_values, steps = swapped((collection.values, collection.next_values, steps))
+        batch, valid = swapped(make_batch(values, next_values, steps, rewards, settings.gamma, settings.gae_lambda))
         # As the policies see them, once for all epochs.
-        batch = replace(batch, observations=normalizer.apply(batch.observations))
+        batch = replace(batch, observations=collection.seen)
         critic, optimizer, error = self._train_critic(critic_key, state, batch, valid)
         if settings.normalize_advantages:
             batch = replace(batch, advantages=_standardized(batch.advantages, valid))
@@ -239,7 +277,8 @@ class PolicyGradient:
             "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
             "value_loss": error,
         }
-        return self._divide(row_key, batch, valid, inits), replace(state, critic=critic, optimizer=optimizer), metrics
+        minibatches = self._divide(row_key, replace(batch, observations=cast(Any, None)), valid, inits)
+        return minibatches, replace(state, critic=critic, optimizer=optimizer), metrics
 
     def _train_critic(
         self, key: jax.Array, state: PolicyGradientState, batch: Batch, valid: jax.Array
@@ -268,26 +307,23 @@ class PolicyGradient:
 
     def _divide(self, key: jax.Array, batch: Batch, valid: jax.Array, inits: int) -> Minibatches:
         """Steps by initialisation, and the rows of each minibatch."""
-
-        def by_init(leaf: jax.Array) -> jax.Array:
-            time, envs = leaf.shape[:2]
-            apart = jnp.moveaxis(leaf.reshape(time, inits, envs // inits, *leaf.shape[2:]), 1, 0)
-            return apart.reshape(inits, -1, *leaf.shape[2:])
-
-        batch, valid = jax.tree.map(by_init, (batch, valid))
-        # The whole problem holds none that does not count either.
-        batch = jax.vmap(_with_steps_that_count)(batch, valid)
+        batch, valid = _by_init((batch, valid), inits)
         epochs, parts = self.settings.num_epochs, self.settings.num_minibatches
         keys = jax.random.split(key, inits)
         rows = jax.vmap(lambda key, valid: minibatch_rows(key, valid, epochs, parts), out_axes=1)(keys, valid)
-        return Minibatches(batch, rows)
+        return Minibatches(batch, rows, jax.vmap(_counting)(valid))
 
 
-def _with_steps_that_count(batch: Batch, valid: jax.Array) -> Batch:
-    """Steps `[steps]`, in which those that do not count give way to others, in their order."""
+def _by_init(tree: PyTree, inits: int) -> PyTree:
+    """Steps `[inits, steps, ...]` of steps `[envs, time, ...]`."""
+    return jax.tree.map(lambda leaf: leaf.reshape(inits, -1, *leaf.shape[2:]), tree)
+
+
+def _counting(valid: jax.Array) -> jax.Array:
+    """Rows of all steps, `[steps]`, in which those that do not count give way to others, in their order."""
     places = jnp.arange(valid.shape[0])
-    counting = jnp.argsort(~valid, stable=True)[places % jnp.maximum(jnp.sum(valid), 1)]
-    return jax.tree.map(lambda leaf: leaf[jnp.where(valid, places, counting)], batch)
+    others = jnp.argsort(~valid, stable=True)[places % jnp.maximum(jnp.sum(valid), 1)]
+    return jnp.where(valid, places, others)
 
 
 def side_by_side(policy: Policy, inits: int) -> Policy:

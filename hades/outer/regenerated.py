@@ -149,6 +149,7 @@ class RegeneratedEvolution:
             scale = 1 / self.population_size
             gradient = jax.tree.map(lambda std, moment: scale * moment / std, search.std, moments[0])
             std = jax.tree.map(lambda std: self.settings.sigma_decay * std, search.std)
+        gradient, std = (optax.tree.cast_like(tree, search.mean) for tree in (gradient, std))
         updates, optimizer = algorithm.optimizer.update(gradient, search.optimizer, search.mean)
         return _Search(optax.apply_updates(search.mean, updates), std, optimizer)
 
@@ -174,7 +175,8 @@ class RegeneratedEvolution:
 
         chunk = min(self._chunk, rows[0].shape[0])
         chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk), pad_with_zeros(rows, chunk))
-        zeros = jax.tree.map(jnp.zeros_like, mean)
+        # A sum over many candidates is one of at least single precision.
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)), mean)
         sums, _ = jax.lax.scan(add, (zeros, zeros if self._adapts_std else ()), chunks)
         return sums
 

@@ -28,6 +28,12 @@ class NeuroevolutionSettings(PopulationSettings):
     zero_init: bool = False
     """Whether all parameters begin at zero, as in the published runs, or as the network's initialiser draws them."""
 
+    def __post_init__(self) -> None:
+        """Refuses also an activation that is drawn, since evolution would move what was drawn."""
+        super().__post_init__()
+        if self.network.activation == "tanh_or_relu":
+            raise ValueError("activation: expected one activation, as evolution moves all parameters, got tanh_or_relu")
+
     @property
     def method(self) -> str:
         """Name of the method in files."""

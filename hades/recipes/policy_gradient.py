@@ -73,13 +73,9 @@ class HadesPGSettings(PolicyGradientSettings):
             names = " ".join(self.kernel_inits)
             raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
         require_at_least_one("step_size_spread", self.step_size_spread)
-        if self.num_envs % self.num_inits:
-            raise ValueError(f"num_envs: expected a multiple of num_inits = {self.num_inits}, got {self.num_envs}")
-        if self.env_steps // self.num_inits % self.num_minibatches:
-            raise ValueError(
-                f"num_minibatches: expected a divisor of the {self.env_steps // self.num_inits} steps of an "
-                f"initialisation, got {self.num_minibatches}"
-            )
+        self.require_shares(self.num_inits)
+        if self.meta_gradient.trust_region and self.num_epochs * self.num_minibatches == 1:
+            raise ValueError("trust_region: expected none where an iteration is one step, as no other step judges it")
         if self.cloning.action_distribution != "gaussian":
             raise ValueError(
                 f"action_distribution: policy gradients need gaussian, got {self.cloning.action_distribution}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
 import jax
@@ -37,7 +36,8 @@ def scale_rewards(
 
 
 def make_batch(
-    value: Callable[[jax.Array], jax.Array],
+    values: jax.Array,
+    next_values: jax.Array,
     steps: CollectedSteps,
     rewards: jax.Array,
     gamma: jax.Array | float,
@@ -46,7 +46,8 @@ def make_batch(
     """Advantages and targets of collected steps, and which of these count.
 
     Args:
-        value: Values `[...]` of raw observations `[..., *observation_shape]`.
+        values: Of the observations that the steps began with, `[time, envs]`.
+        next_values: Of those that they ended in, `[time, envs]`.
         steps: Collected steps.
         rewards: Their rewards, perhaps scaled, `[time, envs]`.
         gamma: Discount of a step.
@@ -56,7 +57,6 @@ def make_batch(
         What to learn from, `[time, envs]` in front of each leaf; and the steps that count, `[time, envs]` bool: those
         whose numbers and their squares are finite.
     """
-    values, next_values = value(steps.observations), value(steps.next_observations)
     following = jnp.where(steps.terminated, 0.0, next_values)
     numbers = jnp.stack((rewards, values, following, steps.log_probs))
     valid = ~steps.diverged & jnp.all(representable(numbers), axis=0)

@@ -214,7 +214,8 @@ class PPO:
             return self.critic.apply(state.networks.critic, normalizer.apply(observations))
 
         rates = state.hyperparameters
-        made = make_batch(value, transitions, rewards, rates.gamma, rates.gae_lambda)
+        values, next_values = value(transitions.observations), value(transitions.next_observations)
+        made = make_batch(values, next_values, transitions, rewards, rates.gamma, rates.gae_lambda)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), made)
 
     def _improve(

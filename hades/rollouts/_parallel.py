@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hades._environment_contract import conform
 from hades._finite import all_finite, any_nan
 from hades.types import Environment, PyTree
 
@@ -59,13 +60,13 @@ class ParallelStep(NamedTuple):
 
 
 def reset_parallel(keys: jax.Array, env: Environment) -> tuple[PyTree, jax.Array, jax.Array]:
-    """Begins parallel episodes, one for each key `[envs]`.
+    """Begins parallel episodes, one for each key `[envs]`, of an environment that may need casts.
 
     Returns:
         States with `[envs]` in front of each leaf, observations `[envs, *observation_shape]`, and which episodes have
         diverged from the start, `[envs]` bool.
     """
-    state, observations = jax.vmap(env.reset)(keys)
+    state, observations = jax.vmap(conform(env).reset)(keys)
     return state, observations, ~all_finite(observations) | any_nan(state)
 
 
@@ -82,7 +83,7 @@ def step_parallel(
         invalid: Which actions are not finite, `[envs]` bool; see `invalid_actions`.
         lengths: Steps of each episode before this one, `[envs]` or `[]` integer.
     """
-    step = jax.vmap(env.step)(keys, state, actions)
+    step = jax.vmap(conform(env).step)(keys, state, actions)
     finite = all_finite(step.observation) & jnp.isfinite(step.reward)
     return ParallelStep(
         step.state,

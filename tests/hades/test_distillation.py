@@ -23,6 +23,7 @@ from hades.normalization import Normalizer
 from hades.objectives import EpisodicReturn
 from hades.outer import Evolution, EvolutionSettings
 from hades.parametrizations import PolicyParameters, free_pairs
+from hades.rollouts.settings import PlaySettings
 from hades.training import LoopSettings
 from tests.helpers import Watched
 
@@ -78,6 +79,35 @@ def test_a_run_by_hand_resumes_and_refuses_other_parts(tmp_path):
         hades.distill(jax.random.key(0), make_run(longer), 15, **arguments)
     with pytest.raises(ValueError, match="num_inits 1, got 2"):
         hades.distill(jax.random.key(0), make_run(num_inits=2), 15, **arguments)
+    # Whose states have the same shapes.
+    faster = hades.behaviour_cloning(POLICY, optax.rmsprop(0.3), num_steps=10)
+    with pytest.raises(ValueError, match=r"functions.inner.optimizer"):
+        hades.distill(jax.random.key(0), make_run(faster), 15, **arguments)
+    relu = hades.policies.mlp(ENV, (), "relu", kernel_init="lecun_normal")
+    other = hades.behaviour_cloning(relu, optax.rmsprop(0.2), num_steps=10)
+    with pytest.raises(ValueError, match=r"functions.inner.policy"):
+        hades.distill(jax.random.key(0), make_run(other), 15, **arguments)
+
+
+def test_what_the_objective_plays_by_is_what_the_run_is_evaluated_by():
+    statistics = Normalizer("running", jnp.zeros(3), jnp.ones(3))
+    playing = PlaySettings(observation_normalization="running")
+    assert EpisodicReturn(ENV, POLICY, 2, playing, 1, statistics).init(jax.random.key(0)) is statistics
+    with pytest.raises(ValueError, match=r"^normalizer: expected one of kind fixed, as observation_normalization says"):
+        EpisodicReturn(ENV, POLICY, statistics=statistics).init(jax.random.key(0))
+    run = hades.distillation_run(
+        ENV, free_pairs(ENV, 3), INNER, EpisodicReturn(ENV, POLICY, 4, playing, 2, statistics), Evolution(4)
+    )
+    assert (run.play, run.normalization_envs) == (playing, 2)
+
+
+def test_settings_of_an_own_objective_are_its_own():
+    @struct.dataclass
+    class Own:
+        settings: str = struct.field(pytree_node=False, default="anything")
+
+    run = hades.distillation_run(ENV, free_pairs(ENV, 3), INNER, Own(), Evolution(4))
+    assert run.play == PlaySettings(observation_normalization="none")
 
 
 def test_an_iteration_is_the_formula(result):

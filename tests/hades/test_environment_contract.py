@@ -13,6 +13,9 @@ import pytest
 
 import envs
 from hades._environment_contract import ConformedEnvironment, conform
+from hades.normalization import Normalizer
+from hades.policies import uniform
+from hades.rollouts import begin_episodes, make_auto_reset_rollout
 from hades.testing import check_environment
 from hades.types import Discrete, Environment, HostEnvironment, Step
 from tests.helpers import GoOn, OnHost, Walk, Watched
@@ -123,6 +126,13 @@ def test_an_environment_that_conforms_is_returned_as_it_is() -> None:
         assert conform(env) is env
         check_environment(env)
     assert isinstance(conform(GoOn()), ConformedEnvironment)
+
+
+def test_rollouts_cast_what_an_environment_needs() -> None:
+    env = GoOn()
+    play = make_auto_reset_rollout(env, uniform(env), 2, 3)
+    after, steps = play(jax.random.key(0), (), Normalizer(), begin_episodes(jax.random.key(1), env, 2))
+    assert steps.terminated.dtype == bool and steps.observations.dtype == after.observations.dtype == jnp.float32
 
 
 def test_equal_environments_are_traced_once() -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import hades
 from envs.diagnostic import Match, Target
 from hades.outer import EvolutionSettings
+from hades.policies import mlp
 from hades.run import checksum, describe
 from hades.training import advance
 from tests.helpers import make_teacher, uniform_transitions
@@ -104,6 +107,20 @@ def test_parts_of_runs_by_hand_are_described(value, expected):
         assert (found["type"], found["num_actions"]) == ("Match", 3)
     else:
         assert found == expected
+
+
+def test_functions_are_told_apart_by_what_they_were_made_with():
+    def count(steps):
+        return 0 if steps == 0 else count(steps - 1)
+
+    def named(value):
+        return describe(value, variables=True)
+
+    assert named(mlp(ENV, (8,))) == named(mlp(ENV, (8,))) != named(mlp(ENV, (64,)))
+    assert named(optax.adam(0.1)) == named(optax.adam(0.1)) != named(optax.adam(0.001))
+    assert named(functools.partial(max, 1))["args"] == [1]
+    assert named(count)["count"] == describe(count)
+    json.dumps([named(mlp(ENV, (8,))), named(optax.adamw(optax.cosine_decay_schedule(0.1, 5)))])
 
 
 def test_checksums_see_values():

@@ -87,7 +87,7 @@ def test_policies_side_by_side_act_as_each_by_itself():
 def test_every_initialisation_is_valued_on_the_steps_that_it_collected():
     objective = make_objective()
     problem, _, _, metrics, params = drawn(objective)
-    whole = problem.problem
+    whole = problem.part()
     for index in range(2):
         own = jax.tree.map(lambda leaf, i=index: leaf[i], (params, whole))
         log_probs = objective.policy.apply(own[0], own[1].observations).log_prob(own[1].actions)
@@ -107,7 +107,7 @@ def test_every_epoch_sees_every_step_once_and_the_surrogate_begins_at_the_entrop
     np.testing.assert_array_equal(part.advantages[1], problem.problem.advantages[1][problem.rows[3, 1]])
     advantages = problem.problem.advantages
     np.testing.assert_allclose([advantages.mean(), advantages.std()], [0, 1], atol=1e-4)
-    values, metrics = objective.value(problem.problem, jax.tree.map(lambda leaf: leaf[None], params))
+    values, metrics = objective.value(problem.part(), jax.tree.map(lambda leaf: leaf[None], params))
     expected = advantages.mean(axis=1).mean() + SMALL.entropy_coefficient * metrics["entropy"][0]
     np.testing.assert_allclose(values.mean(), expected, atol=1e-5)
     np.testing.assert_allclose(metrics["approx_kl"], 0, atol=1e-6)
@@ -161,15 +161,17 @@ def test_a_step_that_is_not_finite_is_counted_and_no_minibatch_holds_it():
     count = int(metrics["masked_steps"])
     assert 0 < count < 48 and count == int(metrics["non_finite"])
     # The advantage of a step that does not count is 0.
-    assert (np.asarray(problem.problem.advantages) != 0).all()
+    assert (np.asarray(problem.part().advantages) != 0).all()
     policy = jax.tree.map(lambda leaf: leaf[None], params)
-    values = [objective.value(part, policy) for part in (problem.part(0), problem.problem)]
+    values = [objective.value(part, policy) for part in (problem.part(0), problem.part())]
     chex.assert_tree_all_finite((after.critic, values))
 
 
 def test_environments_that_initialisations_cannot_share_are_refused():
-    with pytest.raises(ValueError, match=r"num_envs: expected a multiple of 3"):
+    with pytest.raises(ValueError, match=r"^num_envs: expected a multiple of num_inits = 3"):
         drawn(make_objective(), inits=3)
+    with pytest.raises(ValueError, match=r"^num_minibatches: expected a divisor of the 24 steps of an initialisation"):
+        drawn(make_objective(num_minibatches=16))
 
 
 # Gradients through the inner loop

@@ -38,6 +38,21 @@ def one_generation(size, chunk_size, chosen):
 
 
 @pytest.mark.parametrize("base", [OPEN_ES, SNES], ids=["Open_ES", "SNES"])
+def test_half_precision_is_moved_as_single_precision_is(base):
+    moves = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        start = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), START)
+        evolution = evolution_from_settings(64, settings(base), 8)
+        state = evolution.init(jax.random.key(0), start)
+        for generation in range(10):
+            state, _ = evolution.step(jax.random.key(generation), state, objective)
+        assert all(leaf.dtype == dtype for leaf in jax.tree.leaves((state.strategy.mean, state.strategy.std)))
+        moves.append(flatten(evolution.solution(state)).astype(jnp.float32))
+    # Not the same numbers are drawn, but both come near 1.
+    assert all(float(jnp.mean(jnp.square(moved - 1))) < 0.3 for moved in moves)
+
+
+@pytest.mark.parametrize("base", [OPEN_ES, SNES], ids=["Open_ES", "SNES"])
 def test_an_update_is_that_of_evosax_for_the_same_population(base):
     size, chosen = 12, settings(base)
     strategy, params = build_strategy(Structure.of(START), size, chosen)

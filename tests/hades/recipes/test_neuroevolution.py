@@ -117,6 +117,11 @@ def test_one_step_is_traced_once(run):
     assert len(traces) == 1
 
 
+def test_an_activation_that_is_drawn_is_not_evolved():
+    with pytest.raises(ValueError, match="^activation: expected one activation"):
+        recipes.neuroevolution(Match(), network=NetworkSettings(activation="tanh_or_relu"))
+
+
 def test_published_settings_are_those_of_the_released_code():
     brax, minatar = recipes.paper_es_brax(), recipes.paper_es_minatar()
     assert (brax.evolution.strategy, brax.evolution.sigma, brax.population_size, brax.num_episodes) == (

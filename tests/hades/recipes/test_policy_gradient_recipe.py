@@ -150,6 +150,14 @@ def test_ppmo_takes_one_inner_step():
             {"method": "hades-pg-f", "num_inits": 1, "step_size_spread": 2.0},
             "step_size_spread: hades-pg-f trains the one",
         ),
+        (
+            {
+                "num_epochs": 1,
+                "num_minibatches": 1,
+                "meta_gradient": MetaGradientSettings(max_kl=0.1, trust_region=True),
+            },
+            "trust_region: expected none where an iteration is one step",
+        ),
         ({"step_size_spread": 0.5}, "step_size_spread: expected a number of at least 1, got 0.5"),
     ],
 )

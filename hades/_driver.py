@@ -19,7 +19,7 @@ from hades._history import Row
 from hades._host_loop import Advance, HostLoop
 from hades._progress import Progress, with_prefix
 from hades.run import DivergedError, Run, RunState
-from hades.sharding import Devices, population_mesh, replicate, replicate_within, spans_several
+from hades.sharding import Devices, is_elsewhere, population_mesh, replicate, replicate_within, spans_several
 from hades.types import Metrics
 
 if TYPE_CHECKING:
@@ -140,7 +140,9 @@ class _Seeds:
 
 def _mesh_of_seeds(hosts: Sequence[HostLoop]) -> Mesh | None:
     """Devices that share several seeds of a run that needs one alone; None otherwise."""
-    alone = not spans_several(hosts[0].run.mesh)
+    mesh = hosts[0].run.mesh
+    # Seeds of a run on a chosen device stay there.
+    alone = not spans_several(mesh) and not is_elsewhere(mesh)
     return population_mesh(jax.local_devices()) if alone and len(hosts) > 1 else None
 
 

@@ -117,6 +117,14 @@ def spans_several(mesh: Mesh | None) -> TypeGuard[Mesh]:
     return mesh is not None and mesh.size > 1
 
 
+def is_elsewhere(mesh: Mesh | None) -> TypeGuard[Mesh]:
+    """Whether a mesh is one device of this process that JAX does not take by default."""
+    if mesh is None or mesh.size > 1:
+        return False
+    default = getattr(jax.config, "jax_default_device", None)
+    return mesh.devices.flat[0] != (default if isinstance(default, jax.Device) else jax.local_devices()[0])
+
+
 @dataclass(frozen=True)
 class Devices:
     """The devices of a mesh, which divide rows of work among them.
@@ -271,10 +279,12 @@ def _mean_or_sum(leaf: jax.Array) -> jax.Array:
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Places arrays on every device of a mesh of several, where compiled programs leave them too.
+    """Places arrays on every device of a mesh of several, where compiled programs leave them too, or on a chosen one.
 
     A mesh over several processes is given the same arrays by each.
     """
+    if is_elsewhere(mesh):
+        return jax.device_put(tree, mesh.devices.flat[0])
     if not spans_several(mesh):
         return tree
     sharding = NamedSharding(mesh, _WHOLE)

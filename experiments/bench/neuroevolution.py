@@ -88,7 +88,7 @@ def together(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[f
 
 
 def _gain(report: Mapping[str, Any]) -> float:
-    """What the best method on an environment gains over untrained policies."""
+    """Gain of the best method on an environment over untrained policies."""
     best: float = max(method["at_equal_steps"]["iqm"] for method in report["methods"].values())
     return best - float(report["untrained"])
 

@@ -52,7 +52,7 @@ class TaskScores:
 
     @property
     def fraction_per_init(self) -> np.ndarray:
-        """What each initialisation says of the fraction, `[inits]`: their mean is the fraction.
+        """Share of each initialisation in the fraction, `[inits]`: their mean is the fraction.
 
         The quotient is linearised at the means (delta method), so that their spread is that of the references, too.
         """

@@ -106,7 +106,7 @@ class PolicyGradientState:
 
 @struct.dataclass
 class _Collection:
-    """What an iteration collects, `[envs, time]` in front of each leaf.
+    """Collection of an iteration, `[envs, time]` in front of each leaf.
 
     Attributes:
         steps: Without the observations that they ended in; of the others the raw ones, None where nothing is gathered

@@ -211,6 +211,24 @@ class Compilations(logging.Handler):
             self.names.append(words[1].removeprefix("jit(").removesuffix(")"))
 
 
+def elsewhere_on_devices() -> dict[str, object]:
+    """A run on one device that is not the default, stopped and resumed, beside the same run on the default one."""
+    env, loop = envs.make("diagnostic/target", max_steps=2), hades.LoopSettings(iterations_per_call=2, evaluate_every=2)
+    found: dict[str, Any] = {}
+    for index in (0, 3):
+        run = hades.recipes.from_settings(env, SETTINGS["hades"], mesh=jax.devices()[index : index + 1])
+        with tempfile.TemporaryDirectory() as folder:
+            for iterations in (2, 4):
+                result = hades.distill(jax.random.key(0), run, iterations, out=folder, loop=loop, progress=False)
+        seeds = hades.distill_seeds(jax.random.split(jax.random.key(4), 2), run, 2, loop=loop, progress=False)
+        leaves = jax.tree.leaves([result.state, [seed.state for seed in seeds]])
+        found[str(index)] = {
+            "devices": sorted({device.id for leaf in leaves for device in leaf.devices()}),
+            "outcome": [leaf.tolist() for leaf in jax.tree.leaves((result.dataset, result.best_dataset))],
+        }
+    return found
+
+
 def calls_on_devices() -> dict[str, object]:
     """Calls of a function that one device of several makes for all, and what each then holds."""
     results = {}
@@ -276,6 +294,7 @@ def environments_on_devices() -> dict[str, object]:
 PARTS = {
     "environments": environments_on_devices,
     "map": gathered_on_devices,
+    "elsewhere": elsewhere_on_devices,
     "once": calls_on_devices,
     "cartpole": partial(fitness_on_devices, "gymnax/CartPole-v1", 60, 16, (1, 8)),
     "pendulum": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 16),

@@ -54,7 +54,7 @@ def run_program(*names: str) -> Any:
 
 RUNS = ("run, hades", "run, hades-pg")
 OTHERS = ("hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
-QUICK = ("once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
+QUICK = ("once", "map", "elsewhere", "environments", "pendulum-uneven", *RUNS, *OTHERS)
 SLOW = ("cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg")
 
 
@@ -123,6 +123,12 @@ def test_seeds_of_a_run_that_takes_one_device_share_all_of_them(results):
     assert len(set(together)) == 5
     np.testing.assert_allclose(together[0], alone[0], rtol=1e-5)
     assert results("seeds")["compiled"] == [1, 1, 1]
+
+
+def test_a_run_on_a_chosen_device_is_worked_on_there(results):
+    default, chosen = results("elsewhere")["0"], results("elsewhere")["3"]
+    assert chosen["devices"] == [3]
+    assert chosen["outcome"] == default["outcome"]
 
 
 @pytest.mark.parametrize("method", EVOLUTIONS)

@@ -25,6 +25,7 @@ from experiments.settings import PopulationRunSettings, RunSettings
 from experiments.stopping import StopSignals
 from experiments.void import refuse_void
 from hades import multihost, recipes, sharding
+from hades._host_loop import make_evaluators
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
 from hades.evaluation import Evaluation
@@ -213,13 +214,12 @@ def build(settings: Any, command: Command) -> Run[Any]:
         raise
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None
+    if run.env is None and settings.loop.evaluate_every is not None:
+        raise BadArgumentsError("--evaluate-every: expected an environment to evaluate in, got none")
     try:
-        if settings.loop.evaluate_every is not None:
-            for make in (run.make_evaluator, run.make_selector):
-                make(settings.loop.evaluation_inits, settings.loop.evaluation_episodes)
+        make_evaluators(run, settings.loop)
     except ValueError as error:
-        flag = "--evaluate-every" if run.env is None else "--evaluation-episodes"
-        raise BadArgumentsError(f"{flag}: {re.sub(r'^(num_episodes|env): ', '', str(error))}") from None
+        raise BadArgumentsError(f"--{error}".replace("_", "-", 1)) from None
     return run
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,12 +89,15 @@ def make_evaluators(run: Run[Any], loop: LoopSettings) -> tuple[Evaluator | None
     """Evaluation on fresh keys, and the one that the best outcome is chosen by; None where nothing is evaluated.
 
     Raises:
-        ValueError: Their sizes do not suit the run.
+        ValueError: Their sizes do not suit the run; the message names the field of the loop.
     """
     if run.env is None or not loop.evaluates:
         return None, None
     sizes = loop.evaluation_inits, loop.evaluation_episodes
-    return run.make_evaluator(*sizes), run.make_selector(*sizes)
+    try:
+        return run.make_evaluator(*sizes), run.make_selector(*sizes)
+    except ValueError as error:
+        raise ValueError(re.sub("^num_", "evaluation_", str(error))) from None
 
 
 @dataclass

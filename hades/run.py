@@ -154,11 +154,15 @@ class Run(Generic[Outcome]):
             "method": self.method,
             "env": env and env.name,
             "env_options": env and describe(env.options),
-            "settings": describe(self) if self.settings is None else to_dict(self.settings),
-            # Architectures and optimisers are functions, which keep what they were made with to themselves.
-            "functions": describe(self, variables=True) if self.settings is None else None,
+            **self._parts(),
             "arrays": checksum(jax.tree.leaves(self)),
         }
+
+    def _parts(self) -> dict[str, Any]:
+        if self.settings is not None:
+            return {"settings": to_dict(self.settings)}
+        # Architectures and optimisers are functions, which keep what they were made with to themselves.
+        return {"settings": describe(self), "functions": describe(self, variables=True)}
 
     def status(self, row: Mapping[str, Any]) -> str:
         """Line of a progress report for a row of metrics."""

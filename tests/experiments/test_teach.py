@@ -219,7 +219,7 @@ def test_data_that_cannot_be_learned_from(hades, tmp_path):
     nobody = make_file(tmp_path / "nobody.hdf5", env=None)
     outcome = teach(hades, nobody, tmp_path / "teacher.npz", "--evaluate-every", "2")
     assert outcome.code == 2
-    assert "--evaluate-every: expected an environment to evaluate the teacher in" in outcome.complaint
+    assert "--evaluate-every: expected an environment to evaluate in" in outcome.complaint
     assert not (tmp_path / "teacher.npz").exists()
 
 

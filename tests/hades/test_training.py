@@ -442,7 +442,7 @@ def test_runs_of_no_iterations_are_refused(small_run, tmp_path, num_iterations):
 def test_evaluations_that_do_not_suit_the_run_are_refused_before_anything_is_written(tmp_path):
     settings = {"observation_normalization": "running", "num_episodes": 8, "population_size": 2, "dataset_size": 2}
     run = hades.recipes.hades_r(Match(num_actions=3, max_steps=8), **settings)
-    with pytest.raises(ValueError, match="num_episodes: expected a multiple of"):
+    with pytest.raises(ValueError, match="^evaluation_episodes: expected a multiple of"):
         distill(KEY, run, 1, out=tmp_path / "run", loop=LOOP, progress=False)
     assert not (tmp_path / "run").exists()
     # Without evaluations there is nothing to refuse.

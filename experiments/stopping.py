@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ from typing import Any, Self
 from experiments import processes
 
 _STDERR = 2
+_SAME_SECONDS = 1.0
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -65,7 +67,8 @@ def end_process_on_signals(name: str) -> None:
 class StopSignals:
     """Notes signals while it is entered, which only the main thread may do.
 
-    The first signal asks the run to stop at its next safe point, and the second one ends the process. Before the run
+    The first signal asks the run to stop at its next safe point, and the second one ends the process, but for a SIGTERM
+    within a second of another, which a process and the one that waits for it may both be sent. Before the run
     has come to its first safe point, which compilation may put off for a minute, there is nothing to keep, and already
     the first one does.
 
@@ -82,6 +85,7 @@ class StopSignals:
         self.received: signal.Signals | None = None
         self._name = name
         self._has_begun = self._was_asked = False
+        self._heard = 0.0
         self._watch = SignalWatch(self._hear)
 
     def __enter__(self) -> Self:
@@ -107,9 +111,12 @@ class StopSignals:
         return 128 + int(self.received or signal.SIGTERM)
 
     def _hear(self, number: signal.Signals) -> None:
+        again = number == self.received == signal.SIGTERM
+        if again and time.monotonic() - self._heard < _SAME_SECONDS:
+            return
         if self.received is not None or not self._has_begun:
             _end_process(self._name, number)
-        self.received = number
+        self.received, self._heard = number, time.monotonic()
         _say("stopping after this call with a checkpoint; another signal ends it at once")
 
 

@@ -71,7 +71,8 @@ def distillation_run(
             part in the choice, such as test images; `env` if None.
         play: Normalisation and choice of actions of evaluated policies; those of `objective.settings` where it has
             them, otherwise samples.
-        normalization_envs: With running normalisation, episodes that share statistics; all of a policy's if None.
+        normalization_envs: With running normalisation, episodes that share statistics; those of
+            `objective.normalization_envs` where it says so, otherwise all of a policy's.
         chunks: Candidates that exist at once; all of them if None.
         mesh: Devices that candidates and inits are spread over, its axes `population` and perhaps `inits`, or devices
             to divide among both; all that JAX has if None.
@@ -104,8 +105,8 @@ def distillation_run(
     if play is None:
         own = getattr(objective, "settings", None)
         play = own if isinstance(own, PlaySettings) else PlaySettings(observation_normalization="none")
-    if normalization_envs is None:
-        normalization_envs = getattr(objective, "normalization_envs", None)
+    if normalization_envs is None and isinstance(groups := getattr(objective, "normalization_envs", None), int):
+        normalization_envs = groups
     decoded = jax.eval_shape(lambda key: parametrization.decode(parametrization.init(key)), jax.random.key(0))
     build = DatasetRun if isinstance(decoded, SyntheticDataset) else PolicyRun
     return build(

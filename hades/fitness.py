@@ -137,16 +137,16 @@ class Minibatches:
 
     def part(self, index: jax.Array | int | None = None) -> Any:
         """The problem of one part, `[inits, size, ...]` in each leaf; the whole one if None."""
-        return self.select(index).take()
+        return self.untaken(index).take()
 
-    def select(self, index: jax.Array | int | None) -> Selection:
-        """The rows that `part` takes."""
-        return Selection(self.problem, self.whole if index is None else self.rows[index])
+    def untaken(self, index: jax.Array | int | None) -> Part:
+        """The part before its rows are taken."""
+        return Part(self.problem, self.whole if index is None else self.rows[index])
 
 
 @struct.dataclass
-class Selection:
-    """Rows of a problem that have not been taken yet, so that each device takes those of its initialisations alone.
+class Part:
+    """Part of a problem whose rows are still to be taken, by each device those of its own initialisations.
 
     Attributes:
         problem: All rows, `[inits, rows, ...]` in each leaf.
@@ -187,7 +187,7 @@ class IterationValue:
         """Values and counts of solutions `[candidates, ...]` on one part of the problem, or on all of it."""
         draw = self.draw
         if isinstance(draw.problem, Minibatches):
-            draw = replace(draw, problem=draw.problem.select(part))
+            draw = replace(draw, problem=draw.problem.untaken(part))
             divided: Any = True
         elif isinstance(draw.problem, Problem):
             divided = Problem(True, False)
@@ -198,7 +198,7 @@ class IterationValue:
         return self.devices.map_means(self._evaluate, solutions, draw, by_init)
 
     def _evaluate(self, solutions: Solution, draw: Draw) -> tuple[jax.Array, Metrics]:
-        if isinstance(draw.problem, Selection):
+        if isinstance(draw.problem, Part):
             draw = replace(draw, problem=draw.problem.take())
         return self.fitness(draw, solutions)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import jax
 import numpy as np
 from flax import struct
 
+from hades._environment_contract import is_key
 from hades._serialization import to_dict
 from hades.dataset import SyntheticDataset
 from hades.metadata import EvaluationSummary
@@ -154,15 +156,11 @@ class Run(Generic[Outcome]):
             "method": self.method,
             "env": env and env.name,
             "env_options": env and describe(env.options),
-            **self._parts(),
+            # Architectures and optimisers made by hand are functions, and keep what they were made with to themselves.
+            **({"functions": describe_functions(self)} if self.settings is None else {}),
+            "settings": describe(self) if self.settings is None else to_dict(self.settings),
             "arrays": checksum(jax.tree.leaves(self)),
         }
-
-    def _parts(self) -> dict[str, Any]:
-        if self.settings is not None:
-            return {"settings": to_dict(self.settings)}
-        # Architectures and optimisers are functions, which keep what they were made with to themselves.
-        return {"settings": describe(self), "functions": describe(self, variables=True)}
 
     def status(self, row: Mapping[str, Any]) -> str:
         """Line of a progress report for a row of metrics."""
@@ -199,14 +197,8 @@ def evaluation_status(row: Mapping[str, Any]) -> str:
     return "" if mean is None else f", fresh keys {mean:.4g}"
 
 
-def describe(value: Any, variables: bool = False, within: frozenset[int] = frozenset()) -> Any:
+def describe(value: Any) -> Any:
     """A part of a run as JSON can hold it: fields of dataclasses, names of functions, shapes of arrays.
-
-    Args:
-        value: The part.
-        variables: Whether functions are described with what they were made with, too: defaults, and variables of the
-            functions around them.
-        within: Identities of the functions that the part is a variable of, which may call themselves.
 
     Example:
         >>> describe({"shape": (2, 3), "function": len})
@@ -214,36 +206,90 @@ def describe(value: Any, variables: bool = False, within: frozenset[int] = froze
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-
-    def own(item: Any) -> Any:
-        return describe(item, variables, within | {id(value)})
-
     if isinstance(value, Mapping):
-        return {str(name): own(item) for name, item in value.items()}
+        return {str(name): describe(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [own(item) for item in value]
+        return [describe(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: own(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__qualname__, **fields}
+        return {"type": type(value).__qualname__, **{name: describe(item) for name, item in _fields(value).items()}}
     if _is_array(value):
         return f"{value.dtype}{list(value.shape)}"
-    if variables and id(value) not in within:
-        if isinstance(value, partial):
-            return {"function": own(value.func), "args": own(value.args), **own(value.keywords)}
-        if isinstance(value, MethodType):
-            return {"function": own(value.__func__), "self": own(value.__self__)}
-        if isinstance(value, FunctionType):
-            return {"function": describe(value), **own(_variables_of(value))}
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return type(value).__qualname__
 
 
-def _variables_of(function: FunctionType) -> dict[str, Any]:
+def describe_functions(value: Any) -> Any:
+    """Values that the functions in a part of a run were made with: defaults, and variables of functions around them.
+
+    Lists and other containers that a function closes over may change from call to call, and are known by their type.
+
+    Returns:
+        Mappings by field, place and variable down to each function that was made with anything; None without any.
+
+    Example:
+        >>> def scaled(factor):
+        ...     return lambda x: factor * x
+        >>> describe_functions({"rule": scaled(2)})
+        {'rule': {'factor': 2}}
+    """
+    return _described_functions(value, frozenset())
+
+
+def _described_functions(value: Any, within: frozenset[int]) -> Any:
+    if id(value) in within:
+        # A function that calls itself.
+        return None
+    within |= {id(value)}
+    value = inspect.unwrap(value) if callable(value) else value
+    if isinstance(value, FunctionType):
+        found = {name: _variable(item, within) for name, item in _variables(value).items()}
+    elif isinstance(value, partial):
+        found = {name: _variable(item, within) for name, item in value.keywords.items()}
+        found |= {f"argument {index}": _variable(item, within) for index, item in enumerate(value.args)}
+        found["function"] = _described_functions(value.func, within)
+    else:
+        found = {name: _described_functions(item, within) for name, item in _parts(value).items()}
+    return {name: item for name, item in found.items() if item is not None} or None
+
+
+def _variable(value: Any, within: frozenset[int]) -> Any:
+    """A variable of a function, with its value and what the functions in it were made with."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer):
+        content = jax.random.key_data(value) if is_key(value) else value
+        return f"{describe(value)} of checksum {checksum([content])}"
+    if isinstance(value, (list, set, Mapping)):
+        return type(value).__qualname__
+    parts = _parts(value)
+    if not parts:
+        return describe(value) if (inner := _described_functions(value, within)) is None else inner
+    return {name: _variable(item, within | {id(value)}) for name, item in parts.items() if id(item) not in within}
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """Fields of a dataclass or named tuple, and places of a tuple; none of what may change."""
+    if isinstance(value, tuple):
+        return value._asdict() if hasattr(value, "_asdict") else {str(index): item for index, item in enumerate(value)}
+    return _fields(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else {}
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _variables(function: FunctionType) -> dict[str, Any]:
     """Variables that a function closes over, and defaults of its arguments."""
-    parameters = inspect.signature(function).parameters.values()
-    defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
-    return defaults | dict(inspect.getclosurevars(function).nonlocals)
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount][-len(defaults) :] if defaults else ()
+    found = dict(zip(names, defaults, strict=True)) | (function.__kwdefaults__ or {})
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        # A cell is empty where its variable was never set.
+        with contextlib.suppress(ValueError):
+            found[name] = cell.cell_contents
+    return found
 
 
 def checksum(leaves: Sequence[Any]) -> str | None:

@@ -118,11 +118,8 @@ def spans_several(mesh: Mesh | None) -> TypeGuard[Mesh]:
 
 
 def is_elsewhere(mesh: Mesh | None) -> TypeGuard[Mesh]:
-    """Whether a mesh is one device of this process that JAX does not take by default."""
-    if mesh is None or mesh.size > 1:
-        return False
-    default = getattr(jax.config, "jax_default_device", None)
-    return mesh.devices.flat[0] != (default if isinstance(default, jax.Device) else jax.local_devices()[0])
+    """Whether a mesh is one device, and not the first of this process, where arrays are without being placed."""
+    return mesh is not None and mesh.size == 1 and mesh.devices.flat[0] != jax.local_devices()[0]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class RegeneratedEvolution:
         """Search distribution around a first solution; nothing is drawn."""
         del key
         mean, structure = jax.tree.map(jnp.asarray, solution), Structure.of(solution)
-        std = jax.tree.map(lambda leaf: jnp.full_like(leaf, self.settings.sigma), mean)
+        # Of half precision a deviation would be too coarse to move by a thousandth.
+        std = jax.tree.map(lambda leaf: jnp.full(leaf.shape, self.settings.sigma, _single(leaf)), mean)
         algorithm, _ = self._built(structure)
         return EvolutionState(_Search(mean, std, algorithm.optimizer.init(mean)), structure)
 
@@ -110,10 +111,7 @@ class RegeneratedEvolution:
         def evaluate(shared: Any, draws: jax.Array) -> tuple[jax.Array, Metrics]:
             value, key, search = shared
             noise = self._perturbations(key, search.mean, draws)
-            sides = [
-                jax.tree.map(lambda mean, std, z, sign=sign: mean + sign * std * z, search.mean, search.std, noise)
-                for sign in self._signs
-            ]
+            sides = [jax.tree.map(partial(_moved, sign), search.mean, search.std, noise) for sign in self._signs]
             results = value(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *sides))
             # [signs * draws] to [draws, signs].
             return jax.tree.map(lambda leaf: leaf.reshape(len(sides), -1).T, results)
@@ -149,7 +147,7 @@ class RegeneratedEvolution:
             scale = 1 / self.population_size
             gradient = jax.tree.map(lambda std, moment: scale * moment / std, search.std, moments[0])
             std = jax.tree.map(lambda std: self.settings.sigma_decay * std, search.std)
-        gradient, std = (optax.tree.cast_like(tree, search.mean) for tree in (gradient, std))
+        gradient = optax.tree.cast_like(gradient, search.mean)
         updates, optimizer = algorithm.optimizer.update(gradient, search.optimizer, search.mean)
         return _Search(optax.apply_updates(search.mean, updates), std, optimizer)
 
@@ -176,7 +174,7 @@ class RegeneratedEvolution:
         chunk = min(self._chunk, rows[0].shape[0])
         chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk), pad_with_zeros(rows, chunk))
         # A sum over many candidates is one of at least single precision.
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)), mean)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _single(leaf)), mean)
         sums, _ = jax.lax.scan(add, (zeros, zeros if self._adapts_std else ()), chunks)
         return sums
 
@@ -190,6 +188,15 @@ class RegeneratedEvolution:
             return [_normal(leaf_key, leaf, rank) for leaf_key, leaf in zip(keys, leaves, strict=True)]
 
         return jax.tree.unflatten(structure, jax.vmap(one)(draws))
+
+
+def _single(leaf: jax.Array) -> Any:
+    """At least single precision."""
+    return jnp.promote_types(leaf.dtype, jnp.float32)
+
+
+def _moved(sign: float, mean: jax.Array, std: jax.Array, noise: jax.Array) -> jax.Array:
+    return (mean + sign * std * noise).astype(mean.dtype)
 
 
 def _normal(key: jax.Array, like: jax.Array, rank: int | None) -> jax.Array:

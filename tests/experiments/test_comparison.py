@@ -184,6 +184,13 @@ def test_runs_of_other_settings_are_no_other_seeds(tmp_path: Path, monkeypatch: 
         runs.run_all(jobs, 1)
 
 
+def test_ppo_has_one_device_whatever_the_flags_of_all_methods_say(tmp_path: Path) -> None:
+    for method, count in (("ppo", 1), ("es", 4)):
+        line = Job(method, "diagnostic/match", 0, tmp_path / method, 5, ("--devices", "4")).command  # type: ignore[arg-type]
+        command, flags = split_flags(line)
+        assert running.resolve(command, flags).devices == count
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_neuroevolution_of_every_command(hades: Callable[..., Outcome], tmp_path: Path) -> None:

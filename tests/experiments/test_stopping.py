@@ -80,6 +80,26 @@ def test_second_signal_ends_a_process_at_once_that_runs_no_python(second: signal
         process.communicate()
 
 
+def test_a_sigterm_told_twice_at_once_is_one() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEAF_PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert "another signal ends it at once" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 143
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_handlers_are_put_back_and_nothing_received_is_no_stop() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with StopSignals() as signals:

@@ -17,7 +17,7 @@ import hades
 from envs.diagnostic import Match, Target
 from hades.outer import EvolutionSettings
 from hades.policies import mlp
-from hades.run import checksum, describe
+from hades.run import checksum, describe, describe_functions
 from hades.training import advance
 from tests.helpers import make_teacher, uniform_transitions
 
@@ -110,17 +110,42 @@ def test_parts_of_runs_by_hand_are_described(value, expected):
 
 
 def test_functions_are_told_apart_by_what_they_were_made_with():
+    def same(make, one, other):
+        first, again, second = (describe_functions(make(value)) for value in (one, one, other))
+        json.dumps(first)
+        return first == again != second
+
+    assert same(lambda width: mlp(ENV, (width,)), 8, 64)
+    assert same(optax.adam, 0.1, 0.001)
+    assert same(lambda steps: optax.adamw(optax.cosine_decay_schedule(0.1, steps)), 5, 6)
+    for number in (np.float32, jnp.float32):
+        assert same(lambda rate, number=number: optax.rmsprop(number(rate)), 0.2, 0.3)
+    assert same(lambda factor: jax.jit(lambda x: factor * x), 2, 3)
+    assert same(lambda least: functools.partial(max, least), 1, 2)
+    assert same(lambda factor: {"no": 0} and (lambda x, factor=factor: x), 2, 3)
+
+
+def test_what_functions_change_or_never_set_is_none_of_them():
+    def made(kind):
+        calls = []
+        if kind == "scaled":
+            scale = 2.0
+
+        def apply(x):
+            calls.append(x)
+            return x * scale if kind == "scaled" else x
+
+        return apply
+
     def count(steps):
         return 0 if steps == 0 else count(steps - 1)
 
-    def named(value):
-        return describe(value, variables=True)
-
-    assert named(mlp(ENV, (8,))) == named(mlp(ENV, (8,))) != named(mlp(ENV, (64,)))
-    assert named(optax.adam(0.1)) == named(optax.adam(0.1)) != named(optax.adam(0.001))
-    assert named(functools.partial(max, 1))["args"] == [1]
-    assert named(count)["count"] == describe(count)
-    json.dumps([named(mlp(ENV, (8,))), named(optax.adamw(optax.cosine_decay_schedule(0.1, 5)))])
+    plain = made("plain")
+    before = describe_functions(plain)
+    plain(1)
+    assert describe_functions(plain) == before == {"calls": "list", "kind": "plain"}
+    assert describe_functions(functools.wraps(max)(lambda *values: values)) is None
+    assert describe_functions(count) == {"count": describe(count)}
 
 
 def test_checksums_see_values():

@@ -26,11 +26,12 @@ from experiments.presets import PRESETS, get_preset
 from experiments.processes import command
 from experiments.running import Command
 from hades._files import write_atomically
-from hades._run_directory import OtherRunError, RunDirectory
+from hades._run_directory import FREE_TO_CHANGE, OtherRunError, RunDirectory
 from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import OnPolicySettings, PPOSettings
 from hades.run import Run, RunState
 from hades.sharding import replicate
+from hades.tuning import CHUNK_SIZES
 
 Method = Literal["hades-r", "hades-f", "hades-pg", "hades-pg-f", "ppmo", "es", "ppo"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -119,7 +120,7 @@ class Job:
         """Arguments of `hades` that begin or resume the run."""
         begin = method_flags(self.method, self.env, self.budget, self.flags)
         flags = [*begin, "--seed", str(self.seed), "--devices", "1"]
-        return [*flags, "--out", str(self.out), "--resume", *self.flags]
+        return [*flags, "--out", str(self.out), "--resume", *self.flags, *_last_flags(self.method)]
 
 
 def method_flags(method: Method, env: str, budget: int, more: Sequence[str] = ()) -> list[str]:
@@ -158,6 +159,11 @@ def method_flags(method: Method, env: str, budget: int, more: Sequence[str] = ()
     return ["baseline", "ppo", *begin, *flags]
 
 
+def _last_flags(method: Method) -> list[str]:
+    """Flags behind those of users, which are of all methods: PPO takes one device, whatever the others have."""
+    return ["--devices", "1"] if method == "ppo" else []
+
+
 def _iterations(settings: OnPolicySettings, budget: int, flags: Sequence[str]) -> int:
     """Iterations of a budget, both of the sizes that flags say, or the settings where they do not."""
     env_steps = _number(flags, "--num-envs", settings.num_envs) * _number(flags, "--num-steps", settings.num_steps)
@@ -189,6 +195,7 @@ def small_run(method: Method, env: str, flags: Sequence[str]) -> tuple[Run[Any],
         BadArgumentsError: A flag is wrong, or of the start of a command, which the run does not have.
     """
     command, begin = split_flags(method_flags(method, env, _ENDLESS))
+    flags = [*flags, *_last_flags(method)]
     settings: Any = running.resolve(command, [*begin, *flags])
     if settings.matmul_precision is not None or getattr(settings, "tune_chunks", False):
         raise BadArgumentsError("expected no --matmul-precision and no --tune-chunks, which only whole runs have")
@@ -240,7 +247,9 @@ def _require_same_settings(jobs: Sequence[Job]) -> None:
         own = RunDirectory(job.out)
         other = first.setdefault(job.out.with_name(job.out.name.removesuffix(f"-seed{job.seed}")), own)
         try:
-            other.check_same({name: own.read_config()[name] for name in ("settings", "options")})
+            config = {name: own.read_config()[name] for name in ("settings", "options")}
+            # Sizes of chunks may be measured run by run, and change no value.
+            other.check_same(config, free=FREE_TO_CHANGE.union(CHUNK_SIZES))
         except OtherRunError as error:
             raise ValueError(
                 f"{job.out}: expected the settings of the other seeds, but {error}; move one away"

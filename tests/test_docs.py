@@ -19,6 +19,7 @@ import pytest
 
 import envs
 import hades
+from hades.policy_file import is_policy_file
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -89,7 +90,8 @@ def test_a_howto_runs_and_the_command_evaluates_its_files(page, tmp_path, monkey
     assert files
     capfd.readouterr()
     for file in files:
-        code = cli.main(["evaluate", str(file), "--num-inits", "2", "--num-episodes", "2", "--json"])
+        trains = [] if is_policy_file(file) else ["--num-inits", "2"]
+        code = cli.main(["evaluate", str(file), *trains, "--num-episodes", "2", "--json"])
         out, err = capfd.readouterr()
         with np.load(file) as arrays:
             cloning = json.loads(str(arrays["metadata"]))["cloning"]

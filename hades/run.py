@@ -269,7 +269,9 @@ def _variable(value: Any, within: frozenset[int]) -> Any:
 
 
 def _parts(value: Any) -> dict[str, Any]:
-    """Fields of a dataclass or named tuple, and places of a tuple; none of what may change."""
+    """Fields of a dataclass or named tuple, places of a tuple, and entries of a mapping."""
+    if isinstance(value, Mapping):
+        return {name if isinstance(name, str) else str(describe(name)): item for name, item in value.items()}
     if isinstance(value, tuple):
         return value._asdict() if hasattr(value, "_asdict") else {str(index): item for index, item in enumerate(value)}
     return _fields(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else {}

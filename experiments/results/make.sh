@@ -108,6 +108,10 @@ $hades bench neuroevolution --env brax/inverted_pendulum --methods hades-pg --se
 for body in hopper walker2d halfcheetah; do
   $hades distill --method hades-pg --preset "$body" --out "$runs/hades_pg/$body" --resume
 done
+for seed in 1 2 3 4; do
+  $hades distill --method hades-pg --preset walker2d --seed $seed --out "$runs/hades_pg/walker2d-seed$seed" --resume
+  $hades distill --method hades-pg --preset halfcheetah --seed $seed --evaluate-every 50 --out "$runs/hades_pg/halfcheetah-seed$seed" --resume
+done
 for preset in breakout-cnn hopper; do
   $hades distill --method hades-pg --preset "$preset" --seed 1 --out "$runs/hades_pg/$preset-seed1" --resume
 done

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,8 +64,9 @@ def test_signal_leaves_a_run_that_goes_on_to_the_same_bytes(
         assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_second_signal_ends_a_process_at_once_that_runs_no_python(second: signal.Signals) -> None:
+@contextmanager
+def asked_to_stop(number: signal.Signals) -> Iterator[subprocess.Popen[str]]:
+    """A run that a signal has asked to stop, while it runs no Python."""
     process = subprocess.Popen(
         [sys.executable, "-c", DEAF_PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -71,33 +74,28 @@ def test_second_signal_ends_a_process_at_once_that_runs_no_python(second: signal
     assert process.stderr is not None
     try:
         assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert "another signal ends it at once" in process.stderr.readline()
-        process.send_signal(second)
-        assert process.wait(timeout=10) == 128 + second
+        yield process
     finally:
         process.kill()
         process.communicate()
 
 
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_ends_a_process_at_once_that_runs_no_python(second: signal.Signals) -> None:
+    with asked_to_stop(signal.SIGINT) as process:
+        process.send_signal(second)
+        assert process.wait(timeout=10) == 128 + second
+
+
 def test_a_sigterm_told_twice_at_once_is_one() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", DEAF_PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        assert "another signal ends it at once" in process.stderr.readline()
+    with asked_to_stop(signal.SIGTERM) as process:
         process.send_signal(signal.SIGTERM)
         time.sleep(1.2)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 143
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_handlers_are_put_back_and_nothing_received_is_no_stop() -> None:

@@ -42,7 +42,8 @@ class BenchSettings(OutputSettings):
         """
         for field in dataclasses.fields(self):
             found = getattr(self, field.name)
-            if not isinstance(found, tuple) or found == field.default:
+            # Files have no flag, and are compared where they are read.
+            if not isinstance(found, tuple) or found == field.default or any(isinstance(item, Path) for item in found):
                 continue
             if not found or len(set(found)) < len(found):
                 flag, given = f"--{field.name.replace('_', '-')}", shlex.join(map(str, found)) or "none"

@@ -260,6 +260,7 @@ first_stages() {  # ENV TARGET STEPS FIRST PG_STEPS PG_FIRST SHORT RESTART FLAGS
     "short horizon=hades-r --max-steps $7 --max-env-steps $4 then hades-r" "restart=hades-r --max-env-steps $8 then hades-r" \
     "pg=hades-pg --max-env-steps $5 --evaluate-every 4" "polished=hades-pg --max-env-steps $6 --evaluate-every 4 then hades-r"
 }
+# The rows of HaDES-PG in results/time_to_return/pg are those of plain, pg and polished alone.
 first_stages gymnax/CartPole-v1 490 1500000 300000 300000 60000 150 400000 --seeds 0-2
 first_stages gymnax/Acrobot-v1 -100 1500000 250000 200000 80000 200 400000 --seeds 0-2
 first_stages gymnax/MountainCarContinuous-v0 90 3000000 400000 300000 80000 300 400000 --seeds 0-4 \

@@ -25,7 +25,6 @@ from experiments.settings import PopulationRunSettings, RunSettings
 from experiments.stopping import StopSignals
 from experiments.void import refuse_void
 from hades import multihost, recipes, sharding
-from hades._host_loop import make_evaluators
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
 from hades.evaluation import Evaluation
@@ -217,7 +216,7 @@ def build(settings: Any, command: Command) -> Run[Any]:
     if run.env is None and settings.loop.evaluate_every is not None:
         raise BadArgumentsError("--evaluate-every: expected an environment to evaluate in, got none")
     try:
-        make_evaluators(run, settings.loop)
+        settings.loop.make_evaluators(run)
     except ValueError as error:
         raise BadArgumentsError(f"--{error}".replace("_", "-", 1)) from None
     return run

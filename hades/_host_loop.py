@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from hades._run_directory import RunDirectory, RunDirectoryError, key_words
 from hades.callbacks import Callback
 from hades.evaluation import Evaluation
 from hades.keys import Stream, stream
-from hades.run import OUTCOMES, DivergedError, Evaluator, Run, RunState
+from hades.run import OUTCOMES, DivergedError, Run, RunState
 from hades.sharding import own_copy, replicate, replicate_within
 from hades.types import Metrics
 
@@ -85,21 +84,6 @@ def _is_finite(outcome: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
-def make_evaluators(run: Run[Any], loop: LoopSettings) -> tuple[Evaluator | None, Evaluator | None]:
-    """Evaluation on fresh keys, and the one that the best outcome is chosen by; None where nothing is evaluated.
-
-    Raises:
-        ValueError: Their sizes do not suit the run; the message names the field of the loop.
-    """
-    if run.env is None or not loop.evaluates:
-        return None, None
-    sizes = loop.evaluation_inits, loop.evaluation_episodes
-    try:
-        return run.make_evaluator(*sizes), run.make_selector(*sizes)
-    except ValueError as error:
-        raise ValueError(re.sub("^num_", "evaluation_", str(error))) from None
-
-
 @dataclass
 class Course:
     """Knowledge of the host beyond the state, saved with every checkpoint."""
@@ -146,7 +130,7 @@ class HostLoop:
         self.run = replicate(run, run.mesh)
         self._own_run = own_copy(self.run)
         self._checkpoints = _checkpoints(directory.checkpoints) if directory else None
-        self.evaluator, self.selector = make_evaluators(self.run, loop)
+        self.evaluator, self.selector = loop.make_evaluators(self.run)
         self.course = Course()
         # Rows up to here were seen by callbacks before a resume, which computes them again.
         self._seen = 0

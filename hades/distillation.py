@@ -102,11 +102,7 @@ def distillation_run(
     """
     env = conform(env)
     require_positive("num_inits", num_inits)
-    if play is None:
-        own = getattr(objective, "settings", None)
-        play = own if isinstance(own, PlaySettings) else PlaySettings(observation_normalization="none")
-    if normalization_envs is None and isinstance(groups := getattr(objective, "normalization_envs", None), int):
-        normalization_envs = groups
+    own_play, own_groups = _played_by(objective)
     decoded = jax.eval_shape(lambda key: parametrization.decode(parametrization.init(key)), jax.random.key(0))
     build = DatasetRun if isinstance(decoded, SyntheticDataset) else PolicyRun
     return build(
@@ -123,8 +119,17 @@ def distillation_run(
         chunks=chunks or Chunks(),
         evaluation_inner=evaluation_inner or inner,
         selection_env=None if selection_env is None else conform(selection_env),
-        play=play,
-        normalization_envs=normalization_envs,
+        play=play or own_play,
+        normalization_envs=own_groups if normalization_envs is None else normalization_envs,
+    )
+
+
+def _played_by(objective: Objective) -> tuple[PlaySettings, int | None]:
+    """Settings and groups that an objective plays by, where it says so; fields of those names may be anything else."""
+    play, groups = getattr(objective, "settings", None), getattr(objective, "normalization_envs", None)
+    return (
+        play if isinstance(play, PlaySettings) else PlaySettings(observation_normalization="none"),
+        groups if isinstance(groups, int) else None,
     )
 
 

@@ -264,7 +264,8 @@ def _variable(value: Any, within: frozenset[int]) -> Any:
         return type(value).__qualname__
     parts = _parts(value)
     if not parts:
-        return describe(value) if (inner := _described_functions(value, within)) is None else inner
+        inner = _described_functions(value, within)
+        return describe(value) if inner is None else {"function": describe(value), **inner}
     return {name: _variable(item, within | {id(value)}) for name, item in parts.items() if id(item) not in within}
 
 

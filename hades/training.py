@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from hades import multihost
 from hades._driver import drive
 from hades._history import Row
-from hades._host_loop import HostLoop, advance, make_evaluators
+from hades._host_loop import HostLoop, advance
 from hades._run_directory import RunDirectory, RunDirectoryError, key_words
 from hades._serialization import to_dict
 from hades._validation import require_positive, require_positive_fields
@@ -64,6 +65,20 @@ class LoopSettings:
     def evaluates(self) -> bool:
         """Whether outcomes are evaluated."""
         return self.evaluate_every is not None or self.keep_snapshots
+
+    def make_evaluators(self, run: Run[Any]) -> tuple[Evaluator | None, Evaluator | None]:
+        """Evaluation on fresh keys, and the one that the best outcome is chosen by; None where nothing is evaluated.
+
+        Raises:
+            ValueError: Their sizes do not suit the run; the message names the field.
+        """
+        if run.env is None or not self.evaluates:
+            return None, None
+        sizes = self.evaluation_inits, self.evaluation_episodes
+        try:
+            return run.make_evaluator(*sizes), run.make_selector(*sizes)
+        except ValueError as error:
+            raise ValueError(re.sub("^num_", "evaluation_", str(error))) from None
 
     @property
     def row_length(self) -> int:
@@ -256,7 +271,7 @@ def _drive(
     require_positive("num_iterations", num_iterations)
     loop = loop or LoopSettings()
     # What they refuse is refused before anything is written.
-    make_evaluators(run, loop)
+    loop.make_evaluators(run)
     hosts = []
     with contextlib.ExitStack() as locks:
         for index, key in enumerate(keys):

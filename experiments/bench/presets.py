@@ -12,7 +12,6 @@ from typing import Any
 
 from experiments import processes, tables
 from experiments.bench._lib.base import Bench, Report, SeedsBenchSettings, find_preset
-from experiments.processes import command
 
 _HEADER = ("preset", "seed", "return", "95 % t interval", "zero dataset", "untrained", "distil [s]")
 
@@ -74,7 +73,7 @@ def _measure(settings: PresetsSettings, name: str, seed: int) -> dict[str, Any]:
 
 def _hades(arguments: Sequence[str]) -> dict[str, Any]:
     """Runs the command in a process of its own, as a user would, and returns its JSON."""
-    done = processes.run(command(*arguments), stdout=subprocess.PIPE)
+    done = processes.run(processes.command(*arguments), stdout=subprocess.PIPE)
     if done.returncode:
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from collections.abc import Sequence
@@ -89,9 +88,9 @@ _Report: TypeAlias = tuple[str, dict[str, Any]]
 
 def _require_dataset(settings: EvaluateSettings, found: str) -> None:
     """Refuses flags that need a dataset, where another file was found."""
-    for field in dataclasses.fields(settings):
-        if field.name in ("baselines", "ensemble", "num_inits") and getattr(settings, field.name) != field.default:
-            flag = f"--{field.name.replace('_', '-')}"
+    for name in ("baselines", "ensemble", "num_inits"):
+        if getattr(settings, name) != getattr(EvaluateSettings, name):
+            flag = f"--{name.replace('_', '-')}"
             raise BadArgumentsError(f"{flag}: expected a dataset or a run of hades distill, got {found}")
 
 

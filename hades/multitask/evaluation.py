@@ -47,8 +47,7 @@ class TaskScores:
 
         Unlike the ratio it means the same whatever the sign of the returns: 0 is knowing nothing, 1 losing nothing.
         """
-        scale = self.single.mean - self.zero.mean
-        return float((self.joint.mean - self.zero.mean) / (scale if scale > 0 else np.nan))
+        return float((self.joint.mean - self.zero.mean) / self._scale)
 
     @property
     def fraction_per_init(self) -> np.ndarray:
@@ -57,9 +56,14 @@ class TaskScores:
         The quotient is linearised at the means (delta method), so that their spread is that of the references, too.
         """
         joint, single, zero = (part.returns.mean(axis=1) for part in (self.joint, self.single, self.zero))
-        scale = self.single.mean - self.zero.mean
         errors = (joint - zero) - self.fraction * (single - zero)
-        return self.fraction + errors / (scale if scale > 0 else np.nan)
+        return self.fraction + errors / self._scale
+
+    @property
+    def _scale(self) -> float:
+        """Gain of the single-task policies over zero's, NaN where there is none."""
+        gain = self.single.mean - self.zero.mean
+        return gain if gain > 0 else float("nan")
 
 
 def evaluate_tasks(

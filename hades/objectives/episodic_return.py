@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hades._environment_contract import conform
 from hades.distributions import ActionSelection
 from hades.fitness import Problem
 from hades.normalization import Normalizer
@@ -87,7 +86,7 @@ class EpisodicReturn:
     def rollout(self) -> PureRollout:
         """Plays the episodes of an iteration."""
         return make_rollout(
-            conform(self.env),
+            self.env,
             self.policy,
             self.num_episodes,
             self.action_selection,

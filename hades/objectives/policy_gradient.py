@@ -13,7 +13,7 @@ import optax
 from flax import struct
 
 from hades import policies
-from hades._environment_contract import conform, is_key
+from hades._environment_contract import is_key
 from hades._rows import swapped
 from hades._validation import require_positive_fields
 from hades.fitness import Minibatches
@@ -212,7 +212,7 @@ class PolicyGradient:
 
     @property
     def _env(self) -> Environment:
-        return conform(require_pure(self.env))
+        return require_pure(self.env)
 
     @property
     def _critic(self) -> ValueNetwork:
@@ -263,13 +263,13 @@ class PolicyGradient:
         """Minibatches of what was collected, but for the observations; the state that has learned; and metrics."""
         critic_key, row_key = keys
         settings = self.settings
-        state, rewards = gather(state, swapped(collection.steps), settings.gamma)
-        steps = replace(collection.steps, observations=cast(Any, None))
-        values, next_values, steps = swapped((collection.values, collection.next_values, steps))
+        steps, values, next_values = swapped((collection.steps, collection.values, collection.next_values))
+        state, rewards = gather(state, steps, settings.gamma)
+        steps = replace(steps, observations=cast(Any, None))
         batch, valid = swapped(make_batch(values, next_values, steps, rewards, settings.gamma, settings.gae_lambda))
         # As the policies see them, once for all epochs.
-        batch = replace(batch, observations=collection.seen)
-        critic, optimizer, error = self._train_critic(critic_key, state, batch, valid)
+        seen = replace(batch, observations=collection.seen)
+        critic, optimizer, error = self._train_critic(critic_key, state, seen, valid)
         if settings.normalize_advantages:
             batch = replace(batch, advantages=_standardized(batch.advantages, valid))
         metrics = {
@@ -277,8 +277,7 @@ class PolicyGradient:
             "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
             "value_loss": error,
         }
-        minibatches = self._divide(row_key, replace(batch, observations=cast(Any, None)), valid, inits)
-        return minibatches, replace(state, critic=critic, optimizer=optimizer), metrics
+        return self._divide(row_key, batch, valid, inits), replace(state, critic=critic, optimizer=optimizer), metrics
 
     def _train_critic(
         self, key: jax.Array, state: PolicyGradientState, batch: Batch, valid: jax.Array

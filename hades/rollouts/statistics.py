@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from hades import policies
-from hades._environment_contract import conform
 from hades.normalization import Normalizer, PolicyParams, RunningStatistics
 from hades.rollouts.auto_reset import PLAYED_ENVS, PLAYED_STEPS, play_randomly
 from hades.rollouts.first_episode import make_rollout
@@ -52,7 +51,7 @@ def episode_statistics(
     params: PolicyParams | None = None,
 ) -> RunningStatistics:
     """Statistics of all observations of first episodes. Arguments of `measure_statistics`."""
-    env = conform(require_pure(env))
+    env = require_pure(env)
     rollout = make_rollout(env, policy or policies.uniform(env), num_episodes, gather_statistics=True)
     player = params or PolicyParams(())
     network = jax.tree.map(lambda leaf: leaf[None, None], player.network)

@@ -120,6 +120,7 @@ def test_functions_are_told_apart_by_what_they_were_made_with():
     assert same(lambda steps: optax.adamw(optax.cosine_decay_schedule(0.1, steps)), 5, 6)
     for number in (np.float32, jnp.float32):
         assert same(lambda rate, number=number: optax.rmsprop(number(rate)), 0.2, 0.3)
+    assert same(lambda inner: lambda x: inner(x), optax.constant_schedule(1.0), optax.linear_schedule(1.0, 1.0, 0))
     assert same(lambda factor: jax.jit(lambda x: factor * x), 2, 3)
     assert same(lambda least: functools.partial(max, least), 1, 2)
     assert same(lambda factor: {"no": 0} and (lambda x, factor=factor: x), 2, 3)

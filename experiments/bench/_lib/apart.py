@@ -15,7 +15,6 @@ from typing import Any
 
 from experiments import processes
 from experiments.bench._lib.base import tell
-from experiments.processes import program
 
 
 def measure_apart(
@@ -36,9 +35,9 @@ def measure_apart(
         ValueError: The process failed; the message begins with `label` and has its last words.
     """
     tell(f"measuring {label} ...")
-    line = program(__name__, function.__module__, function.__name__, *arguments)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    done = processes.run(line, env=os.environ | dict(environment or {}), **pipes)
+    line = processes.program(__name__, function.__module__, function.__name__, *arguments)
+    variables = os.environ | dict(environment or {})
+    done = processes.run(line, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise ValueError(f"{label}: {reason[0]}")

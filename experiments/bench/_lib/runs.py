@@ -23,7 +23,6 @@ from experiments.commands.baseline import COMMANDS
 from experiments.commands.distill import command_of
 from experiments.curves import Curve, read_curve
 from experiments.presets import PRESETS, get_preset
-from experiments.processes import command
 from experiments.running import Command
 from hades._files import write_atomically
 from hades._run_directory import FREE_TO_CHANGE, OtherRunError, RunDirectory
@@ -286,7 +285,7 @@ def start_process(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: It failed; the message has the command and its last words.
     """
-    done = processes.run(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    done = processes.run(processes.command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}: {last}")

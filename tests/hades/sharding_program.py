@@ -212,21 +212,21 @@ class Compilations(logging.Handler):
 
 
 def elsewhere_on_devices() -> dict[str, object]:
-    """A run on one device that is not the default, stopped and resumed, beside the same run on the default one."""
+    """A run on one device that is not the default, stopped and resumed, beside a whole one on the default device."""
     env, loop = envs.make("diagnostic/target", max_steps=2), hades.LoopSettings(iterations_per_call=2, evaluate_every=2)
-    found: dict[str, Any] = {}
-    for index in (0, 3):
-        run = hades.recipes.from_settings(env, SETTINGS["hades"], mesh=jax.devices()[index : index + 1])
-        with tempfile.TemporaryDirectory() as folder:
-            for iterations in (2, 4):
-                result = hades.distill(jax.random.key(0), run, iterations, out=folder, loop=loop, progress=False)
-        seeds = hades.distill_seeds(jax.random.split(jax.random.key(4), 2), run, 2, loop=loop, progress=False)
-        leaves = jax.tree.leaves([result.state, [seed.state for seed in seeds]])
-        found[str(index)] = {
-            "devices": sorted({device.id for leaf in leaves for device in leaf.devices()}),
-            "outcome": [leaf.tolist() for leaf in jax.tree.leaves((result.dataset, result.best_dataset))],
-        }
-    return found
+    default, chosen = (
+        hades.recipes.from_settings(env, SETTINGS["hades"], mesh=jax.devices()[index : index + 1]) for index in (0, 3)
+    )
+    whole = hades.distill(jax.random.key(0), default, 4, loop=loop, progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        for iterations in (2, 4):
+            result = hades.distill(jax.random.key(0), chosen, iterations, out=folder, loop=loop, progress=False)
+    quick = dataclasses.replace(loop, evaluate_every=None)
+    seeds = hades.distill_seeds(jax.random.split(jax.random.key(4), 2), chosen, 2, loop=quick, progress=False)
+    leaves = jax.tree.leaves([result.state, [seed.state for seed in seeds]])
+    outcomes = [[leaf.tolist() for leaf in jax.tree.leaves((r.dataset, r.best_dataset))] for r in (whole, result)]
+    devices = sorted({device.id for leaf in leaves for device in leaf.devices()})
+    return {"devices": devices, "default": outcomes[0], "chosen": outcomes[1]}
 
 
 def calls_on_devices() -> dict[str, object]:

@@ -44,8 +44,9 @@ def test_half_precision_is_moved_as_single_precision_is(base):
         start = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), START)
         evolution = evolution_from_settings(64, settings(base), 8)
         state = evolution.init(jax.random.key(0), start)
+        step = jax.jit(lambda key, state, evolution=evolution: evolution.step(key, state, objective)[0])
         for generation in range(10):
-            state, _ = evolution.step(jax.random.key(generation), state, objective)
+            state = step(jax.random.key(generation), state)
         assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(state.strategy.mean))
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.strategy.std))
         moves.append(flatten(evolution.solution(state)).astype(jnp.float32))

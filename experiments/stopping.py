@@ -84,7 +84,7 @@ class StopSignals:
         """
         self.received: signal.Signals | None = None
         self._name = name
-        self._has_begun = self._was_asked = False
+        self._has_begun = False
         self._heard = 0.0
         self._watch = SignalWatch(self._hear)
 
@@ -100,9 +100,8 @@ class StopSignals:
         self._watch.stop()
 
     def should_stop(self) -> bool:
-        """Whether a signal has come; `hades.distill` asks after every compiled call."""
-        # Asked for the first time, the run has yet to compile.
-        self._has_begun, self._was_asked = self._was_asked, True
+        """Whether a signal has come; `hades.distill` asks before every call, once that is compiled."""
+        self._has_begun = True
         return self.received is not None
 
     @property

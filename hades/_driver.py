@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ def drive(
         loop: Settings of each.
         num_iterations: Iterations of each, those of earlier calls counted in.
         progress: Whether to show progress on stderr.
-        should_stop: Asked after every call.
+        should_stop: Asked before every call, the first time once that is compiled.
     """
     seeds = _Seeds(hosts, num_iterations)
     try:
@@ -51,6 +51,8 @@ def drive(
             multihost.noticing_lost_processes(),
             Progress(num_iterations, "iteration", seeds.iteration, shown) as report,
         ):
+            if any(seeds.next_counts()):
+                seeds.compile()
             while any(counts := seeds.next_counts()) and not multihost.any_process(should_stop()):
                 rows = seeds.call(counts)
                 if rows:
@@ -98,11 +100,14 @@ class _Seeds:
             for index, host in enumerate(self._hosts)
         ]
 
+    def compile(self) -> None:
+        """Compiles the call by one of no iteration, so that rates are those of running."""
+        jax.block_until_ready(self._advance([0] * len(self._hosts)))
+
     def call(self, counts: Sequence[int]) -> list[Row]:
         """One compiled call of so many iterations of each seed, and the hosts' part of it; their last rows."""
-        compiled = self._compiled
         before = self._clock()
-        ended = jax.block_until_ready(compiled(counts))
+        ended = jax.block_until_ready(self._advance(counts))
         # Before the hosts' part, which is no time of an iteration.
         after = self._clock()
         rows = []
@@ -120,20 +125,11 @@ class _Seeds:
         """The one clock of all seeds."""
         return self._hosts[0].clock()
 
-    @cached_property
-    def _compiled(self) -> Callable[[Sequence[int]], list[tuple[RunState, Metrics]]]:
-        """The call, compiled by one of no iteration, so that rates are those of running."""
-        compiled = self._advance_one if len(self._hosts) == 1 else self._advance_several
-        jax.block_until_ready(compiled([0] * len(self._hosts)))
-        return compiled
-
-    def _advance_one(self, counts: Sequence[int]) -> list[tuple[RunState, Metrics]]:
-        (host,) = self._hosts
-        return [host.advance(host.run, host.state, np.int32(counts[0]))]
-
-    def _advance_several(self, counts: Sequence[int]) -> list[tuple[RunState, Metrics]]:
-        states = _stack([host.state for host in self._hosts])
+    def _advance(self, counts: Sequence[int]) -> list[tuple[RunState, Metrics]]:
         host = self._hosts[0]
+        if len(self._hosts) == 1:
+            return [host.advance(host.run, host.state, np.int32(counts[0]))]
+        states = _stack([host.state for host in self._hosts])
         after = _advance_seeds(host.advance, self._mesh, host.run, states, np.asarray(counts, np.int32))
         return _unstack(after, len(self._hosts))
 

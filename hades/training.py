@@ -183,7 +183,7 @@ def distill(
         config: Content of `config.json`; that of `run.config()` with the key and the loop if None.
         progress: Whether to show progress on stderr.
         callbacks: See each row of metrics once, also across resumes: functions of a row, or `hades.Callback` objects.
-        should_stop: Asked after every compiled call; the loop ends with a checkpoint once it returns True.
+        should_stop: Asked before every compiled call; the loop ends with a checkpoint once it returns True.
 
     Raises:
         DivergedError: The outcome is no longer finite; the state before that is kept.
@@ -227,7 +227,7 @@ def distill_seeds(
         loop: How often to evaluate, log and save, and budgets.
         progress: Whether to show progress on stderr, means over seeds.
         callbacks: Those of each seed, `[seeds]`; none if None.
-        should_stop: Asked after every compiled call; the loop ends with checkpoints once it returns True.
+        should_stop: Asked before every compiled call; the loop ends with checkpoints once it returns True.
 
     Returns:
         Results `[seeds]`.

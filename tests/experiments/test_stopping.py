@@ -25,7 +25,7 @@ DEAF_PROGRAM = """
 import ctypes
 from experiments.stopping import StopSignals
 with StopSignals() as signals:
-    signals.should_stop(), signals.should_stop()  # The second time the first call has been compiled.
+    signals.should_stop()  # From now on there is something to keep.
     print("ready", flush=True)
     mutex = ctypes.create_string_buffer(64)
     ctypes.CDLL(None).pthread_mutex_lock(mutex)

@@ -541,6 +541,23 @@ def test_a_remainder_of_iterations_and_equal_runs_compile_nothing_again():
     assert len(traces) == 2 * first
 
 
+def test_a_run_is_first_asked_to_stop_once_it_is_compiled():
+    traces, seen = [], []
+
+    class Traced(Counting):
+        def step(self, state):
+            traces.append(1)
+            return super().step(state)
+
+    def should_stop():
+        seen.append(len(traces))
+        return False
+
+    distill(KEY, Traced(reward=3.0), 20, loop=QUIET, progress=False, should_stop=should_stop)
+    assert seen[0] > 0
+    assert seen == 2 * seen[:1]
+
+
 @pytest.mark.parametrize("reward", [np.nan, np.inf, 1e20])
 def test_metrics_are_strict_json(tmp_path, reward):
     result = distill(KEY, Counting(reward=reward), 3, out=tmp_path / "run", loop=QUIET, progress=False)

@@ -100,22 +100,23 @@ def _play(env: Environment, num_steps: int, num_episodes: int = 4) -> dict[str, 
 
 def _play_host(env: HostEnvironment, num_steps: int, num_episodes: int = 3) -> dict[str, np.ndarray]:
     """Arrays of a few episodes in a host simulator, by name."""
-    simulator = env.simulate(np.arange(num_episodes, dtype=np.uint32))
-    space, generator = env.action_space, np.random.default_rng(0)
-    low, high = (space.low, space.high) if isinstance(space, Continuous) else ((0.0,), (0.0,))
-    rows, first = [], np.array(simulator.observations)
-    shape = (num_episodes, *env.observation_shape)
-    for _ in range(num_steps):
-        step = simulator.step(generator.uniform(low, high, (num_episodes, len(low))).astype(np.float32))
-        told = {name: value for name, value in step._asdict().items() if name != "succeeded" or value is not None}
-        for name, value in told.items():
-            expected = shape if name == "observations" else shape[:1]
-            if np.shape(value) != expected:
-                raise ValueError(f"{env.name}: {name} of a step: expected shape {expected}, got {np.shape(value)}")
-        rows.append([np.array(getattr(step, name)) for name in ("observations", "rewards", "terminated", "truncated")])
-        if not simulator.alive.any():
-            break
-    simulator.close()
+    with contextlib.closing(env.simulate(np.arange(num_episodes, dtype=np.uint32))) as simulator:
+        space, generator = env.action_space, np.random.default_rng(0)
+        low, high = (space.low, space.high) if isinstance(space, Continuous) else ((0.0,), (0.0,))
+        rows, first = [], np.array(simulator.observations)
+        shape = (num_episodes, *env.observation_shape)
+        for _ in range(num_steps):
+            step = simulator.step(generator.uniform(low, high, (num_episodes, len(low))).astype(np.float32))
+            told = {name: value for name, value in step._asdict().items() if name != "succeeded" or value is not None}
+            for name, value in told.items():
+                expected = shape if name == "observations" else shape[:1]
+                if np.shape(value) != expected:
+                    raise ValueError(f"{env.name}: {name} of a step: expected shape {expected}, got {np.shape(value)}")
+            rows.append(
+                [np.array(getattr(step, name)) for name in ("observations", "rewards", "terminated", "truncated")]
+            )
+            if not simulator.alive.any():
+                break
     if simulator.alive.any():
         raise ValueError(f"{env.name}: close: expected no episode alive after it, got {int(simulator.alive.sum())}")
     return dict(zip(_SHOWN, (first, *map(np.stack, zip(*rows, strict=True))), strict=True))

@@ -20,7 +20,13 @@ from hades.fitness import Minibatches
 from hades.normalization import Normalizer, RunningStatistics
 from hades.outer._metrics import summarize
 from hades.policies import NetworkSettings, Policy, ValueNetwork
-from hades.rl.experience import gather, make_batch, minibatch_rows, present_normalizer
+from hades.rl.experience import (
+    gather,
+    make_batch,
+    minibatch_rows,
+    present_normalizer,
+    standardize_advantages,
+)
 from hades.rl.losses import Batch, clipped_surrogate, value_loss
 from hades.rl.settings import OnPolicySettings
 from hades.rollouts.auto_reset import (
@@ -33,8 +39,6 @@ from hades.rollouts.auto_reset import (
 )
 from hades.rollouts.statistics import episode_statistics, initial_normalizer
 from hades.types import Environment, Metrics, Params, Policies, PyTree, require_pure
-
-_EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
@@ -271,7 +275,7 @@ class PolicyGradient:
         seen = replace(batch, observations=collection.seen)
         critic, optimizer, error = self._train_critic(critic_key, state, seen, valid)
         if settings.normalize_advantages:
-            batch = replace(batch, advantages=_standardized(batch.advantages, valid))
+            batch = standardize_advantages(batch, valid)
         metrics = {
             "non_finite": jnp.sum(steps.diverged, dtype=jnp.int32),
             "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
@@ -341,10 +345,3 @@ def side_by_side(policy: Policy, inits: int) -> Policy:
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), distributions)
 
     return Policy(policy.init, apply)
-
-
-def _standardized(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Values with mean 0 and standard deviation 1 over those that count."""
-    mean = jnp.mean(values, where=valid)
-    std = jnp.std(values, where=valid)
-    return jnp.where(valid, (values - mean) / (std + _EPSILON), 0.0)

@@ -35,6 +35,19 @@ def scale_rewards(
     return steps.rewards / jnp.sqrt(statistics.variance + _EPSILON), statistics, after
 
 
+def standardize_advantages(batch: Batch, valid: jax.Array | None = None) -> Batch:
+    """Shifts and scales advantages to mean 0 and standard deviation 1.
+
+    Args:
+        batch: Steps, in any shape.
+        valid: Which of them count, in the same shape; the others get 0. All count if None.
+    """
+    values = batch.advantages
+    centred = values - jnp.mean(values, where=valid)
+    scaled = centred / (jnp.std(values, where=valid) + _EPSILON)
+    return dataclasses.replace(batch, advantages=scaled if valid is None else jnp.where(valid, scaled, 0.0))
+
+
 def make_batch(
     values: jax.Array,
     next_values: jax.Array,

@@ -18,7 +18,7 @@ from hades._environment_contract import conform
 from hades.normalization import Normalizer, PolicyParams, RunningStatistics
 from hades.outer import summarize
 from hades.policies import Policy, ValueNetwork
-from hades.rl.experience import gather, make_batch, minibatch_rows, present_normalizer
+from hades.rl.experience import gather, make_batch, minibatch_rows, present_normalizer, standardize_advantages
 from hades.rl.losses import Batch, ppo_loss
 from hades.rl.settings import PPOSettings
 from hades.rollouts.auto_reset import (
@@ -38,8 +38,6 @@ __all__ = [
     "PPOState",
     "make_ppo",
 ]
-
-_EPSILON = 1e-8
 
 
 @struct.dataclass
@@ -253,8 +251,7 @@ class PPO:
         rate: jax.Array,
     ) -> tuple[tuple[ActorCritic, PyTree], tuple[jax.Array, Metrics]]:
         if self.settings.normalize_advantages:
-            centred = batch.advantages - jnp.mean(batch.advantages)
-            batch = dataclasses.replace(batch, advantages=centred / (jnp.std(batch.advantages) + _EPSILON))
+            batch = standardize_advantages(batch)
         seen = normalizer.apply(batch.observations)
 
         def loss(networks: ActorCritic) -> tuple[jax.Array, Metrics]:

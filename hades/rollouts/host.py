@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, TypeAlias, cast
 
 import jax
@@ -91,6 +92,10 @@ class _HostEpisodes:
         self.succeeded: np.ndarray | None = None
         self.alive = self.simulator.alive & ~self.diverged
 
+    def close(self) -> None:
+        """Gives up the simulator."""
+        self.simulator.close()
+
     def step(self, actions: np.ndarray, invalid: np.ndarray) -> HostStep:
         """Advances every living episode by one step.
 
@@ -117,8 +122,6 @@ class _HostEpisodes:
         if out.succeeded is not None:
             before = np.zeros_like(alive) if self.succeeded is None else self.succeeded
             self.succeeded = before | (alive & out.succeeded & ~diverged)
-        if not self.alive.any():
-            self.simulator.close()
         rewards = np.where(alive, np.where(diverged, np.nan, out.rewards), 0.0)
         return HostStep(self.observations, rewards, terminated, truncated, out.succeeded)
 
@@ -158,22 +161,27 @@ def make_host_rollout(
         return group_keys, seeds
 
     def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
-        group_keys, seeds = start(keys)
+        group_keys, group_seeds = start(keys)
         batch = (num_candidates(params), keys.shape[0], groups)
         shape = (*batch, group_size)
-        episodes = _HostEpisodes(env, np.broadcast_to(np.asarray(seeds), shape).ravel())
-        returns = np.where(episodes.diverged, np.nan, 0.0)
-        lengths = np.zeros(returns.shape, np.int32)
-        empty = normalizer.empty_statistics(env.observation_shape)
-        statistics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
-        time = 0
-        while episodes.alive.any():
-            observations = episodes.observations.reshape(shape + tuple(env.observation_shape))
-            seen = GroupObservations(jnp.asarray(observations), jnp.asarray(episodes.alive.reshape(shape)), statistics)
-            time += 1
-            actions, invalid, statistics = act_all(np.int32(time), group_keys, seen, params, normalizer)
-            lengths += episodes.alive
-            returns += episodes.step(np.asarray(actions).reshape(len(returns), -1), np.asarray(invalid).ravel()).rewards
+        seeds = np.broadcast_to(np.asarray(group_seeds), shape).ravel()
+        with closing(_HostEpisodes(env, seeds)) as episodes:
+            returns = np.where(episodes.diverged, np.nan, 0.0)
+            lengths = np.zeros(returns.shape, np.int32)
+            empty = normalizer.empty_statistics(env.observation_shape)
+            statistics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
+            time = 0
+            while episodes.alive.any():
+                observations = episodes.observations.reshape(shape + tuple(env.observation_shape))
+                seen = GroupObservations(
+                    jnp.asarray(observations), jnp.asarray(episodes.alive.reshape(shape)), statistics
+                )
+                time += 1
+                actions, invalid, statistics = act_all(np.int32(time), group_keys, seen, params, normalizer)
+                lengths += episodes.alive
+                returns += episodes.step(
+                    np.asarray(actions).reshape(len(returns), -1), np.asarray(invalid).ravel()
+                ).rewards
         final = (*batch[:2], num_episodes)
         solved = None if episodes.succeeded is None else episodes.succeeded.reshape(final)
         return EpisodeReturns(
@@ -224,19 +232,20 @@ def make_host_recorded_rollout(
 
     def rollout(key: jax.Array, params: PyTree, num_episodes: int) -> RecordedEpisodes:
         seed_key, action_key = jax.random.split(key)
-        episodes = _HostEpisodes(env, np.asarray(jax.random.bits(seed_key, (num_envs,)))[:num_episodes])
         seen = np.zeros((num_envs, *env.observation_shape), np.float32)
         rows: list[tuple[Any, ...]] = []
         lengths, terminated = np.zeros(num_episodes, int), np.zeros(num_episodes, bool)
-        while episodes.alive.any():
-            alive, observations, viewed = episodes.alive, episodes.observations, view(episodes.simulator)
-            seen[:num_episodes] = observations
-            actions = np.asarray(compiled(action_key, np.int32(len(rows)), params, seen))[:num_episodes]
-            step = episodes.step(actions, ~_all_finite(actions))
-            rows.append((observations, actions, step.rewards.astype(np.float32), step.observations, viewed))
-            lengths += alive & ~episodes.diverged
-            terminated |= step.terminated
-            on_steps(int(alive.sum()))
+        seeds = np.asarray(jax.random.bits(seed_key, (num_envs,)))[:num_episodes]
+        with closing(_HostEpisodes(env, seeds)) as episodes:
+            while episodes.alive.any():
+                alive, observations, viewed = episodes.alive, episodes.observations, view(episodes.simulator)
+                seen[:num_episodes] = observations
+                actions = np.asarray(compiled(action_key, np.int32(len(rows)), params, seen))[:num_episodes]
+                step = episodes.step(actions, ~_all_finite(actions))
+                rows.append((observations, actions, step.rewards.astype(np.float32), step.observations, viewed))
+                lengths += alive & ~episodes.diverged
+                terminated |= step.terminated
+                on_steps(int(alive.sum()))
         # Without a single step there is nothing to stack: every episode has diverged from the start.
         nothing: Any = (np.zeros((0, num_episodes)),) * 5
         columns = jax.tree.map(lambda *leaves: np.stack(leaves), *rows) if rows else nothing

@@ -12,6 +12,7 @@ from hades import policies
 from hades.distributions import Categorical, DiagonalGaussian
 from hades.normalization import Normalizer
 from hades.rl.advantages import discounted_returns, generalized_advantages
+from hades.rl.experience import standardize_advantages
 from hades.rl.losses import Batch, ppo_loss
 from hades.rollouts.auto_reset import begin_episodes, make_auto_reset_rollout
 from tests.helpers import GoOn, Noisy
@@ -75,6 +76,18 @@ def test_a_step_that_does_not_count_ends_the_estimates_before_it_as_a_truncation
     arguments = [jnp.asarray(array) for array in (rewards, values, next_values, terminated, cut)]
     expected = np.where(valid, generalized_advantages(*arguments, 0.9, 0.8), 0.0)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("some", [False, True], ids=["all", "some"])
+def test_standardized_advantages_are_those_of_numpy_over_the_steps_that_count(some):
+    advantages = np.random.default_rng(2).normal(3.0, 4.0, (6, 5))
+    valid = np.arange(30).reshape(6, 5) % 3 > 0 if some else np.ones((6, 5), bool)
+    ones = jnp.ones((6, 5))
+    batch = Batch(ones, ones, ones, ones, jnp.asarray(advantages), ones)
+    found = np.asarray(standardize_advantages(batch, jnp.asarray(valid) if some else None).advantages)
+    counted = advantages[valid]
+    np.testing.assert_allclose(found[valid], (counted - counted.mean()) / counted.std(), rtol=1e-5, atol=1e-6)
+    assert not found[~valid].any()
 
 
 def test_discounted_returns_begin_again_after_an_episode():

@@ -17,7 +17,7 @@ from hades.inner.cloning import behaviour_cloning
 from hades.normalization import Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.rollouts.first_episode import make_rollout
-from hades.rollouts.host import compiled_rollout, make_host_rollout
+from hades.rollouts.host import compiled_rollout, make_host_recorded_rollout, make_host_rollout
 from tests.helpers import OnHost, Walk
 
 KEYS = jax.random.split(jax.random.key(3), 2)
@@ -58,6 +58,26 @@ def test_only_living_episodes_are_simulated(monkeypatch):
     policy = policies.uniform(OnHost())
     episodes = make_host_rollout(OnHost(), policy, 50)(KEYS, policy.init(KEYS[0]), Normalizer())
     assert made[0].simulated == episodes.lengths.sum() < 2 * 50 * 12
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_simulator_is_closed_also_where_play_fails(recorded):
+    class Failing(OnHost):
+        def simulate(self, seeds):
+            made.append(super().simulate(seeds))
+            made[0].step = lambda actions: 1 / 0
+            return made[0]
+
+    made = []
+    if recorded:
+        rollout = make_host_recorded_rollout(Failing(), lambda key, params, seen: jnp.zeros((3, 1)), 3)
+        arguments = (KEYS[0], (), 3)
+    else:
+        policy = policies.uniform(Failing())
+        rollout, arguments = make_host_rollout(Failing(), policy, 3), (KEYS, policy.init(KEYS[0]), Normalizer())
+    with pytest.raises(ZeroDivisionError):
+        rollout(*arguments)
+    assert not made[0].alive.any()
 
 
 @pytest.mark.parametrize(("name", "max_steps"), [("Hopper-v4", 1000), ("HalfCheetah-v4", 20)])

@@ -60,10 +60,16 @@ def comparison_figure(
 
 
 def _draw_method(axes: Axes, axis: str, runs: Sequence[Curve], label: str, color: str) -> None:
-    # From where all runs have been evaluated to where the first of them ends.
+    # From where all runs have been evaluated to where the first of them ends, which may be no way at all.
     places = [getattr(run, axis) for run in runs]
-    grid = np.linspace(max(place[0] for place in places), min(place[-1] for place in places), POINTS)
+    start, end = max(place[0] for place in places), min(place[-1] for place in places)
+    grid = np.linspace(start, end, POINTS) if end > start else np.array([start])
     values = np.array([run.at(axis, grid) for run in runs])  # type: ignore[arg-type]
     intervals = np.array([interquartile_interval(column) for column in values.T])
-    axes.plot(grid, interquartile_mean(values.T), color=color, lw=1.8, label=label, zorder=3)
-    axes.fill_between(grid, intervals[:, 0], intervals[:, 1], color=color, alpha=0.2, lw=0, zorder=2)
+    mean, (low, high) = interquartile_mean(values.T), intervals.T
+    if len(grid) == 1:
+        errors = [mean - low, high - mean]
+        axes.errorbar(grid, mean, errors, color=color, marker="o", markersize=5, lw=1.8, label=label, zorder=3)
+        return
+    axes.plot(grid, mean, color=color, lw=1.8, label=label, zorder=3)
+    axes.fill_between(grid, low, high, color=color, alpha=0.2, lw=0, zorder=2)

@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from envs import names
+from experiments.curves import Curve
 from experiments.pictures import curve_figure, dataset_figure, draw_curve, draw_dataset, offline_curve_figure
 from experiments.pictures.canvas import PALETTE
+from experiments.pictures.comparison import comparison_figure
 from experiments.pictures.curve import MAX_POINTS, MAX_STRETCHES, thin
 from experiments.pictures.grids import MAX_STATES, channel_colors, grid_colors
 from experiments.pictures.heatmap import format_number
@@ -194,6 +196,20 @@ def test_curve_of_one_iteration_is_marked_and_has_no_repeated_ticks() -> None:
     assert len(set(tick_texts(left))) == len(tick_texts(left))
     low, high = left.get_ylim()
     assert low < 6 < 20 < high
+
+
+def learning_curve(env_steps: list[float], seconds: list[float], returns: list[float]) -> Curve:
+    summary = {"evaluations": {"untrained policy": {"mean": 20.0}}}
+    return Curve(np.array(env_steps), np.array(seconds), np.array(returns), summary)
+
+
+def test_methods_that_were_evaluated_once_are_marked_where_all_of_their_runs_are() -> None:
+    long = [learning_curve([1e5, 2e5], [1.0, 2.0], [50.0, 80.0])]
+    once = [learning_curve([1e5], [1.0 + index], [30.0 + index]) for index in range(3)]
+    figure = comparison_figure({"long": long, "once": once}, "title", {}, "note")
+    for axes, place in zip(figure.axes[:2], (1e5, 3.0), strict=True):
+        (marked,) = [drawn for drawn in axes.get_lines() if drawn.get_marker() == "o"]
+        np.testing.assert_allclose(marked.get_xydata(), [[place, 31.0]])
 
 
 def test_curve_leaves_gaps_and_does_not_let_blow_ups_flatten_the_rest() -> None:

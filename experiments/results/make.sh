@@ -100,9 +100,15 @@ $budget --setting cloning.num-steps --values 1 2 4 8 16 --runs "$runs/hades_pg/b
 $budget --setting cloning.optimizer --values sgd "sgd --cloning.momentum 0.9 --first-step-size 0.2" \
   "adam --cloning.step-sizes fixed --cloning.learning-rate 0.02" "sgd --cloning.activation relu" \
   --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
-$hades bench budget --env brax/hopper --method hades-pg --seeds 0 --env-steps 1500000 --setting cloning.num-steps \
-  --values 1 2 4 6 8 16 --flags="--num-envs 64 --num-inits 4 --evaluate-every 90 --iterations-per-call 30 --evaluation-episodes 4" \
-  --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
+hopper_budget() {
+  $hades bench budget --env brax/hopper --method hades-pg --seeds 0 --env-steps 1500000 "$@" \
+    --flags="--num-envs 64 --num-inits 4 --evaluate-every 90 --iterations-per-call 30 --evaluation-episodes 4" \
+    --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
+}
+hopper_budget --setting cloning.num-steps --values 1 2 4 6 8 16
+hopper_budget --setting cloning.optimizer --values sgd "sgd --cloning.momentum 0.9 --first-step-size 0.2" \
+  "adam --cloning.step-sizes fixed --cloning.learning-rate 0.02" "sgd --cloning.activation relu"
+hopper_budget --values 2 4 16 256
 $hades bench neuroevolution --env brax/inverted_pendulum --methods hades-pg --seeds 0-2 --env-steps 800000 \
   --runs "$runs/hades_pg" --out $out/hades_pg
 for body in hopper walker2d halfcheetah; do

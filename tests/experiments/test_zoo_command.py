@@ -181,6 +181,13 @@ def test_tables_of_the_documentation_are_those_of_the_cards() -> None:
     assert listing.compact(cards) in (ROOT / "README.md").read_text()
 
 
+def test_the_stored_verification_is_of_the_present_cards() -> None:
+    stored = json.loads((ROOT / "experiments" / "results" / "zoo_verification.json").read_text())
+    means = {dataset["name"]: dataset["card_mean"] for dataset in stored["datasets"]}
+    assert means == pytest.approx({name: zoo.card(name).score.mean for name in zoo.names()})
+    assert all(dataset["passed"] for dataset in stored["datasets"])
+
+
 @pytest.mark.slow
 def test_the_whole_zoo_is_as_its_cards_say(hades: Callable[..., Outcome]) -> None:
     outcome = hades("zoo", "verify", "--json")

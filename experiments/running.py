@@ -50,8 +50,10 @@ def on_one_device(settings: Any) -> Any:
     """Settings of a run that one device works on.
 
     Raises:
-        BadArgumentsError: They ask for several.
+        BadArgumentsError: They ask for several, or for several processes.
     """
+    if settings.hosts.multihost:
+        raise BadArgumentsError("--multihost: expected none, as such a run works on one device of one process")
     if (settings.devices or 1) > 1:
         raise BadArgumentsError(f"--devices: expected 1, as such a run works on one device, got {settings.devices}")
     return settings
@@ -240,7 +242,10 @@ def resolve(command: Command, arguments: Sequence[str]) -> Any:
     refuse_void(arguments, settings.void_flags())
     if settings.out is None:
         settings = dataclasses.replace(settings, out=Path("runs") / _label(settings, default))
-    if RunDirectory(settings.out).holds_run and not settings.resume:
+    if RunDirectory(settings.out).holds_run:
+        if settings.resume:
+            # The folder that a run without --out has by itself.
+            return _resolve_resumed(command, arguments, RunDirectory(settings.out))
         raise BadArgumentsError(f"--out: {settings.out} holds a run; go on with it by --resume, or choose another")
     return settings
 

@@ -164,6 +164,12 @@ class HostLoop:
             template, formerly=self.run.former_names, dropped=self.run.dropped_names
         )
         history = self._history_until(iteration)
+        known = history[-1]["iteration"] if history else 0
+        if known != iteration:
+            raise RunDirectoryError(
+                f"{self._directory.metrics}: expected rows up to iteration {iteration}, as its checkpoint has it, "
+                f"got them up to {known}"
+            )
         score = -np.inf if saved.get("best_score") is None else saved["best_score"]
         best_iteration = saved.get("best_iteration", saved.get("best_generation", -1))
         best = OUTCOMES[self.run.kind].load(self._file("best_")) if best_iteration >= 0 else None

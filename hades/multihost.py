@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -121,12 +122,20 @@ def initialize(settings: MultihostSettings) -> None:
                 "multihost: expected a job that JAX detects (Slurm, Open MPI, Kubernetes), or the flags coordinator, "
                 "num_processes and process_id"
             ) from None
-        own = [jax.default_backend(), jax.local_device_count()]
-    platform, count = first = from_first(own)
-    if any_process(own != first):
+        own = jax.default_backend()
+        # Every process knows all devices, and collectives need as many in each.
+        counts = Counter(device.process_index for device in jax.devices())
+    for process, count in sorted(counts.items()):
+        if count != counts[0]:
+            raise ValueError(
+                f"multihost: expected {counts[0]} {own} devices in every process, as process 0 has, got {count} in "
+                f"process {process}"
+            )
+    platform = from_first(own)
+    if any_process(own != platform):
         raise ValueError(
-            f"multihost: expected {count} {platform} devices in every process, as process 0 has, got {own[1]} {own[0]} "
-            f"devices in process {jax.process_index()}"
+            f"multihost: expected {platform} devices in every process, as process 0 has, got {own} ones in process "
+            f"{jax.process_index()}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -58,8 +59,10 @@ class LoopSettings:
             raise ValueError(
                 f"log_every: expected a divisor of iterations_per_call {self.iterations_per_call}, got {self.log_every}"
             )
-        if not self.checkpoint_seconds >= 0:  # infinite ones save at the end alone
-            raise ValueError(f"checkpoint_seconds: expected a number of at least 0, got {self.checkpoint_seconds}")
+        # Settings are kept as JSON, which has no infinity.
+        if not 0 <= self.checkpoint_seconds < math.inf:
+            found = self.checkpoint_seconds
+            raise ValueError(f"checkpoint_seconds: expected a finite number of at least 0, got {found}")
 
     @property
     def evaluates(self) -> bool:

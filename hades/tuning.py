@@ -220,8 +220,16 @@ def _available_bytes() -> int:
     # Without a limit the first file holds "max".
     with contextlib.suppress(OSError, ValueError):
         most, taken = (int((_CONTROL_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        found.append(most - taken)
+        found.append(most - taken + _cached_bytes())
     return min(found)
+
+
+def _cached_bytes() -> int:
+    """Memory of the control group that holds contents of files, and gives way."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = (_CONTROL_GROUP / "memory.stat").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith(("active_file ", "inactive_file ")))
+    return 0
 
 
 def _description(run: Run[Any]) -> str:

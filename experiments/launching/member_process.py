@@ -12,6 +12,7 @@ import os
 import shlex
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,8 @@ class MemberFiles:
         return self.folder / f"{self.name}.job"
 
     def log_of(self, rank: int) -> Path:
-        """Log of one of several processes that run the member together."""
-        return self.folder / (f"{self.name}.{rank}.log" if rank else f"{self.name}.log")
+        """Log of one of several processes that run the member together, whose name no member can have."""
+        return self.folder / (f"{self.name}@{rank}.log" if rank else f"{self.name}.log")
 
     def last_record(self) -> dict[str, Any] | None:
         """The record of the last process, None where there was none; `exit_code` is None where it has not ended."""
@@ -151,9 +152,13 @@ class MemberProcess:
             return
         line = json.dumps({**self._record, "pid": self.process.pid, "time": time.time(), "exit_code": exit_code})
         record = self.files.record
-        cut_short = record.exists() and not record.read_bytes().endswith(b"\n")
-        with record.open("a") as file:
-            file.write("\n" * cut_short + line + "\n")
+        try:
+            cut_short = record.exists() and not record.read_bytes().endswith(b"\n")
+            with record.open("a") as file:
+                file.write("\n" * cut_short + line + "\n")
+        except OSError as error:
+            # Whoever launches goes on with the other members: this one is then taken for interrupted.
+            print(f"{record}: {error}", file=sys.stderr)
 
 
 def _lock(descriptor: int, kind: int, keep: bool = False) -> bool:

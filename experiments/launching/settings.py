@@ -59,9 +59,14 @@ class SlurmSettings:
     parameters: Mapping[str, str | int | bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses counts that are not positive."""
+        """Refuses counts that are not positive, and a time limit within which nothing would run."""
         counts = ("nodes", "processes", "gpus", "cpus", "minutes", "grace", "requeues", "parallelism")
         require_positive_fields(self, *counts)
+        if self.grace >= 60 * self.minutes:
+            raise ValueError(
+                f"grace: expected less than the {60 * self.minutes} seconds of a member, as minutes is {self.minutes}, "
+                f"got {self.grace}"
+            )
         if self.is_multihost and self.gpus not in (None, self.processes_per_node):
             raise ValueError(
                 f"processes: expected {self.gpus}, as JAX gives each process of several one of the gpus, "

@@ -93,6 +93,7 @@ def test_file_that_does_not_suit_its_own_environment_is_named(
         (("--env", "diagnostic/match", "--cloning.policy", "cnn"), "cnn"),
         (("--env", "diagnostic/match", "--normalization-envs", "2"), "normalization_envs: expected none"),
         (("--env", "diagnostic/match", "--checkpoint-seconds", "-1"), "checkpoint_seconds"),
+        (("--env", "diagnostic/match", "--checkpoint-seconds", "inf"), "expected a finite number of at least 0"),
         (("--env", "diagnostic/match", "--generations-per-call", "0"), "iterations_per_call"),
         (
             ("--env", "diagnostic/match", "--observation-normalization", "running", "--normalization-envs", "2",

@@ -85,6 +85,7 @@ def test_names_stay_when_a_list_grows_and_tell_flags_of_one_last_name_apart(tmp_
         (SEEDS + "[local]\nprocs = 2\n", "local.procs: unknown, expected one of processes, devices"),
         (SEEDS + "[local]\nprocesses = 0\n", "local.processes: expected a number above 0, got 0"),
         (SEEDS + "[slurm]\nminutes = 'long'\n", "slurm.minutes: expected an integer, got 'long'"),
+        (SEEDS + "[slurm]\nminutes = 2\n", "slurm.grace: expected less than the 120 seconds of a member"),
         (SEEDS + "[slurm]\nnodes = 2\ngpus = 4\nprocesses = 1\n", "slurm.processes: expected 4, as JAX gives"),
         (SEEDS + "[grids]\n", "grids: expected a list, got {}"),
         ("[grid\n", "expected TOML, got: "),

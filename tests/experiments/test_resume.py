@@ -180,6 +180,34 @@ def test_folder_that_holds_a_run_is_not_overwritten(hades: Callable[..., Outcome
     assert outcome.complaint == expected
 
 
+def test_a_run_in_the_folder_of_its_own_goes_on_as_it_began(
+    hades: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hades("distill", *TINY, "--max-seconds", "1000").code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    began = json.loads((folder / "config.json").read_text())
+    # Of the first flags those that do not choose the folder are not given again.
+    again = hades("distill", "--env", "diagnostic/match", "--resume", "--num-iterations", "6")
+    assert again.code == 0, again.err
+    now = json.loads((folder / "config.json").read_text())
+    assert now == began | {"num_iterations": 6}
+    shorter = hades("distill", "--env", "diagnostic/match", "--resume", "--num-iterations", "3")
+    assert (shorter.code, "has done 6, got 3" in shorter.complaint) == (2, True)
+
+
+@pytest.mark.parametrize("content", [None, ""], ids=["missing", "empty"])
+def test_rows_that_a_checkpoint_has_and_a_run_lost_are_missed(
+    hades: Callable[..., Outcome], copy: Path, content: str | None
+) -> None:
+    (copy / "metrics.jsonl").unlink()
+    if content is not None:
+        (copy / "metrics.jsonl").write_text(content)
+    outcome = hades("distill", "--out", copy, "--resume", "--num-iterations", "8")
+    assert outcome.code == 1
+    assert f"{copy / 'metrics.jsonl'}: expected rows up to iteration 4" in outcome.err
+
+
 def change_config(run: Path, **changes: Any) -> None:
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | changes))

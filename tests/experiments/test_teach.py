@@ -131,6 +131,16 @@ def test_file_beside_its_run_directory(hades, data, tmp_path):
     assert f"--out: {tmp_path / 'teacher'} holds a run; go on with it by --resume" in again.complaint
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(("--max-env-steps", "9"), "max_env_steps: expected none"), (("--multihost",), "--multihost: expected none")],
+)
+def test_flags_that_a_teacher_cannot_follow_are_refused(hades, data, tmp_path, flags, words):
+    outcome = teach(hades, data, tmp_path / "teacher", *flags)
+    assert (outcome.code, (tmp_path / "teacher").exists()) == (2, False)
+    assert words in outcome.unboxed
+
+
 def test_stopped_training_says_how_its_file_is_made(hades, data, tmp_path, monkeypatch):
     out = tmp_path / "of a teacher.npz"
     asked = iter((False, True))

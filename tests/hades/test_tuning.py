@@ -86,6 +86,9 @@ def test_a_container_has_no_more_memory_than_its_control_group(tmp_path: Path, m
     assert tuning._available_bytes() > 2**20
     (tmp_path / "memory.max").write_text("5000\n")
     assert tuning._available_bytes() == 4000
+    # What is kept of files gives way.
+    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 500\nactive_file 150\nfile_mapped 7\n")
+    assert tuning._available_bytes() == 4650
 
 
 def test_sizes_fit_the_memory() -> None:

@@ -71,9 +71,13 @@ class OfflineRunSettings(RunSettings):
     """Checksum of the data file, so that a run is not resumed on other data."""
 
     def __post_init__(self) -> None:
-        """Refuses also trajectories without steps."""
+        """Refuses also trajectories without steps, and a budget of environment steps, of which there are none."""
         super().__post_init__()
         self.require_positive("trajectory_steps")
+        if self.loop.max_env_steps is not None:
+            raise ValueError(
+                f"max_env_steps: expected none, as training plays in no environment, got {self.loop.max_env_steps}"
+            )
 
     def void_flags(self) -> dict[str, str]:
         """Also those of an environment, where none is made."""
@@ -139,12 +143,8 @@ class OfflineDistillSettings(OfflineRunSettings):
     """The host loop."""
 
     def __post_init__(self) -> None:
-        """Refuses also a budget of environment steps, of which there are none."""
+        """Refuses also what meta-gradients on offline states do not have."""
         super().__post_init__()
-        if self.loop.max_env_steps is not None:
-            raise ValueError(
-                f"max_env_steps: expected none, as training plays in no environment, got {self.loop.max_env_steps}"
-            )
         require_annealed(self, self.settings.meta_gradient.anneal_iterations, "meta-gradient.anneal-iterations")
         if self.settings.meta_gradient.max_kl is not None:
             raise ValueError("meta_gradient.max_kl: expected none, as objectives on offline states report no KL")

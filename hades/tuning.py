@@ -94,9 +94,9 @@ def tune_chunks(
         >>> import envs, hades
         >>> from hades.recipes import HadesSettings, hades_run
         >>> env = envs.make("diagnostic/match")
-        >>> settings = tune_chunks(HadesSettings(population_size=8), lambda settings: hades_run(env, settings))
+        >>> settings = tune_chunks(HadesSettings(population_size=2), lambda settings: hades_run(env, settings))
         >>> settings.population_size
-        8
+        2
     """
     fields = [name for name in CHUNK_SIZES if hasattr(settings, name)]
     whole = _with_sizes(settings, dict.fromkeys(fields))

@@ -53,12 +53,20 @@ class CompileSettings(BenchSettings):
     """Commands without the word hades, each in quotes. Each gets a folder of its own behind --out."""
     flags: str = "--num-iterations 1"
     """More flags of every command in one string."""
+    repeats: int = 3
+    """Imports of each module, of which the median counts."""
+
+    def __post_init__(self) -> None:
+        """Refuses a number of imports that is not positive."""
+        self.require_positive("repeats")
 
 
 def measure(settings: CompileSettings, report: Report) -> None:
     """Measures imports and every command."""
     commands: dict[str, Any] = {}
-    report.content.update(flags=settings.flags, import_seconds={name: import_seconds(name) for name in _IMPORTS})
+    report.content.update(
+        flags=settings.flags, import_seconds={name: import_seconds(name, settings.repeats) for name in _IMPORTS}
+    )
     for line in settings.commands:
         with tempfile.TemporaryDirectory(prefix="hades-compile-") as folder:
             cache = Path(folder, "cache")

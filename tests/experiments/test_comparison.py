@@ -348,14 +348,14 @@ def test_values_of_a_setting_change_the_work_alone(hades: Callable[..., Outcome]
 
 def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome]) -> None:
     line = "baseline es --env diagnostic/match --population-size 4 --network.hidden-sizes 4 --evaluation-inits 1"
-    outcome = hades("bench", "compile", "--commands", line, "--json")
+    outcome = hades("bench", "compile", "--commands", line, "--repeats", "1", "--json")
     assert outcome.code == 0, outcome.err
     measured = outcome.json["commands"][line]
     empty, full = measured["caches"]["empty"], measured["caches"]["full"]
     assert empty["programs"] == full["programs"] == full["cached_programs"] > empty["cached_programs"]
     assert 0 < full["compile_seconds"] < empty["compile_seconds"] < empty["total_seconds"]
     assert measured["cache_bytes"] > 0 < min(outcome.json["import_seconds"].values())
-    outcome = hades("bench", "compile", "--commands", "baseline es --env diagnostic/math")
+    outcome = hades("bench", "compile", "--commands", "baseline es --env diagnostic/math", "--repeats", "1")
     assert outcome.code == 1
     assert "did you mean" in outcome.err.splitlines()[-1]
 
@@ -371,6 +371,7 @@ def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome
             "expected no --matmul-precision and no --tune-chunks, which only whole runs have",
         ),
         (("compile", "--commands", "a", "a"), "commands: expected one or more, each once, got a a"),
+        (("compile", "--repeats", "0"), "repeats: expected a number above 0, got 0"),
         (("time-to-return", "--variants", "hades-r"), "variants: expected LABEL=METHOD FLAGS, METHOD one of hades-r,"),
         (("time-to-return", "--variants", "a=es", "a=ppo"), "variants: expected labels that each stand once, got a a"),
         (

@@ -164,17 +164,17 @@ class HostLoop:
             template, formerly=self.run.former_names, dropped=self.run.dropped_names
         )
         history = self._history_until(iteration)
-        known = history[-1]["iteration"] if history else 0
+        newest: Row = history[-1] if history else {"iteration": 0}
         # A teacher's training of version 0.1 had no rows, nor a score.
-        if "best_score" in saved and known != iteration:
+        if "best_score" in saved and newest["iteration"] != iteration:
             raise RunDirectoryError(
                 f"{self._directory.metrics}: expected rows up to iteration {iteration}, as its checkpoint has it, "
-                f"got them up to {known}"
+                f"got them up to {newest['iteration']}"
             )
         score = -np.inf if saved.get("best_score") is None else saved["best_score"]
         best_iteration = saved.get("best_iteration", saved.get("best_generation", -1))
         best = OUTCOMES[self.run.kind].load(self._file("best_")) if best_iteration >= 0 else None
-        steps = history[-1].get("total_env_steps", 0) if history else 0
+        steps = newest.get("total_env_steps", 0)
         self.course = Course(saved["seconds"], score, best_iteration, steps, history, best)
         return state
 

@@ -20,13 +20,7 @@ from hades.fitness import Minibatches
 from hades.normalization import Normalizer, RunningStatistics
 from hades.outer._metrics import summarize
 from hades.policies import NetworkSettings, Policy, ValueNetwork
-from hades.rl.experience import (
-    gather,
-    make_batch,
-    minibatch_rows,
-    present_normalizer,
-    standardize_advantages,
-)
+from hades.rl.experience import gather, make_batch, minibatch_rows, present_normalizer, standardize_advantages
 from hades.rl.losses import Batch, clipped_surrogate, value_loss
 from hades.rl.settings import OnPolicySettings
 from hades.rollouts.auto_reset import (

@@ -92,10 +92,6 @@ class _HostEpisodes:
         self.succeeded: np.ndarray | None = None
         self.alive = self.simulator.alive & ~self.diverged
 
-    def close(self) -> None:
-        """Gives up the simulator."""
-        self.simulator.close()
-
     def step(self, actions: np.ndarray, invalid: np.ndarray) -> HostStep:
         """Advances every living episode by one step.
 
@@ -161,27 +157,25 @@ def make_host_rollout(
         return group_keys, seeds
 
     def rollout(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
-        group_keys, group_seeds = start(keys)
+        group_keys, seeds = start(keys)
         batch = (num_candidates(params), keys.shape[0], groups)
         shape = (*batch, group_size)
-        seeds = np.broadcast_to(np.asarray(group_seeds), shape).ravel()
-        with closing(_HostEpisodes(env, seeds)) as episodes:
-            returns = np.where(episodes.diverged, np.nan, 0.0)
-            lengths = np.zeros(returns.shape, np.int32)
-            empty = normalizer.empty_statistics(env.observation_shape)
-            statistics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
-            time = 0
+        episodes = _HostEpisodes(env, np.broadcast_to(np.asarray(seeds), shape).ravel())
+        returns = np.where(episodes.diverged, np.nan, 0.0)
+        lengths = np.zeros(returns.shape, np.int32)
+        empty = normalizer.empty_statistics(env.observation_shape)
+        statistics = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, batch + leaf.shape), empty)
+        time = 0
+        with closing(episodes.simulator):
             while episodes.alive.any():
                 observations = episodes.observations.reshape(shape + tuple(env.observation_shape))
-                seen = GroupObservations(
-                    jnp.asarray(observations), jnp.asarray(episodes.alive.reshape(shape)), statistics
-                )
+                alive = episodes.alive.reshape(shape)
+                seen = GroupObservations(jnp.asarray(observations), jnp.asarray(alive), statistics)
                 time += 1
                 actions, invalid, statistics = act_all(np.int32(time), group_keys, seen, params, normalizer)
                 lengths += episodes.alive
-                returns += episodes.step(
-                    np.asarray(actions).reshape(len(returns), -1), np.asarray(invalid).ravel()
-                ).rewards
+                step = episodes.step(np.asarray(actions).reshape(len(returns), -1), np.asarray(invalid).ravel())
+                returns += step.rewards
         final = (*batch[:2], num_episodes)
         solved = None if episodes.succeeded is None else episodes.succeeded.reshape(final)
         return EpisodeReturns(
@@ -232,11 +226,11 @@ def make_host_recorded_rollout(
 
     def rollout(key: jax.Array, params: PyTree, num_episodes: int) -> RecordedEpisodes:
         seed_key, action_key = jax.random.split(key)
+        episodes = _HostEpisodes(env, np.asarray(jax.random.bits(seed_key, (num_envs,)))[:num_episodes])
         seen = np.zeros((num_envs, *env.observation_shape), np.float32)
         rows: list[tuple[Any, ...]] = []
         lengths, terminated = np.zeros(num_episodes, int), np.zeros(num_episodes, bool)
-        seeds = np.asarray(jax.random.bits(seed_key, (num_envs,)))[:num_episodes]
-        with closing(_HostEpisodes(env, seeds)) as episodes:
+        with closing(episodes.simulator):
             while episodes.alive.any():
                 alive, observations, viewed = episodes.alive, episodes.observations, view(episodes.simulator)
                 seen[:num_episodes] = observations

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import threading
 from collections import Counter
@@ -102,7 +103,7 @@ def initialize(settings: MultihostSettings) -> None:
     if not settings.multihost:
         return
     _check_hidden_devices(os.environ)
-    with _limit_of_waiting(settings):
+    with _limit_of_waiting(settings), _keeping_sigterm():
         try:
             jax.distributed.initialize(
                 settings.coordinator,
@@ -215,6 +216,18 @@ def noticing_lost_processes() -> Iterator[None]:
             raise
         reason = str(error).partition("\n")[0]
         raise LostProcessError(f"another process of the run has ended; see its own messages ({reason})") from error
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Puts the handler of SIGTERM back after the block: JAX's service of preemption takes the signal and ends nothing."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        # Only the main thread may; None is a handler that Python does not know.
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _check_hidden_devices(environment: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -172,6 +173,18 @@ def test_a_host_that_waits_in_vain_says_so_and_ends():
         "hades: multihost: waited 1 s for the other processes at 127.0.0.1: which is this host itself; expected "
         "process 0 to start here, or its address that other hosts reach"
     )
+
+
+def test_sigterm_ends_a_process_that_is_connected_and_has_no_run_yet():
+    program = (
+        "import os, signal, time;"
+        "from hades import multihost;"
+        f"multihost.initialize(multihost.MultihostSettings(True, '{free_address()}', 1, 0));"
+        "os.kill(os.getpid(), signal.SIGTERM);"
+        "time.sleep(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == -signal.SIGTERM, done.stderr
 
 
 def test_a_lost_process_is_told_from_other_errors(monkeypatch):

@@ -73,7 +73,7 @@ def _run(grid: Grid, settings: LaunchSettings) -> int:
 
 
 def _submit(grid: Grid, settings: SlurmLaunchSettings) -> int:
-    members = _to_launch(grid)
+    members = _to_launch(grid, slurm.added_arguments(grid))
     if settings.dry_run:
         script = slurm.script(grid, members) if members else "nothing to submit"
         print(script)
@@ -88,9 +88,9 @@ def _submit(grid: Grid, settings: SlurmLaunchSettings) -> int:
     return 0
 
 
-def _to_launch(grid: Grid) -> list[Member]:
+def _to_launch(grid: Grid, added: Sequence[str] = ()) -> list[Member]:
     """Members that neither are done nor run already, once the whole grid has passed its checks."""
-    checking.check(grid)
+    checking.check(grid, added)
     found = status.statuses(grid)
     members = [member.member for member in found if member.state in status.TO_LAUNCH]
     print(f"{grid.path}: {status.count(found)}; {len(members)} to run", file=sys.stderr)

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -24,8 +24,12 @@ from hades._run_directory import FREE_TO_CHANGE, RunDirectory
 _GRID_FILE = "grid.json"
 
 
-def check(grid: Grid) -> None:
+def check(grid: Grid, added: Sequence[str] = ()) -> None:
     """Refuses a grid of which a run cannot start, as far as that shows without compiling anything.
+
+    Args:
+        grid: Grid.
+        added: Arguments that the launcher gives to every member.
 
     Raises:
         BadArgumentsError: A flag is wrong, or contradicts a run that is there; one sentence names file, run and flag.
@@ -38,7 +42,7 @@ def check(grid: Grid) -> None:
         try:
             _check_same(member, launched.get(member.name))
             with _one_sentence():
-                _check_member(member, built)
+                _check_member(member, added, built)
         except BadArgumentsError as error:
             raise BadArgumentsError(f"{grid.path}: run {member.name}: {error}") from None
 
@@ -77,10 +81,10 @@ def _check_same(member: Member, launched: Mapping[str, Any] | None) -> None:
             raise BadArgumentsError(f"--{name}: the run was launched with {was}, got {given}; choose another out")
 
 
-def _check_member(member: Member, built: set[str]) -> None:
+def _check_member(member: Member, added: Sequence[str], built: set[str]) -> None:
     """Parses the arguments of a member, and builds its run unless one that differs by its seed alone was built."""
     words = len(member.command.split())
-    flags = member.arguments[words:]
+    flags = [*member.arguments[words:], *added]
     command = command_of(member.command, flags)
     settings = running.resolve(command, flags)
     alike = repr(dataclasses.replace(settings, seed=0, out=None, resume=False))

@@ -62,6 +62,11 @@ def script(grid: Grid, members: Sequence[Member]) -> str:
     return "\n".join([text.rstrip(), "", *(f"# task {index}: {task}" for index, task in enumerate(tasks))])
 
 
+def added_arguments(grid: Grid) -> list[str]:
+    """Arguments that every member has beside its own."""
+    return ["--multihost"] if grid.slurm.is_multihost else []
+
+
 def _submitit() -> Any:
     try:
         import submitit
@@ -81,7 +86,7 @@ def _python() -> str:
 
 
 def _arguments(grid: Grid, member: Member) -> list[str]:
-    return [*member.arguments, *(["--multihost"] if grid.slurm.is_multihost else [])]
+    return [*member.arguments, *added_arguments(grid)]
 
 
 def _task(grid: Grid, member: Member) -> Task:

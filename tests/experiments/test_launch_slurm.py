@@ -20,7 +20,7 @@ from experiments.launching.slurm_task import Task
 from experiments.launching.status import statuses
 from experiments.processes import command
 from tests.experiments.command import Outcome
-from tests.experiments.grids import SEEDS, write_grid
+from tests.experiments.grids import FLAGS, SEEDS, write_grid
 
 pytest.importorskip("submitit", reason="the extra slurm is not installed")
 
@@ -88,6 +88,23 @@ def test_run_over_several_nodes_is_one_of_several_processes(hades: Callable[...,
     assert "#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=4\n" in outcome.out
     assert "--array" not in outcome.out
     assert outcome.out.splitlines()[-1].endswith("--out=runs/grid/seed0 --resume --multihost")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('command = "baseline ppo"\n', "--multihost: expected none, as such a run works on one device of one process"),
+        ("", "devices: expected none beside multihost"),
+    ],
+)
+def test_runs_that_cannot_have_several_processes_are_refused_before_any_is_submitted(
+    hades: Callable[..., Outcome], text: str, sentence: str
+) -> None:
+    flags = 'flags = {env = "diagnostic/match", num-iterations = 2}\n' if text else FLAGS + "devices = 1\n"
+    path = write_grid(Path(), f"{SEEDS}[slurm]\nnodes = 2\n", flags=flags, top=text)
+    outcome = hades("launch", "slurm", path, "--dry-run")
+    assert outcome.code == 2
+    assert f"grid.toml: run seed0: {sentence}" in outcome.err
 
 
 def test_without_slurm_or_submitit_a_sentence_says_so(

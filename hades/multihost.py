@@ -220,7 +220,7 @@ def noticing_lost_processes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _keeping_sigterm() -> Iterator[None]:
-    """Puts the handler of SIGTERM back after the block: JAX's service of preemption takes the signal and ends nothing."""
+    """Puts the handler of SIGTERM back after the block, as JAX's service of preemption takes it and ends nothing."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield

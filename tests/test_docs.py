@@ -20,28 +20,18 @@ import pytest
 import envs
 import hades
 from hades.policy_file import is_policy_file
+from tests.tiny import at_tiny_sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 HOWTOS = sorted(path for path in (DOCS / "howto").glob("*.md") if path.stem != "index")
-# Some 20 seconds of a core.
-SLOW_HOWTOS = ("own-environment", "own-logger", "own-objective", "several-seeds", "warm-start")
+# 10 to 20 seconds of a core.
+SLOW_HOWTOS = ("export-a-policy", "own-environment", "own-logger", "own-objective", "several-seeds", "warm-start")
 SLOW_PAGES = ("images", "index")
 MAX_HOWTO_LINES = 20
 ENTRY_POINT_GROUPS = ("hades.environments",)
-
-# Pages show sizes that learn; tests only ask whether the programs run.
-TINY = {
-    r"num_iterations=\d+": "num_iterations=2",
-    r"population_size=\d+": "population_size=8",
-    r"Evolution\(\d+": "Evolution(8",
-    r"num_steps=\d+": "num_steps=4",
-    r"range\(\d\d+\)": "range(2)",
-    r"make_evaluator\(16, 8\)": "make_evaluator(2, 2)",
-    r"evaluate_every=\d+": "evaluate_every=1",
-}
 
 
 def programs(page: Path) -> list[tuple[int, str]]:
@@ -55,10 +45,8 @@ def run_page(page: Path) -> dict[str, object]:
     """Executes a page's blocks one after the other in one namespace, at tiny sizes."""
     namespace: dict[str, object] = {"__name__": page.stem}
     for line, source in programs(page):
-        for pattern, replacement in TINY.items():
-            source = re.sub(pattern, replacement, source)
         # Empty lines in front: tracebacks name the line of the page.
-        exec(compile("\n" * line + source, str(page), "exec"), namespace)
+        exec(compile("\n" * line + at_tiny_sizes(source), str(page), "exec"), namespace)
     return namespace
 
 

@@ -62,7 +62,7 @@ def dataset_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["target", "cartpole"])
+@pytest.mark.parametrize("name", ["target", pytest.param("cartpole", marks=pytest.mark.slow)])
 def test_straightforward_generation_is_that_of_hades(name: str) -> None:
     run, states = prepare(TINY[name], seed=0)
     step = generation.make_step("straightforward", run)
@@ -154,6 +154,7 @@ def test_real_cases_suit_their_environments() -> None:
         assert resolve(envs.make(case.env, **case.env_options), case.settings), name
 
 
+@pytest.mark.slow
 def test_architectures_compares_policies_with_the_file(
     dataset_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -346,6 +346,7 @@ def test_values_of_a_setting_change_the_work_alone(hades: Callable[..., Outcome]
     assert iteration.render(none).count("does not fit") == 2
 
 
+@pytest.mark.slow
 def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome]) -> None:
     line = "baseline es --env diagnostic/match --population-size 4 --network.hidden-sizes 4 --evaluation-inits 1"
     outcome = hades("bench", "compile", "--commands", line, "--repeats", "1", "--json")

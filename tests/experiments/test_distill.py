@@ -243,7 +243,7 @@ def test_a_run_is_not_resumed_with_other_first_pairs(
     assert f"--warm-start: the run in {out} has a file of checksum" in outcome.unboxed
 
 
-@pytest.mark.parametrize("method", ["hades-r", "hades-pg"])
+@pytest.mark.parametrize("method", ["hades-r", pytest.param("hades-pg", marks=pytest.mark.slow)])
 def test_statistics_of_a_file_are_those_of_the_run_and_of_the_runs_that_go_on(
     hades: Callable[..., Outcome], finished_run: Path, tmp_path: Path, method: str
 ) -> None:

@@ -8,20 +8,26 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.tiny import at_tiny_sizes
+
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "experiments" / "notebooks").glob("*.ipynb"))
 # A minute of a core.
 SLOW = ("01_offline", "02_policy_gradient")
-CASES = [pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else []) for path in NOTEBOOKS]
+TINY = [pytest.param(path, True, id=f"{path.stem}-tiny") for path in NOTEBOOKS if path.stem not in SLOW]
+WHOLE = [pytest.param(path, False, id=path.stem, marks=pytest.mark.slow) for path in NOTEBOOKS]
 
 
 # The kernel's machinery opens sockets and event loops that it closes after the test has ended.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::pytest.PytestWarning")
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_notebook_runs_and_keeps_its_outputs(path, tmp_path):
+@pytest.mark.parametrize(("path", "tiny"), TINY + WHOLE)
+def test_notebook_runs_and_keeps_its_outputs(path, tiny, tmp_path):
     stored = nbformat.read(path, as_version=4)
     assert all(cell.execution_count for cell in stored.cells if cell.cell_type == "code"), "commit it with its outputs"
     shutil.copy(path, tmp_path)
     notebook = nbformat.read(tmp_path / path.name, as_version=4)
+    for cell in notebook.cells:
+        if tiny and cell.cell_type == "code":
+            cell.source = at_tiny_sizes(cell.source)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     errors = [
         output

@@ -54,8 +54,8 @@ def run_program(*names: str) -> Any:
 
 RUNS = ("run, hades", "run, hades-pg")
 OTHERS = ("hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
-QUICK = ("once", "map", "elsewhere", "environments", "pendulum-uneven", *RUNS, *OTHERS)
-SLOW = ("cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg")
+QUICK = ("once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
+SLOW = ("elsewhere", "cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg")
 
 
 def cases(*arguments: tuple[Any, ...]) -> list[Any]:

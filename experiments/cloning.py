@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ T = TypeVar("T", bound=CloneSettings)
 
 
 def over_own(kind: type[S], verb: str, arguments: Sequence[str], first: S, own: CloningSettings) -> S:
-    """Settings whose `cloning` is that of a file where flags do not say otherwise.
+    """Settings whose `cloning` is that of a file where flags do not say otherwise; stderr tells what they leave out.
 
     Args:
         kind: Dataclass of the settings.
@@ -60,6 +61,11 @@ def over_own(kind: type[S], verb: str, arguments: Sequence[str], first: S, own: 
     ):
         # Step sizes belong to their optimiser and number of steps.
         settings = parse(kind, verb, arguments, _with(first, own.with_fixed_steps))
+        print(
+            f"left out: the learned step sizes of the file, which are of {own.num_steps} steps of {own.optimizer}; "
+            f"trained by {settings.cloning.num_steps} steps of {settings.cloning.optimizer}",
+            file=sys.stderr,
+        )
     refuse_void(arguments, optimizer_flags("cloning", settings.cloning))
     return _with(settings, with_loss(settings.cloning, own))
 

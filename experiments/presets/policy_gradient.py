@@ -116,7 +116,7 @@ def _brax(
 
 
 def _hopper() -> Preset:
-    """Noise of actions that stays, small iterations, and a critic that keeps up: otherwise policies end in a shuffle."""
+    """Noise of actions that stays, and a critic that keeps up with small iterations: others end in a shuffle."""
     own = _brax("brax/hopper", 64, 800, evaluate_every=40)
     settings = dataclasses.replace(
         own.settings,

@@ -191,7 +191,9 @@ class _FourParts(Run[Any]):
         draw = fitness.draw_inits(self.inner, init_key, self.num_inits, self.init_seed)
 
         def train() -> Params:
-            dataset = jax.tree.map(lambda leaf: leaf[None], self._decoded(state))
+            # Of an average, the gradient is taken elsewhere.
+            position = getattr(self.outer, "position", self.outer.solution)
+            dataset = jax.tree.map(lambda leaf: leaf[None], self.parametrization.decode(position(state.outer)))
             return jax.tree.map(lambda leaf: leaf[0], fitness.fit_over(Devices(self.mesh), self.inner, draw, dataset))
 
         policies = PresentPolicies(self.num_inits, train, Devices(self.mesh))

@@ -387,5 +387,8 @@ class OuterLoop(Protocol):
         ...
 
     def solution(self, state: Any) -> Solution:
-        """Present solution, the outcome of a run: of an evolution the mean of its search distribution."""
+        """Present solution, the outcome of a run: of an evolution the mean of its search distribution.
+
+        Where the next iteration begins elsewhere, a method `position` says where, as of `hades.outer.Averaged`.
+        """
         ...

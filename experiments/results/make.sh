@@ -102,7 +102,7 @@ $budget --setting cloning.optimizer --values sgd "sgd --cloning.momentum 0.9 --f
   --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
 hopper_budget() {
   $hades bench budget --env brax/hopper --method hades-pg --seeds 0 --env-steps 1500000 "$@" \
-    --flags="--num-envs 64 --num-inits 4 --evaluate-every 90 --iterations-per-call 30 --evaluation-episodes 4" \
+    --flags="--cloning.hidden-sizes 64 64 --critic-epochs 4 --critic-minibatches 4 --evaluate-every 90 --iterations-per-call 30 --evaluation-episodes 4" \
     --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
 }
 hopper_budget --setting cloning.num-steps --values 1 2 4 6 8 16
@@ -115,12 +115,11 @@ for body in hopper walker2d halfcheetah; do
   $hades distill --method hades-pg --preset "$body" --out "$runs/hades_pg/$body" --resume
 done
 for seed in 1 2 3 4; do
-  $hades distill --method hades-pg --preset walker2d --seed $seed --out "$runs/hades_pg/walker2d-seed$seed" --resume
-  $hades distill --method hades-pg --preset halfcheetah --seed $seed --evaluate-every 50 --out "$runs/hades_pg/halfcheetah-seed$seed" --resume
+  for body in hopper walker2d halfcheetah; do
+    $hades distill --method hades-pg --preset $body --seed $seed --out "$runs/hades_pg/$body-seed$seed" --resume
+  done
 done
-for preset in breakout-cnn hopper; do
-  $hades distill --method hades-pg --preset "$preset" --seed 1 --out "$runs/hades_pg/$preset-seed1" --resume
-done
+$hades distill --method hades-pg --preset breakout-cnn --seed 1 --out "$runs/hades_pg/breakout-cnn-seed1" --resume
 general="$hades distill --method hades-pg --preset cartpole-general"
 for seed in 2 3; do  # The grids of tried_7.json.
   $general --seed $seed --out "$runs/hades_pg/cartpole-general-seed$seed-preset" --resume

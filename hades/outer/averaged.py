@@ -32,9 +32,8 @@ class AveragedState:
 class Averaged:
     """Another outer loop, whose solution is the exponential moving average of those that it goes through.
 
-    The other one moves as if there were no average. An objective that collects with the policies of the present
-    solution, such as `hades.objectives.PolicyGradient`, would collect with those of the average, away from where the
-    gradient is taken: this is for objectives that do not, such as `hades.objectives.OfflineStates`.
+    The other one moves as if there were no average, and objectives collect with the policies of its own solution, where
+    the gradient is taken.
 
     Attributes:
         outer: Outer loop that moves.
@@ -72,6 +71,10 @@ class Averaged:
     def solution(self, state: AveragedState) -> Solution:
         """The average; the first solution before there is one."""
         return state.average
+
+    def position(self, state: AveragedState) -> Solution:
+        """Solution of the other outer loop, which the next iteration begins at."""
+        return self.outer.solution(state.outer)
 
     @property
     def population_size(self) -> int | None:

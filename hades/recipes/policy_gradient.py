@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from hades import policies
 from hades._environment_contract import conform
-from hades._validation import require_at_least_one, require_positive_fields
+from hades._validation import require_at_least_one, require_below_one, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.inner import cloning
@@ -22,7 +22,7 @@ from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSetti
 from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
 from hades.parametrizations import LearnedSteps, PlayedPairs
 from hades.policies import KernelInit, Policy
-from hades.recipes._resolve import resolve_init_seed, resolve_loss
+from hades.recipes._resolve import averaged, resolve_init_seed, resolve_loss
 from hades.run import Run
 from hades.sharding import MeshOrDevices
 from hades.types import Discrete, Environment, Parametrization, PyTree, require_pure
@@ -60,6 +60,9 @@ class HadesPGSettings(PolicyGradientSettings):
     """Largest factor, either way, that each initialisation of training multiplies its steps by, drawn log-uniformly,
     for pairs that serve several step sizes and numbers of steps; 1 draws none. Evaluated policies take the steps of the
     inner loop as they are."""
+    average_decay: float | None = None
+    """Decay of a moving average of the solutions, which is the outcome in their place; default: no average. Steps are
+    collected by policies of the solution itself."""
     cloning: CloningSettings = _INNER
     """The inner loop."""
     meta_gradient: MetaGradientSettings = MetaGradientSettings(max_grad_norm=1.0, rematerialize=False)
@@ -73,6 +76,8 @@ class HadesPGSettings(PolicyGradientSettings):
             names = " ".join(self.kernel_inits)
             raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
         require_at_least_one("step_size_spread", self.step_size_spread)
+        if self.average_decay is not None:
+            require_below_one("average_decay", self.average_decay)
         self.require_shares(self.num_inits)
         if self.meta_gradient.trust_region and self.num_epochs * self.num_minibatches == 1:
             raise ValueError("trust_region: expected none where an iteration is one step, as no other step judges it")
@@ -160,7 +165,7 @@ def hades_pg_run(
         pairs,
         inner,
         PolicyGradient(env, inner.policy, settings, normalizer),
-        MetaGradient.from_settings(outer),
+        averaged(MetaGradient.from_settings(outer), settings.average_decay),
         num_inits=settings.num_inits,
         init_seed=settings.init_seed,
         evaluation_inner=evaluated,

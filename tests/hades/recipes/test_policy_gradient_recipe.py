@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import chex
 import jax
@@ -159,10 +160,11 @@ def test_ppmo_takes_one_inner_step():
             "trust_region: expected none where an iteration is one step",
         ),
         ({"step_size_spread": 0.5}, "step_size_spread: expected a number of at least 1, got 0.5"),
+        ({"average_decay": 1.0}, "average_decay: expected a number in [0, 1), got 1.0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, words):
-    with pytest.raises(ValueError, match="^" + words.replace("*", r"\*")):
+    with pytest.raises(ValueError, match="^" + re.escape(words)):
         make_run(**changes)
 
 
@@ -222,6 +224,23 @@ def test_training_draws_initialisers_and_step_sizes_and_evaluation_does_not():
         assert sum(found) == 1
         drawn.append(found.index(True))
     assert set(drawn) == {0, 1}
+
+
+def test_an_averaged_run_collects_with_the_policies_that_the_same_run_without_an_average_has():
+    plain, averaged = make_run(), make_run(average_decay=0.8)
+    steps = jax.jit(plain.step), jax.jit(averaged.step)
+    state, its_state = plain.init(jax.random.key(0)), averaged.init(jax.random.key(0))
+    sums, weights = 0.0, 0.0
+    for _ in range(3):
+        state, metrics = steps[0](state)
+        its_state, its_metrics = steps[1](its_state)
+        chex.assert_trees_all_close(metrics, its_metrics, rtol=1e-5)
+        pairs = np.asarray(plain.outcome(state).observations)
+        sums, weights = 0.8 * sums + pairs, 0.8 * weights + 1
+    chex.assert_trees_all_close(its_state.outer.outer.solution, state.outer.solution, rtol=1e-5)
+    np.testing.assert_allclose(averaged.outcome(its_state).observations, sums / weights, rtol=1e-5)
+    # Averages of what does not move would be the same.
+    assert np.abs(averaged.outcome(its_state).observations - pairs).max() > 0.01
 
 
 def test_hades_pg_f_takes_no_window():

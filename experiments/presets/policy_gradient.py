@@ -123,8 +123,6 @@ def _hopper() -> Preset:
         entropy_coefficient=0.005,
         critic_epochs=10,
         critic_minibatches=8,
-        # Of fresh policies some fall, others at every iteration.
-        average_decay=0.99,
         cloning=dataclasses.replace(_INNER, hidden_sizes=(256,)),
         meta_gradient=_outer(0.02, 0.03, 800),
     )

@@ -17,6 +17,9 @@ $hades bench scaling --method hades-r --num-iterations 15 --out $out/scaling/had
 $hades bench scaling --method hades-pg --num-iterations 31 --out $out/scaling/hades-pg.json
 $hades bench scaling --method hades-r --env gymnax/Acrobot-v1 --devices 1 2 4 --num-iterations 9 --out $out/scaling/hades-r_acrobot.json
 $hades bench scaling --method hades-r --env gymnax/Breakout-MinAtar --devices 1 2 4 --num-iterations 5 --out $out/scaling/hades-r_breakout.json
+$hades bench scaling --method hades-pg --env gymnax/Breakout-MinAtar --devices 1 2 4 --num-iterations 15 --out $out/scaling/hades-pg_breakout.json
+$hades bench scaling --method es --env gymnax/Breakout-MinAtar --num-iterations 9 --flags="--evolution.perturbations stored" \
+  --out $out/scaling/es_stored_breakout.json
 # Values of a setting that change the work of an iteration alone; what a short command waits for; long runs.
 $hades bench iteration --env brax/hopper --setting rollout-halvings --values 0 1 2 3 --after 5 --flags="--devices 1" \
   --out $out/iteration/hopper_halvings.json
@@ -34,7 +37,7 @@ $hades bench compile --out $out/compile.json
 $hades bench roofline --out $out/roofline/cartpole.json
 $hades bench roofline --env gymnax/Breakout-MinAtar --repeats 3 --out $out/roofline/breakout.json
 for kind in stored regenerated low_rank; do
-  $hades bench scaling --method es --num-iterations 15 --flags="--evolution.perturbations $kind" --out "$out/scaling/es_$kind.json"
+  $hades bench scaling --method es --num-iterations 31 --flags="--evolution.perturbations $kind" --out "$out/scaling/es_$kind.json"
 done
 
 # HaDES against ES and PPO.

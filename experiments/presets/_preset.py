@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.environments import EnvironmentOptions
@@ -59,3 +59,7 @@ class Preset:
     num_iterations: int
     settings: Any
     loop: LoopSettings
+
+    def with_settings(self, **changes: Any) -> Preset:
+        """The same run with other settings of its method."""
+        return replace(self, settings=replace(self.settings, **changes))

@@ -40,21 +40,18 @@ def _cartpole() -> Preset:
 
 def _small(env: str, dataset_size: int, sigma: float, num_iterations: int) -> Preset:
     cartpole = _cartpole()
-    settings = dataclasses.replace(
-        cartpole.settings,
+    return dataclasses.replace(cartpole, env=env, num_iterations=num_iterations).with_settings(
         dataset_size=dataset_size,
         learn_labels=True,
         action_selection="sample",
         evolution=dataclasses.replace(cartpole.settings.evolution, sigma=sigma),
     )
-    return dataclasses.replace(cartpole, env=env, num_iterations=num_iterations, settings=settings)
 
 
 def _pendulum() -> Preset:
     small = _small("gymnax/Pendulum-v1", 16, 0.3, 300)
     # After so few cloning steps a sampled action is off by half a unit of torque: the pendulum would shake at the top.
-    settings = dataclasses.replace(small.settings, population_size=128, num_inits=2, action_selection="mode")
-    return dataclasses.replace(small, settings=settings)
+    return small.with_settings(population_size=128, num_inits=2, action_selection="mode")
 
 
 def _minatar(game: str) -> Preset:
@@ -89,15 +86,13 @@ def _brax(env: str, dataset_size: int, num_iterations: int, backend: str | None 
 def _inverted_pendulum() -> Preset:
     brax = _brax("brax/inverted_pendulum", 4, 150, backend="spring")
     # Two inits and the mode: what is left to learn near 1000 is robustness, and noise in the actions hides it.
-    settings = dataclasses.replace(brax.settings, num_inits=2, num_episodes=2, action_selection="mode")
-    return dataclasses.replace(brax, settings=settings)
+    return brax.with_settings(num_inits=2, num_episodes=2, action_selection="mode")
 
 
 def _contact(name: str) -> Preset:
     env, options = CONTACT[name]
-    brax = _brax(env, 4, 150)
-    settings = dataclasses.replace(brax.settings, action_selection="mode")
-    return dataclasses.replace(brax, options=options, settings=settings, loop=CONTACT_LOOP)
+    brax = dataclasses.replace(_brax(env, 4, 150), options=options, loop=CONTACT_LOOP)
+    return brax.with_settings(action_selection="mode")
 
 
 def _paper_brax(robot: str, fixed_init: bool) -> Preset:

@@ -54,31 +54,30 @@ def _minatar(game: str) -> Preset:
 
 def _breakout_cnn() -> Preset:
     """A convolution over more steps: seven times the minutes, for what a multilayer perceptron does not reach."""
-    own = _minatar("Breakout")
-    settings = dataclasses.replace(own.settings, meta_gradient=_outer(0.03, 0.03, 400), **_CONVOLUTION)
-    return dataclasses.replace(own, num_iterations=400, settings=settings)
+    own = dataclasses.replace(_minatar("Breakout"), num_iterations=400)
+    return own.with_settings(meta_gradient=_outer(0.03, 0.03, 400), **_CONVOLUTION)
 
 
 def _general_minatar(game: str) -> Preset:
     """Pairs for other architectures and optimisers: training as most do it, with either activation."""
-    own = _minatar(game)
     cloning = CloningSettings(hidden_sizes=(128, 128), activation="tanh_or_relu", learning_rate=0.01, num_steps=40)
-    settings = dataclasses.replace(own.settings, action_selection="mode", entropy_coefficient=0.005, cloning=cloning)
-    return dataclasses.replace(own, settings=settings)
+    return _minatar(game).with_settings(action_selection="mode", entropy_coefficient=0.005, cloning=cloning)
 
 
 def _general_cartpole() -> Preset:
     """Two pairs for other architectures, initialisers, optimisers and step sizes."""
-    own = _classic("gymnax/CartPole-v1", 2, 600, num_inits=16, num_steps=64)
-    settings = dataclasses.replace(
-        own.settings,
+    return _classic(
+        "gymnax/CartPole-v1",
+        2,
+        600,
+        num_inits=16,
+        num_steps=64,
         kernel_inits=get_args(KernelInit),
         step_size_spread=3.0,
         cloning=CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64),
         # What each initialisation draws is noise, by which most updates would leave the limit.
         meta_gradient=dataclasses.replace(_outer(0.01, 0.1, 600), trust_region=True),
     )
-    return dataclasses.replace(own, settings=settings)
 
 
 def _classic(env: str, dataset_size: int, iterations: int, **changes: Any) -> Preset:
@@ -117,23 +116,18 @@ def _brax(
 
 def _hopper() -> Preset:
     """Noise of actions that stays, and a critic that keeps up with small iterations: others end in a shuffle."""
-    own = _brax("brax/hopper", 64, 800, evaluate_every=40)
-    settings = dataclasses.replace(
-        own.settings,
+    return _brax("brax/hopper", 64, 800, evaluate_every=40).with_settings(
         entropy_coefficient=0.005,
         critic_epochs=10,
         critic_minibatches=8,
         cloning=dataclasses.replace(_INNER, hidden_sizes=(256,)),
         meta_gradient=_outer(0.02, 0.03, 800),
     )
-    return dataclasses.replace(own, settings=settings)
 
 
 def _walker2d() -> Preset:
     """A longer horizon, and policies that act alike."""
-    own = _brax("brax/walker2d", 64, 500)
-    settings = dataclasses.replace(
-        own.settings,
+    return _brax("brax/walker2d", 64, 500).with_settings(
         num_inits=8,
         num_envs=128,
         entropy_coefficient=0.005,
@@ -145,7 +139,6 @@ def _walker2d() -> Preset:
         label_scale=1.5,
         meta_gradient=dataclasses.replace(_outer(0.05, 0.03, 500), trust_region=True),
     )
-    return dataclasses.replace(own, settings=settings)
 
 
 def _contact(name: str, iterations: int, **changes: Any) -> Preset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from hades._validation import require_below_one, require_positive_fields
+from hades._validation import require_below_one_fields, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.fitness import Chunks
@@ -75,8 +75,7 @@ class ImageSettings:
         """Refuses sizes that are not positive, windows longer than the inner loop, and accuracies as gradients."""
         names = ("per_class", "num_inits", "num_images", "population_size", "candidate_chunk_size")
         require_positive_fields(self, *names)
-        if self.average_decay is not None:
-            require_below_one("average_decay", self.average_decay)
+        require_below_one_fields(self, "average_decay")
         if self.outer not in get_args(Outer):
             raise ValueError(f"outer: expected one of {', '.join(get_args(Outer))}, got {self.outer!r}")
         if self.outer == "evolution":

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 import jax
 
-from hades._validation import require_below_one, require_not_negative_fields, require_positive_fields
+from hades._validation import require_below_one_fields, require_not_negative_fields, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.distributions import ActionSelection
@@ -86,8 +86,7 @@ class OfflineSettings:
         """Refuses sizes that are not positive, and a window that is longer than the inner loop."""
         require_positive_fields(self, "dataset_size", "num_inits", "num_states", "min_std")
         require_not_negative_fields(self, "density_exponent")
-        if self.average_decay is not None:
-            require_below_one("average_decay", self.average_decay)
+        require_below_one_fields(self, "average_decay")
         if self.effective_sample_size is not None and not 0 < self.effective_sample_size <= 1:
             raise ValueError(
                 f"effective_sample_size: expected a fraction above 0 and at most 1, got {self.effective_sample_size}"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from hades import policies
 from hades._environment_contract import conform
-from hades._validation import require_at_least_one, require_below_one, require_positive_fields
+from hades._validation import require_at_least_one, require_below_one_fields, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.inner import cloning
@@ -77,8 +77,7 @@ class HadesPGSettings(PolicyGradientSettings):
             names = " ".join(self.kernel_inits)
             raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
         require_at_least_one("step_size_spread", self.step_size_spread)
-        if self.average_decay is not None:
-            require_below_one("average_decay", self.average_decay)
+        require_below_one_fields(self, "average_decay")
         self.require_shares(self.num_inits)
         if self.meta_gradient.trust_region and self.num_epochs * self.num_minibatches == 1:
             raise ValueError("trust_region: expected none where an iteration is one step, as no other step judges it")

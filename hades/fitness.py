@@ -15,7 +15,7 @@ from flax import struct
 from hades._rows import pad_rows, swapped
 from hades._validation import require_positive
 from hades.sharding import Devices, replicate_within
-from hades.types import InnerLoop, Metrics, Objective, Parametrization, Params, PyTree, Solution
+from hades.types import InnerLoop, Metrics, Objective, Parametrization, Params, PyTree, Solution, Value
 
 
 @struct.dataclass
@@ -185,17 +185,55 @@ class IterationValue:
 
     def __call__(self, solutions: Solution, part: jax.Array | int | None = None) -> tuple[jax.Array, Metrics]:
         """Values and counts of solutions `[candidates, ...]` on one part of the problem, or on all of it."""
-        draw = self.draw
+        draw, by_init = self._divided(part)
+        if by_init is None:
+            # Nobody says which initialisation needs what of the problem: devices share candidates alone.
+            return self.devices.map(self._evaluate, solutions, draw)
+        return self.devices.map_means(self._evaluate, solutions, draw, by_init)
+
+    def mean_over_inits(
+        self, function: Callable[[Value, Solution], PyTree], solutions: Solution, part: jax.Array | int | None = None
+    ) -> PyTree:
+        """Means over initialisations of what a function makes of the value under each alone.
+
+        Args:
+            function: `function(value, solutions)`: arrays `[candidates, ...]`; `value(solutions)` is this value, had
+                there been that initialisation alone.
+            solutions: Solutions, `[candidates, ...]`.
+            part: Part of the problem; all of it if None.
+
+        Returns:
+            The means, of integers the sums, `[candidates, ...]`.
+
+        Raises:
+            ValueError: The objective does not say what each initialisation needs of its problem.
+        """
+        draw, by_init = self._divided(part)
+        if by_init is None:
+            raise ValueError("problem: expected an objective that divides it by initialisation")
+        axes = jax.tree.map(lambda divides: 0 if divides else None, by_init)
+
+        def alone(divides: bool, branch: PyTree) -> PyTree:
+            return jax.tree.map(lambda leaf: leaf[None], branch) if divides else branch
+
+        def share(solutions: Solution, own: Draw) -> PyTree:
+            def of_one(own: Draw) -> PyTree:
+                one = jax.tree.map(alone, by_init, own)
+                return function(lambda solutions: self._evaluate(solutions, one), solutions)
+
+            return jax.tree.map(_mean_or_sum, jax.vmap(of_one, in_axes=(axes,))(own))
+
+        return self.devices.map_means(share, solutions, draw, by_init)
+
+    def _divided(self, part: jax.Array | int | None) -> tuple[Draw, Any]:
+        """Random numbers of one part, and which branches of them have the axis of inits; None where nobody says."""
+        draw: Draw = self.draw
+        divided: Any = None
         if isinstance(draw.problem, Minibatches):
-            draw = replace(draw, problem=draw.problem.untaken(part))
-            divided: Any = True
+            draw, divided = replace(draw, problem=draw.problem.untaken(part)), True
         elif isinstance(draw.problem, Problem):
             divided = Problem(True, False)
-        else:
-            # Nobody says which initialisation needs what of it: devices share candidates alone.
-            return self.devices.map(self._evaluate, solutions, draw)
-        by_init: Any = Draw(cast(Any, True), cast(Any, True), divided)
-        return self.devices.map_means(self._evaluate, solutions, draw, by_init)
+        return draw, None if divided is None else Draw(cast(Any, True), cast(Any, True), divided)
 
     def _evaluate(self, solutions: Solution, draw: Draw) -> tuple[jax.Array, Metrics]:
         if isinstance(draw.problem, Part):
@@ -206,6 +244,10 @@ class IterationValue:
     def local(self) -> IterationValue:
         """The same on one device, for an outer loop that divides the work itself, as `devices.map` and `sum` do."""
         return replace(self, devices=Devices())
+
+
+def _mean_or_sum(leaf: jax.Array) -> jax.Array:
+    return (jnp.mean if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.sum)(leaf, axis=0)
 
 
 FitnessFunction: TypeAlias = Callable[[Draw, Solution], tuple[jax.Array, Metrics]]

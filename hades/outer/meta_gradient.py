@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,10 @@ class MetaGradientSettings:
     """Momentum of sgd."""
     max_grad_norm: float | None = 2.0
     """Largest global norm of the gradient; none clips nothing."""
+    max_init_grad_norm: float | None = None
+    """Largest global norm of the gradient through each initialisation, before their mean is taken; one that is not
+    finite counts as zero, and an iteration ends when more than half of the initialisations are beyond max_kl, in place
+    of their mean, so that a training which explodes costs its own share alone. Default: no limit, in less time."""
     window: int | None = None
     """Inner steps before a random one that gradients flow through (RaT-BPTT); default: all of them, to the last."""
     max_kl: float | None = None
@@ -47,7 +51,8 @@ class MetaGradientSettings:
 
     def __post_init__(self) -> None:
         """Refuses rates and windows that are not positive."""
-        require_positive_fields(self, "learning_rate", "max_grad_norm", "window", "max_kl", "anneal_iterations")
+        require_positive_fields(self, "learning_rate", "max_grad_norm", "max_init_grad_norm", "window")
+        require_positive_fields(self, "max_kl", "anneal_iterations")
         require_below_one("momentum", self.momentum)
         if self.trust_region and self.max_kl is None:
             raise ValueError("trust_region: expected a max_kl beside it")
@@ -85,6 +90,9 @@ class MetaGradient:
         anneal_iterations: Iterations over which updates are scaled down linearly to 0; constant if None.
         trust_region: Whether the step before the one that finds more is taken back, too. Updates are halved after such
             an iteration, and grow by a fifth after every other one, up to their own size.
+        max_init_grad_norm: Largest global norm of the gradient through each initialisation, and of those that are not
+            finite none: their mean is followed. `max_kl` then holds for at least half of the initialisations, and not
+            for their mean. Gradients are not looked at one by one if None.
 
     Example:
         >>> ascent = MetaGradient(optax.sgd(0.5))
@@ -99,6 +107,7 @@ class MetaGradient:
     max_kl: float | None = None
     anneal_iterations: int | None = None
     trust_region: bool = False
+    max_init_grad_norm: float | None = None
 
     @classmethod
     def from_settings(cls, settings: MetaGradientSettings) -> MetaGradient:
@@ -109,7 +118,13 @@ class MetaGradient:
             momentum=settings.momentum,
             max_grad_norm=settings.max_grad_norm,
         )
-        return cls(optimizer, settings.max_kl, settings.anneal_iterations, settings.trust_region)
+        return cls(
+            optimizer,
+            settings.max_kl,
+            settings.anneal_iterations,
+            settings.trust_region,
+            settings.max_init_grad_norm,
+        )
 
     def init(self, key: jax.Array, solution: Solution) -> MetaGradientState:
         """Ascent at a first solution; nothing is drawn."""
@@ -124,13 +139,19 @@ class MetaGradient:
         Args:
             key: Without effect; all that is random is in `value`.
             state: Ascent.
-            value: F, differentiable, called with one candidate.
+            value: F, differentiable, called with one candidate. A limit for each initialisation needs the
+                `mean_over_inits` of `hades.fitness.IterationValue`.
 
         Returns:
             The new state, unchanged where a component of the gradient is not finite; and the metrics of
             `hades.outer.summarize` with `gradient_norm`, the global norm before clipping, as means over the steps,
             integers as sums. Of several parts also `updates`, the steps that were taken, and `step_scale` of a trust
-            region.
+            region. Of a limit for each initialisation also the shares of these whose gradient was beyond it,
+            `clipped_inits`, or not finite, `lost_inits`, and whose KL divergence was, `inits_beyond_kl`.
+
+        Raises:
+            ValueError: `max_kl` is given and the objective reports no `approx_kl`, or `max_init_grad_norm` and the
+                objective does not divide its problem by initialisation.
         """
         del key
         num_parts = getattr(value, "num_parts", 1)
@@ -146,7 +167,7 @@ class MetaGradient:
         self, state: MetaGradientState, value: Any, num_parts: int
     ) -> tuple[MetaGradientState, Metrics]:
         def ascend(index: jax.Array, state: MetaGradientState) -> tuple[MetaGradientState, Metrics, jax.Array]:
-            return self._ascend(state, lambda solutions: value(solutions, index))
+            return self._ascend(state, value, index)
 
         def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             index, _, present, before, sums = carry
@@ -180,18 +201,20 @@ class MetaGradient:
             return jnp.bool_(True)
         if "approx_kl" not in metrics:
             raise ValueError("max_kl: expected none, as the objective reports no approx_kl")
+        if self.max_init_grad_norm is not None:
+            return metrics["inits_beyond_kl"] <= 0.5
         return ~(jnp.max(metrics["approx_kl"]) > self.max_kl)
 
     def _ascend(
-        self, state: MetaGradientState, value: Callable[[Solution], tuple[jax.Array, Metrics]]
+        self, state: MetaGradientState, value: Any, part: jax.Array | None = None
     ) -> tuple[MetaGradientState, Metrics, jax.Array]:
         """State after one step of the optimiser, metrics, and whether the step was taken."""
-
-        def ascend(solution: Solution) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-            values, counts = value(jax.tree.map(lambda leaf: leaf[None], solution))
-            return values[0], (values, counts)
-
-        gradient, (values, counts) = jax.grad(ascend, has_aux=True)(state.solution)
+        solutions = jax.tree.map(lambda leaf: leaf[None], state.solution)
+        if self.max_init_grad_norm is None:
+            gradients, values, counts = _differentiate(value if part is None else partial(value, part=part), solutions)
+        else:
+            gradients, values, counts = self._mean_of_clipped(value, solutions, part)
+        gradient = jax.tree.map(lambda leaf: leaf[0], gradients)
         _, metrics = summarize(values, counts)
         norm = optax.tree.norm(gradient)
         # optax minimises.
@@ -203,12 +226,45 @@ class MetaGradient:
         if state.scale is not None:
             updates = jax.tree.map(lambda leaf: state.scale * leaf, updates)
         moved = replace(state, solution=optax.apply_updates(state.solution, updates), optimizer=optimizer)
-        finite = jnp.isfinite(norm)
+        finite = jnp.isfinite(norm) & (metrics.get("lost_inits", 0.0) < 1)
         taken = finite & self._within(metrics)
         kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, state)
         non_finite = jnp.maximum(metrics["non_finite"], ~finite)
         return kept, {**metrics, "non_finite": non_finite, "gradient_norm": norm}, taken
 
+    def _mean_of_clipped(
+        self, value: Any, solutions: Solution, part: jax.Array | None
+    ) -> tuple[Solution, jax.Array, Metrics]:
+        """As `_differentiate`, of gradients that are clipped by initialisation."""
+        if not hasattr(value, "mean_over_inits"):
+            raise ValueError("max_init_grad_norm: expected none, as the value tells no initialisations apart")
+        limit = cast(float, self.max_init_grad_norm)
+
+        def clipped(value: Value, solutions: Solution) -> tuple[Solution, jax.Array, Metrics]:
+            gradients, values, counts = _differentiate(value, solutions)
+            norm = optax.tree.norm(gradients)
+            finite = jnp.isfinite(norm)
+            shorter, _ = optax.clip_by_global_norm(limit).update(gradients, optax.EmptyState())
+            shares = {"clipped_inits": ~(norm <= limit), "lost_inits": ~finite}
+            if self.max_kl is not None and "approx_kl" in counts:
+                shares["inits_beyond_kl"] = counts["approx_kl"][0] > self.max_kl
+            shares = {name: jnp.full_like(values, share) for name, share in shares.items()}
+            return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), shorter), values, counts | shares
+
+        found: tuple[Solution, jax.Array, Metrics] = value.mean_over_inits(clipped, solutions, part)
+        return found
+
     def solution(self, state: MetaGradientState) -> Solution:
         """Present solution."""
         return state.solution
+
+
+def _differentiate(value: Value, solutions: Solution) -> tuple[Solution, jax.Array, Metrics]:
+    """Gradients of the value of one candidate, its value and its counts, `[1, ...]` each."""
+
+    def total(solutions: Solution) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+        values, counts = value(solutions)
+        return values[0], (values, counts)
+
+    gradients, (values, counts) = jax.grad(total, has_aux=True)(solutions)
+    return gradients, values, counts

@@ -70,17 +70,21 @@ HADES = HadesSettings(
     evolution=EvolutionSettings(sigma=0.3),
     rollout_halvings=1,
 )
+HADES_PG = HadesPGSettings(
+    dataset_size=3,
+    num_inits=4,
+    num_envs=16,
+    num_steps=6,
+    num_epochs=2,
+    cloning=CloningSettings(**NETWORK, optimizer="sgd", learning_rate=1.0, num_steps=2, step_sizes="learned"),
+    critic=NetworkSettings(hidden_sizes=(4,), kernel_init="lecun_normal"),
+)
 SETTINGS = {
     "hades": HADES,
     "hades, four inits": dataclasses.replace(HADES, population_size=2, num_inits=4),
-    "hades-pg": HadesPGSettings(
-        dataset_size=3,
-        num_inits=4,
-        num_envs=16,
-        num_steps=6,
-        num_epochs=2,
-        cloning=CloningSettings(**NETWORK, optimizer="sgd", learning_rate=1.0, num_steps=2, step_sizes="learned"),
-        critic=NetworkSettings(hidden_sizes=(4,), kernel_init="lecun_normal"),
+    "hades-pg": HADES_PG,
+    "hades-pg, clipped": dataclasses.replace(
+        HADES_PG, meta_gradient=dataclasses.replace(HADES_PG.meta_gradient, max_init_grad_norm=0.1)
     ),
     **{
         f"es, {perturbations}": NeuroevolutionSettings(

@@ -55,7 +55,7 @@ def run_program(*names: str) -> Any:
 RUNS = ("run, hades", "run, hades-pg")
 OTHERS = ("hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
 QUICK = ("once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
-SLOW = ("elsewhere", "cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg")
+SLOW = ("elsewhere", "cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg", "hades-pg, clipped")
 
 
 def cases(*arguments: tuple[Any, ...]) -> list[Any]:
@@ -86,7 +86,9 @@ EVOLUTIONS = cases(("hades",), ("es, stored",), ("es, regenerated",), ("es, low_
 OVER_INITS = cases(("hades, four inits",), ("av-pbc",))
 
 
-@pytest.mark.parametrize("method", [*EVOLUTIONS, *OVER_INITS, *cases(("hades-pg",), ("own objective",))])
+@pytest.mark.parametrize(
+    "method", [*EVOLUTIONS, *OVER_INITS, *cases(("hades-pg",), ("hades-pg, clipped",), ("own objective",))]
+)
 def test_an_iteration_does_not_depend_on_the_number_of_devices(results, method):
     one, many = results(method)["1"], results(method)["8"]
     np.testing.assert_allclose(many["fitness_mean"], one["fitness_mean"], rtol=1e-5)

@@ -14,7 +14,7 @@ import pytest
 
 from envs.diagnostic import Match, Target
 from hades import fitness, policies, testing
-from hades.fitness import IterationValue, Minibatches, PresentPolicies, draw_inits, make_fitness
+from hades.fitness import IterationValue, Minibatches, PresentPolicies, Problem, draw_inits, make_fitness
 from hades.inner import Identity
 from hades.inner.cloning import behaviour_cloning
 from hades.normalization import Normalizer
@@ -360,6 +360,71 @@ def test_a_gradient_that_is_not_finite_costs_its_own_part_under_a_kl_limit():
     state, metrics = ascent.step(jax.random.key(1), ascent.init(jax.random.key(0), jnp.float32(1.0)), Value())
     np.testing.assert_allclose(state.solution, 1.5)
     assert (int(metrics["updates"]), int(metrics["non_finite"])) == (2, 1)
+
+
+def of_inits(slopes, kls, parts=1):
+    """Value of initialisations that are lines through 0, and are as far from the policies that collected as is said."""
+    slopes, kls = jnp.asarray(slopes, jnp.float32), jnp.asarray(kls, jnp.float32)
+
+    def formula(draw, solutions):
+        far = jnp.full(solutions.shape, jnp.mean(draw.problem))
+        return jnp.mean(draw.initial) * solutions, {"approx_kl": far, "falls": jnp.full(solutions.shape, 2, jnp.int32)}
+
+    rows = jnp.zeros((parts, len(slopes), 1), jnp.int32)
+    keys = jax.random.split(jax.random.key(0), len(slopes))
+    return IterationValue(formula, fitness.Draw(slopes, keys, Minibatches(kls[:, None], rows)))
+
+
+def test_gradients_are_clipped_for_each_initialisation_before_their_mean_is_taken():
+    value = of_inits([1.0, 100.0, np.inf, -3.0], [0.0, 0.0, 0.0, 0.0])
+    ascent = MetaGradient(optax.sgd(1.0), max_init_grad_norm=2.0)
+    before = ascent.init(jax.random.key(0), jnp.float32(1.0))
+    state, metrics = ascent.step(jax.random.key(1), before, value)
+    np.testing.assert_allclose([state.solution - 1, metrics["gradient_norm"]], np.mean([1.0, 2.0, 0.0, -2.0]))
+    np.testing.assert_allclose([metrics["clipped_inits"], metrics["lost_inits"]], [0.75, 0.25])
+    assert (int(metrics["non_finite"]), metrics["falls"].tolist()) == (1, [8])
+    # Without a limit for each, the one costs the step; and a step through none that is finite is none.
+    for other, slopes in ((MetaGradient(optax.sgd(1.0)), [1.0, np.inf]), (ascent, [np.nan, np.inf])):
+        after, metrics = other.step(jax.random.key(1), before, of_inits(slopes, [0.0, 0.0]))
+        assert (float(after.solution), int(metrics["non_finite"])) == (1.0, 1)
+
+
+def test_with_them_the_kl_limit_is_that_of_half_of_the_initialisations():
+    ascent = MetaGradient(optax.sgd(1.0), max_kl=0.1, max_init_grad_norm=2.0)
+    for kls, expected in (([0.0, 0.0, 1e8, 1e8], 2), ([0.0, 1e8, 1e8, 1e8], 0)):
+        state = ascent.init(jax.random.key(0), jnp.float32(1.0))
+        _, metrics = ascent.step(jax.random.key(1), state, of_inits([1.0] * 4, kls, parts=2))
+        assert int(metrics["updates"]) == expected
+        np.testing.assert_allclose(metrics["inits_beyond_kl"], np.mean(np.asarray(kls) > 0.1))
+
+
+def test_limits_that_nothing_reaches_change_no_step():
+    for problem in (Minibatches(jnp.ones((2, 1)), jnp.zeros((1, 2, 1), jnp.int32)), Problem(jnp.ones((2, 1)))):
+
+        def formula(draw, solutions):
+            own = draw.problem.per_init if isinstance(draw.problem, Problem) else draw.problem
+            return -jnp.mean(jnp.square(solutions - draw.initial[:, None] * own), axis=0), {}
+
+        draw = fitness.Draw(jnp.array([1.0, -3.0]), jax.random.split(jax.random.key(0), 2), problem)
+        steps = [
+            MetaGradient(optax.sgd(0.1), max_init_grad_norm=limit).step(
+                jax.random.key(1), MetaGradient(optax.sgd(0.1)).init(jax.random.key(0), jnp.float32(4.0)), value
+            )
+            for limit, value in ((None, IterationValue(formula, draw)), (1e6, IterationValue(formula, draw)))
+        ]
+        np.testing.assert_allclose(steps[0][0].solution, 4 - 0.1 * np.mean([2 * 3, 2 * 7]), rtol=1e-6)
+        np.testing.assert_allclose(steps[1][0].solution, steps[0][0].solution, rtol=1e-6)
+        np.testing.assert_allclose(steps[1][1]["fitness_mean"], steps[0][1]["fitness_mean"], rtol=1e-6)
+
+
+def test_a_limit_for_each_initialisation_needs_a_problem_that_is_divided_among_them():
+    ascent = MetaGradient(optax.sgd(0.25), max_init_grad_norm=1.0)
+    state = ascent.init(jax.random.key(0), jnp.float32(0.0))
+    with pytest.raises(ValueError, match=r"^max_init_grad_norm: expected none, as the value tells no initialisations"):
+        ascent.step(jax.random.key(1), state, lambda x: (x, {}))
+    whole = IterationValue(lambda draw, x: (x, {}), fitness.Draw((), jax.random.split(jax.random.key(0), 1), ()))
+    with pytest.raises(ValueError, match=r"^problem: expected an objective that divides it by initialisation"):
+        ascent.step(jax.random.key(1), state, whole)
 
 
 def test_the_step_size_falls_linearly_to_zero_over_the_iterations_asked_for():

@@ -243,6 +243,17 @@ def test_an_averaged_run_collects_with_the_policies_that_the_same_run_without_an
     assert np.abs(averaged.outcome(its_state).observations - pairs).max() > 0.01
 
 
+def test_limits_of_initialisations_that_nothing_reaches_give_the_same_iteration():
+    outer = dataclasses.replace(SMALL["meta_gradient"], max_grad_norm=None, optimizer="sgd")
+    states = []
+    for limit in (None, 1e6):
+        run = make_run(meta_gradient=dataclasses.replace(outer, max_init_grad_norm=limit))
+        state, metrics = jax.jit(run.step)(run.init(jax.random.key(0)))
+        states.append((state.outer.solution, metrics["approx_kl"], metrics["entropy"], metrics["gradient_norm"]))
+    chex.assert_trees_all_close(*states, rtol=1e-4, atol=1e-6)
+    assert int(metrics["updates"]) == 8 and float(metrics["clipped_inits"]) == 0
+
+
 def test_hades_pg_f_takes_no_window():
     outer = dataclasses.replace(SMALL["meta_gradient"], window=2)
     with pytest.raises(ValueError, match=r"^window: hades-pg-f has one key of training"):

@@ -34,8 +34,8 @@ class MetaGradientSettings:
     """Largest global norm of the gradient; none clips nothing."""
     max_init_grad_norm: float | None = None
     """Largest global norm of the gradient through each initialisation, before their mean is taken; one that is not
-    finite counts as zero, and an iteration ends when more than half of the initialisations are beyond max_kl, in place
-    of their mean, so that a training which explodes costs its own share alone. Default: no limit, in less time."""
+    finite counts as zero, and an iteration ends when half of the initialisations are beyond max_kl, in place of their
+    mean, so that a training which explodes costs its own share alone. Default: no limit."""
     window: int | None = None
     """Inner steps before a random one that gradients flow through (RaT-BPTT); default: all of them, to the last."""
     max_kl: float | None = None
@@ -91,7 +91,7 @@ class MetaGradient:
         trust_region: Whether the step before the one that finds more is taken back, too. Updates are halved after such
             an iteration, and grow by a fifth after every other one, up to their own size.
         max_init_grad_norm: Largest global norm of the gradient through each initialisation, and of those that are not
-            finite none: their mean is followed. `max_kl` then holds for at least half of the initialisations, and not
+            finite none: their mean is followed. `max_kl` then holds for more than half of the initialisations, and not
             for their mean. Gradients are not looked at one by one if None.
 
     Example:
@@ -202,7 +202,7 @@ class MetaGradient:
         if "approx_kl" not in metrics:
             raise ValueError("max_kl: expected none, as the objective reports no approx_kl")
         if self.max_init_grad_norm is not None:
-            return metrics["inits_beyond_kl"] <= 0.5
+            return metrics["inits_beyond_kl"] < 0.5
         return ~(jnp.max(metrics["approx_kl"]) > self.max_kl)
 
     def _ascend(

@@ -75,8 +75,8 @@ def _general_cartpole() -> Preset:
         kernel_inits=get_args(KernelInit),
         step_size_spread=3.0,
         cloning=CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64),
-        # What each initialisation draws is noise, by which most updates would leave the limit.
-        meta_gradient=dataclasses.replace(_outer(0.01, 0.1, 600), trust_region=True),
+        # What each initialisation draws is noise, by which most updates would leave the limit, and some explode.
+        meta_gradient=dataclasses.replace(_outer(0.01, 0.1, 600), trust_region=True, max_init_grad_norm=1.0),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, cast
 
 import jax
@@ -211,7 +210,8 @@ class MetaGradient:
         """State after one step of the optimiser, metrics, and whether the step was taken."""
         solutions = jax.tree.map(lambda leaf: leaf[None], state.solution)
         if self.max_init_grad_norm is None:
-            gradients, values, counts = _differentiate(value if part is None else partial(value, part=part), solutions)
+            of_part = value if part is None else lambda solutions: value(solutions, part)
+            gradients, values, counts = _differentiate(of_part, solutions)
         else:
             gradients, values, counts = self._mean_of_clipped(value, solutions, part)
         gradient = jax.tree.map(lambda leaf: leaf[0], gradients)

@@ -34,7 +34,7 @@ class MetaGradientSettings:
     max_init_grad_norm: float | None = None
     """Largest global norm of the gradient through each initialisation, before their mean is taken; one that is not
     finite counts as zero, and an iteration ends when half of the initialisations are beyond max_kl, in place of their
-    mean, so that a training which explodes costs its own share alone. Default: no limit."""
+    mean, so that a training which explodes costs its own share alone; default: no limit."""
     window: int | None = None
     """Inner steps before a random one that gradients flow through (RaT-BPTT); default: all of them, to the last."""
     max_kl: float | None = None

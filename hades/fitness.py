@@ -14,8 +14,11 @@ from flax import struct
 
 from hades._rows import pad_rows, swapped
 from hades._validation import require_positive
-from hades.sharding import Devices, replicate_within
+from hades.sharding import Devices, mean_or_sum, replicate_within
 from hades.types import InnerLoop, Metrics, Objective, Parametrization, Params, PyTree, Solution, Value
+
+# Initialisations that one device has, beside the axis of a mesh that divides all of them.
+_OWN_INITS = "own_inits"
 
 
 @struct.dataclass
@@ -219,9 +222,10 @@ class IterationValue:
         def share(solutions: Solution, own: Draw) -> PyTree:
             def of_one(own: Draw) -> PyTree:
                 one = jax.tree.map(alone, by_init, own)
-                return function(lambda solutions: self._evaluate(solutions, one), solutions)
+                found = function(lambda solutions: self._evaluate(solutions, one), solutions)
+                return jax.tree.map(partial(mean_or_sum, axis=_OWN_INITS), found)
 
-            return jax.tree.map(_mean_or_sum, jax.vmap(of_one, in_axes=(axes,))(own))
+            return jax.vmap(of_one, in_axes=(axes,), out_axes=None, axis_name=_OWN_INITS)(own)
 
         return self.devices.map_means(share, solutions, draw, by_init)
 
@@ -244,10 +248,6 @@ class IterationValue:
     def local(self) -> IterationValue:
         """The same on one device, for an outer loop that divides the work itself, as `devices.map` and `sum` do."""
         return replace(self, devices=Devices())
-
-
-def _mean_or_sum(leaf: jax.Array) -> jax.Array:
-    return (jnp.mean if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.sum)(leaf, axis=0)
 
 
 FitnessFunction: TypeAlias = Callable[[Draw, Solution], tuple[jax.Array, Metrics]]

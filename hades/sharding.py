@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
@@ -177,7 +178,7 @@ class Devices:
             return self.map(function, rows, shared)
 
         def means(own: PyTree, shared: PyTree) -> PyTree:
-            return jax.tree.map(_mean_or_sum, function(own, shared))
+            return jax.tree.map(partial(mean_or_sum, axis=INITS_AXIS), function(own, shared))
 
         divided = jax.tree.map(lambda divides: PartitionSpec(INITS_AXIS) if divides else _WHOLE, by_init)
         return _gathered(means, rows, shared, self.mesh, (POPULATION_AXIS,), divided)
@@ -269,9 +270,10 @@ def _over_devices(share: Share, mesh: Mesh, axes: tuple[str, ...], of_shared: Py
     return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=_WHOLE, check_vma=False)
 
 
-def _mean_or_sum(leaf: jax.Array) -> jax.Array:
+def mean_or_sum(leaf: jax.Array, axis: str) -> jax.Array:
+    """Mean over a named axis of floating-point numbers, and sum of integers, which count."""
     reduce = jax.lax.pmean if jnp.issubdtype(leaf.dtype, jnp.floating) else jax.lax.psum
-    reduced: jax.Array = reduce(leaf, INITS_AXIS)
+    reduced: jax.Array = reduce(leaf, axis)
     return reduced
 
 

@@ -50,8 +50,8 @@ class MetaGradientSettings:
 
     def __post_init__(self) -> None:
         """Refuses rates and windows that are not positive."""
-        require_positive_fields(self, "learning_rate", "max_grad_norm", "max_init_grad_norm", "window")
-        require_positive_fields(self, "max_kl", "anneal_iterations")
+        names = ("learning_rate", "max_grad_norm", "max_init_grad_norm", "window", "max_kl", "anneal_iterations")
+        require_positive_fields(self, *names)
         require_below_one("momentum", self.momentum)
         if self.trust_region and self.max_kl is None:
             raise ValueError("trust_region: expected a max_kl beside it")
@@ -247,7 +247,7 @@ class MetaGradient:
             shorter, _ = optax.clip_by_global_norm(limit).update(gradients, optax.EmptyState())
             shares = {"clipped_inits": ~(norm <= limit), "lost_inits": ~finite}
             if self.max_kl is not None and "approx_kl" in counts:
-                shares["inits_beyond_kl"] = counts["approx_kl"][0] > self.max_kl
+                shares["inits_beyond_kl"] = counts["approx_kl"] > self.max_kl
             shares = {name: jnp.full_like(values, share) for name, share in shares.items()}
             return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), shorter), values, counts | shares
 

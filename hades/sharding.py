@@ -238,8 +238,10 @@ def _gathered(
     def share(own: PyTree, shared: PyTree) -> PyTree:
         return _gather(function(own, shared), axes)
 
-    padded = replicate_within(pad_rows(rows, math.prod(mesh.shape[axis] for axis in axes)), mesh)
-    return jax.tree.map(lambda leaf: leaf[:count], _over_devices(share, mesh, axes, of_shared)(padded, shared))
+    shares = math.prod(mesh.shape[axis] for axis in axes)
+    # Rows that divide evenly may be made where they are needed.
+    own_rows = replicate_within(pad_rows(rows, shares), mesh) if count % shares else rows
+    return jax.tree.map(lambda leaf: leaf[:count], _over_devices(share, mesh, axes, of_shared)(own_rows, shared))
 
 
 def _gather(tree: PyTree, axes: tuple[str, ...]) -> PyTree:

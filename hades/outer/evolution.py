@@ -18,10 +18,14 @@ from hades._environment_contract import strong
 from hades._validation import require_below_one, require_fraction, require_positive_fields
 from hades.optimizers import OptimizerName, make_optimizer
 from hades.outer._metrics import summarize
+from hades.sharding import Devices, replicate_within
 from hades.types import Metrics, PyTree, Solution, Value
 
 FitnessShaping = Literal["raw", "centered_rank", "z_score"]
 Perturbations = Literal["stored", "regenerated", "low_rank"]
+
+# Strategies of which a device can draw its own candidates alone; of others, devices would gather what they share.
+_DRAWN_BY_ROW = ("Open_ES", "SNES", "Sep_CMA_ES")
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,13 @@ class Evolution:
         ask_key, tell_key = jax.random.split(key)
         algorithm, params = self._built(state.structure)
         population, strategy = algorithm.ask(ask_key, state.strategy, params)
+        if self.settings.strategy not in _DRAWN_BY_ROW:
+            population = replicate_within(population, getattr(value, "devices", Devices()).mesh)
         values, metrics = summarize(*value(population))
         # evosax minimises.
-        strategy, _ = algorithm.tell(tell_key, population, -values, strategy, params)
+        told, _ = algorithm.tell(tell_key, population, -values, strategy, params)
+        # Nobody reads the best candidate, which devices that share candidates would have to gather.
+        strategy = told.replace(best_solution=strategy.best_solution, best_fitness=strategy.best_fitness)
         # evosax gives other leaves a weak type in `init` than in `tell`, and a step would be compiled twice.
         return EvolutionState(strong(strategy), state.structure), metrics
 
@@ -252,7 +260,23 @@ def _algorithm(name: str) -> Any:
 
     if name not in strategy_names():
         raise ValueError(f"strategy: expected one of {', '.join(strategy_names())}, got {name!r}")
-    return distribution_based_algorithms[name]
+    return _neighbouring_mirrors() if name == "Open_ES" else distribution_based_algorithms[name]
+
+
+@functools.cache
+def _neighbouring_mirrors() -> Any:
+    from evosax.algorithms import Open_ES
+
+    class NeighbouringMirrors(Open_ES):
+        """Open_ES with each candidate next to its mirror, so that devices draw the perturbations of their own alone."""
+
+        def _ask(self, key: jax.Array, state: Any, params: Any) -> tuple[jax.Array, Any]:
+            del params
+            z = jax.random.normal(key, (self.population_size // 2, self.num_dims))
+            mirrored = jnp.stack([z, -z], axis=1).reshape(self.population_size, self.num_dims)
+            return state.mean + state.std * mirrored, state
+
+    return NeighbouringMirrors
 
 
 def _has_weights(name: str) -> bool:

@@ -87,14 +87,19 @@ SETTINGS = {
         HADES_PG, meta_gradient=dataclasses.replace(HADES_PG.meta_gradient, max_init_grad_norm=0.1)
     ),
     **{
-        f"es, {perturbations}": NeuroevolutionSettings(
+        f"es, {name}": NeuroevolutionSettings(
             population_size=12,
             observation_normalization="none",
             network=NetworkSettings(**NETWORK),
             evolution=EvolutionSettings(strategy, sigma=0.3, perturbations=perturbations),
             rollout_chunk_size=1,
         )
-        for strategy, perturbations in (("Open_ES", "stored"), ("Open_ES", "regenerated"), ("SNES", "low_rank"))
+        for name, strategy, perturbations in (
+            ("stored", "Open_ES", "stored"),
+            ("mirrored halves", "PGPE", "stored"),
+            ("regenerated", "Open_ES", "regenerated"),
+            ("low_rank", "SNES", "low_rank"),
+        )
     },
 }
 COLLECTIVE = re.compile(r"= (.*?) (?:all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
@@ -102,7 +107,12 @@ COLLECTIVE = re.compile(r"= (.*?) (?:all-gather|all-reduce|all-to-all|reduce-sca
 
 def collective_sizes(program: str) -> list[int]:
     """Elements of every array that a collective of an HLO program returns."""
-    shapes = [shape for found in COLLECTIVE.findall(program) for shape in re.findall(r"\w+\[([\d,]*)\]", found)]
+    return [size for found in COLLECTIVE.findall(program) for size in array_sizes(found)]
+
+
+def array_sizes(text: str) -> list[int]:
+    """Elements of every array that a part of an HLO program names."""
+    shapes = re.findall(r"\w+\[([\d,]*)\]", text)
     return [math.prod(int(size) for size in shape.split(",") if size) for shape in shapes]
 
 
@@ -121,6 +131,7 @@ def generation_on_devices(method: str) -> dict[str, object]:
             "outcome": after,
             "before": before,
             "collectives": collective_sizes(step.as_text()),
+            "largest_array": max(array_sizes(step.as_text())),
             "mesh": dict(run.mesh.shape),
         }
     return results

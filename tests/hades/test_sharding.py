@@ -53,9 +53,18 @@ def run_program(*names: str) -> Any:
 
 
 RUNS = ("run, hades", "run, hades-pg")
-OTHERS = ("hades", "hades, four inits", "es, regenerated", "av-pbc", "own objective")
+OTHERS = ("hades", "hades, four inits", "es, stored", "es, regenerated", "av-pbc", "own objective")
 QUICK = ("once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
-SLOW = ("elsewhere", "cartpole", "pendulum", "seeds", "es, stored", "es, low_rank", "hades-pg", "hades-pg, clipped")
+SLOW = (
+    "elsewhere",
+    "cartpole",
+    "pendulum",
+    "seeds",
+    "es, mirrored halves",
+    "es, low_rank",
+    "hades-pg",
+    "hades-pg, clipped",
+)
 
 
 def cases(*arguments: tuple[Any, ...]) -> list[Any]:
@@ -82,7 +91,7 @@ def test_one_device_calls_for_all(results):
     assert many["held"] == 8 * one["held"] and many["whole"] == 3
 
 
-EVOLUTIONS = cases(("hades",), ("es, stored",), ("es, regenerated",), ("es, low_rank",))
+EVOLUTIONS = cases(("hades",), ("es, stored",), ("es, mirrored halves",), ("es, regenerated",), ("es, low_rank",))
 OVER_INITS = cases(("hades, four inits",), ("av-pbc",))
 
 
@@ -139,6 +148,14 @@ def test_over_candidates_no_more_crosses_than_fitness_or_one_solution(results, m
     solution = sum(np.size(leaf) for leaf in one["outcome"])
     # The population would be twelve solutions.
     assert one["collectives"] == [] and 0 < max(many["collectives"]) <= max(12, solution) < 12 * solution
+
+
+def test_a_device_has_the_stored_perturbations_of_its_own_candidates_alone(results):
+    one, many = results("es, stored")["1"], results("es, stored")["8"]
+    population = 12 * sum(np.size(leaf) for leaf in one["outcome"])
+    assert one["largest_array"] == population
+    # Six devices have two candidates each.
+    assert many["largest_array"] == population / 6
 
 
 def test_rows_of_any_type_are_gathered_as_one_device_has_them(results):

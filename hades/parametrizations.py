@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,9 @@ from hades.rollouts.auto_reset import PLAYED_ENVS, PLAYED_STEPS, play_randomly
 from hades.rollouts.settings import PlaySettings
 from hades.rollouts.statistics import initial_normalizer, measure_components, measure_statistics
 from hades.types import ActionSpace, Continuous, Discrete, Environment, Parametrization, Params, Solution
+
+FirstStep: TypeAlias = Callable[[jax.Array, SyntheticDataset], jax.Array]
+"""`first(key, pairs)`: a step size `[]` for the first pairs, such as `hades.inner.StableStep`."""
 
 # Below it a label's logarithm stays finite, and no training tells the difference.
 _MIN_PROBABILITY = 1e-8
@@ -326,7 +330,7 @@ class LearnedSteps:
     Attributes:
         pairs: Parametrisation of the pairs.
         num_steps: Steps of the inner loop; None leaves step sizes to it.
-        first: First step size of each.
+        first: First step size of each, or a function `(key, pairs)` that gives it, which stays in the solution.
         bound: Largest factor that a step size may leave its first value by, either way.
         action_dim: Components of continuous actions, whose log-std begins at `first_log_std`; None for discrete ones.
         first_log_std: First log standard deviation.
@@ -334,43 +338,62 @@ class LearnedSteps:
 
     pairs: Parametrization
     num_steps: int | None = struct.field(pytree_node=False)
-    first: float = struct.field(pytree_node=False, default=0.7)
+    first: float | FirstStep = struct.field(pytree_node=False, default=0.7)
     bound: float = struct.field(pytree_node=False, default=4.0)
     action_dim: int | None = struct.field(pytree_node=False, default=None)
     first_log_std: float = struct.field(pytree_node=False, default=0.0)
 
     def __post_init__(self) -> None:
         """Refuses steps and sizes that are not positive, and a bound that leaves no room."""
-        require_positive_fields(self, "num_steps", "first")
+        require_positive_fields(self, "num_steps", *(() if callable(self.first) else ("first",)))
         if not 1 < self.bound < math.inf:
             raise ValueError(f"bound: expected a number above 1, got {self.bound}")
 
     def init(self, key: jax.Array) -> Solution:
         """Draws the pairs; all step sizes begin at `first`."""
+        step_key = None
+        if self.num_steps is not None and callable(self.first):
+            key, step_key = jax.random.split(key)
         solution = {"pairs": self.pairs.init(key)}
-        if self.num_steps is not None:
-            solution["step_sizes"] = jnp.zeros(self.num_steps)
         if self.action_dim is not None:
             solution["log_std"] = jnp.zeros(self.action_dim) + self.first_log_std
+        if step_key is not None:
+            solution["log_first"] = jnp.log(self._first_of(step_key, self._without_steps(solution)))
+        if self.num_steps is not None:
+            solution["step_sizes"] = jnp.zeros(self.num_steps)
         return solution
 
     def decode(self, solution: Solution) -> SyntheticDataset:
         """Pairs of one solution with step sizes `first * bound ** tanh(x / log(bound))` and the log-std."""
-        pairs = cast(SyntheticDataset, self.pairs.decode(solution["pairs"]))
-        pairs = dataclasses.replace(pairs, log_std=solution.get("log_std"))
-        return pairs if self.num_steps is None else self._with_steps(pairs, solution["step_sizes"])
+        pairs = self._without_steps(solution)
+        if self.num_steps is None:
+            return pairs
+        # A measured first step size stays as it is: the coordinates move from there.
+        measured = solution.get("log_first")
+        first = cast(float, self.first) if measured is None else jnp.exp(jax.lax.stop_gradient(measured))
+        return self._with_steps(pairs, first, solution["step_sizes"])
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
         """Datasets of the other parametrisation that nothing has distilled, with first step sizes; often none."""
         own = references_of(self.pairs, key)
         if self.num_steps is None:
             return own
-        return {name: self._with_steps(pairs, jnp.zeros(self.num_steps)) for name, pairs in own.items()}
+        still = jnp.zeros(self.num_steps)
+        return {name: self._with_steps(pairs, self._first_of(key, pairs), still) for name, pairs in own.items()}
 
-    def _with_steps(self, pairs: SyntheticDataset, coordinates: jax.Array) -> SyntheticDataset:
+    def _first_of(self, key: jax.Array, pairs: SyntheticDataset) -> jax.Array | float:
+        return self.first(key, pairs) if callable(self.first) else self.first
+
+    def _without_steps(self, solution: Solution) -> SyntheticDataset:
+        pairs = cast(SyntheticDataset, self.pairs.decode(solution["pairs"]))
+        return dataclasses.replace(pairs, log_std=solution.get("log_std"))
+
+    def _with_steps(
+        self, pairs: SyntheticDataset, first: jax.Array | float, coordinates: jax.Array
+    ) -> SyntheticDataset:
         reach = math.log(self.bound)
         # Near its first value a step size moves by as much, relatively, as its coordinate.
-        sizes = self.first * jnp.exp(reach * jnp.tanh(coordinates / reach))
+        sizes = first * jnp.exp(reach * jnp.tanh(coordinates / reach))
         return dataclasses.replace(pairs, step_sizes=sizes)
 
 

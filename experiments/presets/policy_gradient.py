@@ -39,6 +39,7 @@ def _minatar(game: str) -> Preset:
     settings = HadesPGSettings(
         min_std=0.1,
         entropy_coefficient=0.003,
+        first_step_size=0.7,
         step_size_bound=50.0,
         cloning=_GAMES,
         meta_gradient=_outer(0.03, 0.03, 245),
@@ -87,6 +88,7 @@ def _classic(env: str, dataset_size: int, iterations: int, **changes: Any) -> Pr
         num_envs=32,
         num_epochs=8,
         action_selection="mode",
+        first_step_size=0.7,
         cloning=_INNER,
         meta_gradient=_outer(0.03, 0.1, iterations),
     )

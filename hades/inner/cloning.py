@@ -190,8 +190,7 @@ class BehaviourCloning:
         Raises:
             ValueError: Step sizes are learned, and the dataset has none, or another number than there are steps.
         """
-        if dataset.log_std is not None:
-            params = {**params, "log_std": dataset.log_std}
+        params = with_log_std(params, dataset)
         found = None if dataset.step_sizes is None else dataset.step_sizes.shape
         if self.learned_step_sizes and found != (self.num_steps,):
             raise ValueError(f"step_sizes: expected {self.num_steps}, one for each inner step, got shape {found}")
@@ -210,6 +209,16 @@ class BehaviourCloning:
         carry = params, optimizer
         return self._scan(key, carry, dataset, first + jnp.arange(self.window))
 
+    def loss_of_step(
+        self, key: jax.Array, params: PyTree, batch: SyntheticDataset, index: jax.Array | int
+    ) -> jax.Array:
+        """Loss `[]` of the pairs that step `index` of a training under `key` takes."""
+        loss_function = self.loss or default_loss(batch)
+        distribution = self.policy.apply(params, batch.observations)
+        if not isinstance(loss_function, SampledLoss):
+            return loss_function(distribution, batch)
+        return loss_function.function(stream(key, Stream.SAMPLED_LOSS, index), distribution, batch)
+
     def _scan(self, key: jax.Array, carry: _Carry, dataset: SyntheticDataset, indices: jax.Array) -> PyTree:
         """Parameters after the steps of these indices, from a carry on."""
         step = self._make_step(key, dataset)
@@ -218,19 +227,12 @@ class BehaviourCloning:
         return params
 
     def _make_step(self, key: jax.Array, dataset: SyntheticDataset) -> Callable[[_Carry, jax.Array], _Carried]:
-        loss_function = self.loss or default_loss(dataset)
         pairs = dataset.pairs()
         factor = self._step_size_factor(key)
 
-        def loss(params: PyTree, batch: SyntheticDataset, index: jax.Array) -> jax.Array:
-            distribution = self.policy.apply(params, batch.observations)
-            if not isinstance(loss_function, SampledLoss):
-                return loss_function(distribution, batch)
-            return loss_function.function(stream(key, Stream.SAMPLED_LOSS, index), distribution, batch)
-
         def step(carry: _Carry, index: jax.Array) -> _Carried:
             params, optimizer_state = carry
-            gradient = jax.grad(loss)(params, self._batch(key, index, pairs), index)
+            gradient = jax.grad(self.loss_of_step, argnums=1)(key, params, self._batch(key, index, pairs), index)
             updates, optimizer_state = self.optimizer.update(gradient, optimizer_state, params)
             size = factor
             if self.learned_step_sizes:
@@ -324,6 +326,11 @@ def from_settings(
         policy, optimizer, settings.num_steps, settings.loss, settings.batch_size, rematerialize, window, learned
     )
     return replace(clone, settings=settings)
+
+
+def with_log_std(params: PyTree, dataset: SyntheticDataset) -> PyTree:
+    """Parameters with the log standard deviation of a dataset, where it has one, in place of their own."""
+    return params if dataset.log_std is None else {**params, "log_std": dataset.log_std}
 
 
 def default_loss(dataset: SyntheticDataset) -> LossFunction:

@@ -16,11 +16,12 @@ from hades._validation import require_at_least_one, require_below_one_fields, re
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.inner import cloning
-from hades.inner.cloning import CloningSettings
+from hades.inner.cloning import BehaviourCloning, CloningSettings
+from hades.inner.curvature import StableStep
 from hades.normalization import Normalizer
 from hades.objectives.policy_gradient import PolicyGradient, PolicyGradientSettings
 from hades.outer.meta_gradient import MetaGradient, MetaGradientSettings
-from hades.parametrizations import LearnedSteps, PlayedPairs
+from hades.parametrizations import FirstStep, LearnedSteps, PlayedPairs
 from hades.policies import KernelInit, Policy
 from hades.recipes._resolve import averaged, resolve_init_seed, resolve_loss
 from hades.run import Run
@@ -47,8 +48,9 @@ class HadesPGSettings(PolicyGradientSettings):
     """Initialisations that train on the dataset, and collect, in an iteration."""
     label_scale: float = 2.0
     """Logit of one action in each first label; of continuous actions, the factor of random ones."""
-    first_step_size: float = 0.7
-    """First value of learned step sizes of the inner loop."""
+    first_step_size: float | None = None
+    """First value of learned step sizes of the inner loop, times its learning rate; default: of sgd three quarters of
+    the largest step that the loss of the first pairs bears, by its curvature, of other optimisers 1."""
     step_size_bound: float = 4.0
     """Largest factor that a learned step size may leave its first value by, either way."""
     first_log_std: float = 0.0
@@ -155,7 +157,7 @@ def hades_pg_run(
         pairs = LearnedSteps(
             pairs,
             settings.cloning.num_steps if learned else None,
-            settings.first_step_size,
+            _first_step(settings, inner),
             settings.step_size_bound,
             None if isinstance(space, Discrete) else space.action_dim,
             settings.first_log_std,
@@ -174,6 +176,13 @@ def hades_pg_run(
         method=settings.method,
         settings=settings,
     )
+
+
+def _first_step(settings: HadesPGSettings, inner: BehaviourCloning) -> float | FirstStep:
+    cloning = settings.cloning
+    if settings.first_step_size is not None or cloning.optimizer != "sgd":
+        return settings.first_step_size or 1.0
+    return StableStep(inner, cloning.learning_rate / (1 - cloning.momentum))
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def _brax(
 def _hopper() -> Preset:
     """Noise of actions that stays, and a critic that keeps up with small iterations: others end in a shuffle."""
     return _brax("brax/hopper", 64, 800, evaluate_every=40).with_settings(
+        first_step_size=None,
         entropy_coefficient=0.005,
         critic_epochs=10,
         critic_minibatches=8,

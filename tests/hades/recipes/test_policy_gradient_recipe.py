@@ -17,6 +17,7 @@ from envs.diagnostic import Delayed, Match, Target
 from hades import recipes
 from hades.dataset import SyntheticDataset
 from hades.inner.cloning import CloningSettings
+from hades.inner.curvature import largest_curvature
 from hades.normalization import Normalizer
 from hades.outer import MetaGradientSettings
 from hades.policies import NetworkSettings
@@ -208,6 +209,30 @@ def test_a_log_std_is_learned_beside_fixed_step_sizes(tmp_path):
     assert loaded.step_sizes is None and (np.asarray(loaded.log_std) != -0.5).all()
     with np.load(tmp_path / "dataset.npz") as archive:
         assert json.loads(str(archive["metadata"]))["format"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "learning_rate"),
+    [({}, 1.0), ({"learning_rate": 0.1}, 0.1), ({"learning_rate": 0.1, "momentum": 0.5}, 0.2)],
+)
+def test_first_steps_of_descent_are_three_quarters_of_the_largest_that_the_loss_bears(changes, learning_rate):
+    run = make_run(cloning=dataclasses.replace(INNER, **changes))
+    dataset = run.outcome(run.init(jax.random.key(0)))
+    curvature = largest_curvature(jax.random.key(1), run.inner, dataset)
+    np.testing.assert_allclose(dataset.step_sizes * learning_rate * curvature, np.full(3, 1.5), rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({"first_step_size": 0.3}, 0.3),
+        ({"cloning": dataclasses.replace(INNER, optimizer="adam", learning_rate=0.02)}, 1.0),
+        ({"cloning": dataclasses.replace(INNER, optimizer="adam"), "first_step_size": 0.5}, 0.5),
+    ],
+)
+def test_first_steps_are_those_that_are_given_and_of_other_optimisers_the_learning_rate(settings, first):
+    run = make_run(**settings)
+    np.testing.assert_allclose(run.outcome(run.init(jax.random.key(0))).step_sizes, np.full(3, first), rtol=1e-6)
 
 
 def test_training_draws_initialisers_and_step_sizes_and_evaluation_does_not():

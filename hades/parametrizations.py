@@ -330,7 +330,8 @@ class LearnedSteps:
     Attributes:
         pairs: Parametrisation of the pairs.
         num_steps: Steps of the inner loop; None leaves step sizes to it.
-        first: First step size of each, or a function `(key, pairs)` that gives it, which stays in the solution.
+        first: First step size of each, or a function `(key, pairs)` that measures it; the solution holds what was
+            measured, which no gradient moves.
         bound: Largest factor that a step size may leave its first value by, either way.
         action_dim: Components of continuous actions, whose log-std begins at `first_log_std`; None for discrete ones.
         first_log_std: First log standard deviation.
@@ -368,18 +369,18 @@ class LearnedSteps:
         pairs = self._without_steps(solution)
         if self.num_steps is None:
             return pairs
-        # A measured first step size stays as it is: the coordinates move from there.
+        # No gradient moves a measured first step size: the coordinates move from there.
         measured = solution.get("log_first")
         first = cast(float, self.first) if measured is None else jnp.exp(jax.lax.stop_gradient(measured))
         return self._with_steps(pairs, first, solution["step_sizes"])
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
         """Datasets of the other parametrisation that nothing has distilled, with first step sizes; often none."""
-        own = references_of(self.pairs, key)
         if self.num_steps is None:
-            return own
-        still = jnp.zeros(self.num_steps)
-        return {name: self._with_steps(pairs, self._first_of(key, pairs), still) for name, pairs in own.items()}
+            return references_of(self.pairs, key)
+        pairs_key, step_key = jax.random.split(key) if callable(self.first) else (key, key)
+        own, still = references_of(self.pairs, pairs_key), jnp.zeros(self.num_steps)
+        return {name: self._with_steps(pairs, self._first_of(step_key, pairs), still) for name, pairs in own.items()}
 
     def _first_of(self, key: jax.Array, pairs: SyntheticDataset) -> jax.Array | float:
         return self.first(key, pairs) if callable(self.first) else self.first

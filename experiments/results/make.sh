@@ -104,14 +104,17 @@ $budget --setting cloning.optimizer --values sgd "sgd --cloning.momentum 0.9 --f
   "adam --cloning.step-sizes fixed --cloning.learning-rate 0.02" "sgd --cloning.activation relu" \
   --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
 hopper_budget() {
+  local first=$1
+  shift
   $hades bench budget --env brax/hopper --method hades-pg --seeds 0 --env-steps 1500000 "$@" \
-    --flags="--cloning.hidden-sizes 64 64 --critic-epochs 4 --critic-minibatches 4 --evaluate-every 90 --iterations-per-call 30 --evaluation-episodes 4" \
+    --flags="$first --cloning.hidden-sizes 64 64 --critic-epochs 4 --critic-minibatches 4 --evaluate-every 90 --iterations-per-call 30 --evaluation-episodes 4" \
     --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
 }
-hopper_budget --setting cloning.num-steps --values 1 2 4 6 8 16
-hopper_budget --setting cloning.optimizer --values sgd "sgd --cloning.momentum 0.9 --first-step-size 0.2" \
-  "adam --cloning.step-sizes fixed --cloning.learning-rate 0.02" "sgd --cloning.activation relu"
-hopper_budget --values 2 4 16 256
+hopper_budget "--first-step-size 0.3" --setting cloning.num-steps --values 1 2 4 6 8 16
+hopper_budget "" --setting cloning.optimizer --values "sgd --first-step-size 0.3" \
+  "sgd --cloning.momentum 0.9 --first-step-size 0.2" "adam --cloning.step-sizes fixed --cloning.learning-rate 0.02" \
+  "sgd --cloning.activation relu --first-step-size 0.3"
+hopper_budget "--first-step-size 0.3" --values 2 4 16 256
 $hades bench neuroevolution --env brax/inverted_pendulum --methods hades-pg --seeds 0-2 --env-steps 800000 \
   --runs "$runs/hades_pg" --out $out/hades_pg
 for body in hopper walker2d halfcheetah; do
@@ -121,6 +124,7 @@ for seed in 1 2 3 4; do
   for body in hopper walker2d halfcheetah; do
     $hades distill --method hades-pg --preset $body --seed $seed --out "$runs/hades_pg/$body-seed$seed" --resume
   done
+  $hades distill --method hades-pg --preset hopper --dataset-size 4 --seed $seed --out "$runs/hades_pg/hopper4-seed$seed" --resume
 done
 $hades distill --method hades-pg --preset breakout-cnn --seed 1 --out "$runs/hades_pg/breakout-cnn-seed1" --resume
 general="$hades distill --method hades-pg --preset cartpole-general"

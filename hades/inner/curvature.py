@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 _NUM_INITS = 4
 _NUM_PRODUCTS = 20
+# Below it a curvature is rounding.
+_FLAT = 1e-6
 
 
 def largest_curvature(key: jax.Array, inner: BehaviourCloning, dataset: SyntheticDataset) -> jax.Array:
-    """Largest eigenvalue, by size, of the Hessian of the loss at fresh parameters: mean over four initialisations.
+    """Largest eigenvalue, by size, of the Hessian of the loss at fresh parameters (sharpness): maximum over four draws.
 
     By power iteration with 20 products of the Hessian and a vector (Pearlmutter 1994). A pair of eigenvalues that
     are nearly as large as each other makes it a few percent too small.
@@ -36,7 +38,7 @@ def largest_curvature(key: jax.Array, inner: BehaviourCloning, dataset: Syntheti
     Example:
         >>> import envs, hades
         >>> env = envs.make("diagnostic/target", action_dim=1)
-        >>> inner = hades.behaviour_cloning(hades.policies.linear(env), loss="mse")
+        >>> inner = hades.behaviour_cloning(hades.policies.mlp(env, hidden_sizes=()), loss="mse")
         >>> pairs = hades.SyntheticDataset(jnp.array([[2.0]]), actions=jnp.array([[1.0]]))
         >>> float(largest_curvature(jax.random.key(0), inner, pairs).round(3))  # of (2 w + b - 1)^2: 2 (2^2 + 1)
         10.0
@@ -46,11 +48,13 @@ def largest_curvature(key: jax.Array, inner: BehaviourCloning, dataset: Syntheti
         init_key, loss_key, direction_key = jax.random.split(key, 3)
         params, as_tree = ravel_pytree(with_log_std(inner.init(init_key), dataset))
 
-        def loss(params: jax.Array) -> jax.Array:
-            return inner.loss_of_step(loss_key, as_tree(params), dataset.pairs(), 0)
+        def slope(params: jax.Array, direction: jax.Array) -> jax.Array:
+            gradient = jax.grad(lambda params: inner.loss_of_step(loss_key, as_tree(params), dataset.pairs(), 0))
+            return jnp.vdot(gradient(params), direction)
 
         def multiply(direction: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-            product = jax.jvp(jax.grad(loss), (params,), (direction,))[1]
+            # Convolutions here have no forward-mode derivative.
+            product = jax.grad(slope)(params, direction)
             size = jnp.linalg.norm(product)
             return product / jnp.maximum(size, jnp.finfo(size.dtype).tiny), size
 
@@ -58,20 +62,20 @@ def largest_curvature(key: jax.Array, inner: BehaviourCloning, dataset: Syntheti
         _, sizes = jax.lax.scan(multiply, direction / jnp.linalg.norm(direction), length=_NUM_PRODUCTS)
         return sizes[-1]
 
-    return jnp.mean(jax.lax.map(of_one, jax.random.split(key, _NUM_INITS)))
+    return jnp.max(jax.lax.map(of_one, jax.random.split(key, _NUM_INITS)))
 
 
 @dataclass(frozen=True)
 class StableStep:
-    """A step size of gradient descent that the first loss bears: a fraction of the one above which descent diverges.
+    """A step size of gradient descent: a fraction of 2 / curvature, above which it diverges on a quadratic loss.
 
-    That one is two over the largest curvature, where the loss is quadratic. More pairs of the same spread make the
-    loss flatter, other sizes of networks and of observations steeper, so that no one size suits all.
+    Fewer pairs make the loss steeper, and so do wider networks and larger observations, so that no one size suits all.
+    With momentum m descent diverges above (1 + m) times as large steps, which is left as a margin.
 
     Attributes:
         inner: Trains on the dataset, by steps of `learning_rate` times their size.
-        learning_rate: Factor of its steps; with momentum m, the learning rate over 1 - m.
-        fraction: Fraction of the largest step that does not diverge.
+        learning_rate: Factor of its steps, the largest of those that it draws.
+        fraction: Fraction of the step above which descent diverges.
 
     Raises:
         ValueError: A number is not positive.
@@ -86,6 +90,7 @@ class StableStep:
         require_positive_fields(self, "learning_rate", "fraction")
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> jax.Array:
-        """Step size `[]` for a first dataset; 1 where its loss is flat."""
+        """Step size `[]` for a first dataset; 1 where its loss is flat, or its curvature no finite number."""
         curvature = largest_curvature(key, self.inner, dataset) * self.learning_rate
-        return jnp.where(curvature > 0, 2 * self.fraction / curvature, 1.0)
+        known = jnp.isfinite(curvature) & (curvature > _FLAT)
+        return jnp.where(known, 2 * self.fraction / curvature, 1.0)

@@ -49,8 +49,9 @@ class EvolutionSettings:
     temperature: float | None = None
     """Recombination weights softmax(-20 sigmoid(temperature * rank)); default: the strategy's own weights."""
     perturbations: Perturbations = "stored"
-    """stored keeps the whole population in memory; regenerated draws it from its keys, chunk by chunk, twice; low_rank
-    does so with matrices of low rank. The last two know Open_ES and SNES."""
+    """stored keeps the population in memory, each device its share of Open_ES, SNES, Sep_CMA_ES; regenerated draws it
+    from its keys, chunk by chunk, twice; low_rank does so with matrices of low rank. The last two know Open_ES and
+    SNES."""
     rank: int = 4
     """Rank of low_rank perturbations."""
     sigma_decay: float = 1.0
@@ -116,7 +117,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class Evolution:
-    """A strategy of evosax that maximises: an outer loop whose population is stored whole.
+    """A strategy of evosax that maximises: an outer loop whose population is stored.
 
     Attributes:
         population_size: Candidates of an iteration, even.

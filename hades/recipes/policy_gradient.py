@@ -49,8 +49,9 @@ class HadesPGSettings(PolicyGradientSettings):
     label_scale: float = 2.0
     """Logit of one action in each first label; of continuous actions, the factor of random ones."""
     first_step_size: float | None = None
-    """First value of learned step sizes of the inner loop, times its learning rate; default: of sgd three quarters of
-    the largest step that the loss of the first pairs bears, by its curvature, of other optimisers 1."""
+    """First value of learned step sizes of the inner loop, times its learning rate; default: of sgd 1.5 over the
+    largest curvature of the loss of the first pairs, three quarters of where descent diverges, of other optimisers
+    1."""
     step_size_bound: float = 4.0
     """Largest factor that a learned step size may leave its first value by, either way."""
     first_log_std: float = 0.0
@@ -182,7 +183,7 @@ def _first_step(settings: HadesPGSettings, inner: BehaviourCloning) -> float | F
     cloning = settings.cloning
     if settings.first_step_size is not None or cloning.optimizer != "sgd":
         return settings.first_step_size or 1.0
-    return StableStep(inner, cloning.learning_rate / (1 - cloning.momentum))
+    return StableStep(inner, cloning.learning_rate * settings.step_size_spread)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,8 @@ SETTINGS = {
         )
         for name, strategy, perturbations in (
             ("stored", "Open_ES", "stored"),
+            ("stored SNES", "SNES", "stored"),
+            ("stored Sep_CMA_ES", "Sep_CMA_ES", "stored"),
             ("mirrored halves", "PGPE", "stored"),
             ("regenerated", "Open_ES", "regenerated"),
             ("low_rank", "SNES", "low_rank"),

@@ -56,14 +56,8 @@ RUNS = ("run, hades", "run, hades-pg")
 OTHERS = ("hades", "hades, four inits", "es, stored", "es, regenerated", "av-pbc", "own objective")
 QUICK = ("once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
 SLOW = (
-    "elsewhere",
-    "cartpole",
-    "pendulum",
-    "seeds",
-    "es, mirrored halves",
-    "es, low_rank",
-    "hades-pg",
-    "hades-pg, clipped",
+    *("elsewhere", "cartpole", "pendulum", "seeds", "hades-pg", "hades-pg, clipped"),
+    *("es, stored SNES", "es, stored Sep_CMA_ES", "es, mirrored halves", "es, low_rank"),
 )
 
 
@@ -91,7 +85,10 @@ def test_one_device_calls_for_all(results):
     assert many["held"] == 8 * one["held"] and many["whole"] == 3
 
 
-EVOLUTIONS = cases(("hades",), ("es, stored",), ("es, mirrored halves",), ("es, regenerated",), ("es, low_rank",))
+DRAWN_BY_ROW = ("es, stored", "es, stored SNES", "es, stored Sep_CMA_ES")
+EVOLUTIONS = cases(
+    *((method,) for method in ("hades", *DRAWN_BY_ROW, "es, mirrored halves", "es, regenerated", "es, low_rank"))
+)
 OVER_INITS = cases(("hades, four inits",), ("av-pbc",))
 
 
@@ -150,8 +147,9 @@ def test_over_candidates_no_more_crosses_than_fitness_or_one_solution(results, m
     assert one["collectives"] == [] and 0 < max(many["collectives"]) <= max(12, solution) < 12 * solution
 
 
-def test_a_device_has_the_stored_perturbations_of_its_own_candidates_alone(results):
-    one, many = results("es, stored")["1"], results("es, stored")["8"]
+@pytest.mark.parametrize("method", cases(*((method,) for method in DRAWN_BY_ROW)))
+def test_a_device_has_the_stored_perturbations_of_its_own_candidates_alone(results, method):
+    one, many = results(method)["1"], results(method)["8"]
     population = 12 * sum(np.size(leaf) for leaf in one["outcome"])
     assert one["largest_array"] == population
     # Six devices have two candidates each.

@@ -65,17 +65,26 @@ def test_it_is_the_largest_eigenvalue_of_the_hessian(loss):
     assert found > 0.1
 
 
-def test_it_is_the_mean_over_initialisations():
+def test_it_is_the_largest_of_four_initialisations():
     # The curvature of scale * x^2 is twice the scale, of which each initialisation draws one.
     def drawn(key):
         return {"x": jnp.zeros(1), "scale": jax.random.uniform(key, minval=1.0, maxval=9.0)}
 
     policy = Policy(drawn, lambda params, seen: jax.lax.stop_gradient(params["scale"]) * params["x"] ** 2)
     inner = hades.behaviour_cloning(policy, loss=lambda values, batch: jnp.sum(values), num_steps=1)
-    found = [float(largest_curvature(jax.random.key(index), inner, pairs("mse"))) for index in range(3)]
-    assert all(2 < value < 18 for value in found) and len(set(found)) == 3
-    # Of four draws the mean is seldom as far out as one.
-    assert np.ptp(found) < 10
+    keys = jax.random.split(jax.random.key(0), 200)
+    found = jax.vmap(lambda key: largest_curvature(key, inner, pairs("mse")))(keys)
+    # The largest of four uniform numbers is four fifths of the way up on average, one alone half of it.
+    np.testing.assert_allclose(jnp.mean(found), 2 + 0.8 * 16, rtol=0.05)
+
+
+def test_networks_whose_convolutions_see_parameters_have_one_too():
+    spaces = PolicySpaces((8, 8, 1), Discrete(2))
+    network = hades.policies.convnet(spaces, hidden_sizes=(2, 2), kernel_init="lecun_normal")
+    inner = hades.behaviour_cloning(network, num_steps=1)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    found = largest_curvature(jax.random.key(1), inner, SyntheticDataset(images, action_probabilities=jnp.eye(2)))
+    assert 0 < found < jnp.inf
 
 
 def trained_loss(size: float, num_steps: int) -> float:
@@ -99,6 +108,13 @@ def test_a_flat_loss_bears_any_step():
     policy = Policy(lambda key: {"x": jnp.zeros(2)}, lambda params, seen: params["x"])
     inner = hades.behaviour_cloning(policy, loss=lambda values, batch: jnp.sum(values), num_steps=1)
     assert StableStep(inner)(jax.random.key(0), pairs("mse")) == 1
+
+
+def test_a_curvature_that_is_no_number_leaves_the_learning_rate_as_it_is():
+    inner = clone("mse")
+    spoiled = dataclasses.replace(pairs("mse"), observations=jnp.full((5, 3), jnp.nan))
+    with jax.debug_nans(False):
+        assert StableStep(inner)(jax.random.key(0), spoiled) == 1
 
 
 @pytest.mark.parametrize("changes", [{"fraction": 0.0}, {"learning_rate": -1.0}])

@@ -26,6 +26,9 @@ Perturbations = Literal["stored", "regenerated", "low_rank"]
 
 # Strategies of which a device can draw its own candidates alone; of others, devices would gather what they share.
 _DRAWN_BY_ROW = ("Open_ES", "SNES", "Sep_CMA_ES")
+# Numbers of a population, below which every device draws all of it: that costs nothing, and the same order of sums
+# gives the same bytes on any number of devices.
+_DIVIDED_FROM = 2**16
 
 
 @dataclass(frozen=True)
@@ -170,13 +173,14 @@ class Evolution:
         ask_key, tell_key = jax.random.split(key)
         algorithm, params = self._built(state.structure)
         population, strategy = algorithm.ask(ask_key, state.strategy, params)
-        if self.settings.strategy not in _DRAWN_BY_ROW:
+        numbers = sum(leaf.size for leaf in jax.tree.leaves(population))
+        if self.settings.strategy not in _DRAWN_BY_ROW or numbers < _DIVIDED_FROM:
             population = replicate_within(population, getattr(value, "devices", Devices()).mesh)
         values, metrics = summarize(*value(population))
         # evosax minimises.
         told, _ = algorithm.tell(tell_key, population, -values, strategy, params)
         # Nobody reads the best candidate, which devices that share candidates would have to gather.
-        strategy = told.replace(best_solution=strategy.best_solution, best_fitness=strategy.best_fitness)
+        strategy = told.replace(best_solution=strategy.best_solution)
         # evosax gives other leaves a weak type in `init` than in `tell`, and a step would be compiled twice.
         return EvolutionState(strong(strategy), state.structure), metrics
 

@@ -23,6 +23,7 @@ from hades.inner.cloning import CloningSettings, behaviour_cloning
 from hades.normalization import Normalizer
 from hades.objectives import EpisodicReturn
 from hades.objectives.states import av_pbc
+from hades.outer import evolution
 from hades.outer.evolution import Evolution, EvolutionSettings
 from hades.parametrizations import free_pairs
 from hades.policies import NetworkSettings
@@ -61,6 +62,7 @@ def fitness_on_devices(
     return results
 
 
+DIVIDED_FROM = evolution._DIVIDED_FROM
 NETWORK = {"hidden_sizes": (4,), "kernel_init": "lecun_normal"}
 HADES = HadesSettings(
     dataset_size=2,
@@ -81,6 +83,7 @@ HADES_PG = HadesPGSettings(
 )
 SETTINGS = {
     "hades": HADES,
+    "hades, whole": HADES,
     "hades, four inits": dataclasses.replace(HADES, population_size=2, num_inits=4),
     "hades-pg": HADES_PG,
     "hades-pg, clipped": dataclasses.replace(
@@ -119,7 +122,8 @@ def array_sizes(text: str) -> list[int]:
 
 
 def generation_on_devices(method: str) -> dict[str, object]:
-    """One whole iteration of a recipe, which divides the devices as it needs."""
+    """One whole iteration of a recipe, which divides the devices as it needs, small populations as large ones."""
+    evolution._DIVIDED_FROM = 0 if method != "hades, whole" else DIVIDED_FROM
     results = {}
     for count in (1, 8):
         run = make_run(method, count)

@@ -53,7 +53,7 @@ def run_program(*names: str) -> Any:
 
 
 RUNS = ("run, hades", "run, hades-pg")
-OTHERS = ("hades", "hades, four inits", "es, stored", "es, regenerated", "av-pbc", "own objective")
+OTHERS = ("hades", "hades, whole", "hades, four inits", "es, stored", "es, regenerated", "av-pbc", "own objective")
 QUICK = ("once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
 SLOW = (
     *("elsewhere", "cartpole", "pendulum", "seeds", "hades-pg", "hades-pg, clipped"),
@@ -145,6 +145,11 @@ def test_over_candidates_no_more_crosses_than_fitness_or_one_solution(results, m
     solution = sum(np.size(leaf) for leaf in one["outcome"])
     # The population would be twelve solutions.
     assert one["collectives"] == [] and 0 < max(many["collectives"]) <= max(12, solution) < 12 * solution
+
+
+def test_a_small_population_gives_the_same_numbers_on_any_devices(results):
+    one, many = results("hades, whole")["1"], results("hades, whole")["8"]
+    assert many["outcome"] == one["outcome"] != one["before"]
 
 
 @pytest.mark.parametrize("method", cases(*((method,) for method in DRAWN_BY_ROW)))

@@ -352,15 +352,13 @@ class LearnedSteps:
 
     def init(self, key: jax.Array) -> Solution:
         """Draws the pairs; all step sizes begin at `first`."""
-        step_key = None
-        if self.num_steps is not None and callable(self.first):
-            key, step_key = jax.random.split(key)
-        solution = {"pairs": self.pairs.init(key)}
+        pairs_key, step_key = self._keys(key)
+        solution = {"pairs": self.pairs.init(pairs_key)}
         if self.action_dim is not None:
             solution["log_std"] = jnp.zeros(self.action_dim) + self.first_log_std
-        if step_key is not None:
-            solution["log_first"] = jnp.log(self._first_of(step_key, self._without_steps(solution)))
         if self.num_steps is not None:
+            if callable(self.first):
+                solution["log_first"] = jnp.log(self.first(step_key, self._without_steps(solution)))
             solution["step_sizes"] = jnp.zeros(self.num_steps)
         return solution
 
@@ -376,14 +374,22 @@ class LearnedSteps:
 
     def references(self, key: jax.Array) -> dict[str, SyntheticDataset]:
         """Datasets of the other parametrisation that nothing has distilled, with first step sizes; often none."""
+        pairs_key, step_key = self._keys(key)
+        own = references_of(self.pairs, pairs_key)
         if self.num_steps is None:
-            return references_of(self.pairs, key)
-        pairs_key, step_key = jax.random.split(key) if callable(self.first) else (key, key)
-        own, still = references_of(self.pairs, pairs_key), jnp.zeros(self.num_steps)
-        return {name: self._with_steps(pairs, self._first_of(step_key, pairs), still) for name, pairs in own.items()}
+            return own
+        still = jnp.zeros(self.num_steps)
 
-    def _first_of(self, key: jax.Array, pairs: SyntheticDataset) -> jax.Array | float:
-        return self.first(key, pairs) if callable(self.first) else self.first
+        def with_first(pairs: SyntheticDataset) -> SyntheticDataset:
+            return self._with_steps(pairs, self.first(step_key, pairs) if callable(self.first) else self.first, still)
+
+        return {name: with_first(pairs) for name, pairs in own.items()}
+
+    def _keys(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Keys of the pairs, and of a first step size where one is measured."""
+        measured = self.num_steps is not None and callable(self.first)
+        pairs_key, step_key = jax.random.split(key) if measured else (key, key)
+        return pairs_key, step_key
 
     def _without_steps(self, solution: Solution) -> SyntheticDataset:
         pairs = cast(SyntheticDataset, self.pairs.decode(solution["pairs"]))

@@ -124,6 +124,8 @@ for seed in 1 2 3 4; do
   for body in hopper walker2d halfcheetah; do
     $hades distill --method hades-pg --preset $body --seed $seed --out "$runs/hades_pg/$body-seed$seed" --resume
   done
+done
+for seed in 0 1 2 3 4; do
   $hades distill --method hades-pg --preset hopper --dataset-size 4 --seed $seed --out "$runs/hades_pg/hopper4-seed$seed" --resume
 done
 $hades distill --method hades-pg --preset breakout-cnn --seed 1 --out "$runs/hades_pg/breakout-cnn-seed1" --resume

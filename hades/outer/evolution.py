@@ -175,7 +175,7 @@ class Evolution:
         population, strategy = algorithm.ask(ask_key, state.strategy, params)
         numbers = sum(leaf.size for leaf in jax.tree.leaves(population))
         if self.settings.strategy not in _DRAWN_BY_ROW or numbers < _DIVIDED_FROM:
-            population = replicate_within(population, getattr(value, "devices", Devices()).mesh)
+            population = replicate_within(population, devices_of(value).mesh)
         values, metrics = summarize(*value(population))
         # evosax minimises.
         told, _ = algorithm.tell(tell_key, population, -values, strategy, params)
@@ -198,6 +198,12 @@ def _initial(algorithm: Any, key: jax.Array, solution: Solution, params: Any) ->
     state = algorithm.init(key, solution, params)
     # evosax marks the best solution before the first one as NaN, which debug_nans would take for a fault.
     return strong(state.replace(best_solution=jnp.nan_to_num(state.best_solution)))
+
+
+def devices_of(value: Value) -> Devices:
+    """Devices that a value spreads candidates over; this one alone where it does not say."""
+    devices: Devices = getattr(value, "devices", Devices())
+    return devices
 
 
 @functools.cache

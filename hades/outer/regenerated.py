@@ -15,7 +15,14 @@ from flax import struct
 from hades._rows import pad_with_zeros
 from hades.fitness import map_chunks
 from hades.outer._metrics import summarize
-from hades.outer.evolution import EvolutionSettings, EvolutionState, Structure, build_strategy, check_population_size
+from hades.outer.evolution import (
+    EvolutionSettings,
+    EvolutionState,
+    Structure,
+    build_strategy,
+    check_population_size,
+    devices_of,
+)
 from hades.sharding import Devices
 from hades.types import Metrics, PyTree, Solution, Value
 
@@ -106,7 +113,7 @@ class RegeneratedEvolution:
         """
         search: _Search = state.strategy
         algorithm, params = self._built(state.structure)
-        devices: Devices = getattr(value, "devices", Devices())
+        devices = devices_of(value)
 
         def evaluate(shared: Any, draws: jax.Array) -> tuple[jax.Array, Metrics]:
             value, key, search = shared

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,6 @@ def fitness_on_devices(
     return results
 
 
-DIVIDED_FROM = evolution._DIVIDED_FROM
 NETWORK = {"hidden_sizes": (4,), "kernel_init": "lecun_normal"}
 HADES = HadesSettings(
     dataset_size=2,
@@ -123,7 +123,13 @@ def array_sizes(text: str) -> list[int]:
 
 def generation_on_devices(method: str) -> dict[str, object]:
     """One whole iteration of a recipe, which divides the devices as it needs, small populations as large ones."""
-    evolution._DIVIDED_FROM = 0 if method != "hades, whole" else DIVIDED_FROM
+    if method == "hades, whole":
+        return _generation_on_devices(method)
+    with mock.patch.object(evolution, "_DIVIDED_FROM", 0):
+        return _generation_on_devices(method)
+
+
+def _generation_on_devices(method: str) -> dict[str, object]:
     results = {}
     for count in (1, 8):
         run = make_run(method, count)

@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml uv.lock Makefile
 	touch $@
 
 quickstart: setup
-	$(VENV)/bin/hades distill --preset cartpole --out $(RUN) --resume
+	$(VENV)/bin/hades distill --preset cartpole --target-return 500 --out $(RUN) --resume
 	$(VENV)/bin/hades evaluate $(RUN) --num-inits 32 --num-episodes 8 --baselines
 
 test: setup

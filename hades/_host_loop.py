@@ -196,12 +196,13 @@ class HostLoop:
             self._keep_snapshot(outcome, self.selector(stream(self._key, Stream.SELECTION), outcome))
 
     def is_done(self, num_iterations: int) -> bool:
-        """Whether all iterations are done, or a budget is used up."""
-        steps, seconds = self._loop.max_env_steps, self._loop.max_seconds
+        """Whether all iterations are done, a budget is used up, or the return is what is asked for."""
+        steps, seconds, target = self._loop.max_env_steps, self._loop.max_seconds, self._loop.target_return
         return (
             self.iteration >= num_iterations
             or (steps is not None and self.course.env_steps >= steps)
             or (seconds is not None and self.course.seconds >= seconds)
+            or (target is not None and self.course.best_score >= target)
         )
 
     @property

@@ -31,6 +31,7 @@ FREE_TO_CHANGE = frozenset(
         "checkpoint_seconds",
         "max_env_steps",
         "max_seconds",
+        "target_return",
         "hosts",
         "devices",
     }

@@ -48,6 +48,8 @@ class LoopSettings:
     """Environment steps after which the run ends, at the end of a compiled call; default: no limit."""
     max_seconds: float | None = None
     """Seconds, compilation and evaluation counted in, after which the run ends likewise; default: no limit."""
+    target_return: float | None = None
+    """Mean return of an evaluation on fresh keys with which the run ends; default: none."""
     keep_snapshots: bool = False
     """Keeps the outcome of every evaluation on fresh keys, and of the beginning, in the run directory's snapshots/."""
 
@@ -59,6 +61,11 @@ class LoopSettings:
             raise ValueError(
                 f"log_every: expected a divisor of iterations_per_call {self.iterations_per_call}, got {self.log_every}"
             )
+        if self.target_return is not None:
+            if not math.isfinite(self.target_return):
+                raise ValueError(f"target_return: expected a finite number, got {self.target_return}")
+            if self.evaluate_every is None:
+                raise ValueError("target_return: expected an evaluate_every beside it, as evaluations find it")
         # Settings are kept as JSON, which has no infinity.
         if not 0 <= self.checkpoint_seconds < math.inf:
             found = self.checkpoint_seconds

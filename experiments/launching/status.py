@@ -121,8 +121,8 @@ def _state(member: Member, job: str | None, queue: Mapping[str, str] | None, rec
 def is_done(member: Member) -> bool:
     """Whether the run has finished all that is asked for.
 
-    That is, its summary tells of as many iterations, environment steps or seconds as it wants; or its last process had
-    the present arguments, and ended well.
+    That is, its summary tells of as many iterations, environment steps or seconds as it wants, or of its return; or its
+    last process had the present arguments, and ended well.
     """
     directory = RunDirectory(member.out)
     try:
@@ -137,9 +137,10 @@ def is_done(member: Member) -> bool:
         "num-iterations": summary["iterations"],
         "max-env-steps": summary["env_steps"],
         "max-seconds": summary["seconds"],
+        "target-return": summary.get("metrics", {}).get("evaluation_mean"),
     }
-    limits = {name: _wanted(member, name) for name in reached}
-    return any(limit is not None and (reached[name] or 0) >= limit for name, limit in limits.items())
+    limits = {name: _wanted(member, name) for name in reached if reached[name] is not None}
+    return any(limit is not None and reached[name] >= limit for name, limit in limits.items())
 
 
 def _wanted(member: Member, name: str) -> float | None:

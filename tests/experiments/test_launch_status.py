@@ -33,7 +33,8 @@ def record(member: Member, exit_code: int | None, arguments: list[str] | None = 
 
 
 def finish(member: Member, iterations: int, env_steps: int = 100, seconds: float = 1.0) -> None:
-    content = {"iterations": iterations, "env_steps": env_steps, "seconds": seconds}
+    metrics = {"evaluation_mean": -90.0}
+    content = {"iterations": iterations, "env_steps": env_steps, "seconds": seconds, "metrics": metrics}
     begin_run(member).write_summary(content)
 
 
@@ -74,16 +75,30 @@ def test_record_that_a_full_disk_cut_short_is_passed_over(member: Member) -> Non
 
 @pytest.mark.parametrize(
     ("flag", "enough", "too_few"),
-    [("max-env-steps", 100, 101), ("max-seconds", 1.0, 1.5), ("max-env-steps", "[100]", "[101]")],
+    [
+        ("max-env-steps", 100, 101),
+        ("max-seconds", 1.0, 1.5),
+        ("max-env-steps", "[100]", "[101]"),
+        ("target-return", -100.0, -89.5),
+    ],
 )
-def test_run_is_done_when_a_budget_of_the_grid_is_used_up(
+def test_run_is_done_when_a_limit_of_the_grid_is_reached(
     tmp_path: Path, flag: str, enough: float | str, too_few: float | str
 ) -> None:
     for limit, expected in ((enough, State.DONE), (too_few, State.STOPPED)):
-        text = f'[[runs]]\nname = "a{str(limit).strip("[]")}"\nnum-iterations = 50\n{flag} = {limit}\n'
+        text = f'[[runs]]\nname = "a{str(limit).strip("[]")}"\nnum-iterations = 50\nevaluate-every = 10\n{flag} = {limit}\n'
         (member,) = load_grid(write_grid(tmp_path, text, top=f'out = "{tmp_path}/out"\n')).members
         finish(member, 2)
         assert state(member) == expected
+
+
+@pytest.mark.parametrize("metrics", [{}, {"evaluation_mean": None}])
+def test_run_that_tells_of_no_return_has_not_reached_it(tmp_path: Path, metrics: dict[str, None]) -> None:
+    text = '[[runs]]\nname = "a"\nnum-iterations = 50\nevaluate-every = 10\ntarget-return = -100.0\n'
+    (member,) = load_grid(write_grid(tmp_path, text, top=f'out = "{tmp_path}/out"\n')).members
+    content = {"iterations": 2, "env_steps": None, "seconds": 1.0, "metrics": metrics}
+    begin_run(member).write_summary(content)
+    assert state(member) == State.STOPPED
 
 
 def test_run_that_ended_well_with_the_same_arguments_is_done(member: Member) -> None:

@@ -246,7 +246,7 @@ def test_the_first_difference_can_be_told_by_its_field(tmp_path):
 def test_what_is_free_to_change_and_what_only_one_has_is_passed_over(tmp_path):
     directory = RunDirectory(tmp_path)
     directory.create(config() | {"loop": {"checkpoint_seconds": 60.0, "evaluate_every": 5}, "former": 1})
-    loop = {"checkpoint_seconds": 1.0, "evaluate_every": 5, "max_seconds": 9.0}
+    loop = {"checkpoint_seconds": 1.0, "evaluate_every": 5, "max_seconds": 9.0, "target_return": 5.0}
     directory.check_same(config(sizes=(8, 8), later=3) | {"loop": loop, "num_iterations": 99, "json": True})
     with pytest.raises(OtherRunError, match="has loop.evaluate_every 5, got 6"):
         directory.check_same(config() | {"loop": loop | {"evaluate_every": 6}})

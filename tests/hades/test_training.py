@@ -466,6 +466,36 @@ def test_a_run_that_a_time_budget_ends_has_its_last_evaluation(small_run, monkey
         assert "evaluation_mean" in result.history[-1], budget
 
 
+def test_a_run_ends_at_the_return_that_is_asked_for(small_run, tmp_path):
+    """With the bytes of a run of as many iterations, and it stays ended until more is asked for."""
+    loop = dataclasses.replace(LOOP, evaluate_every=3, evaluation_inits=8, evaluation_episodes=4)
+    whole = distill(KEY, small_run, ITERATIONS, out=tmp_path / "whole", loop=loop, progress=False)
+    found = {row["iteration"]: row["evaluation_mean"] for row in whole.history if "evaluation_mean" in row}
+    assert found[3] < found[6]
+    distill(KEY, small_run, 6, out=tmp_path / "six", loop=loop, progress=False)
+    out, asked = tmp_path / "run", dataclasses.replace(loop, target_return=found[6])
+    for num_iterations in (ITERATIONS, 10**6):
+        result = distill(KEY, small_run, num_iterations, out=out, loop=asked, progress=False)
+        assert result.finished and int(result.state.iteration) == result.history[-1]["iteration"] == 6
+    for name in ("dataset.npz", "best_dataset.npz"):
+        assert (out / name).read_bytes() == (tmp_path / "six" / name).read_bytes(), name
+    more = dataclasses.replace(loop, target_return=max(found.values()) + 1)
+    result = distill(KEY, small_run, ITERATIONS, out=out, loop=more, progress=False)
+    assert_same_run(result, out, (whole, tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_return": float("nan")}, "^target_return: expected a finite number, got nan"),
+        ({"target_return": 1.0, "evaluate_every": None}, "^target_return: expected an evaluate_every beside it"),
+    ],
+)
+def test_a_return_that_no_evaluation_finds_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(LOOP, **changes)
+
+
 def test_processes_that_read_different_checkpoints_do_not_go_on(small_run, stopped, monkeypatch):
     monkeypatch.setattr("hades._host_loop.multihost.from_first", lambda value: value + 3)
     with pytest.raises(

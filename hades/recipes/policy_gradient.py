@@ -46,6 +46,9 @@ class HadesPGSettings(PolicyGradientSettings):
     """Synthetic state-action pairs N."""
     num_inits: int = 4
     """Initialisations that train on the dataset, and collect, in an iteration."""
+    learn_labels: bool = True
+    """Whether discrete actions are learned as logits, or stay one-hot, spread evenly over the pairs. One-hot ones keep
+    pairs apart, so that less training and other optimisers tell them apart, too."""
     label_scale: float = 2.0
     """Logit of one action in each first label; of continuous actions, the factor of random ones."""
     first_step_size: float | None = None
@@ -152,7 +155,9 @@ def hades_pg_run(
         step_size_spread=settings.step_size_spread,
     )
     space = env.action_space
-    pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale, normalizer)
+    pairs: Parametrization = PlayedPairs(
+        env, settings.dataset_size, settings.played, settings.label_scale, normalizer, settings.learn_labels
+    )
     learned = settings.cloning.step_sizes == "learned"
     if learned or not isinstance(space, Discrete):
         pairs = LearnedSteps(

@@ -63,6 +63,20 @@ def test_fresh_policies_learn_from_what_policy_gradients_distilled(learned):
     assert all(row["env_steps"] == 64 for row in result.history)
 
 
+def test_labels_that_are_not_learned_stay_one_hot_while_observations_move():
+    run = make_run(dataset_size=5, learn_labels=False)
+    result = hades.distill(jax.random.key(0), run, 1, loop=LOOP, progress=False)
+    before, after = run.outcome(run.init(jax.random.key(0))), result.dataset
+    for dataset in (before, after):
+        np.testing.assert_array_equal(dataset.action_probabilities, np.eye(3)[np.arange(5) % 3])
+    assert (np.asarray(after.observations) != np.asarray(before.observations)).any()
+
+
+def test_labels_of_continuous_actions_cannot_stay():
+    with pytest.raises(ValueError, match="^learn_labels: fixed labels need discrete actions, got Continuous"):
+        make_run(Target(max_steps=8), learn_labels=False)
+
+
 @pytest.mark.slow
 def test_continuous_actions_learn_with_their_standard_deviation():
     run = make_run(Target(max_steps=8), first_log_std=-0.5, label_scale=0.5)

@@ -86,7 +86,8 @@ def test_run_is_done_when_a_limit_of_the_grid_is_reached(
     tmp_path: Path, flag: str, enough: float | str, too_few: float | str
 ) -> None:
     for limit, expected in ((enough, State.DONE), (too_few, State.STOPPED)):
-        text = f'[[runs]]\nname = "a{str(limit).strip("[]")}"\nnum-iterations = 50\nevaluate-every = 10\n{flag} = {limit}\n'
+        name = f"a{str(limit).strip('[]')}"
+        text = f'[[runs]]\nname = "{name}"\nnum-iterations = 50\nevaluate-every = 10\n{flag} = {limit}\n'
         (member,) = load_grid(write_grid(tmp_path, text, top=f'out = "{tmp_path}/out"\n')).members
         finish(member, 2)
         assert state(member) == expected

@@ -12,7 +12,7 @@ from hades.recipes.offline import OfflineSettings
 
 ENVIRONMENT_FLAGS = ("--backend", "--max-steps", "--env-module", "--observation-keys", "--env-options")
 """Flags of an environment's options."""
-EVALUATION_FLAGS = ("--evaluation-inits", "--evaluation-episodes", "--keep-snapshots")
+EVALUATION_FLAGS = ("--evaluation-inits", "--evaluation-episodes", "--keep-snapshots", "--target-return")
 """Flags of the evaluations of a run."""
 # What reads a number of an optimiser.
 _READERS = {"momentum": ("sgd",), "adam_eps": ("adam", "adamw"), "weight_decay": ("adamw",)}

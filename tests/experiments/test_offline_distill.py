@@ -247,6 +247,7 @@ def test_without_a_simulator_shapes_are_those_of_the_data(
         (("--no-evaluation", "--observation-keys", "a"), "--observation-keys: expected none beside --no-evaluation"),
         (("--no-evaluation", "--env-options", "a=1"), "--env-options: expected none beside --no-evaluation"),
         (("--no-evaluation", "--evaluate-every", "2"), "--evaluate-every: expected none beside --no-evaluation"),
+        (("--no-evaluation", "--target-return", "2"), "--target-return: expected none beside --no-evaluation"),
         (("--evaluate-every", "None", "--keep-snapshots"), "--keep-snapshots: expected none without --evaluate-every"),
         (("--population-size", "3"), "--population-size: expected none beside --outer meta-gradient"),
         (("--outer", "evolution", "--meta-gradient.window", "2"), "--meta-gradient.window: expected none beside"),

@@ -167,6 +167,11 @@ def test_ppmo_takes_one_inner_step():
             "step_size_spread: hades-pg-f trains the one",
         ),
         (
+            {"method": "hades-pg-f", "num_inits": 1, "observation_noise": 0.1},
+            "observation_noise: hades-pg-f trains the one",
+        ),
+        ({"observation_noise": -0.1}, "observation_noise: expected a number of at least 0, got -0.1"),
+        (
             {
                 "num_epochs": 1,
                 "num_minibatches": 1,
@@ -257,10 +262,12 @@ def test_first_steps_are_those_that_are_given_and_of_other_optimisers_the_learni
 
 def test_training_draws_initialisers_and_step_sizes_and_evaluation_does_not():
     kinds = ("orthogonal", "he_normal")
-    run = make_run(kernel_inits=kinds, step_size_spread=2.0)
+    drawing = {"kernel_inits": kinds, "step_size_spread": 2.0, "observation_noise": 0.1}
+    run = make_run(**drawing)
     plain = make_run()
-    assert (run.inner.step_size_spread, run.evaluation_inner) == (2.0, plain.evaluation_inner)
-    assert run.inner == make_run(kernel_inits=kinds, step_size_spread=2.0).inner
+    assert (run.inner.step_size_spread, run.inner.observation_noise) == (2.0, 0.1)
+    assert run.evaluation_inner == plain.evaluation_inner
+    assert run.inner == make_run(**drawing).inner
     each = [make_run(cloning=dataclasses.replace(INNER, kernel_init=kind)).inner.policy.init for kind in kinds]
     drawn = []
     for key in jax.random.split(jax.random.key(0), 16):

@@ -49,7 +49,8 @@ class LoopSettings:
     max_seconds: float | None = None
     """Seconds, compilation and evaluation counted in, after which the run ends likewise; default: no limit."""
     target_return: float | None = None
-    """Mean return of an evaluation on fresh keys with which the run ends; default: none."""
+    """Mean of an evaluation with which the run ends, of those that its best outcome is chosen by: other keys may give
+    less; default: none."""
     keep_snapshots: bool = False
     """Keeps the outcome of every evaluation on fresh keys, and of the beginning, in the run directory's snapshots/."""
 
@@ -80,8 +81,11 @@ class LoopSettings:
         """Evaluation on fresh keys, and the one that the best outcome is chosen by; None where nothing is evaluated.
 
         Raises:
-            ValueError: Their sizes do not suit the run; the message names the field.
+            ValueError: Their sizes do not suit the run, or a return is asked for that nothing finds; the message names
+                the field.
         """
+        if run.env is None and self.target_return is not None:
+            raise ValueError(f"target_return: expected none, as the run has no environment, got {self.target_return}")
         if run.env is None or not self.evaluates:
             return None, None
         sizes = self.evaluation_inits, self.evaluation_episodes
@@ -189,7 +193,8 @@ def distill(
         run: A run that a recipe or `hades.distillation_run` built.
         num_iterations: Iterations of the whole run, those of earlier calls counted in.
         out: Run directory; nothing is written if None.
-        loop: How often to evaluate, log and save, and budgets that end the run before `num_iterations`.
+        loop: How often to evaluate, log and save, and budgets and a return that end the run before
+            `num_iterations`.
         config: Content of `config.json`; that of `run.config()` with the key and the loop if None.
         progress: Whether to show progress on stderr.
         callbacks: See each row of metrics once, also across resumes: functions of a row, or `hades.Callback` objects.
@@ -234,7 +239,7 @@ def distill_seeds(
         run: A run that a recipe or `hades.distillation_run` built.
         num_iterations: Iterations of each, those of earlier calls counted in.
         out: Folder of the run directories `seed0`, `seed1`, ...; nothing is written if None.
-        loop: How often to evaluate, log and save, and budgets.
+        loop: How often to evaluate, log and save, and budgets and a return that end a seed.
         progress: Whether to show progress on stderr, means over seeds.
         callbacks: Those of each seed, `[seeds]`; none if None.
         should_stop: Asked before every compiled call; the loop ends with checkpoints once it returns True.

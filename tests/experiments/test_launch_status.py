@@ -33,8 +33,7 @@ def record(member: Member, exit_code: int | None, arguments: list[str] | None = 
 
 
 def finish(member: Member, iterations: int, env_steps: int = 100, seconds: float = 1.0) -> None:
-    metrics = {"evaluation_mean": -90.0}
-    content = {"iterations": iterations, "env_steps": env_steps, "seconds": seconds, "metrics": metrics}
+    content = {"iterations": iterations, "env_steps": env_steps, "seconds": seconds, "best_evaluation": -90.0}
     begin_run(member).write_summary(content)
 
 
@@ -93,11 +92,11 @@ def test_run_is_done_when_a_limit_of_the_grid_is_reached(
         assert state(member) == expected
 
 
-@pytest.mark.parametrize("metrics", [{}, {"evaluation_mean": None}])
-def test_run_that_tells_of_no_return_has_not_reached_it(tmp_path: Path, metrics: dict[str, None]) -> None:
+@pytest.mark.parametrize("found", [{}, {"best_evaluation": None}])
+def test_run_that_tells_of_no_return_has_not_reached_it(tmp_path: Path, found: dict[str, None]) -> None:
     text = '[[runs]]\nname = "a"\nnum-iterations = 50\nevaluate-every = 10\ntarget-return = -100.0\n'
     (member,) = load_grid(write_grid(tmp_path, text, top=f'out = "{tmp_path}/out"\n')).members
-    content = {"iterations": 2, "env_steps": None, "seconds": 1.0, "metrics": metrics}
+    content = {"iterations": 2, "env_steps": None, "seconds": 1.0, **found}
     begin_run(member).write_summary(content)
     assert state(member) == State.STOPPED
 

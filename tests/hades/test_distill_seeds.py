@@ -164,6 +164,16 @@ def test_budgets_of_steps_end_each_seed_and_budgets_of_time_all(tmp_path):
     np.testing.assert_allclose(clocks, np.broadcast_to(clocks[:1], clocks.shape), atol=0.005)
 
 
+def test_a_return_that_is_asked_for_ends_each_seed_by_itself(whole):
+    means = [[row["evaluation_mean"] for row in result.history if "evaluation_mean" in row] for result in whole[2]]
+    target = min(first for first, _ in means) + 1e-6
+    assert any(first >= target for first, _ in means)
+    expected = [6 if first >= target else 12 for first, _ in means]
+    results = distill_seeds(loop=dataclasses.replace(LOOP, target_return=target))
+    assert [int(result.state.iteration) for result in results] == expected
+    assert all(result.finished for result in results)
+
+
 def test_the_same_seeds_compile_once(whole):
     before = _advance_seeds._cache_size()
     distill_seeds(3)

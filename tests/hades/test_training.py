@@ -496,6 +496,11 @@ def test_a_return_that_no_evaluation_finds_is_refused(changes, message):
         dataclasses.replace(LOOP, **changes)
 
 
+def test_a_return_of_a_run_without_an_environment_is_refused():
+    with pytest.raises(ValueError, match="^target_return: expected none, as the run has no environment, got 1.0"):
+        distill(KEY, Counting(), 3, loop=dataclasses.replace(LOOP, target_return=1.0), progress=False)
+
+
 def test_processes_that_read_different_checkpoints_do_not_go_on(small_run, stopped, monkeypatch):
     monkeypatch.setattr("hades._host_loop.multihost.from_first", lambda value: value + 3)
     with pytest.raises(

@@ -225,10 +225,8 @@ class PolicyGradientDistillSettings(StatisticsSettings):
         require_annealed(self, self.settings.meta_gradient.anneal_iterations, "meta-gradient.anneal-iterations")
 
     def void_flags(self) -> dict[str, str]:
-        """Also those of learned step sizes, and of first labels."""
+        """Also those of learned step sizes."""
         found = super().void_flags()
-        if not self.settings.learn_labels:
-            found |= void.flags(("--label-scale",), "beside --no-learn-labels")
         if self.settings.cloning.step_sizes == "fixed":
             found |= void.flags(("--first-step-size", "--step-size-bound"), "without --cloning.step-sizes learned")
         return found

@@ -41,8 +41,6 @@ class Stream(enum.IntEnum):
     """Play that codes of observations are measured on, and the statistics of its states."""
     STATISTICS = 2**32 - 13
     """Play that observation statistics of a dataset's policies are measured on."""
-    OBSERVATION_NOISE = 2**32 - 14
-    """Noise of the observations that an inner loop trains on."""
     TABLE = 2**32 - 1024
     """Evaluations of a benchmark's table, numbered by seeds."""
 

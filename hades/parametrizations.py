@@ -86,7 +86,8 @@ class FixedLabels(FreePairs):
     def __post_init__(self) -> None:
         """Refuses continuous actions, which have no labels."""
         super().__post_init__()
-        _require_labels(self.action_space)
+        if not isinstance(self.action_space, Discrete):
+            raise ValueError(f"learn_labels: fixed labels need discrete actions, got {self.action_space}")
 
     def init(self, key: jax.Array) -> Solution:
         """Draws normal observations."""
@@ -94,18 +95,8 @@ class FixedLabels(FreePairs):
 
     def decode(self, solution: Solution) -> SyntheticDataset:
         """Pairs of one solution; label `i mod num_actions` belongs to pair `i`."""
-        return _with_even_labels(solution["observations"], self.action_space)
-
-
-def _require_labels(space: ActionSpace) -> None:
-    if not isinstance(space, Discrete):
-        raise ValueError(f"learn_labels: fixed labels need discrete actions, got {space}")
-
-
-def _with_even_labels(observations: jax.Array, space: ActionSpace) -> SyntheticDataset:
-    """Pairs whose labels are one-hot and spread evenly over them."""
-    labels = even_labels(observations.shape[0], cast(Discrete, space).num_actions)
-    return SyntheticDataset(observations, action_probabilities=labels)
+        labels = even_labels(self.dataset_size, cast(Discrete, self.action_space).num_actions)
+        return SyntheticDataset(solution["observations"], action_probabilities=labels)
 
 
 def free_pairs(
@@ -227,7 +218,6 @@ class PlayedPairs(_MovingPairs):
         label_scale: Logit of one action in the first labels, spread evenly over the pairs, the others being 0; of
             continuous actions, the factor of random ones.
         statistics: Given normalisation, in place of one that `init` measures.
-        learn_labels: Whether labels of discrete actions move, or stay one-hot, spread as evenly.
     """
 
     env: Environment = struct.field(pytree_node=False)
@@ -235,13 +225,10 @@ class PlayedPairs(_MovingPairs):
     settings: PlaySettings = struct.field(pytree_node=False, default=PlaySettings())
     label_scale: float = struct.field(pytree_node=False, default=2.0)
     statistics: Normalizer | None = None
-    learn_labels: bool = struct.field(pytree_node=False, default=True)
 
     def __post_init__(self) -> None:
-        """Refuses a size that is not positive, and fixed labels of continuous actions, which have none."""
+        """Refuses a size that is not positive."""
         require_positive("dataset_size", self.dataset_size)
-        if not self.learn_labels:
-            _require_labels(self.env.action_space)
 
     def init(self, key: jax.Array) -> Solution:
         """Plays, and draws observations among those seen."""
@@ -254,18 +241,10 @@ class PlayedPairs(_MovingPairs):
             leaf.reshape(-1, *leaf.shape[2:])[rows] for leaf in (steps.observations, steps.actions)
         )
         solution = {"observations": normalizer.apply(observations)}
-        if not self.learn_labels:
-            return solution
         if isinstance(self.env.action_space, Discrete):
             labels = even_labels(self.dataset_size, self.env.action_space.num_actions)
             return solution | {"action_logits": self.label_scale * labels}
         return solution | {"actions": self.label_scale * actions}
-
-    def decode(self, solution: Solution) -> SyntheticDataset:
-        """Pairs of one solution."""
-        if self.learn_labels:
-            return super().decode(solution)
-        return _with_even_labels(solution["observations"], self.env.action_space)
 
     def _first_normalizer(self, key: jax.Array) -> Normalizer:
         settings = self.settings

@@ -73,9 +73,6 @@ def _general_cartpole() -> Preset:
         600,
         num_inits=16,
         num_steps=64,
-        # Pairs that end side by side serve no short training, and soft labels and exact observations let them.
-        learn_labels=False,
-        observation_noise=0.1,
         kernel_inits=get_args(KernelInit),
         step_size_spread=3.0,
         cloning=CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64),

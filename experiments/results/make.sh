@@ -130,19 +130,13 @@ for seed in 0 1 2 3 4; do
 done
 $hades distill --method hades-pg --preset breakout-cnn --seed 1 --out "$runs/hades_pg/breakout-cnn-seed1" --resume
 general="$hades distill --method hades-pg --preset cartpole-general"
-for seed in 2 3 4 5; do  # The grids of tried_16.json.
+for seed in 2 3 4 5; do  # The grids of tried_14.json and tried_16.json.
   $general --seed $seed --out "$runs/hades_pg/cartpole-general-seed$seed-preset" --resume
   $hades bench generalisation "$runs/hades_pg/cartpole-general-seed$seed-preset" --num-inits 16 --num-episodes 8 \
     --out "$runs/hades_pg/generalisation_cartpole_seed$seed.json"
 done
-# Of before the preset had one-hot labels and noise, then also of before it had more initialisations, iterations, and a trust region.
-general="$general --learn-labels --observation-noise 0"
-for seed in 4 5; do  # The controls of tried_16.json.
-  $general --seed $seed --out "$runs/hades_pg/cartpole-general-seed$seed-learned" --resume
-  $hades bench generalisation "$runs/hades_pg/cartpole-general-seed$seed-learned" --num-inits 16 --num-episodes 8 \
-    --out "$runs/hades_pg/generalisation_cartpole_seed${seed}_learned.json"
-done
-general="$general --meta-gradient.max-init-grad-norm None --num-inits 8 --num-envs 16 --num-iterations 200 --meta-gradient.anneal-iterations 200"
+# Of before the preset had more initialisations, iterations and a trust region.
+general="$general --num-inits 8 --num-envs 16 --num-iterations 200 --meta-gradient.anneal-iterations 200"
 general="$general --meta-gradient.learning-rate 0.03 --no-meta-gradient.trust-region"
 for seed in 0 1 2; do
   name=cartpole-general-seed$seed

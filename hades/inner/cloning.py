@@ -140,11 +140,10 @@ class BehaviourCloning:
     window: int | None = None
     learned_step_sizes: bool = False
     step_size_spread: float = 1.0
-    observation_noise: float = 0.0
     settings: CloningSettings | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuses sizes that are not positive, a window longer than the steps, a spread below 1, and negative noise."""
+        """Refuses sizes that are not positive, a window that is longer than the steps, and a spread below 1."""
         if self.num_steps < 1:
             raise ValueError(f"num_steps: expected at least 1, got {self.num_steps}")
         require_positive_fields(self, "batch_size")
@@ -153,7 +152,6 @@ class BehaviourCloning:
                 f"window: expected a number from 1 to {self.num_steps}, the inner steps, got {self.window}"
             )
         require_at_least_one("step_size_spread", self.step_size_spread)
-        require_not_negative_fields(self, "observation_noise")
 
     def __call__(self, key: jax.Array, dataset: SyntheticDataset) -> PolicyParams:
         """Draws fresh parameters and trains them.
@@ -180,8 +178,8 @@ class BehaviourCloning:
         step is drawn uniformly from `window` to `num_steps`.
 
         Args:
-            key: For minibatches, sampled losses, windows, the spread of step sizes and noise of observations; without
-                effect where there is none of them.
+            key: For minibatches, sampled losses, windows and the spread of step sizes; without effect where there is
+                none of them.
             params: What `init` returned.
             dataset: `num_pairs` state-action pairs. Its log standard deviation, where it has one, takes the place of
                 that of `params`.
@@ -192,7 +190,7 @@ class BehaviourCloning:
         Raises:
             ValueError: Step sizes are learned, and the dataset has none, or another number than there are steps.
         """
-        params, dataset = with_log_std(params, dataset), self._with_noise(key, dataset)
+        params = with_log_std(params, dataset)
         found = None if dataset.step_sizes is None else dataset.step_sizes.shape
         if self.learned_step_sizes and found != (self.num_steps,):
             raise ValueError(f"step_sizes: expected {self.num_steps}, one for each inner step, got shape {found}")
@@ -244,14 +242,6 @@ class BehaviourCloning:
 
         return step
 
-    def _with_noise(self, key: jax.Array, dataset: SyntheticDataset) -> SyntheticDataset:
-        """The pairs that one training sees, the same at all of its steps."""
-        if self.observation_noise == 0:
-            return dataset
-        observations = dataset.observations
-        noise = jax.random.normal(stream(key, Stream.OBSERVATION_NOISE), observations.shape, observations.dtype)
-        return replace(dataset, observations=observations + self.observation_noise * noise)
-
     def _step_size_factor(self, key: jax.Array) -> jax.Array | float:
         """Factor of all steps of one training, log-uniform up to the spread either way."""
         if self.step_size_spread == 1:
@@ -276,7 +266,6 @@ def behaviour_cloning(
     window: int | None = None,
     learned_step_sizes: bool = False,
     step_size_spread: float = 1.0,
-    observation_noise: float = 0.0,
 ) -> BehaviourCloning:
     """Makes the inner loop A_T of behaviour distillation (Behaviour Distillation, arXiv 2406.15042, section 4).
 
@@ -293,8 +282,6 @@ def behaviour_cloning(
         learned_step_sizes: Whether the update of each step is multiplied by a step size of the dataset.
         step_size_spread: Largest factor, either way, that a training multiplies all of its steps by, drawn
             log-uniformly from its key: pairs that are to serve several step sizes; 1 draws none.
-        observation_noise: Standard deviation of the normal noise that a training adds to the observations, drawn once
-            from its key: pairs that are to serve where they stand, not by how they differ in their last digits.
 
     Returns:
         A callable `(key, dataset) -> PolicyParams`, and an inner loop with `init` and `fit`.
@@ -316,16 +303,7 @@ def behaviour_cloning(
         optimizer = make_optimizer("adam", 5e-3, adam_eps=1e-5, differentiable=True)
     loss = LOSSES[loss] if isinstance(loss, str) else loss
     return BehaviourCloning(
-        policy,
-        optimizer,
-        num_steps,
-        loss,
-        batch_size,
-        rematerialize,
-        window,
-        learned_step_sizes,
-        step_size_spread,
-        observation_noise,
+        policy, optimizer, num_steps, loss, batch_size, rematerialize, window, learned_step_sizes, step_size_spread
     )
 
 

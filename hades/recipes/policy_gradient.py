@@ -12,12 +12,7 @@ import jax.numpy as jnp
 
 from hades import policies
 from hades._environment_contract import conform
-from hades._validation import (
-    require_at_least_one,
-    require_below_one_fields,
-    require_not_negative_fields,
-    require_positive_fields,
-)
+from hades._validation import require_at_least_one, require_below_one_fields, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.distillation import distillation_run
 from hades.inner import cloning
@@ -51,9 +46,6 @@ class HadesPGSettings(PolicyGradientSettings):
     """Synthetic state-action pairs N."""
     num_inits: int = 4
     """Initialisations that train on the dataset, and collect, in an iteration."""
-    learn_labels: bool = True
-    """Whether discrete actions are learned as logits, or stay one-hot, spread evenly over the pairs. One-hot ones keep
-    pairs apart, so that less training and other optimisers tell them apart, too."""
     label_scale: float = 2.0
     """Logit of one action in each first label; of continuous actions, the factor of random ones."""
     first_step_size: float | None = None
@@ -71,10 +63,6 @@ class HadesPGSettings(PolicyGradientSettings):
     """Largest factor, either way, that each initialisation of training multiplies its steps by, drawn log-uniformly,
     for pairs that serve several step sizes and numbers of steps; 1 draws none. Evaluated policies take the steps of the
     inner loop as they are."""
-    observation_noise: float = 0.0
-    """Standard deviation of the noise that each initialisation of training adds to the observations of the pairs, drawn
-    once: it keeps pairs as far apart as other optimisers and less training need them. Evaluated policies take the
-    pairs as they are."""
     average_decay: float | None = None
     """Decay of a moving average of the solutions, which is the outcome in their place; default: no average. Steps are
     collected by policies of the solution itself. On hopper 0.99 made last datasets better and best ones worse, by no
@@ -92,7 +80,6 @@ class HadesPGSettings(PolicyGradientSettings):
             names = " ".join(self.kernel_inits)
             raise ValueError(f"kernel_inits: expected none, or two or more, each once, got {names}")
         require_at_least_one("step_size_spread", self.step_size_spread)
-        require_not_negative_fields(self, "observation_noise")
         require_below_one_fields(self, "average_decay")
         self.require_shares(self.num_inits)
         if self.meta_gradient.trust_region and self.num_epochs * self.num_minibatches == 1:
@@ -163,12 +150,9 @@ def hades_pg_run(
         rematerialize=outer.rematerialize,
         window=outer.window,
         step_size_spread=settings.step_size_spread,
-        observation_noise=settings.observation_noise,
     )
     space = env.action_space
-    pairs: Parametrization = PlayedPairs(
-        env, settings.dataset_size, settings.played, settings.label_scale, normalizer, settings.learn_labels
-    )
+    pairs: Parametrization = PlayedPairs(env, settings.dataset_size, settings.played, settings.label_scale, normalizer)
     learned = settings.cloning.step_sizes == "learned"
     if learned or not isinstance(space, Discrete):
         pairs = LearnedSteps(
@@ -234,13 +218,8 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
     init_seed = resolve_init_seed(settings.method, fixed, settings.init_seed, settings.num_inits)
     if fixed and settings.meta_gradient.window is not None:
         raise ValueError("window: hades-pg-f has one key of training, whose window would be always the same")
-    draws = {
-        "kernel_inits": bool(settings.kernel_inits),
-        "step_size_spread": settings.step_size_spread > 1,
-        "observation_noise": settings.observation_noise > 0,
-    }
-    if fixed and any(draws.values()):
-        name = next(name for name, is_drawn in draws.items() if is_drawn)
+    if fixed and (settings.kernel_inits or settings.step_size_spread > 1):
+        name = "kernel_inits" if settings.kernel_inits else "step_size_spread"
         raise ValueError(f"{name}: hades-pg-f trains the one initialisation that is evaluated, which draws nothing")
     if settings.method == "ppmo" and settings.cloning.num_steps != 1:
         raise ValueError(f"num_steps: ppmo has one inner step, expected 1, got {settings.cloning.num_steps}")

@@ -83,5 +83,3 @@ def test_flags_of_the_other_methods_are_refused(hades: Callable[..., Outcome]) -
     assert outcome.complaint.endswith("hades-pg, hades-pg-f, ppmo, got 'hades_pg'")
     outcome = hades("distill", *TINY_GRADIENTS, "--meta-gradient.anneal-iterations", "3")
     assert "after which --meta-gradient.anneal-iterations makes the learning rate zero, got 4" in outcome.unboxed
-    outcome = hades("distill", *TINY_GRADIENTS, "--no-learn-labels", "--label-scale", "2")
-    assert outcome.complaint == "hades distill: --label-scale: expected none beside --no-learn-labels"

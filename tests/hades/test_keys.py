@@ -38,8 +38,7 @@ def test_numbers_of_streams_do_not_move():
     below = {name.name: 2**32 - name for name in Stream}
     assert below == {
         "INIT": 1, "SELECTION": 2, "CONFIRMATION": 3, "REPORT": 4, "LABELS": 5, "DENSITY": 7, "SAMPLED_LOSS": 9,
-        "WINDOW": 10, "STEP_SIZE": 11, "CODES": 12, "STATISTICS": 13, "OBSERVATION_NOISE": 14,
-        "TABLE": 1024,
+        "WINDOW": 10, "STEP_SIZE": 11, "CODES": 12, "STATISTICS": 13, "TABLE": 1024,
     }  # fmt: skip
     assert words(stream(KEY, Stream.INIT)) == words(jax.random.fold_in(KEY, 2**32 - 1))
     expected = jax.random.fold_in(jax.random.fold_in(KEY, 2**32 - 3), 40)

@@ -288,23 +288,6 @@ def test_a_spread_below_one_is_refused():
         behaviour_cloning(make_policy(DISCRETE), step_size_spread=0.5)
 
 
-@pytest.mark.parametrize("window", [None, 2])
-def test_noise_moves_the_observations_of_a_training_once(window):
-    dataset, keys = make_dataset(DISCRETE), jax.random.split(jax.random.key(4), 64)
-    clone = behaviour_cloning(make_policy(DISCRETE), optax.sgd(0.1), 3, window=window, observation_noise=0.5)
-    noise = np.array([clone._with_noise(key, dataset).observations - dataset.observations for key in keys])
-    assert abs(noise.std() - 0.5) < 0.05 and abs(noise.mean()) < 0.05
-    params = clone.init(jax.random.key(0))
-    moved = dataclasses.replace(dataset, observations=dataset.observations + noise[0])
-    plain = dataclasses.replace(clone, observation_noise=0.0)
-    chex.assert_trees_all_close(clone.fit(keys[0], params, dataset), plain.fit(keys[0], params, moved), rtol=1e-6)
-
-
-def test_negative_noise_is_refused():
-    with pytest.raises(ValueError, match="^observation_noise: expected a number of at least 0, got -1.0"):
-        behaviour_cloning(make_policy(DISCRETE), observation_noise=-1.0)
-
-
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match="num_steps: expected at least 1, got 0"):
         behaviour_cloning(make_policy(CONTINUOUS), num_steps=0)
@@ -341,7 +324,6 @@ def test_equal_settings_give_equal_inner_loops_and_an_unknown_optimiser_is_refus
         ({"optimizer": optax.sgd(0.1)}, False),
         ({"loss": gaussian_nll, "batch_size": 2}, False),
         ({"step_size_spread": 2.0}, False),
-        ({"observation_noise": 0.1}, False),
     ],
 )
 def test_files_describe_an_inner_loop_only_by_settings_that_are_true(changes, described):

@@ -63,20 +63,6 @@ def test_fresh_policies_learn_from_what_policy_gradients_distilled(learned):
     assert all(row["env_steps"] == 64 for row in result.history)
 
 
-def test_labels_that_are_not_learned_stay_one_hot_while_observations_move():
-    run = make_run(dataset_size=5, learn_labels=False)
-    result = hades.distill(jax.random.key(0), run, 1, loop=LOOP, progress=False)
-    before, after = run.outcome(run.init(jax.random.key(0))), result.dataset
-    for dataset in (before, after):
-        np.testing.assert_array_equal(dataset.action_probabilities, np.eye(3)[np.arange(5) % 3])
-    assert (np.asarray(after.observations) != np.asarray(before.observations)).any()
-
-
-def test_labels_of_continuous_actions_cannot_stay():
-    with pytest.raises(ValueError, match="^learn_labels: fixed labels need discrete actions, got Continuous"):
-        make_run(Target(max_steps=8), learn_labels=False)
-
-
 @pytest.mark.slow
 def test_continuous_actions_learn_with_their_standard_deviation():
     run = make_run(Target(max_steps=8), first_log_std=-0.5, label_scale=0.5)
@@ -166,11 +152,6 @@ def test_ppmo_takes_one_inner_step():
             {"method": "hades-pg-f", "num_inits": 1, "step_size_spread": 2.0},
             "step_size_spread: hades-pg-f trains the one",
         ),
-        (
-            {"method": "hades-pg-f", "num_inits": 1, "observation_noise": 0.1},
-            "observation_noise: hades-pg-f trains the one",
-        ),
-        ({"observation_noise": -0.1}, "observation_noise: expected a number of at least 0, got -0.1"),
         (
             {
                 "num_epochs": 1,
@@ -262,12 +243,10 @@ def test_first_steps_are_those_that_are_given_and_of_other_optimisers_the_learni
 
 def test_training_draws_initialisers_and_step_sizes_and_evaluation_does_not():
     kinds = ("orthogonal", "he_normal")
-    drawing = {"kernel_inits": kinds, "step_size_spread": 2.0, "observation_noise": 0.1}
-    run = make_run(**drawing)
+    run = make_run(kernel_inits=kinds, step_size_spread=2.0)
     plain = make_run()
-    assert (run.inner.step_size_spread, run.inner.observation_noise) == (2.0, 0.1)
-    assert run.evaluation_inner == plain.evaluation_inner
-    assert run.inner == make_run(**drawing).inner
+    assert (run.inner.step_size_spread, run.evaluation_inner) == (2.0, plain.evaluation_inner)
+    assert run.inner == make_run(kernel_inits=kinds, step_size_spread=2.0).inner
     each = [make_run(cloning=dataclasses.replace(INNER, kernel_init=kind)).inner.policy.init for kind in kinds]
     drawn = []
     for key in jax.random.split(jax.random.key(0), 16):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import shlex
 import sys
@@ -323,12 +322,6 @@ def _plain(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _best_evaluation(history: Sequence[Mapping[str, Any]]) -> float | None:
-    """Largest mean of the evaluations that chose the best outcome; None without a finite one."""
-    found = [row.get("evaluation_mean") for row in history]
-    return max((mean for mean in found if mean is not None and math.isfinite(mean)), default=None)
-
-
 def _report(
     command: Command, settings: Any, run: Run[Any], directory: RunDirectory, result: Result[Any], seconds: float
 ) -> None:
@@ -341,7 +334,7 @@ def _report(
         "env": run.env.name if run.env else None,
         "iterations": iterations,
         "best_iteration": result.best_iteration,
-        "best_evaluation": _best_evaluation(result.history),
+        "best_evaluation": result.best_score,
         "env_steps": last.get("total_env_steps"),
         "seconds": last["seconds"],
         "metrics": last,

@@ -95,10 +95,14 @@ class Course:
     history: History = field(default_factory=History)
     best: Any = None
 
+    @property
+    def known_score(self) -> float | None:
+        """The best score, None before there is a finite one."""
+        return self.best_score if np.isfinite(self.best_score) else None
+
     def to_json(self) -> dict[str, Any]:
         """Numbers that a checkpoint keeps; history and best outcome have files of their own."""
-        score = self.best_score if np.isfinite(self.best_score) else None
-        return {"seconds": self.seconds, "best_score": score, "best_iteration": self.best_iteration}
+        return {"seconds": self.seconds, "best_score": self.known_score, "best_iteration": self.best_iteration}
 
 
 class HostLoop:

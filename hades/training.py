@@ -77,6 +77,10 @@ class LoopSettings:
         """Whether outcomes are evaluated."""
         return self.evaluate_every is not None or self.keep_snapshots
 
+    def without_evaluation(self) -> LoopSettings:
+        """The same for a run whose outcomes nothing evaluates."""
+        return replace(self, evaluate_every=None, target_return=None)
+
     def make_evaluators(self, run: Run[Any]) -> tuple[Evaluator | None, Evaluator | None]:
         """Evaluation on fresh keys, and the one that the best outcome is chosen by; None where nothing is evaluated.
 
@@ -118,6 +122,7 @@ class Result(Generic[Outcome]):
         history: Rows of metrics, those of the file `metrics.jsonl`.
         state: State at the end; `run.step` takes it further.
         best_iteration: Iteration of `best_outcome`.
+        best_score: Mean of the evaluation that chose `best_outcome`, better by the choice; None where none was finite.
         evaluator: Compiled evaluation on fresh keys that the run used; None where it evaluated none, and in a pickle.
         finished: Whether the run came to its end, False where it was stopped.
     """
@@ -128,6 +133,7 @@ class Result(Generic[Outcome]):
     history: Sequence[Row]
     state: RunState
     best_iteration: int
+    best_score: float | None
     evaluator: Evaluator | None
     finished: bool
 
@@ -319,4 +325,14 @@ train = distill
 def _result(run: Run[Any], host: HostLoop) -> Result[Any]:
     outcome, course = host.described_outcome(), host.course
     best, iteration = (course.best, course.best_iteration) if course.best else (outcome, host.iteration)
-    return Result(run.kind, outcome, best, course.history, host.state, iteration, host.evaluator, host.finished)
+    return Result(
+        kind=run.kind,
+        outcome=outcome,
+        best_outcome=best,
+        history=course.history,
+        state=host.state,
+        best_iteration=iteration,
+        best_score=course.known_score,
+        evaluator=host.evaluator,
+        finished=host.finished,
+    )

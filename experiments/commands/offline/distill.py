@@ -34,7 +34,7 @@ def _complete(settings: OfflineDistillSettings) -> OfflineDistillSettings:
     else:
         # Not that of the data: nothing here knows its limit and options, with which a file is scored.
         env = env or settings.data.stem
-        loop = dataclasses.replace(loop, evaluate_every=None, target_return=None)
+        loop = loop.without_evaluation()
     return dataclasses.replace(
         settings,
         env=env,

@@ -36,7 +36,7 @@ def _complete(settings: TeachSettings) -> TeachSettings:
     own = None if settings.preset is None else get_preset(COMMAND.name, settings.preset).loop.evaluate_every
     if not settings.evaluation or (env is None and loop.evaluate_every == own):
         # Presets evaluate where there is something to play in.
-        loop = dataclasses.replace(loop, evaluate_every=None, target_return=None)
+        loop = loop.without_evaluation()
     return dataclasses.replace(
         running.on_one_device(settings),
         env=env,

@@ -334,7 +334,7 @@ def _report(
         "env": run.env.name if run.env else None,
         "iterations": iterations,
         "best_iteration": result.best_iteration,
-        "best_evaluation": result.best_score,
+        "best_score": result.best_score,
         "env_steps": last.get("total_env_steps"),
         "seconds": last["seconds"],
         "metrics": last,

@@ -137,7 +137,7 @@ def is_done(member: Member) -> bool:
         "num-iterations": summary["iterations"],
         "max-env-steps": summary["env_steps"],
         "max-seconds": summary["seconds"],
-        "target-return": summary.get("best_evaluation"),
+        "target-return": summary.get("best_score"),
     }
     limits = {name: _wanted(member, name) for name in reached if reached[name] is not None}
     return any(limit is not None and reached[name] >= limit for name, limit in limits.items())

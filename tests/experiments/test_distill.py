@@ -98,7 +98,7 @@ def test_json_is_all_of_stdout_and_the_rest_goes_to_stderr(hades: Callable[..., 
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["env"], summary["iterations"]) == ("diagnostic/match", 4)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert summary["best_evaluation"] == max(row["evaluation_mean"] for row in rows if "evaluation_mean" in row)
+    assert summary["best_score"] == max(row["evaluation_mean"] for row in rows if "evaluation_mean" in row)
     assert set(summary["evaluations"]) == {"best dataset", "last dataset", "zero dataset", "untrained policy"}
     for words in ("4 iterations", "best_dataset.npz (of iteration", "mean return"):
         assert words in outcome.err

@@ -33,7 +33,7 @@ def record(member: Member, exit_code: int | None, arguments: list[str] | None = 
 
 
 def finish(member: Member, iterations: int, env_steps: int = 100, seconds: float = 1.0) -> None:
-    content = {"iterations": iterations, "env_steps": env_steps, "seconds": seconds, "best_evaluation": -90.0}
+    content = {"iterations": iterations, "env_steps": env_steps, "seconds": seconds, "best_score": -90.0}
     begin_run(member).write_summary(content)
 
 
@@ -92,7 +92,7 @@ def test_run_is_done_when_a_limit_of_the_grid_is_reached(
         assert state(member) == expected
 
 
-@pytest.mark.parametrize("found", [{}, {"best_evaluation": None}])
+@pytest.mark.parametrize("found", [{}, {"best_score": None}])
 def test_run_that_tells_of_no_return_has_not_reached_it(tmp_path: Path, found: dict[str, None]) -> None:
     text = '[[runs]]\nname = "a"\nnum-iterations = 50\nevaluate-every = 10\ntarget-return = -100.0\n'
     (member,) = load_grid(write_grid(tmp_path, text, top=f'out = "{tmp_path}/out"\n')).members

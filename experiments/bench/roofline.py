@@ -16,7 +16,7 @@ import numpy as np
 from experiments import tables
 from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.memory import device_peak_bytes, peak_bytes
-from experiments.bench._lib.runs import small_run, start
+from experiments.bench._lib.runs import single_run, small_run, start
 from experiments.bench._lib.timing import compile_step, time_in_turns
 from hades.distillation import DatasetRun
 from hades.fitness import draw_inits, fit_all
@@ -26,6 +26,7 @@ from hades.run import RunState
 from hades.types import PyTree, require_pure
 
 _HEADER = ("part", "seconds", "of the iteration", "GFLOP", "of matrix rate", "GB", "of copy rate", "compile [s]")
+_ENV = "gymnax/CartPole-v1"
 # So that every step of a rollout is one of all candidates.
 _WHOLE = ("--rollout-halvings", "0")
 _GIGA = 1e9
@@ -43,8 +44,10 @@ class RooflineSettings(BenchSettings):
     operations shared a cache.
     """
 
-    env: str = "gymnax/CartPole-v1"
-    """Environment; settings are those of its small preset, or the defaults."""
+    env: str | None = None
+    """Environment; settings are those of its small preset, or the defaults. Default: gymnax/CartPole-v1."""
+    preset: str | None = None
+    """Preset of hades distill in place of an environment, such as paper/hopper-r; default: none."""
     repeats: int = 5
     """Measurements of each part; medians are reported."""
     matrix_size: int = 2048
@@ -55,8 +58,10 @@ class RooflineSettings(BenchSettings):
     """More flags of hades distill in one string, such as --flags="--population-size 2048"."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that are not positive."""
+        """Refuses numbers that are not positive, and a preset of another environment than one that is named."""
         self.require_positive("repeats", "matrix_size", "copy_megabytes")
+        if self.env is not None and self.preset is not None:
+            raise ValueError(f"env: expected none beside a preset, which has its own, got {self.env}")
 
 
 @dataclass(frozen=True)
@@ -85,15 +90,20 @@ class Part:
 
 def measure(settings: RooflineSettings, report: Report) -> None:
     """Measures the rates, and every part."""
-    rates = measure_rates(settings)
-    report.add(env=settings.env, repeats=settings.repeats, rates=rates)
-    run, seed, flags = small_run("hades-r", settings.env, [*_WHOLE, *shlex.split(settings.flags), "--devices", "1"])
+    # First of all: a preset or a flag may be wrong.
+    more = [*_WHOLE, *shlex.split(settings.flags), "--devices", "1"]
+    if settings.preset is None:
+        run, seed, flags = small_run("hades-r", settings.env or _ENV, more)
+    else:
+        flags = ["--preset", settings.preset, *more]
+        run, seed = single_run(["distill", *flags])
+    report.add(env=run.env.name, repeats=settings.repeats, rates=measure_rates(settings), flags=flags)
     run, state = start(run, seed)
     parts = {}
     for name, part in make_parts(cast(DatasetRun, run), state).items():
         tell(f"measuring {name} ...")
         parts[name] = measure_part(part, settings.repeats)
-        report.add(flags=flags, parts=parts)
+        report.add(parts=parts)
     report.add(peak_bytes=peak_bytes(), device_peak_bytes=device_peak_bytes())
 
 

@@ -319,6 +319,7 @@ def test_roofline_counts_the_work_of_the_parts(hades: Callable[..., Outcome]) ->
     outcome = hades("bench", "roofline", "--env", "diagnostic/match", *sizes, flags, "--json")
     assert outcome.code == 0, outcome.err
     parts, rates = outcome.json["parts"], outcome.json["rates"]
+    assert outcome.json["env"] == "diagnostic/match"
     assert list(parts) == ["iteration", "cloning", "rollout", "inference", "physics"]
     assert min(part["seconds"] for part in parts.values()) > 0 < min(rates.values())
     # Of loops, XLA counts no more than one step.
@@ -331,6 +332,24 @@ def test_roofline_counts_the_work_of_the_parts(hades: Callable[..., Outcome]) ->
     assert (work["times"], work["flops"]) == (3, 3 * 2 * 32**3)
     twice = roofline.Part(lambda x: x, jnp.ones(2), unit=lambda x: x @ jnp.ones((2, 2)), units=5)
     assert roofline.measure_part(twice, repeats=1)["flops"] == 5 * 2 * 4
+
+
+def test_roofline_takes_a_preset_in_place_of_an_environment(
+    hades: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def make_parts(run: Any, state: Any) -> dict[str, roofline.Part]:
+        sizes.append((run.outer.population_size, *run.outcome(state).observations.shape))
+        return {"iteration": roofline.Part(lambda x: x, jnp.ones(2))}
+
+    monkeypatch.setattr(roofline, "make_parts", make_parts)
+    rates = ("--matrix-size", "8", "--copy-megabytes", "1", "--repeats", "1", "--flags=--population-size 4")
+    outcome = hades("bench", "roofline", "--preset", "paper/breakout-r", *rates, "--json")
+    assert outcome.code == 0, outcome.err
+    assert (outcome.json["env"], sizes) == ("gymnax/Breakout-MinAtar", [(4, 16, 10, 10, 4)])
+    both = hades("bench", "roofline", "--preset", "acrobot", "--env", "gymnax/CartPole-v1")
+    assert both.code != 0 and "env: expected none beside a preset" in both.err
 
 
 def test_values_of_a_setting_change_the_work_alone(hades: Callable[..., Outcome]) -> None:

@@ -191,15 +191,24 @@ def small_run(method: Method, env: str, flags: Sequence[str]) -> tuple[Run[Any],
         The run, its seed, and all of its flags.
 
     Raises:
+        BadArgumentsError: As of `single_run`.
+    """
+    arguments = [*method_flags(method, env, _ENDLESS), *flags, *_last_flags(method)]
+    return *single_run(arguments), split_flags(arguments)[1]
+
+
+def single_run(arguments: Sequence[str]) -> tuple[Run[Any], int]:
+    """The run of a command, which is given as its verb and flags, without what happens around a run; and its seed.
+
+    Raises:
         BadArgumentsError: A flag is wrong, or of the start of a command, which the run does not have.
     """
-    command, begin = split_flags(method_flags(method, env, _ENDLESS))
-    flags = [*flags, *_last_flags(method)]
-    settings: Any = running.resolve(command, [*begin, *flags])
+    command, flags = split_flags(arguments)
+    settings: Any = running.resolve(command, flags)
     if settings.matmul_precision is not None or getattr(settings, "tune_chunks", False):
         raise BadArgumentsError("expected no --matmul-precision and no --tune-chunks, which only whole runs have")
     running.divide_cpu(command, settings)
-    return running.build(settings, command), settings.seed, [*begin, *flags]
+    return running.build(settings, command), settings.seed
 
 
 def start(run: Run[Any], seed: int) -> tuple[Run[Any], RunState]:

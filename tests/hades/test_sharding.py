@@ -54,9 +54,9 @@ def run_program(*names: str) -> Any:
 
 RUNS = ("run, hades", "run, hades-pg")
 OTHERS = ("hades", "hades, whole", "hades, four inits", "es, stored", "es, regenerated", "av-pbc", "own objective")
-QUICK = ("once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
+QUICK = ("elsewhere", "once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
 SLOW = (
-    *("elsewhere", "cartpole", "pendulum", "seeds", "hades-pg", "hades-pg, clipped"),
+    *("cartpole", "pendulum", "seeds", "hades-pg", "hades-pg, clipped"),
     *("es, stored SNES", "es, stored Sep_CMA_ES", "es, mirrored halves", "es, low_rank"),
 )
 

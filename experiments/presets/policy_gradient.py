@@ -66,19 +66,21 @@ def _general_minatar(game: str) -> Preset:
 
 
 def _general_cartpole() -> Preset:
-    """Two pairs for other architectures, initialisers, optimisers and step sizes."""
-    return _classic(
+    """Eight pairs for other architectures, initialisers, optimisers and step sizes, where two serve half of them."""
+    own = _classic(
         "gymnax/CartPole-v1",
-        2,
+        8,
         600,
         num_inits=16,
         num_steps=64,
         kernel_inits=get_args(KernelInit),
-        step_size_spread=3.0,
+        step_size_spread=10.0,
         cloning=CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64),
         # What each initialisation draws is noise, by which most updates would leave the limit, and some explode.
         meta_gradient=dataclasses.replace(_outer(0.01, 0.1, 600), trust_region=True, max_init_grad_norm=1.0),
     )
+    # Trainings that are drawn differ more than episodes do.
+    return dataclasses.replace(own, loop=dataclasses.replace(_LOOP, evaluation_inits=64, evaluation_episodes=4))
 
 
 def _classic(env: str, dataset_size: int, iterations: int, **changes: Any) -> Preset:

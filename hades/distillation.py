@@ -49,7 +49,6 @@ def distillation_run(
     init_seed: int | None = None,
     evaluation_inner: InnerLoop | None = None,
     selection_env: AnyEnvironment | None = None,
-    selection_inner: InnerLoop | None = None,
     play: PlaySettings | None = None,
     normalization_envs: int | None = None,
     chunks: Chunks | None = None,
@@ -70,8 +69,6 @@ def distillation_run(
         evaluation_inner: Trains the policies that are evaluated, and is described in files; `inner` if None.
         selection_env: Environment that the best outcome is chosen in, where the one that it is reported in must have no
             part in the choice, such as test images; `env` if None.
-        selection_inner: Trains the policies that the best dataset is chosen by, of the architecture that is evaluated,
-            such as those of several initialisers; `evaluation_inner` if None.
         play: Normalisation and choice of actions of evaluated policies; those of `objective.settings` where it has
             them, otherwise samples.
         normalization_envs: With running normalisation, episodes that share statistics; those of
@@ -122,7 +119,6 @@ def distillation_run(
         chunks=chunks or Chunks(),
         evaluation_inner=evaluation_inner or inner,
         selection_env=None if selection_env is None else conform(selection_env),
-        selection_inner=selection_inner,
         play=play or own_play,
         normalization_envs=own_groups if normalization_envs is None else normalization_envs,
     )
@@ -169,7 +165,6 @@ class _FourParts(Run[Any]):
     chunks: Chunks
     evaluation_inner: InnerLoop
     selection_env: AnyEnvironment | None
-    selection_inner: InnerLoop | None
     play: PlaySettings
     normalization_envs: int | None
 
@@ -258,8 +253,7 @@ class DatasetRun(_FourParts):
 
     @override
     def make_selector(self, num_inits: int, num_episodes: int) -> DatasetEvaluator:
-        evaluator = self._make_evaluator(self.selection_env or self.env, num_inits, num_episodes)
-        return evaluator if self.selection_inner is None else evaluator.with_inner_loop(self.selection_inner)
+        return self._make_evaluator(self.selection_env or self.env, num_inits, num_episodes)
 
     def _make_evaluator(self, env: AnyEnvironment, num_inits: int, num_episodes: int) -> DatasetEvaluator:
         return DatasetEvaluator(

@@ -38,10 +38,10 @@ _COUNTS = {"flops": "flops", "bytes": "bytes accessed"}
 class RooflineSettings(BenchSettings):
     """Times the parts of an iteration of HaDES-R, and counts their work, beside rates that the device reaches.
 
-    All on one device. Cloning and a rollout are timed whole, and of the rollout the policy's forward passes and the
-    simulator's steps each by itself; parts are not divided into chunks, nor rollouts halved. Work is what XLA counts in
-    the compiled step of a part, times the steps: operations of float32, and bytes that would be moved if no two
-    operations shared a cache.
+    A preset may be of HaDES-F, too. All on one device. Cloning and a rollout are timed whole, and of the rollout the
+    policy's forward passes and the simulator's steps each by itself; parts are not divided into chunks, nor rollouts
+    halved. Work is what XLA counts in the compiled step of a part, times the steps: operations of float32, and bytes
+    that would be moved if no two operations shared a cache.
     """
 
     env: str | None = None
@@ -58,7 +58,7 @@ class RooflineSettings(BenchSettings):
     """More flags of hades distill in one string, such as --flags="--population-size 2048"."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that are not positive, and a preset of another environment than one that is named."""
+        """Refuses numbers that are not positive, and an environment beside a preset, which has its own."""
         self.require_positive("repeats", "matrix_size", "copy_megabytes")
         if self.env is not None and self.preset is not None:
             raise ValueError(f"env: expected none beside a preset, which has its own, got {self.env}")
@@ -97,7 +97,9 @@ def measure(settings: RooflineSettings, report: Report) -> None:
     else:
         flags = ["--preset", settings.preset, *more]
         run, seed = single_run(["distill", *flags])
-    report.add(env=run.env.name, repeats=settings.repeats, rates=measure_rates(settings), flags=flags)
+    report.add(
+        method=run.method, env=run.env.name, repeats=settings.repeats, rates=measure_rates(settings), flags=flags
+    )
     run, state = start(run, seed)
     parts = {}
     for name, part in make_parts(cast(DatasetRun, run), state).items():
@@ -205,7 +207,8 @@ def render(result: Mapping[str, Any]) -> str:
         for name, part in parts.items()
     ]
     flops, copied = rates["flops_per_second"] / _GIGA, rates["bytes_per_second"] / _GIGA
-    title = f"an iteration of HaDES-R on {result['env']}; matrix rate {flops:.3g} GFLOP/s, copy rate {copied:.3g} GB/s"
+    rate = f"matrix rate {flops:.3g} GFLOP/s, copy rate {copied:.3g} GB/s"
+    title = f"an iteration of {result['method']} on {result['env']}; {rate}"
     return tables.table(title, _HEADER, rows, width=120)
 
 

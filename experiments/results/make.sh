@@ -126,16 +126,30 @@ for seed in 1 2 3 4; do
   done
 done
 for seed in 0 1 2 3 4; do
+  $hades distill --method hades-pg --preset hopper-4 --seed $seed --out "$runs/hades_pg/hopper-4-seed$seed" --resume
+  # Of before: half of the iterations, and no trust region.
   $hades distill --method hades-pg --preset hopper --dataset-size 4 --seed $seed --out "$runs/hades_pg/hopper4-seed$seed" --resume
 done
 $hades distill --method hades-pg --preset breakout-cnn --seed 1 --out "$runs/hades_pg/breakout-cnn-seed1" --resume
 general="$hades distill --method hades-pg --preset cartpole-general"
-for seed in 2 3 4 5; do  # The grids of tried_14.json and tried_16.json.
-  $general --seed $seed --out "$runs/hades_pg/cartpole-general-seed$seed-preset" --resume
-  $hades bench generalisation "$runs/hades_pg/cartpole-general-seed$seed-preset" --num-inits 16 --num-episodes 8 \
-    --out "$runs/hades_pg/generalisation_cartpole_seed$seed.json"
+grid() {  # RUN
+  $hades bench generalisation "$1" --num-inits 16 --num-episodes 8 --out "$1-grid.json"
+}
+for seed in 2 4 5; do  # The grids of tried_17.json, and HaDES-R with as many pairs.
+  $general --seed $seed --out "$runs/hades_pg/cartpole-general-seed$seed-eight" --resume
+  grid "$runs/hades_pg/cartpole-general-seed$seed-eight"
 done
-# Of before the preset had more initialisations, iterations and a trust region.
+for seed in 0 1 2; do
+  $hades distill --preset cartpole --dataset-size 8 --seed $seed --out "$runs/hades_pg/cartpole-r8-seed$seed" --resume
+  grid "$runs/hades_pg/cartpole-r8-seed$seed"
+done
+# Of before the preset had eight pairs: the grids of tried_14.json and tried_16.json.
+general="$general --dataset-size 2 --step-size-spread 3"
+for seed in 2 3 4 5; do
+  $general --seed $seed --out "$runs/hades_pg/cartpole-general-seed$seed-two" --resume
+  grid "$runs/hades_pg/cartpole-general-seed$seed-two"
+done
+# Of before it had more initialisations, iterations and a trust region.
 general="$general --num-inits 8 --num-envs 16 --num-iterations 200 --meta-gradient.anneal-iterations 200"
 general="$general --meta-gradient.learning-rate 0.03 --no-meta-gradient.trust-region"
 for seed in 0 1 2; do

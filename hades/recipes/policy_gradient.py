@@ -57,12 +57,12 @@ class HadesPGSettings(PolicyGradientSettings):
     first_log_std: float = 0.0
     """First log standard deviation of continuous actions, which is learned."""
     kernel_inits: tuple[KernelInit, ...] = ()
-    """Initialisers that each initialisation of training draws one of, for pairs that serve them all, and those policies
-    that the best dataset is chosen by; default: that of the inner loop, which reported policies have in any case."""
+    """Initialisers that each initialisation of training draws one of, for pairs that serve them all; default: that of
+    the inner loop, which evaluated policies have in any case."""
     step_size_spread: float = 1.0
     """Largest factor, either way, that each initialisation of training multiplies its steps by, drawn log-uniformly,
-    for pairs that serve several step sizes and numbers of steps, and those policies that the best dataset is chosen by;
-    1 draws none. Reported policies take the steps of the inner loop as they are."""
+    for pairs that serve several step sizes and numbers of steps; 1 draws none. Evaluated policies take the steps of the
+    inner loop as they are."""
     average_decay: float | None = None
     """Decay of a moving average of the solutions, which is the outcome in their place; default: no average. Steps are
     collected by policies of the solution itself. On hopper 0.99 made last datasets better and best ones worse, by no
@@ -71,11 +71,6 @@ class HadesPGSettings(PolicyGradientSettings):
     """The inner loop."""
     meta_gradient: MetaGradientSettings = MetaGradientSettings(max_grad_norm=1.0, rematerialize=False)
     """The outer loop."""
-
-    @property
-    def draws_trainings(self) -> bool:
-        """Whether initialisations of training draw more than the inner loop says."""
-        return bool(self.kernel_inits) or self.step_size_spread > 1
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive, and inits that do not share environments evenly."""
@@ -177,8 +172,6 @@ def hades_pg_run(
         num_inits=settings.num_inits,
         init_seed=settings.init_seed,
         evaluation_inner=evaluated,
-        # What trains the file's own inner loop to the full return may train others by half.
-        selection_inner=inner if settings.draws_trainings else None,
         play=settings.played,
         mesh=mesh,
         method=settings.method,
@@ -225,7 +218,7 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
     init_seed = resolve_init_seed(settings.method, fixed, settings.init_seed, settings.num_inits)
     if fixed and settings.meta_gradient.window is not None:
         raise ValueError("window: hades-pg-f has one key of training, whose window would be always the same")
-    if fixed and settings.draws_trainings:
+    if fixed and (settings.kernel_inits or settings.step_size_spread > 1):
         name = "kernel_inits" if settings.kernel_inits else "step_size_spread"
         raise ValueError(f"{name}: hades-pg-f trains the one initialisation that is evaluated, which draws nothing")
     if settings.method == "ppmo" and settings.cloning.num_steps != 1:

@@ -335,7 +335,7 @@ def test_roofline_counts_the_work_of_the_parts(hades: Callable[..., Outcome]) ->
 
 
 def test_roofline_takes_a_preset_in_place_of_an_environment(
-    hades: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    hades: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sizes: list[tuple[int, ...]] = []
 
@@ -345,9 +345,14 @@ def test_roofline_takes_a_preset_in_place_of_an_environment(
 
     monkeypatch.setattr(roofline, "make_parts", make_parts)
     rates = ("--matrix-size", "8", "--copy-megabytes", "1", "--repeats", "1", "--flags=--population-size 4")
-    outcome = hades("bench", "roofline", "--preset", "paper/breakout-r", *rates, "--json")
+    # A run of that preset in its own folder is passed by.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "paper-breakout-f-seed0").mkdir(parents=True)
+    (tmp_path / "runs" / "paper-breakout-f-seed0" / "config.json").write_text("{}")
+    outcome = hades("bench", "roofline", "--preset", "paper/breakout-f", *rates, "--json")
     assert outcome.code == 0, outcome.err
-    assert (outcome.json["env"], sizes) == ("gymnax/Breakout-MinAtar", [(4, 16, 10, 10, 4)])
+    assert (outcome.json["method"], outcome.json["env"]) == ("hades-f", "gymnax/Breakout-MinAtar")
+    assert sizes == [(4, 16, 10, 10, 4)]
     both = hades("bench", "roofline", "--preset", "acrobot", "--env", "gymnax/CartPole-v1")
     assert both.code != 0 and "env: expected none beside a preset" in both.err
 

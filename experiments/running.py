@@ -233,6 +233,21 @@ def resolve(command: Command, arguments: Sequence[str]) -> Any:
     out = flag_value(arguments, "--out")
     if "--resume" in arguments and out and RunDirectory(expand(out)).holds_run:
         return _resolve_resumed(command, arguments, RunDirectory(expand(out)))
+    settings = resolve_new(command, arguments)
+    if RunDirectory(settings.out).holds_run:
+        if settings.resume:
+            # The folder that a run without --out has by itself.
+            return _resolve_resumed(command, arguments, RunDirectory(settings.out))
+        raise BadArgumentsError(f"--out: {settings.out} holds a run; go on with it by --resume, or choose another")
+    return settings
+
+
+def resolve_new(command: Command, arguments: Sequence[str]) -> Any:
+    """The settings of a run that begins, whatever its folder holds: flags over the preset, or over the defaults.
+
+    Raises:
+        BadArgumentsError: A flag is wrong.
+    """
     name = flag_value(arguments, "--preset")
     try:
         default = command.settings() if name is None else _from_preset(command, name)
@@ -242,11 +257,6 @@ def resolve(command: Command, arguments: Sequence[str]) -> Any:
     refuse_void(arguments, settings.void_flags())
     if settings.out is None:
         settings = dataclasses.replace(settings, out=Path("runs") / _label(settings, default))
-    if RunDirectory(settings.out).holds_run:
-        if settings.resume:
-            # The folder that a run without --out has by itself.
-            return _resolve_resumed(command, arguments, RunDirectory(settings.out))
-        raise BadArgumentsError(f"--out: {settings.out} holds a run; go on with it by --resume, or choose another")
     return settings
 
 

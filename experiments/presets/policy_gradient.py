@@ -25,13 +25,14 @@ _CONVOLUTION: dict[str, Any] = {
 _INNER = dataclasses.replace(_GAMES, hidden_sizes=(64, 64))
 
 
-def _outer(learning_rate: float, max_kl: float, iterations: int) -> MetaGradientSettings:
+def _outer(learning_rate: float, max_kl: float, iterations: int, **changes: Any) -> MetaGradientSettings:
     return MetaGradientSettings(
         learning_rate=learning_rate,
         max_grad_norm=1.0,
         max_kl=max_kl,
         anneal_iterations=iterations,
         rematerialize=False,
+        **changes,
     )
 
 
@@ -77,7 +78,7 @@ def _general_cartpole() -> Preset:
         step_size_spread=10.0,
         cloning=CloningSettings(hidden_sizes=(64, 64), activation="tanh_or_relu", learning_rate=0.01, num_steps=64),
         # What each initialisation draws is noise, by which most updates would leave the limit, and some explode.
-        meta_gradient=dataclasses.replace(_outer(0.01, 0.1, 600), trust_region=True, max_init_grad_norm=1.0),
+        meta_gradient=_outer(0.01, 0.1, 600, trust_region=True, max_init_grad_norm=1.0),
     )
 
 
@@ -130,10 +131,8 @@ def _hopper() -> Preset:
 
 def _hopper_of_four() -> Preset:
     """The four pairs of the published file: longer, and in a trust region, as the inner loop may explode for good."""
-    meta_gradient = dataclasses.replace(_outer(0.02, 0.03, 1600), trust_region=True)
-    return dataclasses.replace(_hopper(), num_iterations=1600).with_settings(
-        dataset_size=4, meta_gradient=meta_gradient
-    )
+    longer = dataclasses.replace(_hopper(), num_iterations=1600)
+    return longer.with_settings(dataset_size=4, meta_gradient=_outer(0.02, 0.03, 1600, trust_region=True))
 
 
 def _walker2d() -> Preset:
@@ -148,7 +147,7 @@ def _walker2d() -> Preset:
         cloning=dataclasses.replace(_INNER, hidden_sizes=(512,)),
         first_step_size=0.1,
         label_scale=1.5,
-        meta_gradient=dataclasses.replace(_outer(0.05, 0.03, 500), trust_region=True),
+        meta_gradient=_outer(0.05, 0.03, 500, trust_region=True),
     )
 
 

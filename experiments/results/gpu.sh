@@ -8,54 +8,41 @@
 # with more it goes on. SMALL=1 takes tiny settings and folders of its own, to try the script on a CPU.
 set -euo pipefail
 part=${1:-} preset=${2:-}
-small=${SMALL:-}
-runs=${RUNS:-runs/gpu${small:+-small}}
-out=${OUT:-$([ "$small" ] && echo "$runs/results" || echo experiments/results/gpu)}
-hades=${HADES:-.venv/bin/hades}
-limit=${LIMIT:-400}
 name=${preset#paper/}
-tiny="--population-size 4 --num-episodes 4 --cloning.num-steps 2 --cloning.hidden-sizes 8 --max-steps 5"
+hades=${HADES:-.venv/bin/hades}
+if [ "${SMALL:-}" ]; then
+  runs=${RUNS:-runs/gpu-small} out=${OUT:-${RUNS:-runs/gpu-small}/results}
+  sizes="--population-size 4 --num-episodes 4 --cloning.num-steps 2 --cloning.hidden-sizes 8 --max-steps 5"
+  rates="--repeats 1 --matrix-size 64 --copy-megabytes 1"
+  evolution="--num-iterations 1 $sizes"
+  gradients="--num-envs 8 --num-steps 8 --num-iterations 1 --evaluate-every 1 --evaluation-episodes 1"
+else
+  runs=${RUNS:-runs/gpu} out=${OUT:-experiments/results/gpu}
+  sizes=""
+  # Larger than what a launch takes.
+  rates="--matrix-size 16384 --copy-megabytes 8192"
+  gradients="--max-seconds ${LIMIT:-400}"
+  evolution="$gradients --tune-chunks"
+fi
 
-usage() {
-  echo "expected roofline PRESET, evolution PRESET, breakout or halfcheetah, got '$part${preset:+ }$preset'" >&2
-  exit 1
+distill() {  # RUN RESULT FLAGS...: keeps the summary of a run that has ended, and what it ran on.
+  $hades distill "${@:3}" --out "$runs/$1" --resume
+  cp "$runs/$1/summary.json" "$out/$2.json"
+  cp "$runs/$1/versions.json" "$out/$2-versions.json"
 }
 
-keep_summary() {  # RUN NAME: of a run that has ended, with its return, its seconds and its device.
-  cp "$1/summary.json" "$out/$2.json"
-  cp "$1/versions.json" "$out/$2-versions.json"
-}
-
-policy_gradient() {  # TARGET FLAGS...
-  local limits="--max-seconds $limit"
-  if [ "$small" ]; then
-    limits="--num-envs 8 --num-steps 8 --num-iterations 1 --evaluate-every 1 --evaluation-episodes 1"
-  fi
-  $hades distill --method hades-pg --target-return "$1" "${@:2}" $limits --out "$runs/pg-$part" --resume
-  keep_summary "$runs/pg-$part" "hades-pg-$part"
+policy_gradient() {  # PRESET TARGET
+  distill "pg-$part" "hades-pg-$part" --method hades-pg --preset "$1" --num-envs 512 --target-return "$2" $gradients
 }
 
 mkdir -p "$out"
-case $part in
-  roofline)
-    [ "$preset" ] || usage
-    # Larger than what a launch takes.
-    sizes="--matrix-size 16384 --copy-megabytes 8192" flags=""
-    if [ "$small" ]; then
-      sizes="--repeats 1 --matrix-size 64 --copy-megabytes 1" flags=$tiny
-    fi
-    $hades bench roofline --preset "$preset" $sizes --flags="$flags" --out "$out/roofline-$name.json"
+case $part${preset:+ PRESET} in
+  "roofline PRESET") $hades bench roofline --preset "$preset" $rates --flags="$sizes" --out "$out/roofline-$name.json" ;;
+  "evolution PRESET") distill "$name" "evolution-$name" --preset "$preset" $evolution ;;
+  breakout) policy_gradient breakout-cnn 15 ;;
+  halfcheetah) policy_gradient halfcheetah 3400 ;;
+  *)
+    echo "expected roofline PRESET, evolution PRESET, breakout or halfcheetah, got '$part${preset:+ }$preset'" >&2
+    exit 1
     ;;
-  evolution)
-    [ "$preset" ] || usage
-    limits="--max-seconds $limit --tune-chunks"
-    if [ "$small" ]; then
-      limits="--num-iterations 1 $tiny"
-    fi
-    $hades distill --preset "$preset" $limits --out "$runs/$name" --resume
-    keep_summary "$runs/$name" "evolution-$name"
-    ;;
-  breakout) policy_gradient 15 --preset breakout-cnn --num-envs 512 ;;
-  halfcheetah) policy_gradient 3400 --preset halfcheetah --num-envs 512 ;;
-  *) usage ;;
 esac

@@ -130,25 +130,27 @@ for seed in 0 1 2 3 4; do
   # Of before: half of the iterations, and no trust region.
   $hades distill --method hades-pg --preset hopper --dataset-size 4 --seed $seed --out "$runs/hades_pg/hopper4-seed$seed" --resume
 done
+$hades distill --method hades-pg --preset hopper-4 --no-meta-gradient.trust-region --seed 3 --out "$runs/hades_pg/hopper-4-untrusted" --resume
 $hades distill --method hades-pg --preset breakout-cnn --seed 1 --out "$runs/hades_pg/breakout-cnn-seed1" --resume
 general="$hades distill --method hades-pg --preset cartpole-general"
-grid() {  # RUN
-  $hades bench generalisation "$1" --num-inits 16 --num-episodes 8 --out "$1-grid.json"
+grid() {  # RUN [JSON FILE]
+  $hades bench generalisation "$1" --num-inits 16 --num-episodes 8 --out "${2:-$1-grid.json}"
 }
-for seed in 2 4 5; do  # The grids of tried_17.json, and HaDES-R with as many pairs.
-  $general --seed $seed --out "$runs/hades_pg/cartpole-general-seed$seed-eight" --resume
-  grid "$runs/hades_pg/cartpole-general-seed$seed-eight"
-done
-for seed in 0 1 2; do
+general_run() {  # NAME FLAGS...
+  $general "${@:2}" --out "$runs/hades_pg/cartpole-general-$1" --resume
+  grid "$runs/hades_pg/cartpole-general-$1"
+}
+# The grids of tried_17.json: seeds, controls, and HaDES-R with as many pairs.
+for seed in 2 3 4 5; do general_run eight-seed$seed --seed $seed; done
+general_run eight-narrow --seed 3 --step-size-spread 3
+general_run eight-undrawn --seed 3 --kernel-inits --step-size-spread 1
+for seed in 0 1; do
   $hades distill --preset cartpole --dataset-size 8 --seed $seed --out "$runs/hades_pg/cartpole-r8-seed$seed" --resume
   grid "$runs/hades_pg/cartpole-r8-seed$seed"
 done
 # Of before the preset had eight pairs: the grids of tried_14.json and tried_16.json.
 general="$general --dataset-size 2 --step-size-spread 3"
-for seed in 2 3 4 5; do
-  $general --seed $seed --out "$runs/hades_pg/cartpole-general-seed$seed-two" --resume
-  grid "$runs/hades_pg/cartpole-general-seed$seed-two"
-done
+for seed in 2 3 4 5; do general_run two-seed$seed --seed $seed; done
 # Of before it had more initialisations, iterations and a trust region.
 general="$general --num-inits 8 --num-envs 16 --num-iterations 200 --meta-gradient.anneal-iterations 200"
 general="$general --meta-gradient.learning-rate 0.03 --no-meta-gradient.trust-region"
@@ -157,10 +159,8 @@ for seed in 0 1 2; do
   suffix=$([ $seed = 0 ] || echo "_seed$seed")
   $general --seed $seed --out "$runs/hades_pg/$name" --resume
   $general --kernel-inits --step-size-spread 1 --seed $seed --out "$runs/hades_pg/$name-control" --resume
-  $hades bench generalisation "$runs/hades_pg/$name" --num-inits 16 --num-episodes 8 \
-    --out "$out/hades_pg/generalisation_cartpole$suffix.json"
-  $hades bench generalisation "$runs/hades_pg/$name-control" --num-inits 16 --num-episodes 8 \
-    --out "$out/hades_pg/generalisation_cartpole${suffix}_control.json"
+  grid "$runs/hades_pg/$name" "$out/hades_pg/generalisation_cartpole$suffix.json"
+  grid "$runs/hades_pg/$name-control" "$out/hades_pg/generalisation_cartpole${suffix}_control.json"
 done
 # Acrobot, Pendulum and the long runs of tried_3.json: one distillation each, with the settings that stand there.
 for task in acrobot pendulum; do

@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -205,9 +204,7 @@ def single_run(arguments: Sequence[str]) -> tuple[Run[Any], int]:
         BadArgumentsError: A flag is wrong, or of the start of a command, which the run does not have.
     """
     command, flags = split_flags(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        # The run that the command would refuse to write over is none of a benchmark's business.
-        settings: Any = running.resolve(command, [*flags, "--out", folder])
+    settings: Any = running.resolve_new(command, flags)
     if settings.matmul_precision is not None or getattr(settings, "tune_chunks", False):
         raise BadArgumentsError("expected no --matmul-precision and no --tune-chunks, which only whole runs have")
     running.divide_cpu(command, settings)

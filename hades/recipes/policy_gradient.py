@@ -39,7 +39,7 @@ class HadesPGSettings(PolicyGradientSettings):
 
     method: Method = "hades-pg"
     """hades-pg draws new initialisations every iteration, hades-pg-f keeps one for the whole run; ppmo is hades-pg
-    with one inner step (arXiv 2508.09283)."""
+    with one inner step of sgd, whose size is learned (arXiv 2508.09283)."""
     init_seed: int | None = None
     """Seed of the initialisation of hades-pg-f, jax.random.key(init_seed); default: 0 (the others take no seed)."""
     dataset_size: int = 64
@@ -122,9 +122,9 @@ def ppmo(
 ) -> Run[SyntheticDataset]:
     """PPMO (Wilhelm and Ventura, ECAI 2025, arXiv 2508.09283): HaDES-PG through a single inner step.
 
-    Arguments and errors of `hades_pg`.
+    Arguments and errors of `hades_pg`. An own `cloning` has one step of sgd, whose size is learned.
     """
-    cloned = dataclasses.replace(settings.pop("cloning", _INNER), num_steps=1)
+    cloned = settings.pop("cloning", dataclasses.replace(_INNER, num_steps=1))
     return hades_pg_run(
         env, HadesPGSettings(method="ppmo", cloning=cloned, **settings), mesh=mesh, normalizer=normalizer
     )
@@ -221,6 +221,17 @@ def resolve(env: Environment, settings: HadesPGSettings) -> HadesPGSettings:
     if fixed and (settings.kernel_inits or settings.step_size_spread > 1):
         name = "kernel_inits" if settings.kernel_inits else "step_size_spread"
         raise ValueError(f"{name}: hades-pg-f trains the one initialisation that is evaluated, which draws nothing")
-    if settings.method == "ppmo" and settings.cloning.num_steps != 1:
-        raise ValueError(f"num_steps: ppmo has one inner step, expected 1, got {settings.cloning.num_steps}")
+    if settings.method == "ppmo":
+        _require_one_step(settings.cloning)
     return dataclasses.replace(settings, init_seed=init_seed, cloning=cloning)
+
+
+def _require_one_step(cloning: CloningSettings) -> None:
+    """Raises `ValueError` unless an inner loop is that of PPMO."""
+    expected = {"num_steps": 1, "optimizer": "sgd", "step_sizes": "learned"}
+    for name, value in expected.items():
+        if getattr(cloning, name) != value:
+            raise ValueError(
+                f"{name}: ppmo has one inner step of sgd, whose size is learned, expected {value}, "
+                f"got {getattr(cloning, name)}"
+            )

@@ -150,6 +150,14 @@ def test_methods_share_the_network_of_the_preset(method: str) -> None:
     assert small_preset(method, "diagnostic/match") is None  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("env", ["gymnax/CartPole-v1", "gymnax/Pendulum-v1", "brax/hopper"])
+def test_ppmo_has_the_published_inner_loop_and_pairs_whatever_the_preset_has(env: str) -> None:
+    command, flags = split_flags(method_flags("ppmo", env, 10**6))
+    settings: Any = running.resolve(command, flags).settings
+    inner = settings.cloning
+    assert (settings.dataset_size, inner.num_steps, inner.optimizer, inner.step_sizes) == (64, 1, "sgd", "learned")
+
+
 @pytest.mark.parametrize("method", ["hades-pg", "ppo"])
 def test_step_sizes_fall_to_zero_at_the_end_of_the_budget_whatever_flags_say_of_iterations(method: str) -> None:
     steps = 64 * 32

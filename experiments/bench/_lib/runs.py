@@ -37,7 +37,11 @@ METHODS: tuple[Method, ...] = get_args(Method)
 _POLICY_GRADIENTS = {
     "hades-pg": [],
     "hades-pg-f": ["--num-inits", "1"],
-    "ppmo": ["--cloning.num-steps", "1"],
+    # As published, whatever the preset's inner loop and pairs are.
+    "ppmo": shlex.split(
+        "--dataset-size 64 --cloning.num-steps 1 --cloning.optimizer sgd --cloning.learning-rate 1 "
+        "--cloning.step-sizes learned"
+    ),
 }
 _PRESETS = {"es": "baseline es", "ppo": "baseline ppo"} | dict.fromkeys(_POLICY_GRADIENTS, "distill hades-pg")
 _ENDLESS = 10**6

@@ -129,8 +129,8 @@ def test_hades_pg_f_keeps_the_initialisation_that_its_file_names():
 
 
 def test_ppmo_takes_one_inner_step():
-    run = make_run(recipe=recipes.ppmo)
-    assert (run.method, run.settings.cloning.num_steps) == ("ppmo", 1)
+    run = make_run(recipe=recipes.ppmo, cloning=dataclasses.replace(INNER, num_steps=1))
+    assert (run.method, recipes.ppmo(Match(), num_envs=4, num_steps=8).settings.cloning.num_steps) == ("ppmo", 1)
     assert jax.eval_shape(lambda key: run.outcome(run.init(key)), jax.random.key(0)).step_sizes.shape == (1,)
 
 
@@ -139,7 +139,8 @@ def test_ppmo_takes_one_inner_step():
     [
         ({"init_seed": 3}, "init_seed: hades-pg draws fresh"),
         ({"method": "hades-pg-f"}, "num_inits: hades-pg-f has one initialisation, expected 1, got 2"),
-        ({"method": "ppmo"}, "num_steps: ppmo has one inner step, expected 1, got 3"),
+        ({"method": "ppmo"}, "num_steps: ppmo has one inner step of sgd, whose size is learned, expected 1, got 3"),
+        ({"method": "ppmo", "cloning": CloningSettings(num_steps=1)}, "optimizer: ppmo has one inner step of sgd"),
         ({"num_envs": 7}, "num_envs: expected a multiple of num_inits = 2, got 7"),
         ({"num_minibatches": 5}, "num_minibatches: expected a divisor of num_envs * num_steps = 64, got 5"),
         ({"cloning": dataclasses.replace(INNER, loss="mse")}, "loss: actions of diagnostic/match are discrete"),

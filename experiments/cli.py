@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+
+from hades.compilation_cache import configure_environment
 
 _DONE, _FAILED, _BAD_ARGUMENTS = 0, 1, 2
 
@@ -109,12 +110,8 @@ def _run(arguments: list[str]) -> int:
 
 def _configure_jax(verb: str) -> None:
     """Turns on the persistent compilation cache, unless the user has set one or has no home directory to keep it in."""
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
     try:
-        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(caches, "hades", "jax"))
+        configure_environment()
     except RuntimeError:
         _say(f"{verb}: no compilation cache, as the home directory is not known; set HOME or XDG_CACHE_HOME", _DONE)
 

@@ -1,6 +1,7 @@
 """Public names of hades, each loaded when it is first asked for: `lazy_loader` reads this file."""
 
 from . import (
+    compilation_cache as compilation_cache,
     distributions as distributions,
     evaluation as evaluation,
     export as export,
@@ -31,6 +32,7 @@ from . import (
 )
 from ._version import __version__ as __version__
 from .callbacks import Callback as Callback
+from .compilation_cache import enable_compilation_cache as enable_compilation_cache
 from .dataset import DatasetError as DatasetError, SyntheticDataset as SyntheticDataset
 from .distillation import distillation_run as distillation_run
 from .evaluation import Evaluation as Evaluation, evaluate as evaluate, evaluate_dataset as evaluate_dataset

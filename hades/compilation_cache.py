@@ -1,0 +1,60 @@
+"""JAX's persistent compilation cache, which commands and notebooks share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_DIRECTORY, _MIN_SECONDS = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+
+
+def configure_environment() -> None:
+    """Sets the environment variables of the cache that are not set; for a process that has not imported JAX yet.
+
+    Raises:
+        RuntimeError: The home directory, where the cache would be, is not known.
+    """
+    os.environ.setdefault(_MIN_SECONDS, "0")
+    if _DIRECTORY not in os.environ:
+        os.environ[_DIRECTORY] = str(_default_folder())
+
+
+def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Keeps compiled programs on disk, so that a restarted notebook or program does not compile them again.
+
+    The `hades` command does so by itself; both have the same programs. Programs that were compiled before the call are
+    not kept.
+
+    Args:
+        folder: Where they are kept. None: the folder that JAX has been given, by `JAX_COMPILATION_CACHE_DIR` or its
+            configuration, otherwise that of the command, `hades/jax` in `XDG_CACHE_HOME` or `~/.cache`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RuntimeError: No folder is given, and the home directory is not known.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     enable_compilation_cache(folder).name == Path(folder).name
+        True
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    configured = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    kept = Path(folder or configured or _default_folder())
+    jax.config.update("jax_compilation_cache_dir", str(kept))
+    if _MIN_SECONDS not in os.environ:
+        # Most programs of a run compile in less than JAX's threshold of a second.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # A process that has compiled would not look for the folder again.
+    compilation_cache.reset_cache()
+    return kept
+
+
+def _default_folder() -> Path:
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches, "hades", "jax")

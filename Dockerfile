@@ -10,13 +10,13 @@ WORKDIR /hades
 # Packages first: a change of the code does not download them again.
 COPY pyproject.toml uv.lock ./
 RUN case "$DEVICE" in cpu) extra="" ;; cuda) extra="--extra cuda" ;; *) echo "DEVICE: expected cpu or cuda, got $DEVICE"; exit 1 ;; esac \
- && uv sync --frozen --no-install-project --extra mujoco $extra
+ && uv sync --frozen --no-install-project --extra mujoco --extra k8s $extra
 COPY README.md LICENSE hades_command.py ./
 COPY hades hades
 COPY envs envs
 COPY experiments experiments
 RUN case "$DEVICE" in cuda) extra="--extra cuda" ;; *) extra="" ;; esac \
- && uv sync --frozen --no-editable --extra mujoco $extra
+ && uv sync --frozen --no-editable --extra mujoco --extra k8s $extra
 
 FROM python:3.12-slim
 COPY --from=build /hades/.venv /hades/.venv

@@ -142,6 +142,7 @@ class WeightsAndBiases(Callback):
             wandb.init(
                 project=self._settings.wandb,
                 dir=str(self._directory.path),
+                name=self._directory.path.name,
                 config=to_dict(self._settings),
                 id=file.read_text().strip(),
                 resume="allow",

@@ -1,12 +1,16 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and locks of files."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_LOCK_TRIES, _SECONDS_BETWEEN_TRIES = 10, 0.02
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -51,3 +55,20 @@ def refusing(path: str | os.PathLike[str], kind: type[ValueError]) -> Iterator[N
         yield
     except ValueError as error:
         raise kind(f"{os.fspath(path)}: {error}".replace("\n", " ")) from None
+
+
+def try_lock(descriptor: int, kind: int, keep: bool = False) -> bool:
+    """Whether an open file can be locked, by `fcntl.LOCK_EX` or `fcntl.LOCK_SH`; the lock ends here unless it is kept.
+
+    Raises:
+        OSError: The file system has no locks.
+    """
+    # Who asks whether a file is locked holds its lock for a moment, which must not keep a process from starting.
+    for _ in range(_LOCK_TRIES if keep else 1):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            if not keep:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            return True
+        time.sleep(_SECONDS_BETWEEN_TRIES if keep else 0)
+    return False

@@ -382,6 +382,7 @@ class HostLoop:
         if self._checkpoints and self._written and self.iteration and self._checkpoints.latest != self.iteration:
             self.described_outcome().save(self._file(""))
             self._save_best()
+            self._written.sync_metrics()
             self._checkpoints.save(self.iteration, own_copy(self.state), self.course.to_json())
             self._saved = time.monotonic()
             self.tell("checkpoint", self.iteration)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hades._files import naming, write_atomically
+from hades._files import naming, try_lock, write_atomically
 from hades._history import History, Row
 from hades._json import to_finite, to_json
 from hades._provenance import installed_versions
@@ -146,15 +146,15 @@ class RunDirectory:
             descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
         with os.fdopen(descriptor, "r+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = f"process {file.read().strip()}".strip()
-                raise RunDirectoryError(
-                    f"{self.path}: expected a run that no other process works on, but {holder} does"
-                ) from None
+                is_ours = try_lock(file.fileno(), fcntl.LOCK_EX, keep=True)
             except OSError as error:
                 reason = f"expected a file system with locks ({error.strerror}); choose a folder on another one"
                 raise OSError(errno.ENOLCK, reason, str(self.lock_file)) from None
+            if not is_ours:
+                holder = f"process {file.read().strip()}".strip()
+                raise RunDirectoryError(
+                    f"{self.path}: expected a run that no other process works on, but {holder} does"
+                )
             self._name_holder(file.fileno(), str(os.getpid()))
             try:
                 yield
@@ -169,12 +169,9 @@ class RunDirectory:
             if not self.lock_file.read_text().strip():
                 return False
             with self.lock_file.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+                return not try_lock(file.fileno(), fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
-        return False
 
     def _name_holder(self, descriptor: int, holder: str) -> None:
         # A full disk takes no id; the lock holds all the same.
@@ -257,6 +254,11 @@ class RunDirectory:
         """Adds rows to the metrics; numbers that are not finite become null."""
         with naming(self.metrics), self.metrics.open("a") as file:
             file.write("".join(to_json(row) + "\n" for row in rows))
+
+    def sync_metrics(self) -> None:
+        """Waits until the rows are on disk: a checkpoint that outlives a crash of the machine needs those before it."""
+        with naming(self.metrics), contextlib.suppress(FileNotFoundError), self.metrics.open("rb") as file:
+            os.fsync(file.fileno())
 
     def read_metrics(self) -> History:
         """All whole rows of the metrics; a last line that an interrupted write cut short is passed over.

@@ -22,8 +22,7 @@ def configure_environment() -> None:
 def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Path:
     """Keeps compiled programs on disk, so that a restarted notebook or program does not compile them again.
 
-    The `hades` command does so by itself; both have the same programs. Programs that were compiled before the call are
-    not kept.
+    The `hades` command does so by itself. Programs that were compiled before the call are not kept.
 
     Args:
         folder: Where they are kept. None: the folder that JAX has been given, by `JAX_COMPILATION_CACHE_DIR` or its

@@ -34,6 +34,7 @@ _MOST_CPU_DEVICES = 16
 # Numbers of a row that is copied to cross with others.
 _MOST_TOGETHER = 4096
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_WAIT_FLAG, _WAIT_SECONDS = "--xla_cpu_collective_call_terminate_timeout_seconds", 3600
 
 
 def usable_cores() -> int:
@@ -51,7 +52,8 @@ def divide_cpu(count: int | None = None) -> None:
 
     Operations on small networks are too short for XLA to give them several threads: of one device, they keep one core
     busy. Nothing changes once JAX has been used, or where XLA_FLAGS, or without a count JAX's configuration, say how
-    many devices there are.
+    many devices there are. Shares of a population may take minutes more than others, so that devices wait for each
+    other for an hour, where XLA_FLAGS do not say how long: by itself XLA ends the process after a minute (jaxlib 0.10).
 
     Args:
         count: Devices; one for each core that the process may use, at most 16, if None.
@@ -70,6 +72,8 @@ def divide_cpu(count: int | None = None) -> None:
     # Raised where JAX has been used.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count or min(usable_cores(), _MOST_CPU_DEVICES))
+        if _WAIT_FLAG not in (flags := os.environ.get("XLA_FLAGS", "")):
+            os.environ["XLA_FLAGS"] = f"{flags} {_WAIT_FLAG}={_WAIT_SECONDS}".strip()
 
 
 def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -186,7 +190,7 @@ class Devices:
     def once(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
         """Calls a function on one device, for which the others wait rather than make the same.
 
-        Devices of a CPU wait for a minute (jaxlib 0.10), after which XLA ends the process.
+        Devices of a CPU wait for as long as `divide_cpu` says.
 
         Args:
             function: Pure function; a pytree of arrays, no keys among them.

@@ -1,6 +1,6 @@
 """Processes of members, each with a log, and the records that tell how they ended.
 
-Imports the standard library alone: on a node of Slurm this is all that waits beside the member.
+Imports no more than the standard library needs: on a node of Slurm this is all that waits beside the member.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from hades._files import try_lock
+
 STOP_CODES = (130, 143)
 """Exit codes of a run that was asked to stop, with a checkpoint."""
 
 _TAIL_BYTES = 1 << 14
-_LOCK_TRIES, _SECONDS_BETWEEN_TRIES = 10, 0.1
 
 
 class MemberIsRunningError(Exception):
@@ -85,7 +86,7 @@ class MemberFiles:
         if record is None or record["exit_code"] is not None or not self.log.exists():
             return False
         with self.log.open("rb") as file:
-            return not _lock(file.fileno(), fcntl.LOCK_SH)
+            return not try_lock(file.fileno(), fcntl.LOCK_SH)
 
 
 class MemberProcess:
@@ -123,7 +124,7 @@ class MemberProcess:
         self.files, self._rank = files, rank
         with files.log_of(rank).open("ab") as log:
             # Held by the process itself, which inherits the open file, however the launcher ends.
-            if not _lock(log.fileno(), fcntl.LOCK_EX, keep=True):
+            if not try_lock(log.fileno(), fcntl.LOCK_EX, keep=True):
                 raise MemberIsRunningError(f"{files.log_of(rank)}: another process runs {files.name}")
             log.write(f"$ {shlex.join(['hades', *arguments])}\n".encode())
             log.flush()
@@ -159,16 +160,3 @@ class MemberProcess:
         except OSError as error:
             # Whoever launches goes on with the other members: this one is then taken for interrupted.
             print(f"{record}: {error}", file=sys.stderr)
-
-
-def _lock(descriptor: int, kind: int, keep: bool = False) -> bool:
-    """Whether a file can be locked; the lock ends here unless it is to be kept."""
-    # Who asks whether a file is locked holds its lock for a moment, which must not keep a process from starting.
-    for _ in range(_LOCK_TRIES if keep else 1):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            if not keep:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            return True
-        time.sleep(_SECONDS_BETWEEN_TRIES if keep else 0)
-    return False

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -189,6 +190,14 @@ def test_a_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path)
     with directory.lock():
         assert directory.lock_file.read_text() == str(os.getpid())
     assert directory.lock_file.read_text() == ""
+
+
+def test_who_asks_whether_a_run_is_locked_keeps_no_process_from_it(directory):
+    with directory.lock_file.open("w") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        threading.Timer(0.05, lambda: fcntl.flock(reader, fcntl.LOCK_UN)).start()
+        with directory.lock():
+            pass
 
 
 def test_the_lock_ends_with_an_exception_and_can_be_taken_again(directory):

@@ -215,3 +215,45 @@ def test_a_cpu_is_divided_before_it_is_used_and_never_again(flags, first):
     program = program.replace("COUNT", "", 1).replace("COUNT", "5")
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(first)] * 2
+
+
+UNEVEN = """
+import time
+import jax
+from jax.sharding import PartitionSpec
+from hades.sharding import divide_cpu, population_mesh
+
+divide_cpu(2)
+
+def wait(seconds):
+    time.sleep(float(seconds[0]))
+    return seconds
+
+def share(seconds):
+    done = jax.pure_callback(wait, jax.ShapeDtypeStruct((1,), "float32"), seconds)
+    return jax.lax.psum(done, "population")
+
+rows = PartitionSpec("population")
+together = jax.shard_map(share, mesh=population_mesh(), in_specs=rows, out_specs=PartitionSpec())
+print(jax.jit(together)(jax.numpy.array([SECONDS, 0.0]))[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds", "printed"),
+    [
+        pytest.param("", "70.0", "70.0", marks=pytest.mark.slow),
+        (
+            "--xla_cpu_collective_call_warn_stuck_timeout_seconds=1 "
+            "--xla_cpu_collective_call_terminate_timeout_seconds=1",
+            "5.0",
+            "",
+        ),
+    ],
+)
+def test_devices_of_a_cpu_wait_for_each_other_for_longer_than_xla_would(flags, seconds, printed):
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    program = UNEVEN.replace("SECONDS", seconds)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == printed, done.stderr[-500:]
+    assert (done.returncode == 0) == bool(printed)

@@ -63,6 +63,7 @@ class Trial:
         moments: Seconds after each start at which it was killed.
         iterations: Iterations in the metrics that it had left at each kill.
         checkpoints: Iteration of the newest checkpoint at each kill, -1 where there was none.
+        writing: Whether each kill left a half-written checkpoint.
         whole: Whether every dataset file could be read after each kill.
         dataset_equal: Whether `dataset.npz` has the bytes of the uninterrupted run's.
         best_dataset_equal: The same of `best_dataset.npz`.
@@ -72,6 +73,7 @@ class Trial:
     moments: list[float]
     iterations: list[int]
     checkpoints: list[int]
+    writing: list[bool]
     whole: bool
     dataset_equal: bool
     best_dataset_equal: bool
@@ -109,9 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stream = sys.stderr if settings.json else sys.stdout
     print(tables.table(title, (*header, "metrics"), rows), file=stream)
     kills = sum(len(trial.moments) for trial in trials)
-    print(f"{passed} of {len(trials)} trials equal, byte for byte, after {kills} kills", file=stream)
+    writing = sum(sum(trial.writing) for trial in trials)
+    words = f"{kills} kills, {writing} of them while a checkpoint was written"
+    print(f"{passed} of {len(trials)} trials equal, byte for byte, after {words}", file=stream)
     if settings.json:
-        result: dict[str, Any] = {"passed": passed, "trials": len(trials), "kills": kills, "duration": duration}
+        result: dict[str, Any] = {"passed": passed, "trials": len(trials), "kills": kills, "writing": writing}
+        result["duration"] = duration
         print_json(result | {"settings": asdict(settings), "rows": [asdict(trial) for trial in trials]})
     return 0 if passed == len(trials) else 1
 
@@ -146,6 +151,7 @@ def _trial(
     killed: list[float] = []
     iterations: list[int] = []
     checkpoints: list[int] = []
+    writing: list[bool] = []
     whole = True
     while len(killed) < kills:
         moment = draw()
@@ -162,14 +168,17 @@ def _trial(
         killed.append(moment)
         rows = run.read_metrics()
         iterations.append(rows[-1]["iteration"] if rows else 0)
-        steps = [int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()]
-        checkpoints.append(max(steps, default=-1))
+        found = [path.name for path in run.checkpoints.glob("*")]
+        checkpoints.append(max((int(name) for name in found if name.isdigit()), default=-1))
+        # Orbax writes into a folder of another name.
+        writing.append(not all(name.isdigit() for name in found))
         whole = whole and all(_readable(path) for path in (run.dataset, run.best_dataset) if path.exists())
     _finish(settings, out)
     return Trial(
         killed,
         iterations,
         checkpoints,
+        writing,
         whole,
         run.dataset.read_bytes() == reference.dataset.read_bytes(),
         run.best_dataset.read_bytes() == reference.best_dataset.read_bytes(),

@@ -1,4 +1,4 @@
-"""`hades bench meta-gradient`: outer steps per second at the published size, several seeds at once, and memory."""
+"""`hades bench meta-gradient`: outer steps per second at the published size, seeds at once over devices, and memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -14,22 +15,34 @@ import numpy as np
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench._lib.apart import measure_apart
+from experiments.bench._lib.apart import forced_devices, measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import compiled_bytes, peak_bytes, peaks
 from experiments.bench._lib.seeds import init_seeds
-from experiments.bench._lib.timing import compile_step, time_steps
+from experiments.bench._lib.timing import compile_step, time_in_turns
 from experiments.settings import Flat
 from hades._serialization import to_dict
+from hades.distillation import DatasetRun
 from hades.objectives.states import av_pbc
 from hades.offline import Teacher, Transitions
 from hades.recipes.offline import OfflineSettings, offline_run
 from hades.recipes.published import paper_offline
-from hades.types import Continuous, HostSimulator
+from hades.run import RunState
+from hades.sharding import Devices, population_mesh, replicate
+from hades.types import Continuous, HostSimulator, Metrics
 
 _OBSERVATION_DIM, _ACTION_DIM, _TRANSITIONS = 11, 3, 20_000
 _ACTION_VALUE = 300.0
-_HEADER = ("seeds", "s per outer step", "steps/s", "compilation [s]", "temporaries [MiB]", "peak above imports [MiB]")
+_HEADER = (
+    "seeds",
+    "devices",
+    "s per outer step",
+    "CPU s",
+    "compilation [s]",
+    "fitness",
+    "temporaries [MiB]",
+    "peak above imports [MiB]",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +54,8 @@ class MetaGradientBenchSettings(BenchSettings):
 
     num_seeds: tuple[int, ...] = (1, 5)
     """Seeds at once, one measurement each, in a process of its own."""
+    devices: tuple[int, ...] = (1,)
+    """Numbers of devices that share the seeds, one measurement each. Those of a CPU are forced, and share its cores."""
     repeats: int = 5
     """Outer steps that are timed, after one that is not."""
     settings: Annotated[OfflineSettings, Flat] = paper_offline()
@@ -48,37 +63,48 @@ class MetaGradientBenchSettings(BenchSettings):
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive."""
-        self.require_positive("num_seeds", "repeats")
+        self.require_positive("num_seeds", "devices", "repeats")
 
 
 def measure(settings: MetaGradientBenchSettings, report: Report) -> None:
-    """Measures every number of seeds in a process of its own."""
+    """Measures every number of seeds over every number of devices in a process of its own."""
     arguments = report.content["command"][3:]
-    results: dict[str, Any] = {}
+    results: list[dict[str, Any]] = []
     report.content["settings"] = to_dict(settings.settings)
-    for count in settings.num_seeds:
-        results[str(count)] = measure_apart(measure_seeds, [str(count), *arguments], f"{count} seeds at once")
+    forced = forced_devices(settings.devices)
+    for count, devices in itertools.product(settings.num_seeds, settings.devices):
+        label = f"{count} seeds over {devices} devices"
+        measured = measure_apart(measure_seeds, [str(count), str(devices), *arguments], label, forced)
+        results.append({"num_seeds": count, "devices": devices, **measured})
         report.add(results=results)
 
 
-def measure_seeds(count: str, *arguments: str) -> dict[str, Any]:
-    """Measures so many seeds at once in this process.
+def measure_seeds(count: str, devices: str, *arguments: str) -> dict[str, Any]:
+    """Measures so many seeds at once in this process, shared by so many devices.
 
     Returns:
-        `seconds` per outer step of all seeds (median), `all_seconds`, `compile_seconds`, `memory` (bytes that the
-        compiler set aside), and the peaks of `experiments.bench._lib.memory.peaks`.
+        `seconds` and `cpu_seconds` per outer step of all seeds (`median`, `min` and `all`), `compile_seconds`,
+        `fitness` of the first step `[seeds]`, `memory` (bytes that the compiler set aside), and the peaks of
+        `experiments.bench._lib.memory.peaks`.
     """
     settings = parse(MetaGradientBenchSettings, "bench meta-gradient", list(arguments))
     run = offline_run(HopperShapes(), random_transitions(), av_pbc, settings.settings, random_teacher())
     imports = peak_bytes()
+    mesh = population_mesh(jax.devices()[: int(devices)])
     keys = jax.random.split(jax.random.key(2), int(count))
-    states = init_seeds(run, keys)
-    step, compile_seconds = compile_step(jax.vmap(lambda run, state: run.step(state), in_axes=(None, 0)), run, states)
-    _, seconds, _ = time_steps(lambda states: step(run, states), states, settings.repeats)
+    run, states = replicate((run, init_seeds(run, keys)), mesh)
+
+    def step_seeds(run: DatasetRun, states: RunState) -> tuple[RunState, Metrics]:
+        return Devices(mesh).map(lambda own, run: jax.vmap(lambda state: run.step(state))(own), states, run)
+
+    step, compile_seconds = compile_step(step_seeds, run, states)
+    _, metrics = step(run, states)
+    wall, cpu = time_in_turns({"seeds": partial(step, run)}, states, settings.repeats)
     return {
-        "seconds": statistics.median(seconds),
-        "all_seconds": seconds,
+        "seconds": wall["seeds"],
+        "cpu_seconds": cpu["seeds"],
         "compile_seconds": compile_seconds,
+        "fitness": np.asarray(metrics["fitness_mean"], float).tolist(),
         "memory": compiled_bytes(step),
         **peaks(imports),
     }
@@ -130,17 +156,19 @@ def random_teacher() -> Teacher:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """Table of seconds and memory by the number of seeds."""
+    """Table of seconds and memory by the numbers of seeds and devices."""
     rows = [
         (
-            count,
-            f"{measured['seconds']:.3f}",
-            f"{1 / measured['seconds']:.2f}",
+            str(measured["num_seeds"]),
+            str(measured["devices"]),
+            f"{measured['seconds']['median']:.3f}",
+            f"{measured['cpu_seconds']['median']:.3f}",
             f"{measured['compile_seconds']:.1f}",
+            f"{statistics.mean(measured['fitness']):.6g}",
             f"{measured['memory']['temporary_bytes'] / 2**20:.0f}",
             f"{(measured['peak_bytes'] - measured['imports_bytes']) / 2**20:.0f}",
         )
-        for count, measured in result["results"].items()
+        for measured in result["results"]
     ]
     return tables.table("meta-gradient at the published size", _HEADER, rows)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import jax
 import numpy as np
 
 from experiments import tables
-from experiments.bench._lib.apart import measure_apart
+from experiments.bench._lib.apart import forced_devices, measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import mebibytes, peak_bytes, peaks
 from experiments.bench._lib.runs import METHODS, Method, small_run, start
@@ -51,14 +49,11 @@ def measure(settings: ScalingSettings, report: Report) -> None:
     """Measures every number of devices in a process of its own."""
     counts: dict[str, Any] = {}
     report.content.update(method=settings.method, env=settings.env, num_iterations=settings.num_iterations)
-    forced = max(settings.devices) if jax.default_backend() == "cpu" else 1
+    forced = forced_devices(settings.devices)
     for count in settings.devices:
         arguments = [settings.method, settings.env, str(settings.num_iterations), str(count)]
         label = f"{settings.method} on {settings.env} over {count} devices"
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={forced}"
-        counts[str(count)] = measure_apart(
-            measure_devices, [*arguments, *shlex.split(settings.flags)], label, {"XLA_FLAGS": flags.strip()}
-        )
+        counts[str(count)] = measure_apart(measure_devices, [*arguments, *shlex.split(settings.flags)], label, forced)
         report.add(devices=counts)
 
 

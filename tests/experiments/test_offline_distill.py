@@ -449,8 +449,11 @@ def test_meta_gradient_benchmark_times_each_number_of_seeds(
 ) -> None:
     from experiments.bench import meta_gradient
 
-    def here(function: Callable[..., dict[str, Any]], arguments: list[str], label: str) -> dict[str, Any]:
-        assert label.endswith("seeds at once")
+    def here(
+        function: Callable[..., dict[str, Any]], arguments: list[str], label: str, environment: dict[str, str]
+    ) -> dict[str, Any]:
+        assert label == "2 seeds over 1 devices"
+        assert "device_count=1" in environment["XLA_FLAGS"]
         return function(*arguments)
 
     monkeypatch.setattr(meta_gradient, "measure_apart", here)
@@ -462,11 +465,11 @@ def test_meta_gradient_benchmark_times_each_number_of_seeds(
     result = outcome.json
     assert json.loads(out.read_text()) == result
     assert result["settings"]["dataset_size"] == 4
-    assert list(result["results"]) == ["2"]
-    measured = result["results"]["2"]
-    assert len(measured["all_seconds"]) == 2
-    assert min(measured["all_seconds"]) <= measured["seconds"] <= max(measured["all_seconds"])
-    assert measured["compile_seconds"] > 0
+    (measured,) = result["results"]
+    assert (measured["num_seeds"], measured["devices"]) == (2, 1)
+    assert len(measured["seconds"]["all"]) == len(measured["fitness"]) == 2
+    assert min(measured["seconds"]["all"]) <= measured["seconds"]["median"] <= max(measured["seconds"]["all"])
+    assert min(measured["compile_seconds"], measured["cpu_seconds"]["median"]) > 0
     assert measured["memory"]["temporary_bytes"] > 0
     assert measured["peak_bytes"] >= measured["imports_bytes"] > 0
-    assert "steps/s" in outcome.err
+    assert "s per outer step" in outcome.err

@@ -10,8 +10,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import jax
 
 from experiments import processes
 from experiments.bench._lib.base import tell
@@ -43,6 +45,13 @@ def measure_apart(
         raise ValueError(f"{label}: {reason[0]}")
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
+
+
+def forced_devices(counts: Iterable[int]) -> dict[str, str]:
+    """Variables of a process that is to have as many devices as the largest count, where there is but a CPU."""
+    forced = max(counts) if jax.default_backend() == "cpu" else 1
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={forced}"
+    return {"XLA_FLAGS": flags.strip()}
 
 
 def main(module: str, function: str, *arguments: str) -> None:

@@ -32,6 +32,7 @@ _WHOLE = ("--rollout-halvings", "0")
 _GIGA = 1e9
 _FLOAT_BYTES = 4
 _COUNTS = {"flops": "flops", "bytes": "bytes accessed"}
+_NOTHING = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class RooflineSettings(BenchSettings):
     """Times the parts of an iteration of HaDES-R, and counts their work, beside rates that the device reaches.
 
     A preset may be of HaDES-F, too. All on one device. Cloning and a rollout are timed whole, and of the rollout the
-    policy's forward passes and the simulator's steps each by itself; parts are not divided into chunks, nor rollouts
-    halved. Work is what XLA counts in the compiled step of a part, times the steps: operations of float32, and bytes
-    that would be moved if no two operations shared a cache.
+    policy's forward passes and the simulator's steps each in a loop of its own; parts are not divided into chunks, nor
+    rollouts halved. Work is what XLA counts in the compiled step of a part, times the steps: operations of float32, and
+    bytes that would be moved if no two operations shared a cache.
     """
 
     env: str | None = None
@@ -71,21 +72,24 @@ class Part:
     Attributes:
         function: What is timed.
         argument: Its argument.
-        times: How often an iteration calls it.
         unit: What XLA counts the work of, which it cannot do of a whole loop; None counts nothing.
         units: Units in an iteration.
     """
 
     function: Callable[[PyTree], Any]
     argument: PyTree
-    times: int = 1
     unit: Callable[[PyTree], Any] | None = None
     units: int = 0
 
     @classmethod
-    def step(cls, function: Callable[[PyTree], Any], argument: PyTree, times: int) -> Part:
-        """A step that is timed and counted by itself."""
-        return cls(function, argument, times, function, times)
+    def step(cls, function: Callable[[PyTree, PyTree], PyTree], shared: PyTree, carry: PyTree, times: int) -> Part:
+        """A step `function(shared, carry)` to the next carry, timed in a loop like a rollout, and counted by itself."""
+
+        def loop(argument: tuple[PyTree, PyTree]) -> PyTree:
+            shared, carry = argument
+            return jax.lax.fori_loop(0, times, lambda _, carry: function(shared, carry), carry)
+
+        return cls(loop, (shared, carry), lambda argument: function(*argument), times)
 
 
 def measure(settings: RooflineSettings, report: Report) -> None:
@@ -138,19 +142,28 @@ def make_parts(run: DatasetRun, state: RunState) -> dict[str, Part]:
     loops = int(np.max(jax.jit(play)(noise, params, normalizer).lengths))
     shape = (candidates, run.num_inits, objective.num_episodes)
     states, observations = jax.jit(over(env.reset, 3))(jax.random.split(key, shape))
-    actions = jax.jit(partial(_act, policy))((params, observations))
+    actions = jax.jit(partial(_act, policy))(params, observations)
+    rewards = jnp.zeros(shape)
 
     def clone(loop: BehaviourCloning, datasets: PyTree) -> PyTree:
         return fit_all(loop, draw, datasets)
 
     one_step = dataclasses.replace(inner, num_steps=1, window=None)
-    begun = (jax.random.split(key, shape), states, actions)
+
+    def infer(params: PyTree, observations: jax.Array) -> jax.Array:
+        # Small enough to change nothing, and XLA cannot take the same actions out of the loop.
+        return observations + _NOTHING * jnp.mean(_act(policy, params, observations).astype(jnp.float32))
+
+    def simulate(shared: tuple[jax.Array, jax.Array], carry: tuple[PyTree, jax.Array, jax.Array]) -> PyTree:
+        after = over(env.step, 3)(shared[0], carry[0], shared[1])
+        return after.state, after.observation, after.reward
+
     return {
         "iteration": Part(run.step, state),
         "cloning": Part(partial(clone, inner), datasets, unit=partial(clone, one_step), units=inner.num_steps),
         "rollout": Part(lambda params: play(noise, params, normalizer), params),
-        "inference": Part.step(partial(_act, policy), (params, observations), loops),
-        "physics": Part.step(lambda inputs: over(env.step, 3)(*inputs), begun, loops),
+        "inference": Part.step(infer, params, observations, loops),
+        "physics": Part.step(simulate, (jax.random.split(key, shape), actions), (states, observations, rewards), loops),
     }
 
 
@@ -161,24 +174,23 @@ def over(function: Callable[..., Any], axes: int) -> Callable[..., Any]:
     return function
 
 
-def _act(policy: Any, inputs: tuple[PyTree, jax.Array]) -> jax.Array:
+def _act(policy: Any, params: PyTree, observations: jax.Array) -> jax.Array:
     """Modes of the actions of policies `[candidates, inits]` for observations `[candidates, inits, episodes, ...]`."""
-    return over(lambda params, seen: policy.apply(params, seen).mode(), 2)(*inputs)
+    return over(lambda params, seen: policy.apply(params, seen).mode(), 2)(params, observations)
 
 
 def measure_part(part: Part, repeats: int) -> dict[str, Any]:
     """Measures a part.
 
     Returns:
-        `seconds` and `cpu_seconds` (medians) of all of its calls in an iteration, how many `times` that is,
-        `compile_seconds`, and, of parts with a unit, `flops` and `bytes` of an iteration as XLA counts them.
+        `seconds` and `cpu_seconds` (medians), `compile_seconds`, and, of parts with a unit, their number `units` and
+        `flops` and `bytes` of all as XLA counts them.
     """
     compiled, compile_seconds = compile_step(part.function, part.argument)
     wall, cpu = time_in_turns({"part": compiled}, part.argument, repeats)
     return {
-        "seconds": part.times * wall["part"]["median"],
-        "cpu_seconds": part.times * cpu["part"]["median"],
-        "times": part.times,
+        "seconds": wall["part"]["median"],
+        "cpu_seconds": cpu["part"]["median"],
         "compile_seconds": compile_seconds,
         **_work(part),
     }
@@ -188,7 +200,8 @@ def _work(part: Part) -> dict[str, float]:
     if part.unit is None:
         return {}
     counted = jax.jit(part.unit).lower(part.argument).compile().cost_analysis() or {}
-    return {name: part.units * max(float(counted.get(key, 0.0)), 0.0) for name, key in _COUNTS.items()}
+    work = {name: part.units * max(float(counted.get(key, 0.0)), 0.0) for name, key in _COUNTS.items()}
+    return work | {"units": part.units}
 
 
 def render(result: Mapping[str, Any]) -> str:

@@ -333,11 +333,13 @@ def test_roofline_counts_the_work_of_the_parts(hades: Callable[..., Outcome]) ->
     # Of loops, XLA counts no more than one step.
     assert "flops" not in parts["iteration"] and "flops" not in parts["rollout"]
     # Episodes of ten steps.
-    assert parts["inference"]["times"] == parts["physics"]["times"] == 10
+    assert parts["inference"]["units"] == parts["physics"]["units"] == 10
     # Two dense layers, 2 x 8 and 8 x 2, of 4 candidates and 2 episodes, two operations a weight, at each step.
     assert parts["inference"]["flops"] >= 10 * 8 * 2 * (2 * 8 + 8 * 2)
-    work = roofline.measure_part(roofline.Part.step(lambda x: x @ x, jnp.ones((32, 32)), times=3), repeats=1)
-    assert (work["times"], work["flops"]) == (3, 3 * 2 * 32**3)
+    ones = jnp.ones((32, 32))
+    work = roofline.measure_part(roofline.Part.step(jnp.matmul, ones, ones, times=3), repeats=1)
+    assert (work["units"], work["flops"]) == (3, 3 * 2 * 32**3)
+    assert float(roofline.Part.step(jnp.add, 2.0, 1.0, times=3).function((2.0, 1.0))) == 7.0
     twice = roofline.Part(lambda x: x, jnp.ones(2), unit=lambda x: x @ jnp.ones((2, 2)), units=5)
     assert roofline.measure_part(twice, repeats=1)["flops"] == 5 * 2 * 4
 

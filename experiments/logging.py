@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -136,13 +137,16 @@ class WeightsAndBiases(Callback):
         import wandb
 
         file = self._directory.path / "wandb_id"
+        named = os.environ.get("WANDB_NAME")
         if not file.exists():
             write_atomically(file, secrets.token_hex(4) + "\n")
+            named = named or self._directory.path.name
         self._session = self._stack.enter_context(
             wandb.init(
                 project=self._settings.wandb,
                 dir=str(self._directory.path),
-                name=self._directory.path.name,
+                # A run that goes on keeps the name that it has by then.
+                name=named,
                 config=to_dict(self._settings),
                 id=file.read_text().strip(),
                 resume="allow",

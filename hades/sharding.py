@@ -51,9 +51,9 @@ def divide_cpu(count: int | None = None) -> None:
     """Makes the CPU several devices, over which runs with a population then spread it.
 
     Operations on small networks are too short for XLA to give them several threads: of one device, they keep one core
-    busy. Nothing changes once JAX has been used, or where XLA_FLAGS, or without a count JAX's configuration, say how
-    many devices there are. Shares of a population may take minutes more than others, so that devices wait for each
-    other for an hour, where XLA_FLAGS do not say how long: by itself XLA ends the process after a minute (jaxlib 0.10).
+    busy. Their number stays where XLA_FLAGS, or without a count JAX's configuration, say it. Shares of a population may
+    take minutes more than others, so that devices wait for each other for an hour, where XLA_FLAGS do not say how long:
+    by itself XLA ends the process after a minute (jaxlib 0.10). Nothing changes once JAX has been used.
 
     Args:
         count: Devices; one for each core that the process may use, at most 16, if None.
@@ -66,14 +66,15 @@ def divide_cpu(count: int | None = None) -> None:
     """
     if count is not None:
         require_positive("count", count)
+    if _WAIT_FLAG not in (flags := os.environ.get("XLA_FLAGS", "")):
+        # Read by XLA when JAX is first used.
+        os.environ["XLA_FLAGS"] = f"{flags} {_WAIT_FLAG}={_WAIT_SECONDS}".strip()
     configured = count is None and getattr(jax.config, "jax_num_cpu_devices", -1) >= 0
     if configured or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     # Raised where JAX has been used.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count or min(usable_cores(), _MOST_CPU_DEVICES))
-        if _WAIT_FLAG not in (flags := os.environ.get("XLA_FLAGS", "")):
-            os.environ["XLA_FLAGS"] = f"{flags} {_WAIT_FLAG}={_WAIT_SECONDS}".strip()
 
 
 def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

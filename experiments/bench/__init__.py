@@ -22,7 +22,7 @@ BENCHES = {
     "generalisation": "widths, depths, activations, optimisers, rates and budgets around those of dataset files",
     "generation": "one generation against the straightforward formulation: seconds and memory",
     "iteration": "an iteration under several values of a setting: compilation, time and memory",
-    "meta-gradient": "outer steps per second and memory of offline distillation at the published size",
+    "meta-gradient": "seconds and memory of an outer step of offline distillation at the published size",
     "neuroevolution": "HaDES, ES and PPO at equal environment steps and at equal time",
     "objectives": "whether the value of an offline objective predicts the score of a policy",
     "offline": "DBC, PBC, Av-PBC and SDW on one offline dataset, several seeds at once",

@@ -1,4 +1,4 @@
-"""`hades bench meta-gradient`: outer steps per second at the published size, seeds at once over devices, and memory."""
+"""`hades bench meta-gradient`: an outer step at the published size, of several seeds at once over several devices."""
 
 from __future__ import annotations
 
@@ -84,10 +84,12 @@ def measure_seeds(count: str, devices: str, *arguments: str) -> dict[str, Any]:
 
     Returns:
         `seconds` and `cpu_seconds` per outer step of all seeds (`median`, `min` and `all`), `compile_seconds`,
-        `fitness` of the first step `[seeds]`, `memory` (bytes that the compiler set aside), and the peaks of
-        `experiments.bench._lib.memory.peaks`.
+        `fitness` of the first step `[seeds]`, `memory` (bytes that the compiler set aside on each device), and the
+        peaks of `experiments.bench._lib.memory.peaks`.
     """
     settings = parse(MetaGradientBenchSettings, "bench meta-gradient", list(arguments))
+    if int(devices) > jax.device_count():
+        raise ValueError(f"devices: expected at most {jax.device_count()}, which JAX has, got {devices}")
     run = offline_run(HopperShapes(), random_transitions(), av_pbc, settings.settings, random_teacher())
     imports = peak_bytes()
     mesh = population_mesh(jax.devices()[: int(devices)])

@@ -143,7 +143,7 @@ def make_parts(run: DatasetRun, state: RunState) -> dict[str, Part]:
     shape = (candidates, run.num_inits, objective.num_episodes)
     states, observations = jax.jit(over(env.reset, 3))(jax.random.split(key, shape))
     actions = jax.jit(partial(_act, policy))(params, observations)
-    rewards = jnp.zeros(shape)
+    begun = (jnp.int32(0), states, observations, jnp.zeros(shape))
 
     def clone(loop: BehaviourCloning, datasets: PyTree) -> PyTree:
         return fit_all(loop, draw, datasets)
@@ -154,16 +154,18 @@ def make_parts(run: DatasetRun, state: RunState) -> dict[str, Part]:
         # Small enough to change nothing, and XLA cannot take the same actions out of the loop.
         return observations + _NOTHING * jnp.mean(_act(policy, params, observations).astype(jnp.float32))
 
-    def simulate(shared: tuple[jax.Array, jax.Array], carry: tuple[PyTree, jax.Array, jax.Array]) -> PyTree:
-        after = over(env.step, 3)(shared[0], carry[0], shared[1])
-        return after.state, after.observation, after.reward
+    def simulate(shared: tuple[jax.Array, jax.Array], carry: tuple[jax.Array, PyTree, jax.Array, jax.Array]) -> PyTree:
+        (keys, actions), (time, states, *_) = shared, carry
+        # Random numbers of the same keys would be drawn once, before the loop.
+        after = over(env.step, 3)(over(partial(jax.random.fold_in, data=time), 3)(keys), states, actions)
+        return time + 1, after.state, after.observation, after.reward
 
     return {
         "iteration": Part(run.step, state),
         "cloning": Part(partial(clone, inner), datasets, unit=partial(clone, one_step), units=inner.num_steps),
         "rollout": Part(lambda params: play(noise, params, normalizer), params),
         "inference": Part.step(infer, params, observations, loops),
-        "physics": Part.step(simulate, (jax.random.split(key, shape), actions), (states, observations, rewards), loops),
+        "physics": Part.step(simulate, (jax.random.split(key, shape), actions), begun, loops),
     }
 
 

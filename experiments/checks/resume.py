@@ -155,6 +155,7 @@ def _trial(
     whole = True
     while len(killed) < kills:
         moment = draw()
+        left = _half_written(run)
         process = _start(settings, out)
         try:
             _check(process, process.communicate(timeout=moment)[1])
@@ -168,10 +169,9 @@ def _trial(
         killed.append(moment)
         rows = run.read_metrics()
         iterations.append(rows[-1]["iteration"] if rows else 0)
-        found = [path.name for path in run.checkpoints.glob("*")]
-        checkpoints.append(max((int(name) for name in found if name.isdigit()), default=-1))
-        # Orbax writes into a folder of another name.
-        writing.append(not all(name.isdigit() for name in found))
+        steps = [int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()]
+        checkpoints.append(max(steps, default=-1))
+        writing.append(bool(_half_written(run) - left))
         whole = whole and all(_readable(path) for path in (run.dataset, run.best_dataset) if path.exists())
     _finish(settings, out)
     return Trial(
@@ -184,6 +184,11 @@ def _trial(
         run.best_dataset.read_bytes() == reference.best_dataset.read_bytes(),
         _without_seconds(run) == _without_seconds(reference),
     )
+
+
+def _half_written(run: RunDirectory) -> set[tuple[str, int]]:
+    """Checkpoints that orbax has not finished, which it writes into folders of another name; and their inodes."""
+    return {(path.name, path.stat().st_ino) for path in run.checkpoints.glob("*.orbax-checkpoint-tmp*")}
 
 
 def _finish(settings: ResumeCheckSettings, out: Path) -> None:

@@ -1,6 +1,6 @@
 """Processes of members, each with a log, and the records that tell how they ended.
 
-Imports no more than the standard library needs: on a node of Slurm this is all that waits beside the member.
+Imports the standard library and `hades._files`, not JAX: on a node of Slurm this is all that waits beside the member.
 """
 
 from __future__ import annotations

@@ -97,6 +97,9 @@ $hades bench neuroevolution --env gymnax/SpaceInvaders-MinAtar --methods hades-p
   --out $out/hades_pg/more_seeds
 $hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods hades-pg --flags="--dataset-size 16" --seeds 0-4 \
   --runs "$runs/hades_pg/n16" --out $out/hades_pg/n16
+for method in ppmo hades-pg-f; do
+  $hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods $method --seeds 0-4 --runs "$runs/hades_pg" --out $out/hades_pg/$method
+done
 budget="$hades bench budget --env gymnax/Breakout-MinAtar --method hades-pg --seeds 0 --env-steps 1000000"
 $budget --values 2 4 16 64 256 --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
 $budget --setting cloning.num-steps --values 1 2 4 8 16 --runs "$runs/hades_pg/budget" --out $out/hades_pg/budget
@@ -131,6 +134,10 @@ for seed in 0 1 2 3 4; do
   $hades distill --method hades-pg --preset hopper --dataset-size 4 --seed $seed --out "$runs/hades_pg/hopper4-seed$seed" --resume
 done
 $hades distill --method hades-pg --preset hopper-4 --no-meta-gradient.trust-region --seed 3 --out "$runs/hades_pg/hopper-4-untrusted" --resume
+for seed in 0 1 2 3 4; do
+  $hades distill --method hades-pg --preset walker2d --dataset-size 4 --num-iterations 1000 --meta-gradient.anneal-iterations 1000 \
+    --evaluate-every 40 --seed $seed --out "$runs/hades_pg/walker2d4-seed$seed" --resume
+done
 $hades distill --method hades-pg --preset breakout-cnn --seed 1 --out "$runs/hades_pg/breakout-cnn-seed1" --resume
 general="$hades distill --method hades-pg --preset cartpole-general"
 grid() {  # RUN [JSON FILE]

@@ -157,7 +157,7 @@ def test_weights_and_biases_keep_the_run_across_resumes(
     assert hades("distill", *TINY, "--out", tmp_path / "other", "--wandb", "mine").code == 0
     first, second, other = sessions
     assert [step for session in (first, second) for step, _ in session.rows] == [1, 2, 3, 4, 5, 6]
-    assert [session.arguments["name"] for session in sessions] == ["run", "run", "other"]
+    assert [session.arguments["name"] for session in sessions] == ["run", None, "other"]
     assert first.arguments["id"] == second.arguments["id"] != other.arguments["id"]
     assert {(session.arguments["project"], session.arguments["resume"]) for session in sessions} == {("mine", "allow")}
     assert first.arguments["config"]["settings"]["population_size"] == 8

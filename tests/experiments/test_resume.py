@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -68,6 +69,28 @@ def test_run_that_was_stopped_goes_on_to_the_same_end(tmp_path: Path, finished_r
     assert second.finished
     assert [row["iteration"] for row in second.history] == [1, 2, 3, 4]
     assert_equal_runs(tmp_path / "run", finished_run)
+
+
+def test_rows_are_on_disk_before_the_checkpoint_that_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    save, fsync = Checkpoints.save, os.fsync
+
+    def saving(self: Checkpoints, *arguments: Any) -> None:
+        order.append("checkpoint")
+        save(self, *arguments)
+
+    def syncing(descriptor: int) -> None:
+        order.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(Checkpoints, "save", saving)
+    monkeypatch.setattr(os, "fsync", syncing)
+    start(tmp_path / "run")
+    checkpoints = [index for index, name in enumerate(order) if name == "checkpoint"]
+    assert checkpoints
+    assert all(order[index - 1] == "metrics.jsonl" for index in checkpoints)
 
 
 @pytest.mark.parametrize("place", ["_describe", "_evaluate", "save_checkpoint"])

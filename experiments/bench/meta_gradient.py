@@ -172,7 +172,7 @@ def render(result: Mapping[str, Any]) -> str:
         )
         for measured in result["results"]
     ]
-    return tables.table("meta-gradient at the published size", _HEADER, rows)
+    return tables.table("an outer step of Av-PBC", _HEADER, rows)
 
 
 BENCH = Bench(MetaGradientBenchSettings, measure, render)

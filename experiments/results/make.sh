@@ -33,6 +33,8 @@ $chunks gymnax/CartPole-v1 --values None 32 8 2 1 --num-iterations 9 --flags="--
 $chunks gymnax/Breakout-MinAtar --values None 16 4 2 1 --num-iterations 7 --flags="--devices 1" --out $out/iteration/breakout_cloning_chunks.json
 XLA_FLAGS=--xla_force_host_platform_device_count=2 $chunks gymnax/Breakout-MinAtar --values None 8 4 2 --num-iterations 9 --flags="--devices 2" \
   --out $out/iteration/breakout_cloning_chunks_two_devices.json
+$chunks brax/hopper --values None 4 1 --num-iterations 3 --flags="--dataset-size 64 --population-size 16 --cloning.hidden-sizes 512 512 --devices 1" \
+  --out $out/iteration/hopper512_cloning_chunks.json
 $hades bench meta-gradient --num-seeds 8 --devices 1 2 4 8 --repeats 7 --dataset-size 64 --cloning.hidden-sizes 64 64 --cloning.num-steps 50 \
   --out $out/scaling/av-pbc.json
 $hades bench iteration --setting rollout-halvings --values 0 1 2 3 --after 15 --num-iterations 15 \

@@ -77,7 +77,7 @@ RECIPES: dict[str, Recipe] = {
     "asterix": _minatar(f"--preset asterix --seed 1 {_TWO_MILLION} --meta-gradient.anneal-iterations 122"),
     "inverted-pendulum": _brax("--preset inverted-pendulum", 32),
     "hopper": _brax("--method hades-pg --preset hopper-4 --seed 2"),
-    "walker2d": _brax("--method hades-pg --preset walker2d --seed 1"),
+    "walker2d": _brax(f"--method hades-pg --preset walker2d --dataset-size 4 {_annealed_over(1000, 40)} --seed 3"),
     "halfcheetah": _brax(f"--method hades-pg --preset halfcheetah {_annealed_over(500, 50)}"),
     "hopper-offline": _offline("Hopper", 256),
     "halfcheetah-offline": _offline("HalfCheetah", 256),

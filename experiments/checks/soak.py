@@ -117,6 +117,7 @@ def watch(settings: SoakSettings, folder: Path) -> list[Sample]:
         finally:
             ended = process.poll()
             process.kill()
+            process.wait()
     if ended:
         raise SystemExit("\n".join([f"hades {shlex.join(line)} failed:", *log.read_text().splitlines()[-5:]]))
     if len(samples) <= _TENTHS:

@@ -117,11 +117,7 @@ class RunSettings(SeededSettings):
         Raises:
             ValueError: JAX has fewer.
         """
-        if self.devices is None:
-            return None
-        if self.devices > jax.device_count():
-            raise ValueError(f"devices: expected at most {jax.device_count()}, which JAX has, got {self.devices}")
-        return jax.devices()[: self.devices]
+        return None if self.devices is None else first_devices(self.devices)
 
     def void_flags(self) -> dict[str, str]:
         """Flags that others make void, with what does, as `experiments.void.refuse_void` takes them."""
@@ -271,6 +267,17 @@ class EvaluationSettings(SeededSettings):
 def _require_seed(name: str, seed: int) -> None:
     if not 0 <= seed < 2**32:
         raise ValueError(f"{name}: expected an integer from 0 to 4294967295, got {seed}")
+
+
+def first_devices(count: int) -> list[jax.Device]:
+    """The first devices of JAX.
+
+    Raises:
+        ValueError: It has fewer.
+    """
+    if count > jax.device_count():
+        raise ValueError(f"devices: expected at most {jax.device_count()}, which JAX has, got {count}")
+    return jax.devices()[:count]
 
 
 def require_annealed(settings: RunSettings, annealed: int | None, flag: str) -> None:

@@ -64,11 +64,12 @@ def try_lock(descriptor: int, kind: int, keep: bool = False) -> bool:
         OSError: The file system has no locks.
     """
     # Who asks whether a file is locked holds its lock for a moment, which must not keep a process from starting.
-    for _ in range(_LOCK_TRIES if keep else 1):
+    for tries in range(_LOCK_TRIES if keep else 1):
+        if tries:
+            time.sleep(_SECONDS_BETWEEN_TRIES)
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             if not keep:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             return True
-        time.sleep(_SECONDS_BETWEEN_TRIES if keep else 0)
     return False

@@ -20,7 +20,7 @@ from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import compiled_bytes, peak_bytes, peaks
 from experiments.bench._lib.seeds import init_seeds
 from experiments.bench._lib.timing import compile_step, time_in_turns
-from experiments.settings import Flat
+from experiments.settings import Flat, first_devices
 from hades._serialization import to_dict
 from hades.distillation import DatasetRun
 from hades.objectives.states import av_pbc
@@ -88,16 +88,14 @@ def measure_seeds(count: str, devices: str, *arguments: str) -> dict[str, Any]:
         peaks of `experiments.bench._lib.memory.peaks`.
     """
     settings = parse(MetaGradientBenchSettings, "bench meta-gradient", list(arguments))
-    if int(devices) > jax.device_count():
-        raise ValueError(f"devices: expected at most {jax.device_count()}, which JAX has, got {devices}")
+    mesh = population_mesh(first_devices(int(devices)))
     run = offline_run(HopperShapes(), random_transitions(), av_pbc, settings.settings, random_teacher())
     imports = peak_bytes()
-    mesh = population_mesh(jax.devices()[: int(devices)])
     keys = jax.random.split(jax.random.key(2), int(count))
     run, states = replicate((run, init_seeds(run, keys)), mesh)
 
     def step_seeds(run: DatasetRun, states: RunState) -> tuple[RunState, Metrics]:
-        return Devices(mesh).map(lambda own, run: jax.vmap(lambda state: run.step(state))(own), states, run)
+        return Devices(mesh).map(lambda own, run: jax.vmap(run.step)(own), states, run)
 
     step, compile_seconds = compile_step(step_seeds, run, states)
     _, metrics = step(run, states)

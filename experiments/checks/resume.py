@@ -115,8 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = f"{kills} kills, {writing} of them while a checkpoint was written"
     print(f"{passed} of {len(trials)} trials equal, byte for byte, after {words}", file=stream)
     if settings.json:
-        result: dict[str, Any] = {"passed": passed, "trials": len(trials), "kills": kills, "writing": writing}
-        result["duration"] = duration
+        counts = {"passed": passed, "trials": len(trials), "kills": kills, "writing": writing}
+        result: dict[str, Any] = counts | {"duration": duration}
         print_json(result | {"settings": asdict(settings), "rows": [asdict(trial) for trial in trials]})
     return 0 if passed == len(trials) else 1
 

@@ -30,7 +30,7 @@ def drive(
     hosts: Sequence[HostLoop],
     loop: LoopSettings,
     num_iterations: int,
-    progress: bool,
+    report: Progress,
     should_stop: Callable[[], bool],
 ) -> None:
     """Runs to the end, to a budget, or until it is stopped; every way out leaves a checkpoint.
@@ -39,18 +39,14 @@ def drive(
         hosts: Seeds of one run, equal but for their keys; their iterations are one compiled call.
         loop: Settings of each.
         num_iterations: Iterations of each, those of earlier calls counted in.
-        progress: Whether to show progress on stderr.
+        report: Shows progress.
         should_stop: Asked before every call, the first time once that is compiled.
     """
     seeds = _Seeds(hosts, num_iterations)
     try:
         for host in hosts:
             host.begin()
-        shown = progress and multihost.is_first()
-        with (
-            multihost.noticing_lost_processes(),
-            Progress(num_iterations, "iteration", seeds.iteration, shown) as report,
-        ):
+        with multihost.noticing_lost_processes():
             if any(seeds.next_counts()):
                 seeds.compile()
             while any(counts := seeds.next_counts()) and not multihost.any_process(should_stop()):

@@ -62,7 +62,7 @@ Advance: TypeAlias = Callable[[Run[Any], RunState, Any], tuple[RunState, Metrics
 
 
 @cache
-def _sized_advance(rows: int, log_every: int) -> Advance:
+def sized_advance(rows: int, log_every: int) -> Advance:
     """The same function for the same sizes, as a static argument of compiled functions."""
     return partial(advance, rows=rows, log_every=log_every)
 
@@ -74,8 +74,16 @@ def _checkpoints(folder: Path) -> Checkpoints:
     return Checkpoints(folder)
 
 
-_initial = jax.jit(lambda run, key: run.init(key))
-_outcome = jax.jit(lambda run, state: run.outcome(state))
+@jax.jit
+def initial(run: Run[Any], key: jax.Array) -> RunState:
+    """The first state, compiled."""
+    return run.init(key)
+
+
+@jax.jit
+def outcome_of(run: Run[Any], state: RunState) -> Any:
+    """The outcome of a state, compiled."""
+    return run.outcome(state)
 
 
 @jax.jit
@@ -126,12 +134,12 @@ class HostLoop:
         directory: RunDirectory | None,
         callbacks: Sequence[Callback],
     ) -> None:
-        """Takes up the newest checkpoint, or draws the first state."""
+        """Takes up the newest checkpoint, or draws the first state; arrays of `run` are on every device of its mesh."""
         self._key, self._loop, self._directory = key, loop, directory
         # All processes compute and read; the first one alone writes and tells.
         self._written = directory if multihost.is_first() else None
         self._callbacks = callbacks if multihost.is_first() else ()
-        self.run = replicate(run, run.mesh)
+        self.run = run
         self._own_run = own_copy(self.run)
         self._checkpoints = _checkpoints(directory.checkpoints) if directory else None
         self.evaluator, self.selector = loop.make_evaluators(self.run)
@@ -142,7 +150,7 @@ class HostLoop:
             restored = self._restored()
         self._best_on_disk = self.course.best
         self._require_same_start(0 if restored is None else int(restored.iteration))
-        self.state: RunState = replicate(restored or _initial(self._own_run, key), run.mesh)
+        self.state: RunState = replicate(restored or initial(self._own_run, key), run.mesh)
         self.started = time.monotonic() - self.course.seconds
         self._saved = time.monotonic()
         self.finished = False
@@ -158,8 +166,7 @@ class HostLoop:
         """State of the newest checkpoint, None where there is none."""
         if self._checkpoints is None or self._directory is None:
             return None
-        last = self._directory.last_row()
-        self._seen = last["iteration"] if last else 0
+        self._seen = self._directory.iterations
         if self._checkpoints.latest is None:
             self._history_until(0)
             return None
@@ -212,8 +219,7 @@ class HostLoop:
     @property
     def advance(self) -> Advance:
         """`advance` with the rows of a call."""
-        row = self._loop.row_length
-        return _sized_advance(self._loop.iterations_per_call // row, row)
+        return sized_advance(**self._loop.call_sizes)
 
     def next_count(self, num_iterations: int) -> int:
         """Iterations of the next call, 0 where all are done.
@@ -284,7 +290,7 @@ class HostLoop:
 
     def _outcome_of(self, state: RunState) -> Any:
         """Outcome of a state, in arrays of this process."""
-        return _outcome(self._own_run, own_copy(state))
+        return outcome_of(self._own_run, own_copy(state))
 
     def _rows(self, first: int, count: int, sums: Mapping[str, np.ndarray], before: float, after: float) -> list[Row]:
         """Rows of a call; one clock reading for each call, spread evenly over its iterations.

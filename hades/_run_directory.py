@@ -270,6 +270,12 @@ class RunDirectory:
         """
         return History(row for row, _ in self._rows())
 
+    @property
+    def iterations(self) -> int:
+        """Iterations that the metrics tell of, 0 where there are none. Raises as `last_row`."""
+        row = self.last_row()
+        return row["iteration"] if row else 0
+
     def last_row(self) -> Row | None:
         """The last whole row of the metrics, None where there is none; reads the end of the file alone.
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Lowered, Wrapped
 
 from hades import fitness, policies
 from hades._cache import kept
@@ -26,8 +27,8 @@ from hades.normalization import Normalization, Normalizer, PolicyParams
 from hades.policies import Policy
 from hades.policy_file import TrainedPolicy
 from hades.rollouts.first_episode import Rollout
-from hades.rollouts.host import compiled_rollout
-from hades.sharding import Devices, replicate
+from hades.rollouts.host import CompiledRollout, compiled_rollout
+from hades.sharding import Devices, replicate, replicated_shapes
 from hades.statistics import mean_interval
 from hades.types import AnyEnvironment, InnerLoop, Params, PyTree
 
@@ -199,6 +200,14 @@ class PolicyEvaluator:
         played = self._play(jax.random.split(key, self.num_inits), networks, trained.params.normalizer)
         return played.over_episodes(lambda values: values.reshape(1, -1))
 
+    def lower(self, trained: TrainedPolicy) -> list[Lowered]:
+        """Programs of an evaluation of such policies, traced but not compiled; none of simulators on the host."""
+        shape = (1, self.num_inits)
+        networks = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(shape + jnp.shape(leaf), leaf.dtype), trained.params.network
+        )
+        return self._lower_play(networks, trained.params.normalizer)
+
     def references(self, key: jax.Array, trained: TrainedPolicy) -> dict[str, Evaluation]:
         """Returns of policies as they are initialised."""
         init_keys, play_keys = (jax.random.split(part, self.num_inits) for part in jax.random.split(key))
@@ -217,6 +226,13 @@ class PolicyEvaluator:
         running = shared if normalizer.kind == "running" else None
         solved = None if episodes.successes is None else np.asarray(episodes.successes)[0]
         return Evaluation(np.asarray(episodes.returns)[0], np.asarray(episodes.lengths)[0], running, solved)
+
+    def _lower_play(self, networks: Params, normalizer: Normalizer) -> list[Lowered]:
+        """The program of `_play` for networks of such shapes."""
+        if not isinstance(self._rollout, CompiledRollout):
+            return []
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.num_inits))
+        return [self._rollout.lower(keys, networks, normalizer)]
 
 
 @dataclass(frozen=True)
@@ -295,17 +311,23 @@ class DatasetEvaluator:
         Of ensembles they are `[1, inits, ensemble, ...]`.
         """
         _refuse_tracers("evaluate_dataset", "hades.behaviour_cloning", (key, dataset))
-        batched = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
-        drawn, batched = replicate((self._drawn(key), batched), self.mesh)
+        drawn, batched = replicate((self._drawn(key), _batched(dataset)), self.mesh)
         return self._grouped(_fit(self.inner, Devices(self.mesh))(drawn, batched))
 
     def play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
         """Plays with the policies that `train` returned, given the same key."""
-        if self.init_seed is not None:
-            shape = (1, self.num_inits)
-            networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape[2:]), networks)
         _, episode_key, _ = jax.random.split(key, 3)
-        return self._player._play(jax.random.split(episode_key, self.num_inits), networks, normalizer)
+        keys = jax.random.split(episode_key, self.num_inits)
+        return self._player._play(keys, self._for_each_init(networks), normalizer)
+
+    def lower(self, dataset: SyntheticDataset) -> list[Lowered]:
+        """Programs of an evaluation of such datasets, traced but not compiled, for compiling them ahead."""
+        key, draw, fit = jax.random.key(0), self._draw, _fit(self.inner, Devices(self.mesh))
+        drawn = replicated_shapes(jax.eval_shape(draw, key), self.mesh)
+        batched = replicated_shapes(jax.eval_shape(_batched, dataset), self.mesh)
+        networks = jax.eval_shape(lambda *rows: self._for_each_init(self._grouped(fit(*rows))), drawn, batched)
+        normalizer = dataset.normalizer(self.observation_normalization)
+        return [draw.lower(key), fit.lower(drawn, batched), *self._player._lower_play(networks, normalizer)]
 
     def with_inner_loop(self, inner: InnerLoop) -> DatasetEvaluator:
         """The same evaluation of another inner loop, which shares the compiled rollout.
@@ -325,8 +347,13 @@ class DatasetEvaluator:
     def _drawn(self, key: jax.Array) -> Draw:
         """Random numbers of training; of one initialisation a single policy is trained."""
         init_key, _, _ = jax.random.split(key, 3)
+        drawn: Draw = self._draw(init_key)
+        return drawn
+
+    @property
+    def _draw(self) -> Wrapped:
         trained = 1 if self.init_seed is not None else self.num_inits * self.ensemble
-        return _draw(self.inner, trained, self.init_seed)(init_key)
+        return _draw(self.inner, trained, self.init_seed)
 
     @property
     def _player(self) -> PolicyEvaluator:
@@ -341,14 +368,26 @@ class DatasetEvaluator:
             return networks
         return jax.tree.map(lambda leaf: leaf.reshape(1, -1, self.ensemble, *leaf.shape[2:]), networks)
 
+    def _for_each_init(self, networks: Params) -> Params:
+        """Parameters of every policy that plays, which are all the same of one initialisation."""
+        if self.init_seed is None:
+            return networks
+        shape = (1, self.num_inits)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + leaf.shape[2:]), networks)
+
+
+def _batched(dataset: SyntheticDataset) -> SyntheticDataset:
+    """What training sees of a dataset, as the one candidate of a batch."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
+
 
 @kept
-def _draw(inner: InnerLoop, num_inits: int, init_seed: int | None) -> Callable[[jax.Array], Draw]:
-    return jax.jit(lambda key: fitness.draw_inits(inner, key, num_inits, init_seed))
+def _draw(inner: InnerLoop, num_inits: int, init_seed: int | None) -> Wrapped:
+    return jax.jit(partial(fitness.draw_inits, inner, num_inits=num_inits, init_seed=init_seed))
 
 
 @kept
-def _fit(inner: InnerLoop, devices: Devices) -> Callable[[Draw, SyntheticDataset], Params]:
+def _fit(inner: InnerLoop, devices: Devices) -> Wrapped:
     return jax.jit(partial(fitness.fit_over, devices, inner))
 
 

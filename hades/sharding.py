@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeGuard
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from hades._environment_contract import is_key
 from hades._rows import pad_rows, pad_with_zeros
@@ -297,6 +297,18 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     if not mesh.is_multi_process:
         return jax.device_put(tree, sharding)
     return jax.tree.map(lambda leaf: _replicated_over_processes(leaf, sharding), tree)
+
+
+def replicated_shapes(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Shapes of arrays, or of shapes, as `replicate` would place these, for programs that are compiled ahead."""
+    sharding: Sharding | None = None
+    if is_elsewhere(mesh):
+        sharding = SingleDeviceSharding(mesh.devices.flat[0])
+    elif spans_several(mesh):
+        sharding = NamedSharding(mesh, _WHOLE)
+    if sharding is None:
+        return tree
+    return jax.tree.map(lambda leaf: leaf.update(sharding=sharding), jax.eval_shape(lambda leaves: leaves, tree))
 
 
 def replicate_within(tree: PyTree, mesh: Mesh | None) -> PyTree:

@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from hades import multihost
+from hades._ahead import compile_ahead, programs_of
 from hades._driver import drive
 from hades._history import Row
 from hades._host_loop import HostLoop, advance
+from hades._progress import Progress
 from hades._run_directory import RunDirectory, RunDirectoryError, key_words
 from hades._serialization import to_dict
 from hades._validation import require_positive, require_positive_fields
@@ -24,6 +26,7 @@ from hades.callbacks import Callback, as_callback
 from hades.dataset import SyntheticDataset
 from hades.policy_file import TrainedPolicy
 from hades.run import DivergedError, Evaluator, Outcome, Run, RunState
+from hades.sharding import replicate
 
 __all__ = ["DivergedError", "LoopSettings", "Result", "advance", "distill", "distill_seeds", "train"]
 
@@ -102,6 +105,11 @@ class LoopSettings:
     def row_length(self) -> int:
         """Iterations of a row, which ends with its call."""
         return min(self.log_every, self.iterations_per_call)
+
+    @property
+    def call_sizes(self) -> dict[str, int]:
+        """Rows of a call, and iterations of each."""
+        return {"rows": self.iterations_per_call // self.row_length, "log_every": self.row_length}
 
     @property
     def evaluation_interval(self) -> int | None:
@@ -293,15 +301,25 @@ def _drive(
     loop = loop or LoopSettings()
     # What they refuse is refused before anything is written.
     loop.make_evaluators(run)
-    hosts = []
-    with contextlib.ExitStack() as locks:
-        for index, key in enumerate(keys):
-            directory = None if folders is None else RunDirectory(folders[index])
+    directories = [None] * len(keys) if folders is None else [RunDirectory(folder) for folder in folders]
+    with contextlib.ExitStack() as opened:
+        for key, directory in zip(keys, directories, strict=True):
             if directory is not None:
                 own = run.config() | {"key": key_words(key), "num_iterations": num_iterations, "loop": to_dict(loop)}
-                _enter(directory, own | dict(config or {}), locks)
-            hosts.append(HostLoop(key, run, loop, directory, list(map(as_callback, callbacks[index]))))
-        drive(hosts, loop, num_iterations, progress, should_stop)
+                _enter(directory, own | dict(config or {}), opened)
+        done = min(0 if directory is None else directory.iterations for directory in directories)
+        shown = progress and multihost.is_first()
+        report = opened.enter_context(Progress(num_iterations, "iteration", done, shown))
+        run = replicate(run, run.mesh)
+        if not done:
+            compile_ahead(programs_of(run, keys, loop, begins=True))
+        hosts = [
+            HostLoop(key, run, loop, directory, list(map(as_callback, own)))
+            for key, directory, own in zip(keys, directories, callbacks, strict=True)
+        ]
+        if done and any(host.next_count(num_iterations) for host in hosts):
+            compile_ahead(programs_of(run, keys, loop, begins=False))
+        drive(hosts, loop, num_iterations, report, should_stop)
         results = [_result(run, host) for host in hosts]
         for host, result in zip(hosts, results, strict=True):
             host.tell("end", result)

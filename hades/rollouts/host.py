@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, TypeAlias, cast
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.stages import Lowered, Wrapped
 
 from hades._cache import kept
 from hades._environment_contract import conform
@@ -32,7 +34,7 @@ from hades.rollouts.first_episode import (
 )
 from hades.rollouts.images import make_image_rollout
 from hades.rollouts.recorded import Act, RecordedEpisodes, View, no_view
-from hades.sharding import Devices, own_copy, replicate, spans_several
+from hades.sharding import Devices, own_copy, replicate, replicated_shapes, spans_several
 from hades.types import AnyEnvironment, HostEnvironment, HostStep, PyTree
 
 
@@ -58,18 +60,40 @@ def compiled_rollout(
         alone = make(env, *arguments)
         return lambda keys, params, normalizer: alone(keys, own_copy(params), normalizer)
     rollout = make_rollout(env, *arguments)
-    if not spans_several(mesh):
-        return cast(Rollout, jax.jit(rollout))
 
     def play(own: tuple[jax.Array, PyTree], normalizer: Normalizer) -> EpisodeReturns:
         keys, params = own
         return swapped(rollout(keys, swapped(params), normalizer))
 
     @jax.jit
-    def spread(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
+    def play_all(keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
+        if not spans_several(mesh):
+            return rollout(keys, params, normalizer)
         return swapped(Devices(mesh).map(play, (keys, swapped(params)), normalizer))
 
-    return lambda *arguments: spread(*replicate(arguments, mesh))
+    return CompiledRollout(play_all, mesh if spans_several(mesh) else None)
+
+
+@dataclass(frozen=True)
+class CompiledRollout:
+    """A rollout that is one compiled program: a `Rollout`.
+
+    Attributes:
+        program: The rollout, jitted.
+        mesh: Devices that share the policies, which have all arrays whole; None where arrays stay where they are.
+    """
+
+    program: Wrapped
+    mesh: Mesh | None = None
+
+    def __call__(self, keys: jax.Array, params: PyTree, normalizer: Normalizer) -> EpisodeReturns:
+        """Plays."""
+        played: EpisodeReturns = self.program(*replicate((keys, params, normalizer), self.mesh))
+        return played
+
+    def lower(self, keys: PyTree, params: PyTree, normalizer: Normalizer) -> Lowered:
+        """The program, traced for arrays of such shapes but not compiled."""
+        return self.program.lower(*replicated_shapes((keys, params, normalizer), self.mesh))
 
 
 class _HostEpisodes:

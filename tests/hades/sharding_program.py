@@ -193,10 +193,14 @@ def seeds_on_devices() -> dict[str, object]:
     return found | {"compiled": [compiled.names.count(name) for name in ("_advance_seeds", "_stack", "_unstack")]}
 
 
-def run_on_devices(method: str) -> dict[str, object]:
-    """A run on four devices, twice resumed: what is compiled each time, and the outcome beside that of a whole run."""
-    mesh = population_mesh(jax.devices()[:4])
-    loop = hades.LoopSettings(iterations_per_call=2, evaluate_every=None)
+PROGRAMS = ("initial", "advance", "draw_inits", "fit_over", "play_all")
+"""Those of a run and its evaluation that take more than a moment to compile."""
+
+
+def run_on_devices(method: str, count: int = 4) -> dict[str, object]:
+    """A run that is twice resumed: what is compiled each time, and the outcome beside that of a whole run."""
+    mesh = population_mesh(jax.devices()[:count])
+    loop = hades.LoopSettings(iterations_per_call=2, evaluate_every=2, evaluation_inits=4, evaluation_episodes=2)
     counts, compiled = [], Compilations()
     with tempfile.TemporaryDirectory() as folder:
         for iterations in (2, 4, 6):
@@ -208,9 +212,9 @@ def run_on_devices(method: str) -> dict[str, object]:
     first = hades.distill(jax.random.key(1), run, 8, loop=loop, progress=False)
     booked = [row["seconds_per_iteration"] for row in first.history]
     devices = len(jax.tree.leaves(resumed.state.outer)[0].devices())
-    outcomes = [[leaf.tolist() for leaf in jax.tree.leaves(result.dataset)] for result in (resumed, whole)]
+    outcomes = [[leaf.tolist() for leaf in jax.tree.leaves(result.outcome)] for result in (resumed, whole)]
     return {
-        "advance": [names.count("advance") for names in counts],
+        "compiled": [sorted(name for name in names if name in PROGRAMS) for names in counts],
         "devices": devices,
         "seconds": booked,
         "resumed": outcomes[0],
@@ -328,6 +332,8 @@ PARTS = {
     "pendulum-uneven": partial(fitness_on_devices, "gymnax/Pendulum-v1", 20, 11, (1, 8)),
     "run, hades": partial(run_on_devices, "hades"),
     "run, hades-pg": partial(run_on_devices, "hades-pg"),
+    "run, es, stored": partial(run_on_devices, "es, stored"),
+    "run, alone": partial(run_on_devices, "hades", 1),
     "seeds": seeds_on_devices,
     **{method: partial(generation_on_devices, method) for method in (*SETTINGS, "av-pbc", "own objective")},
 }

@@ -23,6 +23,7 @@ from typing import Any
 
 from experiments import tables
 from experiments.arguments import parse, print_json
+from experiments.checks._runs import newest_checkpoint, rows_without_seconds
 from experiments.processes import command
 from experiments.settings import OutputSettings
 from hades._run_directory import RunDirectory
@@ -169,8 +170,7 @@ def _trial(
         killed.append(moment)
         rows = run.read_metrics()
         iterations.append(rows[-1]["iteration"] if rows else 0)
-        steps = [int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()]
-        checkpoints.append(max(steps, default=-1))
+        checkpoints.append(newest_checkpoint(run))
         writing.append(bool(_half_written(run) - left))
         whole = whole and all(_readable(path) for path in (run.dataset, run.best_dataset) if path.exists())
     _finish(settings, out)
@@ -182,7 +182,7 @@ def _trial(
         whole,
         run.dataset.read_bytes() == reference.dataset.read_bytes(),
         run.best_dataset.read_bytes() == reference.best_dataset.read_bytes(),
-        _without_seconds(run) == _without_seconds(reference),
+        rows_without_seconds(run) == rows_without_seconds(reference),
     )
 
 
@@ -227,11 +227,6 @@ def _readable(path: Path) -> bool:
     except DatasetError:
         return False
     return True
-
-
-def _without_seconds(run: RunDirectory) -> list[dict[str, Any]]:
-    timing = ("seconds", "seconds_per_iteration")
-    return [{name: value for name, value in row.items() if name not in timing} for row in run.read_metrics()]
 
 
 if __name__ == "__main__":

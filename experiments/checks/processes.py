@@ -1,0 +1,269 @@
+"""`python -m experiments.checks.processes`: runs over several processes, undisturbed, and ended on the way.
+
+Devices of the CPU are divided among one process, two, or four of this machine, which talk over loopback. One of them
+is killed, or asked to stop, or all run out of time; what they left goes on with each of these numbers of processes.
+Every run must end with one row for each iteration, and with the bytes of the run of one process that nothing ended.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Literal
+
+from experiments import tables
+from experiments.arguments import parse, print_json
+from experiments.checks._runs import newest_checkpoint, rows_without_seconds
+from experiments.processes import command
+from experiments.settings import OutputSettings
+from hades._run_directory import RunDirectory
+
+Event = Literal["none", "kill", "stop", "time"]
+
+_EVENT_AT = 0.3
+_MOST_SECONDS = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessesCheckSettings(OutputSettings):
+    """Ends runs over several processes in every way, and compares what they become with a run of one process."""
+
+    processes: tuple[int, ...] = (1, 2, 4)
+    """Numbers of processes that share the devices; the first is that of the run that all are compared with."""
+    devices: int = 4
+    """Devices of the CPU, those of all processes together."""
+    num_iterations: int = 3000
+    """Iterations of each run."""
+    flags: str = "--env diagnostic/target --dataset-size 2 --population-size 8 --cloning.num-steps 5"
+    """Flags of hades distill in one string."""
+    max_seconds: float = 15.0
+    """Time budget of the runs that run out of time; the rest is done by the run that goes on."""
+
+    def __post_init__(self) -> None:
+        """Refuses counts that are not positive, and processes that cannot share the devices evenly."""
+        self.require_positive("processes", "devices", "num_iterations", "max_seconds")
+        for count in self.processes:
+            if self.devices % count:
+                raise ValueError(f"processes: expected divisors of the {self.devices} devices, got {count}")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A run over several processes up to the event that ends it.
+
+    Attributes:
+        processes: Number of processes.
+        event: What ends the run: its end, SIGKILL or SIGTERM to one of them, or its time budget.
+        victim: Process that gets the signal; None without one.
+        exit_codes: Of each process.
+        seconds: From the event to the end of the last process.
+        iterations: Rows of metrics.
+        each_once: Whether each iteration so far has one of them.
+        checkpoint: Iteration of the newest checkpoint, -1 where there is none.
+    """
+
+    processes: int
+    event: Event
+    victim: int | None
+    exit_codes: list[int]
+    seconds: float
+    iterations: int
+    each_once: bool
+    checkpoint: int
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether every process ended as the event asks for, within a minute, and left rows that are whole."""
+        codes = {"none": [0] * self.processes, "time": [0] * self.processes, "stop": [143] * self.processes}
+        codes["kill"] = [-signal.SIGKILL if index == self.victim else 1 for index in range(self.processes)]
+        saved = self.checkpoint <= self.iterations if self.event == "kill" else self.checkpoint == self.iterations
+        return self.exit_codes == codes[self.event] and self.seconds < 60 and self.each_once and saved
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that came to its end.
+
+    Attributes:
+        processes: Processes that it ended with.
+        each_once: Whether each iteration has one row.
+        same_bytes: Whether both datasets have the bytes of the run that it is compared with.
+        same_metrics: Whether the metrics are the same but for the seconds in them.
+    """
+
+    processes: int
+    each_once: bool
+    same_bytes: bool
+    same_metrics: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of these hold."""
+        return self.each_once and self.same_bytes and self.same_metrics
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run that was ended, and what it became under several numbers of processes."""
+
+    ending: Ending
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was lost or changed."""
+        return self.ending.as_expected and all(outcome.passed for outcome in self.outcomes)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the check; 0 if all cases passed, 1 otherwise."""
+    settings = parse(ProcessesCheckSettings, "checks.processes", list(sys.argv[1:] if arguments is None else arguments))
+    cases = []
+    with tempfile.TemporaryDirectory(prefix="hades-processes-") as folder:
+        for case in check(settings, Path(folder)):
+            ending = case.ending
+            verdict = "as it should" if case.passed else "NOT as it should"
+            print(f"processes {ending.processes}, ended by {ending.event}: {verdict}", file=sys.stderr)
+            cases.append(case)
+    stream = sys.stderr if settings.json else sys.stdout
+    header = ("processes", "ended by", "exit codes", "s to the end", "rows", "checkpoint", "went on with", "same bytes")
+    print(tables.table("runs over several processes", header, [_row(case) for case in cases]), file=stream)
+    passed = sum(case.passed for case in cases)
+    print(f"{passed} of {len(cases)} cases as they should be", file=stream)
+    if settings.json:
+        counts = {"passed": passed, "cases": len(cases)}
+        print_json(counts | {"settings": asdict(settings), "rows": [asdict(case) for case in cases]})
+    return 0 if passed == len(cases) else 1
+
+
+def _row(case: Case) -> tuple[str, ...]:
+    ending, outcomes = case.ending, case.outcomes
+    victim = "" if ending.victim is None else f" to process {ending.victim}"
+    return (
+        str(ending.processes),
+        ending.event + victim,
+        " ".join(map(str, ending.exit_codes)),
+        f"{ending.seconds:.1f}",
+        str(ending.iterations),
+        str(ending.checkpoint),
+        " ".join(str(outcome.processes) for outcome in outcomes),
+        " ".join("yes" if outcome.passed else "NO" for outcome in outcomes),
+    )
+
+
+def check(settings: ProcessesCheckSettings, folder: Path) -> Iterator[Case]:
+    """Cases one after the other: each number of processes undisturbed, and all of them ended on the way."""
+    reference = RunDirectory(folder / "reference")
+    for count in settings.processes:
+        out = RunDirectory(folder / f"whole-{count}")
+        ending = play(settings, out, count)
+        if not reference.path.exists():
+            shutil.copytree(out.path, reference.path)
+        yield Case(ending, [_compared(out, reference, count)])
+    for count in settings.processes:
+        # One process has no other that could notice.
+        events: list[tuple[Event, int | None]] = [("stop", count - 1), ("time", None)]
+        events += [("kill", victim) for victim in (0, count - 1)] if count > 1 else []
+        for event, victim in events:
+            out = RunDirectory(folder / f"{event}-{victim}-{count}")
+            case = Case(play(settings, out, count, event, victim))
+            for next_count in settings.processes:
+                resumed = RunDirectory(folder / "resumed")
+                shutil.rmtree(resumed.path, ignore_errors=True)
+                shutil.copytree(out.path, resumed.path)
+                play(settings, resumed, next_count)
+                case.outcomes.append(_compared(resumed, reference, next_count))
+            yield case
+
+
+def play(
+    settings: ProcessesCheckSettings, run: RunDirectory, count: int, event: Event = "none", victim: int | None = None
+) -> Ending:
+    """Begins a run or goes on with it, to its end or to an event, with a number of processes.
+
+    Raises:
+        SystemExit: Processes hang, or end before the event.
+    """
+    flags = ["--num-iterations", str(settings.num_iterations), "--checkpoint-seconds", "0.5"]
+    if event == "time":
+        flags += ["--max-seconds", str(settings.max_seconds)]
+    elif RunDirectory(run.path).holds_run:
+        # Resumed runs have the budget that they are given.
+        flags += ["--max-seconds", "None"]
+    with tempfile.TemporaryFile("w+") as errors:
+        processes = start(settings, run.path, count, flags, errors)
+        try:
+            if victim is not None:
+                _wait_for_rows(run, processes, int(_EVENT_AT * settings.num_iterations))
+                processes[victim].send_signal(signal.SIGKILL if event == "kill" else signal.SIGTERM)
+            began = time.monotonic()
+            codes = [process.wait(timeout=_MOST_SECONDS) for process in processes]
+        except (subprocess.TimeoutExpired, TimeoutError, ChildProcessError) as error:
+            errors.seek(0)
+            raise SystemExit(f"{count} processes, {event}: {error}\n{errors.read()[-4000:]}") from None
+        finally:
+            for process in processes:
+                process.kill()
+    seconds = 0.0 if victim is None else time.monotonic() - began
+    rows = [row["iteration"] for row in run.read_metrics()]
+    each_once = rows == list(range(1, len(rows) + 1))
+    return Ending(count, event, victim, codes, seconds, len(rows), each_once, newest_checkpoint(run))
+
+
+def start(
+    settings: ProcessesCheckSettings, out: Path, count: int, flags: Sequence[str], stderr: IO[str] | int
+) -> list[subprocess.Popen[str]]:
+    """Starts `hades distill --resume` in so many processes, which share the devices."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    line = ["distill", *shlex.split(settings.flags), *flags, "--out", str(out), "--resume"]
+    job = ["--multihost", "--coordinator", address, "--num-processes", str(count), "--process-id"]
+    device_flag = f"--xla_force_host_platform_device_count={settings.devices // count}"
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {device_flag}"}
+    return [
+        subprocess.Popen(
+            command(*line, *([*job, str(index)] if count > 1 else [])),
+            env=os.environ | own,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def _wait_for_rows(run: RunDirectory, processes: Sequence[subprocess.Popen[str]], count: int) -> None:
+    began = time.monotonic()
+    while run.iterations < count:
+        if any(process.poll() is not None for process in processes):
+            raise ChildProcessError(f"a process ended before there were {count} rows")
+        if time.monotonic() - began > _MOST_SECONDS:
+            raise TimeoutError(f"there were no {count} rows after {_MOST_SECONDS:.0f} s")
+        time.sleep(0.05)
+
+
+def _compared(run: RunDirectory, reference: RunDirectory, count: int) -> Outcome:
+    rows, expected = rows_without_seconds(run), rows_without_seconds(reference)
+    pairs = ((run.dataset, reference.dataset), (run.best_dataset, reference.best_dataset))
+    return Outcome(
+        count,
+        [row["iteration"] for row in rows] == list(range(1, len(expected) + 1)),
+        all(own.read_bytes() == other.read_bytes() for own, other in pairs),
+        rows == expected,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

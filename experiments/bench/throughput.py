@@ -21,7 +21,7 @@ from experiments.bench._lib.memory import mebibytes
 from experiments.bench._lib.runs import Method
 from hades._provenance import git_commit
 
-CaseName = Literal["cartpole", "hopper-64", "hopper-512", "breakout", "hades-pg-breakout"]
+CaseName = Literal["cartpole", "hopper-64", "hopper-512", "breakout", "hades-pg-breakout", "ppo-breakout"]
 _HOPPER = "--dataset-size 64 --population-size 16 --cloning.hidden-sizes"
 
 CASES: dict[CaseName, tuple[Method, str, str]] = {
@@ -30,6 +30,8 @@ CASES: dict[CaseName, tuple[Method, str, str]] = {
     "hopper-512": ("hades-r", "brax/hopper", f"{_HOPPER} 512 512"),
     "breakout": ("hades-r", "gymnax/Breakout-MinAtar", ""),
     "hades-pg-breakout": ("hades-pg", "gymnax/Breakout-MinAtar", ""),
+    # Environments, steps, epochs, minibatches and network of the one above.
+    "ppo-breakout": ("ppo", "gymnax/Breakout-MinAtar", "--num-minibatches 2 --network.activation tanh"),
 }
 """Method, environment and flags by name; the rest are the settings of the environment's small preset."""
 

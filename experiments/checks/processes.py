@@ -42,11 +42,11 @@ class ProcessesCheckSettings(OutputSettings):
     """Numbers of processes that share the devices; the first is that of the run that all are compared with."""
     devices: int = 4
     """Devices of the CPU, those of all processes together."""
-    num_iterations: int = 3000
+    num_iterations: int = 1000
     """Iterations of each run."""
     flags: str = "--env diagnostic/target --dataset-size 2 --population-size 8 --cloning.num-steps 5"
     """Flags of hades distill in one string."""
-    max_seconds: float = 15.0
+    max_seconds: float = 8.0
     """Time budget of the runs that run out of time; the rest is done by the run that goes on."""
 
     def __post_init__(self) -> None:

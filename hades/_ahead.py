@@ -2,61 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jax.stages import Lowered
 
+from hades import multihost
 from hades._host_loop import advance, initial, outcome_of
 from hades.run import Run
-from hades.sharding import own_copy, replicated_shapes, usable_cores
+from hades.sharding import is_elsewhere, own_copy, replicated_shapes, usable_cores
 
 if TYPE_CHECKING:
     from hades.training import LoopSettings
 
 
-def compile_ahead(programs: Iterable[Lowered]) -> None:
-    """Compiles programs, which calls of the same functions then find.
+class Ahead:
+    """Workers that compile programs, which calls of the same functions then find.
 
-    One that cannot be compiled says so where it is called.
+    A program that cannot be compiled says so where it is called.
 
-    Args:
-        programs: Traced as they are asked for, while earlier ones are compiled.
+    Example:
+        >>> double = jax.jit(lambda x: 2 * x)
+        >>> with Ahead() as ahead:
+        ...     ahead.compile([double.lower(1.0)])
+        ...     ahead.wait()
     """
-    with ThreadPoolExecutor(usable_cores()) as workers:
-        try:
-            for program in programs:
-                workers.submit(program.compile)
-        except BaseException:
-            workers.shutdown(cancel_futures=True)
-            raise
+
+    def __init__(self) -> None:
+        """Begins with none."""
+        self._workers = ThreadPoolExecutor(usable_cores())
+        self._programs: list[Future[Any]] = []
+
+    def __enter__(self) -> Ahead:
+        """Gives itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leaves out what has not begun, and does not wait for the rest."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been asked for."""
+        return not self._programs
+
+    def compile(self, programs: Iterable[Lowered]) -> None:
+        """Begins to compile programs, each of them once it is traced, while the next one is."""
+        for program in programs:
+            self._programs.append(self._workers.submit(program.compile))
+
+    def wait(self, count: int | None = None) -> None:
+        """Waits for the first `count` programs, for all if None."""
+        wait(self._programs[:count])
+
+
+@runtime_checkable
+class LoweredEvaluator(Protocol):
+    """An evaluation whose programs can be compiled before it is called."""
+
+    def lower(self, key: jax.Array, outcome: Any, /) -> Sequence[Lowered]:
+        """Programs of an evaluation of an outcome of such shapes, traced but not compiled."""
+        ...
 
 
 def programs_of(run: Run[Any], keys: jax.Array, loop: LoopSettings, begins: bool) -> Iterator[Lowered]:
-    """Programs that the host calls in a run, the longest first.
+    """Programs that the host calls in a run, in the order of their calls; those alone that it is sure to call.
 
-    None of a run over several processes, which have to compile in one order.
+    None of a run over several processes, which have to compile in one order. Of several seeds, and on a chosen device,
+    where arrays come from is not known before: they have the first states' alone.
 
     Args:
         run: Its arrays on every device of its mesh.
-        keys: Keys of its seeds, `[seeds]`; iterations of several are compiled where they are called.
+        keys: Keys of its seeds, `[seeds]`.
         loop: Calls and evaluations.
         begins: Whether first states are drawn.
     """
-    if jax.process_count() > 1:
+    if multihost.are_several() or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return
-    own = own_copy(run)
+    key, own = keys[0], own_copy(run)
     if begins:
-        yield initial.lower(own, keys[0])
-    state = jax.eval_shape(initial, own, keys[0])
-    if len(keys) == 1:
-        yield advance.lower(run, replicated_shapes(state, run.mesh), np.int32(0), **loop.call_sizes)
+        yield initial.lower(own, key)
+    if len(keys) > 1 or is_elsewhere(run.mesh):
+        return
+    state = jax.eval_shape(initial, own, key)
+    yield advance.lower(run, replicated_shapes(state, run.mesh), np.int32(0), **loop.call_sizes)
     evaluator, selector = loop.make_evaluators(run)
     outcome = jax.eval_shape(outcome_of, own, state)
-    if evaluator is not None:
-        yield from evaluator.lower(outcome)
-    if selector is not None and selector != evaluator:
-        yield from selector.lower(outcome)
+    for evaluation in (evaluator,) if evaluator == selector else (evaluator, selector):
+        if isinstance(evaluation, LoweredEvaluator):
+            yield from evaluation.lower(key, outcome)

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hades import multihost
+from hades._ahead import Ahead, programs_of
 from hades._history import Row
 from hades._host_loop import Advance, HostLoop
 from hades._progress import Progress, with_prefix
@@ -32,6 +33,7 @@ def drive(
     num_iterations: int,
     report: Progress,
     should_stop: Callable[[], bool],
+    ahead: Ahead,
 ) -> None:
     """Runs to the end, to a budget, or until it is stopped; every way out leaves a checkpoint.
 
@@ -41,6 +43,7 @@ def drive(
         num_iterations: Iterations of each, those of earlier calls counted in.
         report: Shows progress.
         should_stop: Asked before every call, the first time once that is compiled.
+        ahead: Compiles their programs, and may have begun.
     """
     seeds = _Seeds(hosts, num_iterations)
     try:
@@ -48,6 +51,9 @@ def drive(
             host.begin()
         with multihost.noticing_lost_processes():
             if any(seeds.next_counts()):
+                if ahead.is_empty:
+                    ahead.compile(programs_of(hosts[0].run, seeds.keys, loop, begins=False))
+                ahead.wait()
                 seeds.compile()
             while any(counts := seeds.next_counts()) and not multihost.any_process(should_stop()):
                 rows = seeds.call(counts)
@@ -83,6 +89,11 @@ class _Seeds:
             host.state = replicate(host.state, self._mesh)
             host.started = started
         self.diverged: dict[int, DivergedError] = {}
+
+    @property
+    def keys(self) -> jax.Array:
+        """Keys of the seeds, `[seeds]`."""
+        return jnp.stack([host.key for host in self._hosts])
 
     @property
     def iteration(self) -> int:

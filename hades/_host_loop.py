@@ -117,6 +117,7 @@ class HostLoop:
     """One run on the host.
 
     Attributes:
+        key: Key of the run.
         run: The run, its arrays on every device of its mesh.
         state: State after the last whole call.
         course: Knowledge of the host beyond the state.
@@ -133,9 +134,10 @@ class HostLoop:
         loop: LoopSettings,
         directory: RunDirectory | None,
         callbacks: Sequence[Callback],
+        began: float,
     ) -> None:
-        """Takes up the newest checkpoint, or draws the first state; arrays of `run` are on every device of its mesh."""
-        self._key, self._loop, self._directory = key, loop, directory
+        """Takes up the newest checkpoint, or draws the first state; `began` is when, in monotonic time."""
+        self.key, self._loop, self._directory = key, loop, directory
         # All processes compute and read; the first one alone writes and tells.
         self._written = directory if multihost.is_first() else None
         self._callbacks = callbacks if multihost.is_first() else ()
@@ -151,7 +153,7 @@ class HostLoop:
         self._best_on_disk = self.course.best
         self._require_same_start(0 if restored is None else int(restored.iteration))
         self.state: RunState = replicate(restored or initial(self._own_run, key), run.mesh)
-        self.started = time.monotonic() - self.course.seconds
+        self.started = began - self.course.seconds
         self._saved = time.monotonic()
         self.finished = False
 
@@ -166,11 +168,12 @@ class HostLoop:
         """State of the newest checkpoint, None where there is none."""
         if self._checkpoints is None or self._directory is None:
             return None
-        self._seen = self._directory.iterations
+        last = self._directory.last_row()
+        self._seen = last["iteration"] if last else 0
         if self._checkpoints.latest is None:
             self._history_until(0)
             return None
-        template = jax.eval_shape(self.run.init, self._key)
+        template = jax.eval_shape(self.run.init, self.key)
         iteration, state, saved = self._checkpoints.restore(
             template, formerly=self.run.former_names, dropped=self.run.dropped_names
         )
@@ -204,7 +207,7 @@ class HostLoop:
         self.tell("start", self.run, self.state)
         if self.iteration == 0 and self._loop.keep_snapshots and self.selector:
             outcome = self._outcome_of(self.state)
-            self._keep_snapshot(outcome, self.selector(stream(self._key, Stream.SELECTION), outcome))
+            self._keep_snapshot(outcome, self.selector(stream(self.key, Stream.SELECTION), outcome))
 
     def is_done(self, num_iterations: int) -> bool:
         """Whether all iterations are done, a budget is used up, or the return is what is asked for."""
@@ -334,7 +337,7 @@ class HostLoop:
         """Scores the outcome on fresh keys, the same each time, and keeps it if it is the best so far."""
         assert self.evaluator is not None
         assert self.selector is not None
-        evaluation = self.selector(stream(self._key, Stream.SELECTION), outcome)
+        evaluation = self.selector(stream(self.key, Stream.SELECTION), outcome)
         self._keep_snapshot(outcome, evaluation)
         self.tell("evaluation", self.iteration, outcome, evaluation)
         # Simulators on several hosts may differ in the last digit, and all must come to the same confirmations.
@@ -344,7 +347,7 @@ class HostLoop:
         if course.best is None or score >= course.best_score:
             # Ties go to the later one, which had longer to become robust. The score that chose an outcome is too good
             # by the choice, so that what is written comes from other keys.
-            confirmed = self.evaluator(stream(self._key, Stream.CONFIRMATION, self.iteration), outcome)
+            confirmed = self.evaluator(stream(self.key, Stream.CONFIRMATION, self.iteration), outcome)
             course.best_score, course.best_iteration = score, self.iteration
             course.best = self._describe(outcome, confirmed)
             # Behind a checkpoint it waits for the next one: a run that is killed goes on with the best outcome that
@@ -381,7 +384,7 @@ class HostLoop:
 
     def _describe(self, outcome: Any, evaluation: Evaluation | None) -> Any:
         summary = evaluation.summary() if evaluation is not None and evaluation.is_finite else None
-        return self.run.describe(outcome, seed_of(self._key), summary)
+        return self.run.describe(outcome, seed_of(self.key), summary)
 
     def save_checkpoint(self) -> None:
         """Saves the state and the outcome, so that the run can be taken up from here."""

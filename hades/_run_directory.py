@@ -271,10 +271,9 @@ class RunDirectory:
         return History(row for row, _ in self._rows())
 
     @property
-    def iterations(self) -> int:
-        """Iterations that the metrics tell of, 0 where there are none. Raises as `last_row`."""
-        row = self.last_row()
-        return row["iteration"] if row else 0
+    def saved_iteration(self) -> int:
+        """Iteration of the newest whole checkpoint, 0 where there is none."""
+        return max((int(path.name) for path in self.checkpoints.glob("*") if path.name.isdecimal()), default=0)
 
     def last_row(self) -> Row | None:
         """The last whole row of the metrics, None where there is none; reads the end of the file alone.

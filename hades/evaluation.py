@@ -200,13 +200,13 @@ class PolicyEvaluator:
         played = self._play(jax.random.split(key, self.num_inits), networks, trained.params.normalizer)
         return played.over_episodes(lambda values: values.reshape(1, -1))
 
-    def lower(self, trained: TrainedPolicy) -> list[Lowered]:
-        """Programs of an evaluation of such policies, traced but not compiled; none of simulators on the host."""
+    def lower(self, key: jax.Array, trained: TrainedPolicy) -> list[Lowered]:
+        """Programs of an evaluation of such a policy, traced but not compiled; none of simulators on the host."""
         shape = (1, self.num_inits)
         networks = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(shape + jnp.shape(leaf), leaf.dtype), trained.params.network
         )
-        return self._lower_play(networks, trained.params.normalizer)
+        return self._lower_play(key, networks, trained.params.normalizer)
 
     def references(self, key: jax.Array, trained: TrainedPolicy) -> dict[str, Evaluation]:
         """Returns of policies as they are initialised."""
@@ -227,11 +227,11 @@ class PolicyEvaluator:
         solved = None if episodes.successes is None else np.asarray(episodes.successes)[0]
         return Evaluation(np.asarray(episodes.returns)[0], np.asarray(episodes.lengths)[0], running, solved)
 
-    def _lower_play(self, networks: Params, normalizer: Normalizer) -> list[Lowered]:
-        """The program of `_play` for networks of such shapes."""
+    def _lower_play(self, key: jax.Array, networks: Params, normalizer: Normalizer) -> list[Lowered]:
+        """The program of `_play` for keys of such a kind and networks of such shapes."""
         if not isinstance(self._rollout, CompiledRollout):
             return []
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.num_inits))
+        keys = jax.eval_shape(lambda: jax.random.split(key, self.num_inits))
         return [self._rollout.lower(keys, networks, normalizer)]
 
 
@@ -320,14 +320,14 @@ class DatasetEvaluator:
         keys = jax.random.split(episode_key, self.num_inits)
         return self._player._play(keys, self._for_each_init(networks), normalizer)
 
-    def lower(self, dataset: SyntheticDataset) -> list[Lowered]:
-        """Programs of an evaluation of such datasets, traced but not compiled, for compiling them ahead."""
-        key, draw, fit = jax.random.key(0), self._draw, _fit(self.inner, Devices(self.mesh))
+    def lower(self, key: jax.Array, dataset: SyntheticDataset) -> list[Lowered]:
+        """Programs of an evaluation of such a dataset, traced but not compiled; no rollout in a host's simulator."""
+        draw, fit = self._draw, _fit(self.inner, Devices(self.mesh))
         drawn = replicated_shapes(jax.eval_shape(draw, key), self.mesh)
         batched = replicated_shapes(jax.eval_shape(_batched, dataset), self.mesh)
         networks = jax.eval_shape(lambda *rows: self._for_each_init(self._grouped(fit(*rows))), drawn, batched)
         normalizer = dataset.normalizer(self.observation_normalization)
-        return [draw.lower(key), fit.lower(drawn, batched), *self._player._lower_play(networks, normalizer)]
+        return [draw.lower(key), fit.lower(drawn, batched), *self._player._lower_play(key, networks, normalizer)]
 
     def with_inner_loop(self, inner: InnerLoop) -> DatasetEvaluator:
         """The same evaluation of another inner loop, which shares the compiled rollout.

@@ -25,7 +25,6 @@ from hades.types import Metrics, PyTree
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
-    from jax.stages import Lowered
 
     from hades.evaluation import Evaluation
 
@@ -53,10 +52,6 @@ class Evaluator(Protocol):
 
     def references(self, key: jax.Array, outcome: Any, /) -> dict[str, Evaluation]:
         """Returns of policies that have learned nothing, by name."""
-        ...
-
-    def lower(self, outcome: Any, /) -> Sequence[Lowered]:
-        """Programs of the evaluation of such an outcome, traced but not compiled; none where that gains nothing."""
         ...
 
 

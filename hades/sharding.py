@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeGuard
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hades._environment_contract import is_key
 from hades._rows import pad_rows, pad_with_zeros
@@ -300,14 +300,10 @@ def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
 
 def replicated_shapes(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Shapes of arrays, or of shapes, as `replicate` would place these, for programs that are compiled ahead."""
-    sharding: Sharding | None = None
-    if is_elsewhere(mesh):
-        sharding = SingleDeviceSharding(mesh.devices.flat[0])
-    elif spans_several(mesh):
-        sharding = NamedSharding(mesh, _WHOLE)
-    if sharding is None:
+    """Shapes of arrays, or of shapes, on every device of a mesh of several, for programs that are compiled ahead."""
+    if not spans_several(mesh):
         return tree
+    sharding = NamedSharding(mesh, _WHOLE)
     return jax.tree.map(lambda leaf: leaf.update(sharding=sharding), jax.eval_shape(lambda leaves: leaves, tree))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from hades import multihost
-from hades._ahead import compile_ahead, programs_of
+from hades._ahead import Ahead, programs_of
 from hades._driver import drive
 from hades._history import Row
 from hades._host_loop import HostLoop, advance
@@ -297,29 +298,29 @@ def _drive(
     should_stop: Callable[[], bool],
 ) -> list[Result[Outcome]]:
     """Drives a run of each key; folders and callbacks are those of each."""
+    began = time.monotonic()
     require_positive("num_iterations", num_iterations)
     loop = loop or LoopSettings()
     # What they refuse is refused before anything is written.
     loop.make_evaluators(run)
     directories = [None] * len(keys) if folders is None else [RunDirectory(folder) for folder in folders]
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as locks:
         for key, directory in zip(keys, directories, strict=True):
             if directory is not None:
                 own = run.config() | {"key": key_words(key), "num_iterations": num_iterations, "loop": to_dict(loop)}
-                _enter(directory, own | dict(config or {}), opened)
-        done = min(0 if directory is None else directory.iterations for directory in directories)
-        shown = progress and multihost.is_first()
-        report = opened.enter_context(Progress(num_iterations, "iteration", done, shown))
+                _enter(directory, own | dict(config or {}), locks)
         run = replicate(run, run.mesh)
-        if not done:
-            compile_ahead(programs_of(run, keys, loop, begins=True))
-        hosts = [
-            HostLoop(key, run, loop, directory, list(map(as_callback, own)))
-            for key, directory, own in zip(keys, directories, callbacks, strict=True)
-        ]
-        if done and any(host.next_count(num_iterations) for host in hosts):
-            compile_ahead(programs_of(run, keys, loop, begins=False))
-        drive(hosts, loop, num_iterations, report, should_stop)
+        saved = min(0 if directory is None else directory.saved_iteration for directory in directories)
+        shown = progress and multihost.is_first()
+        with Progress(num_iterations, "iteration", saved, shown) as report, Ahead() as ahead:
+            if not saved:
+                ahead.compile(programs_of(run, keys, loop, begins=True))
+                ahead.wait(1)
+            hosts = [
+                HostLoop(key, run, loop, directory, list(map(as_callback, own)), began)
+                for key, directory, own in zip(keys, directories, callbacks, strict=True)
+            ]
+            drive(hosts, loop, num_iterations, report, should_stop, ahead)
         results = [_result(run, host) for host in hosts]
         for host, result in zip(hosts, results, strict=True):
             host.tell("end", result)

@@ -11,8 +11,3 @@ def rows_without_seconds(run: RunDirectory) -> list[dict[str, Any]]:
     """Rows of the metrics but for the seconds in them."""
     timing = ("seconds", "seconds_per_iteration")
     return [{name: value for name, value in row.items() if name not in timing} for row in run.read_metrics()]
-
-
-def newest_checkpoint(run: RunDirectory) -> int:
-    """Iteration of the newest whole checkpoint, -1 where there is none."""
-    return max((int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit()), default=-1)

@@ -23,7 +23,7 @@ from typing import IO, Literal
 
 from experiments import tables
 from experiments.arguments import parse, print_json
-from experiments.checks._runs import newest_checkpoint, rows_without_seconds
+from experiments.checks._runs import rows_without_seconds
 from experiments.processes import command
 from experiments.settings import OutputSettings
 from hades._run_directory import RunDirectory
@@ -39,19 +39,21 @@ class ProcessesCheckSettings(OutputSettings):
     """Ends runs over several processes in every way, and compares what they become with a run of one process."""
 
     processes: tuple[int, ...] = (1, 2, 4)
-    """Numbers of processes that share the devices; the first is that of the run that all are compared with."""
+    """Numbers of processes that share the devices; the run of the first number is what all are compared with."""
     devices: int = 4
     """Devices of the CPU, those of all processes together."""
-    num_iterations: int = 1000
+    num_iterations: int = 2000
     """Iterations of each run."""
     flags: str = "--env diagnostic/target --dataset-size 2 --population-size 8 --cloning.num-steps 5"
     """Flags of hades distill in one string."""
-    max_seconds: float = 8.0
+    max_seconds: float = 4.0
     """Time budget of the runs that run out of time; the rest is done by the run that goes on."""
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive, and processes that cannot share the devices evenly."""
         self.require_positive("processes", "devices", "num_iterations", "max_seconds")
+        if not self.processes:
+            raise ValueError("processes: expected one or more, got none")
         for count in self.processes:
             if self.devices % count:
                 raise ValueError(f"processes: expected divisors of the {self.devices} devices, got {count}")
@@ -68,8 +70,9 @@ class Ending:
         exit_codes: Of each process.
         seconds: From the event to the end of the last process.
         iterations: Rows of metrics.
-        each_once: Whether each iteration so far has one of them.
-        checkpoint: Iteration of the newest checkpoint, -1 where there is none.
+        wanted: Iterations of the whole run.
+        each_once: Whether each iteration so far has one row.
+        checkpoint: Iteration of the newest checkpoint, 0 where there is none.
     """
 
     processes: int
@@ -78,6 +81,7 @@ class Ending:
     exit_codes: list[int]
     seconds: float
     iterations: int
+    wanted: int
     each_once: bool
     checkpoint: int
 
@@ -87,7 +91,9 @@ class Ending:
         codes = {"none": [0] * self.processes, "time": [0] * self.processes, "stop": [143] * self.processes}
         codes["kill"] = [-signal.SIGKILL if index == self.victim else 1 for index in range(self.processes)]
         saved = self.checkpoint <= self.iterations if self.event == "kill" else self.checkpoint == self.iterations
-        return self.exit_codes == codes[self.event] and self.seconds < 60 and self.each_once and saved
+        done = self.iterations == self.wanted
+        ended = self.exit_codes == codes[self.event] and done == (self.event == "none")
+        return ended and self.seconds < 60 and self.each_once and saved
 
 
 @dataclass(frozen=True)
@@ -96,20 +102,20 @@ class Outcome:
 
     Attributes:
         processes: Processes that it ended with.
-        each_once: Whether each iteration has one row.
+        as_expected: Whether it ended as it should, with one row for each iteration.
         same_bytes: Whether both datasets have the bytes of the run that it is compared with.
         same_metrics: Whether the metrics are the same but for the seconds in them.
     """
 
     processes: int
-    each_once: bool
+    as_expected: bool
     same_bytes: bool
     same_metrics: bool
 
     @property
     def passed(self) -> bool:
         """Whether all of these hold."""
-        return self.each_once and self.same_bytes and self.same_metrics
+        return self.as_expected and self.same_bytes and self.same_metrics
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ def check(settings: ProcessesCheckSettings, folder: Path) -> Iterator[Case]:
         ending = play(settings, out, count)
         if not reference.path.exists():
             shutil.copytree(out.path, reference.path)
-        yield Case(ending, [_compared(out, reference, count)])
+        yield Case(ending, [_compared(ending, out, reference)])
     for count in settings.processes:
         # One process has no other that could notice.
         events: list[tuple[Event, int | None]] = [("stop", count - 1), ("time", None)]
@@ -181,8 +187,7 @@ def check(settings: ProcessesCheckSettings, folder: Path) -> Iterator[Case]:
                 resumed = RunDirectory(folder / "resumed")
                 shutil.rmtree(resumed.path, ignore_errors=True)
                 shutil.copytree(out.path, resumed.path)
-                play(settings, resumed, next_count)
-                case.outcomes.append(_compared(resumed, reference, next_count))
+                case.outcomes.append(_compared(play(settings, resumed, next_count), resumed, reference))
             yield case
 
 
@@ -197,7 +202,7 @@ def play(
     flags = ["--num-iterations", str(settings.num_iterations), "--checkpoint-seconds", "0.5"]
     if event == "time":
         flags += ["--max-seconds", str(settings.max_seconds)]
-    elif RunDirectory(run.path).holds_run:
+    elif run.holds_run:
         # Resumed runs have the budget that they are given.
         flags += ["--max-seconds", "None"]
     with tempfile.TemporaryFile("w+") as errors:
@@ -217,7 +222,8 @@ def play(
     seconds = 0.0 if victim is None else time.monotonic() - began
     rows = [row["iteration"] for row in run.read_metrics()]
     each_once = rows == list(range(1, len(rows) + 1))
-    return Ending(count, event, victim, codes, seconds, len(rows), each_once, newest_checkpoint(run))
+    wanted = settings.num_iterations
+    return Ending(count, event, victim, codes, seconds, len(rows), wanted, each_once, run.saved_iteration)
 
 
 def start(
@@ -246,7 +252,7 @@ def start(
 
 def _wait_for_rows(run: RunDirectory, processes: Sequence[subprocess.Popen[str]], count: int) -> None:
     began = time.monotonic()
-    while run.iterations < count:
+    while (run.last_row() or {"iteration": 0})["iteration"] < count:
         if any(process.poll() is not None for process in processes):
             raise ChildProcessError(f"a process ended before there were {count} rows")
         if time.monotonic() - began > _MOST_SECONDS:
@@ -254,14 +260,13 @@ def _wait_for_rows(run: RunDirectory, processes: Sequence[subprocess.Popen[str]]
         time.sleep(0.05)
 
 
-def _compared(run: RunDirectory, reference: RunDirectory, count: int) -> Outcome:
-    rows, expected = rows_without_seconds(run), rows_without_seconds(reference)
+def _compared(ending: Ending, run: RunDirectory, reference: RunDirectory) -> Outcome:
     pairs = ((run.dataset, reference.dataset), (run.best_dataset, reference.best_dataset))
     return Outcome(
-        count,
-        [row["iteration"] for row in rows] == list(range(1, len(expected) + 1)),
-        all(own.read_bytes() == other.read_bytes() for own, other in pairs),
-        rows == expected,
+        ending.processes,
+        ending.as_expected,
+        all(own.exists() and own.read_bytes() == other.read_bytes() for own, other in pairs),
+        rows_without_seconds(run) == rows_without_seconds(reference),
     )
 
 

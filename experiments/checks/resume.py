@@ -23,7 +23,7 @@ from typing import Any
 
 from experiments import tables
 from experiments.arguments import parse, print_json
-from experiments.checks._runs import newest_checkpoint, rows_without_seconds
+from experiments.checks._runs import rows_without_seconds
 from experiments.processes import command
 from experiments.settings import OutputSettings
 from hades._run_directory import RunDirectory
@@ -63,7 +63,7 @@ class Trial:
     Attributes:
         moments: Seconds after each start at which it was killed.
         iterations: Iterations in the metrics that it had left at each kill.
-        checkpoints: Iteration of the newest checkpoint at each kill, -1 where there was none.
+        checkpoints: Iteration of the newest checkpoint at each kill, 0 where there was none.
         writing: Whether each kill left a half-written checkpoint.
         whole: Whether every dataset file could be read after each kill.
         dataset_equal: Whether `dataset.npz` has the bytes of the uninterrupted run's.
@@ -170,7 +170,7 @@ def _trial(
         killed.append(moment)
         rows = run.read_metrics()
         iterations.append(rows[-1]["iteration"] if rows else 0)
-        checkpoints.append(newest_checkpoint(run))
+        checkpoints.append(run.saved_iteration)
         writing.append(bool(_half_written(run) - left))
         whole = whole and all(_readable(path) for path in (run.dataset, run.best_dataset) if path.exists())
     _finish(settings, out)

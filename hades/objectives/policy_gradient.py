@@ -65,7 +65,7 @@ class PolicyGradientSettings(OnPolicySettings):
         super().__post_init__()
         require_probability_fields(self, "first_gamma")
         begin, end = self.gamma_iterations
-        if self.first_gamma is None and end:
+        if self.first_gamma is None and (begin, end) != (0, 0):
             raise ValueError(f"gamma_iterations: expected 0 0, as there is no first_gamma, got {begin} {end}")
         if self.first_gamma is not None and not 0 <= begin < end:
             raise ValueError(

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jax.stages import Lowered
 from typing_extensions import override
 
 from hades import policies
@@ -124,11 +123,6 @@ class TeacherEvaluator:
     def __call__(self, key: jax.Array, teacher: Teacher) -> Evaluation:
         """Plays with a teacher; returns are `[1, episodes]`."""
         return evaluate(key, self.env, teacher_policy, PolicyParams(teacher, Normalizer()), self.num_episodes, "mode")
-
-    def lower(self, teacher: Teacher) -> list[Lowered]:
-        """No program: teachers play in simulators on the host."""
-        del teacher
-        return []
 
     def references(self, key: jax.Array, teacher: Teacher) -> dict[str, Evaluation]:
         """Returns of uniformly random actions."""

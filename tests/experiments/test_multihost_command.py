@@ -16,7 +16,7 @@ from experiments.checks import processes as check
 from experiments.checks.processes import Ending, ProcessesCheckSettings, start
 from experiments.processes import command
 
-SETTINGS = ProcessesCheckSettings(processes=(1, 2), devices=2, num_iterations=600, max_seconds=8.0)
+SETTINGS = ProcessesCheckSettings(processes=(1, 2), devices=2, num_iterations=600, max_seconds=4.0)
 
 
 def iterations(out: Path) -> Sequence[int]:
@@ -62,7 +62,7 @@ def test_runs_that_are_ended_in_any_way_go_on_as_if_nothing_had_been(tmp_path: P
     assert all(len(case.outcomes) == 2 for case in cases[2:])
 
 
-KILLED = Ending(2, "kill", 1, [1, -9], seconds=2.0, iterations=30, each_once=True, checkpoint=20)
+KILLED = Ending(2, "kill", 1, [1, -9], seconds=2.0, iterations=30, wanted=90, each_once=True, checkpoint=20)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,9 @@ KILLED = Ending(2, "kill", 1, [1, -9], seconds=2.0, iterations=30, each_once=Tru
         # A run that is asked to stop saves its last call.
         ({"event": "stop", "exit_codes": [143, 143]}, False),
         ({"event": "time", "victim": None, "exit_codes": [0, 0], "checkpoint": 30}, True),
+        # What came to its end ran out of no time.
+        ({"event": "time", "victim": None, "exit_codes": [0, 0], "checkpoint": 30, "wanted": 30}, False),
+        ({"event": "none", "victim": None, "exit_codes": [0, 0], "checkpoint": 30, "wanted": 30}, True),
     ],
 )
 def test_an_ending_is_judged_by_its_event(changes: dict[str, object], expected: bool) -> None:

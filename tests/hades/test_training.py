@@ -190,10 +190,6 @@ class Scripted:
         returns = np.full((2, 2), next(self.scores))
         return hades.Evaluation(returns, np.ones((2, 2), int))
 
-    def lower(self, dataset):
-        del dataset
-        return []
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rescored(hades.Run):

@@ -377,7 +377,7 @@ class DatasetEvaluator:
 
 
 def _batched(dataset: SyntheticDataset) -> SyntheticDataset:
-    """What training sees of a dataset, as the one candidate of a batch."""
+    """The arrays of a dataset that training sees, as those of the one candidate of a batch."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], dataset.without_statistics())
 
 

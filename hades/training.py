@@ -311,16 +311,23 @@ def _drive(
                 _enter(directory, own | dict(config or {}), locks)
         run = replicate(run, run.mesh)
         saved = min(0 if directory is None else directory.saved_iteration for directory in directories)
-        shown = progress and multihost.is_first()
-        with Progress(num_iterations, "iteration", saved, shown) as report, Ahead() as ahead:
-            if not saved:
-                ahead.compile(programs_of(run, keys, loop, begins=True))
-                ahead.wait(1)
-            hosts = [
+        report = Progress(num_iterations, "iteration", saved, progress and multihost.is_first())
+
+        def make_hosts() -> list[HostLoop]:
+            return [
                 HostLoop(key, run, loop, directory, list(map(as_callback, own)), began)
                 for key, directory, own in zip(keys, directories, callbacks, strict=True)
             ]
-            drive(hosts, loop, num_iterations, report, should_stop, ahead)
+
+        with Ahead() as ahead:
+            # A checkpoint that cannot be read is told of alone.
+            hosts = make_hosts() if saved else []
+            with report:
+                if not saved:
+                    ahead.compile(programs_of(run, keys, loop, begins=True))
+                    ahead.wait(1)
+                    hosts = make_hosts()
+                drive(hosts, loop, num_iterations, report, should_stop, ahead)
         results = [_result(run, host) for host in hosts]
         for host, result in zip(hosts, results, strict=True):
             host.tell("end", result)

@@ -48,14 +48,6 @@ def require_below_one_fields(settings: Any, *names: str) -> None:
             require_below_one(name, getattr(settings, name))
 
 
-def require_probability_fields(settings: Any, *names: str) -> None:
-    """Raises `ValueError` unless each of these settings is in [0, 1], or None."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name}: expected a number in [0, 1], got {value}")
-
-
 def require_fraction(name: str, value: float) -> None:
     """Raises `ValueError` with the setting's name unless `value` is above 0 and at most 1."""
     if not 0 < value <= 1:

@@ -15,7 +15,7 @@ from flax import struct
 from hades import policies
 from hades._environment_contract import is_key
 from hades._rows import swapped
-from hades._validation import require_positive_fields, require_probability_fields
+from hades._validation import require_positive_fields
 from hades.fitness import Minibatches
 from hades.normalization import Normalizer, RunningStatistics
 from hades.outer._metrics import summarize
@@ -45,10 +45,6 @@ class PolicyGradientSettings(OnPolicySettings):
     """Parts that each pass over the collected steps is split into, at random; one gradient step each."""
     restart_episodes: bool = False
     """Whether every iteration begins new episodes, rather than going on with those under way."""
-    first_gamma: float | None = None
-    """Discount of the first iterations, which goes linearly to gamma; default: gamma from the start."""
-    gamma_iterations: tuple[int, int] = (0, 0)
-    """Iterations until which the discount is first_gamma, and from which on it is gamma."""
     normalize_advantages: bool = True
     """Whether the advantages of an iteration are shifted and scaled to mean 0 and standard deviation 1."""
     critic: NetworkSettings = NetworkSettings(hidden_sizes=(128, 128))
@@ -63,15 +59,6 @@ class PolicyGradientSettings(OnPolicySettings):
     def __post_init__(self) -> None:
         """Refuses also sizes of the critic's training that are out of range, or do not split the collection."""
         super().__post_init__()
-        require_probability_fields(self, "first_gamma")
-        begin, end = self.gamma_iterations
-        if self.first_gamma is None and (begin, end) != (0, 0):
-            raise ValueError(f"gamma_iterations: expected 0 0, as there is no first_gamma, got {begin} {end}")
-        if self.first_gamma is not None and not 0 <= begin < end:
-            raise ValueError(
-                f"gamma_iterations: expected two numbers with 0 <= begin < end, as the discount begins at first_gamma, "
-                f"got {begin} {end}"
-            )
         require_positive_fields(self, "critic_epochs", "critic_minibatches", "critic_learning_rate")
         self._require_divisors("critic_minibatches")
 
@@ -104,7 +91,6 @@ class PolicyGradientState:
             is running.
         reward_statistics: Of the discounted returns so far; None unless rewards are normalised.
         discounted_returns: Discounted rewards of the episodes under way, `[envs]`.
-        collections: Number so far, `[]` int32; None unless the discount moves.
     """
 
     normalizer: Normalizer
@@ -114,7 +100,6 @@ class PolicyGradientState:
     observation_statistics: RunningStatistics | None
     reward_statistics: RunningStatistics | None
     discounted_returns: jax.Array
-    collections: jax.Array | None = None
 
 
 @struct.dataclass
@@ -182,7 +167,6 @@ class PolicyGradient:
             gathered,
             RunningStatistics.empty(()) if settings.normalize_rewards else None,
             jnp.zeros(settings.num_envs),
-            None if settings.first_gamma is None else jnp.int32(0),
         )
 
     def draw(
@@ -278,10 +262,9 @@ class PolicyGradient:
         critic_key, row_key = keys
         settings = self.settings
         steps, values, next_values = swapped((collection.steps, collection.values, collection.next_values))
-        gamma = self._gamma(state)
-        state, rewards = gather(state, steps, gamma)
+        state, rewards = gather(state, steps, settings.gamma)
         steps = replace(steps, observations=cast(Any, None))
-        batch, valid = swapped(make_batch(values, next_values, steps, rewards, gamma, settings.gae_lambda))
+        batch, valid = swapped(make_batch(values, next_values, steps, rewards, settings.gamma, settings.gae_lambda))
         # As the policies see them, once for all epochs.
         seen = replace(batch, observations=collection.seen)
         critic, optimizer, error = self._train_critic(critic_key, state, seen, valid)
@@ -292,18 +275,7 @@ class PolicyGradient:
             "masked_steps": jnp.sum(~valid, dtype=jnp.int32),
             "value_loss": error,
         }
-        if state.collections is not None:
-            state = replace(state, collections=state.collections + 1)
         return self._divide(row_key, batch, valid, inits), replace(state, critic=critic, optimizer=optimizer), metrics
-
-    def _gamma(self, state: PolicyGradientState) -> jax.Array | float:
-        """Discount of an iteration."""
-        settings = self.settings
-        if state.collections is None or settings.first_gamma is None:
-            return settings.gamma
-        begin, end = settings.gamma_iterations
-        moved = jnp.clip((state.collections - begin) / (end - begin), 0.0, 1.0)
-        return settings.first_gamma + (settings.gamma - settings.first_gamma) * moved
 
     def _train_critic(
         self, key: jax.Array, state: PolicyGradientState, batch: Batch, valid: jax.Array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hades._validation import require_not_negative_fields, require_positive_fields, require_probability_fields
+from hades._validation import require_not_negative_fields, require_positive_fields
 from hades.normalization import Normalization
 from hades.policies import NetworkSettings
 from hades.rollouts.settings import PlaySettings
@@ -42,7 +42,9 @@ class OnPolicySettings(PlaySettings):
         super().__post_init__()
         require_positive_fields(self, "num_envs", "num_steps", "num_epochs", "num_minibatches")
         require_positive_fields(self, "clip_range", "value_clip_range")
-        require_probability_fields(self, "gamma", "gae_lambda")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number in [0, 1], got {getattr(self, name)}")
         require_not_negative_fields(self, "entropy_coefficient")
         self._require_divisors("num_minibatches")
 

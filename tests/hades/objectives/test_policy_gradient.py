@@ -167,38 +167,6 @@ def test_a_step_that_is_not_finite_is_counted_and_no_minibatch_holds_it():
     chex.assert_tree_all_finite((after.critic, values))
 
 
-@jax.jit
-def draw_from(objective, state):
-    params = jax.vmap(objective.policy.init)(jax.random.split(jax.random.key(5), 2))
-    problem, after, _ = objective.draw(jax.random.key(2), state, PresentPolicies(2, lambda: params))
-    return problem.problem.advantages, after
-
-
-@pytest.mark.parametrize(("collections", "gamma"), [(0, 0.5), (2, 0.5), (4, 0.7), (6, 0.9), (9, 0.9)])
-def test_a_discount_that_moves_is_that_of_the_collection(collections, gamma):
-    moving, fixed = make_objective(gamma=0.9, first_gamma=0.5, gamma_iterations=(2, 6)), make_objective(gamma=gamma)
-    begun = jax.jit(moving.init)(jax.random.key(1))
-    assert int(begun.collections) == 0
-    found, after = draw_from(moving, dataclasses.replace(begun, collections=jnp.int32(collections)))
-    expected, _ = draw_from(fixed, dataclasses.replace(begun, collections=None))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    assert int(after.collections) == collections + 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"first_gamma": 1.5, "gamma_iterations": (0, 3)}, r"first_gamma: expected a number in \[0, 1\], got 1.5"),
-        ({"first_gamma": 0.5}, "gamma_iterations: expected two numbers with 0 <= begin < end.*, got 0 0"),
-        ({"first_gamma": 0.5, "gamma_iterations": (3, 3)}, "gamma_iterations: expected two numbers .*, got 3 3"),
-        ({"gamma_iterations": (0, 3)}, "gamma_iterations: expected 0 0, as there is no first_gamma, got 0 3"),
-    ],
-)
-def test_a_discount_that_moves_has_a_beginning_and_an_end(changes, words):
-    with pytest.raises(ValueError, match=words):
-        make_objective(**changes)
-
-
 def test_environments_that_initialisations_cannot_share_are_refused():
     with pytest.raises(ValueError, match=r"^num_envs: expected a multiple of num_inits = 3"):
         drawn(make_objective(), inits=3)

@@ -99,7 +99,7 @@ done
 
 # HaDES-PG: games beside HaDES-R, what an inner step, the optimiser and the number of pairs buy, bodies, and general pairs.
 $hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods hades-pg --seeds 0-4 --runs "$runs/hades_pg" --out $out/hades_pg
-for game in SpaceInvaders:0-4 Freeway:0-2 Asterix:0-4; do
+for game in SpaceInvaders:0-4 Freeway:0-4 Asterix:0-4; do
   $hades bench neuroevolution --env "gymnax/${game%%:*}-MinAtar" --methods hades-pg hades-r --seeds "${game##*:}" --runs "$runs/hades_pg" \
     --out $out/hades_pg
 done
@@ -128,8 +128,15 @@ hopper_budget "" --setting cloning.optimizer --values "sgd --first-step-size 0.3
   "sgd --cloning.momentum 0.9 --first-step-size 0.2" "adam --cloning.step-sizes fixed --cloning.learning-rate 0.02" \
   "sgd --cloning.activation relu --first-step-size 0.3"
 hopper_budget "--first-step-size 0.3" --values 2 4 16 256
-$hades bench neuroevolution --env brax/inverted_pendulum --methods hades-pg --seeds 0-2 --env-steps 800000 \
+$hades bench neuroevolution --env brax/inverted_pendulum --methods hades-pg hades-r --seeds 0-4 --env-steps 800000 \
   --runs "$runs/hades_pg" --out $out/hades_pg
+# Environment steps to the usual thresholds: task, threshold, most steps of HaDES-PG, and of HaDES-R.
+for task in "CartPole-v1 490 123000 2000000" "Acrobot-v1 -100 103000 2000000" "Pendulum-v1 -200 1500000 20000000"; do
+  read -r name target gradient_steps steps <<< "$task"
+  $hades bench time-to-return --env "gymnax/$name" --target "$target" --env-steps "$steps" --seeds 0-4 --runs "$runs/hades_pg/time-to-return" \
+    --variants "hades-pg=hades-pg --max-env-steps $gradient_steps" hades-r=hades-r --flags="--iterations-per-call 2 --evaluate-every 2" \
+    --out $out/hades_pg/time_to_return
+done
 for body in hopper walker2d halfcheetah; do
   $hades distill --method hades-pg --preset "$body" --out "$runs/hades_pg/$body" --resume
 done
@@ -185,8 +192,14 @@ for task in acrobot pendulum; do
 done
 $hades distill --method hades-pg --preset breakout --num-envs 256 --num-inits 8 --entropy-coefficient 0.01 --num-iterations 300 \
   --meta-gradient.anneal-iterations 300 --out "$runs/hades_pg/breakout-long" --resume
-.venv/bin/python -m experiments.checks.resume --kills 10 --preset cartpole --num-iterations 60 \
-  --flags="--method hades-pg --iterations-per-call 2 --evaluate-every 10" --json
+$hades bench throughput --cases hades-pg-breakout ppo-breakout --repeats 7 --out $out/hades_pg/throughput.json
+
+# Runs that are killed, and runs over several processes that are ended in every way.
+check=".venv/bin/python -m experiments.checks"
+$check.resume --kills 20 --preset cartpole --num-iterations 60 --flags="--iterations-per-call 2 --evaluate-every 10" --json >$out/resume_check.json
+$check.resume --kills 10 --preset cartpole --num-iterations 60 --flags="--method hades-pg --iterations-per-call 2 --evaluate-every 10" --json \
+  >$out/hades_pg/resume_check.json
+$check.processes --json >$out/scaling/processes.json
 
 # Offline distillation: published teachers in real MuJoCo, Cal-QL, and the objectives on data that the teachers collect.
 teachers=${TEACHERS:-../shared/reference/teachers}

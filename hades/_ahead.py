@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jax.stages import Lowered
 
 from hades import multihost
+from hades._cache import Hashed
 from hades._host_loop import advance, initial, outcome_of
+from hades.evaluation import DatasetEvaluator, PolicyEvaluator
 from hades.run import Run
 from hades.sharding import is_elsewhere, own_copy, replicated_shapes, usable_cores
 
@@ -41,7 +43,7 @@ class Ahead:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Leaves out what has not begun, and does not wait for the rest."""
+        """Leaves out what has not begun, and does not wait for the rest, for which the end of the program does."""
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -51,21 +53,20 @@ class Ahead:
 
     def compile(self, programs: Iterable[Lowered]) -> None:
         """Begins to compile programs, each of them once it is traced, while the next one is."""
+        # Calls find programs that were compiled in the same context, which each thread has for itself.
+        precision, x64 = jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64  # type: ignore[attr-defined]
+        device = jax.config.jax_default_device  # type: ignore[attr-defined]
+
+        def compile_alike(program: Lowered) -> None:
+            with jax.default_matmul_precision(precision), jax.enable_x64(x64), jax.default_device(device):
+                program.compile()
+
         for program in programs:
-            self._programs.append(self._workers.submit(program.compile))
+            self._programs.append(self._workers.submit(compile_alike, program))
 
     def wait(self, count: int | None = None) -> None:
         """Waits for the first `count` programs, for all if None."""
         wait(self._programs[:count])
-
-
-@runtime_checkable
-class LoweredEvaluator(Protocol):
-    """An evaluation whose programs can be compiled before it is called."""
-
-    def lower(self, key: jax.Array, outcome: Any, /) -> Sequence[Lowered]:
-        """Programs of an evaluation of an outcome of such shapes, traced but not compiled."""
-        ...
 
 
 def programs_of(run: Run[Any], keys: jax.Array, loop: LoopSettings, begins: bool) -> Iterator[Lowered]:
@@ -89,8 +90,11 @@ def programs_of(run: Run[Any], keys: jax.Array, loop: LoopSettings, begins: bool
         return
     state = jax.eval_shape(initial, own, key)
     yield advance.lower(run, replicated_shapes(state, run.mesh), np.int32(0), **loop.call_sizes)
+    if loop.evaluate_every is None:
+        return
     evaluator, selector = loop.make_evaluators(run)
     outcome = jax.eval_shape(outcome_of, own, state)
-    for evaluation in (evaluator,) if evaluator == selector else (evaluator, selector):
-        if isinstance(evaluation, LoweredEvaluator):
+    for evaluation in (evaluator,) if Hashed(evaluator) == Hashed(selector) else (evaluator, selector):
+        # A user's own says nothing of its programs.
+        if isinstance(evaluation, (DatasetEvaluator, PolicyEvaluator)):
             yield from evaluation.lower(key, outcome)

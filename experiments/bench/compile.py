@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -96,8 +97,9 @@ def measure_command(*arguments: str) -> dict[str, Any]:
     """Runs `hades ARGUMENTS` in this process to its end.
 
     Returns:
-        `trace_seconds`, `lower_seconds` and `compile_seconds`, with what reading the cache took; the number of
-        `programs`, `cached_programs` of which the cache held; `peak_bytes`.
+        `trace_seconds`, `lower_seconds` and `compile_seconds`, with what reading the cache took, added up over
+        programs that are compiled beside each other; the number of `programs`, `cached_programs` of which the cache
+        held; `peak_bytes`.
 
     Raises:
         SystemExit: The command failed; it has said why.
@@ -105,12 +107,16 @@ def measure_command(*arguments: str) -> dict[str, Any]:
     seconds: defaultdict[str, float] = defaultdict(float)
     events: Counter[str] = Counter()
 
+    # Programs are compiled in several threads.
+    lock = threading.Lock()
+
     def add(event: str, duration_secs: float, **_: Any) -> None:
-        seconds[event] += duration_secs
-        events[event] += 1
+        with lock:
+            seconds[event] += duration_secs
+            events[event] += 1
 
     jax.monitoring.register_event_duration_secs_listener(add)
-    jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
+    jax.monitoring.register_event_listener(lambda event, **_: add(event, 0.0))
     code = cli.main(arguments)
     if code:
         sys.exit(code)

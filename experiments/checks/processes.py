@@ -46,12 +46,10 @@ class ProcessesCheckSettings(OutputSettings):
     """Iterations of each run."""
     flags: str = "--env diagnostic/target --dataset-size 2 --population-size 8 --cloning.num-steps 5"
     """Flags of hades distill in one string."""
-    max_seconds: float = 4.0
-    """Time budget of the runs that run out of time; the rest is done by the run that goes on."""
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive, and processes that cannot share the devices evenly."""
-        self.require_positive("processes", "devices", "num_iterations", "max_seconds")
+        self.require_positive("processes", "devices", "num_iterations")
         if not self.processes:
             raise ValueError("processes: expected one or more, got none")
         for count in self.processes:
@@ -86,11 +84,17 @@ class Ending:
     checkpoint: int
 
     @property
+    def victim_was_first(self) -> bool:
+        """Whether the process that writes was killed."""
+        return self.event == "kill" and self.victim == 0
+
+    @property
     def as_expected(self) -> bool:
         """Whether every process ended as the event asks for, within a minute, and left rows that are whole."""
         codes = {"none": [0] * self.processes, "time": [0] * self.processes, "stop": [143] * self.processes}
         codes["kill"] = [-signal.SIGKILL if index == self.victim else 1 for index in range(self.processes)]
-        saved = self.checkpoint <= self.iterations if self.event == "kill" else self.checkpoint == self.iterations
+        # The first process saves its last call, unless it is the one that is killed.
+        saved = 0 < self.checkpoint <= self.iterations if self.victim_was_first else self.checkpoint == self.iterations
         done = self.iterations == self.wanted
         ended = self.exit_codes == codes[self.event] and done == (self.event == "none")
         return ended and self.seconds < 60 and self.each_once and saved
@@ -99,6 +103,9 @@ class Ending:
 @dataclass(frozen=True)
 class Outcome:
     """A run that came to its end.
+
+    One that had run out of time was evaluated then, once more than the run that it is compared with: its evaluations
+    and its best dataset, which these choose, are not compared.
 
     Attributes:
         processes: Processes that it ended with.
@@ -169,39 +176,54 @@ def _row(case: Case) -> tuple[str, ...]:
 
 def check(settings: ProcessesCheckSettings, folder: Path) -> Iterator[Case]:
     """Cases one after the other: each number of processes undisturbed, and all of them ended on the way."""
-    reference = RunDirectory(folder / "reference")
+    reference, budgets = RunDirectory(folder / "reference"), {}
     for count in settings.processes:
         out = RunDirectory(folder / f"whole-{count}")
         ending = play(settings, out, count)
+        budgets[count] = (out.last_row() or {"seconds": 1.0})["seconds"] / 2
         if not reference.path.exists():
             shutil.copytree(out.path, reference.path)
-        yield Case(ending, [_compared(ending, out, reference)])
+        yield Case(ending, [_compared(ending, out, reference, evaluations=True)])
     for count in settings.processes:
         # One process has no other that could notice.
         events: list[tuple[Event, int | None]] = [("stop", count - 1), ("time", None)]
         events += [("kill", victim) for victim in (0, count - 1)] if count > 1 else []
         for event, victim in events:
             out = RunDirectory(folder / f"{event}-{victim}-{count}")
-            case = Case(play(settings, out, count, event, victim))
+            case = Case(play(settings, out, count, event, victim, budgets[count]))
             for next_count in settings.processes:
                 resumed = RunDirectory(folder / "resumed")
                 shutil.rmtree(resumed.path, ignore_errors=True)
                 shutil.copytree(out.path, resumed.path)
-                case.outcomes.append(_compared(play(settings, resumed, next_count), resumed, reference))
+                ending = play(settings, resumed, next_count)
+                case.outcomes.append(_compared(ending, resumed, reference, evaluations=event != "time"))
             yield case
 
 
 def play(
-    settings: ProcessesCheckSettings, run: RunDirectory, count: int, event: Event = "none", victim: int | None = None
+    settings: ProcessesCheckSettings,
+    run: RunDirectory,
+    count: int,
+    event: Event = "none",
+    victim: int | None = None,
+    max_seconds: float = 1.0,
 ) -> Ending:
     """Begins a run or goes on with it, to its end or to an event, with a number of processes.
+
+    Args:
+        settings: Settings of the check.
+        run: Folder of the run.
+        count: Processes.
+        event: What ends it.
+        victim: Process that gets the signal of the event; None without one.
+        max_seconds: Time budget of a run that is to run out of time.
 
     Raises:
         SystemExit: Processes hang, or end before the event.
     """
     flags = ["--num-iterations", str(settings.num_iterations), "--checkpoint-seconds", "0.5"]
     if event == "time":
-        flags += ["--max-seconds", str(settings.max_seconds)]
+        flags += ["--max-seconds", str(max_seconds)]
     elif run.holds_run:
         # Resumed runs have the budget that they are given.
         flags += ["--max-seconds", "None"]
@@ -260,14 +282,17 @@ def _wait_for_rows(run: RunDirectory, processes: Sequence[subprocess.Popen[str]]
         time.sleep(0.05)
 
 
-def _compared(ending: Ending, run: RunDirectory, reference: RunDirectory) -> Outcome:
-    pairs = ((run.dataset, reference.dataset), (run.best_dataset, reference.best_dataset))
-    return Outcome(
-        ending.processes,
-        ending.as_expected,
-        all(own.exists() and own.read_bytes() == other.read_bytes() for own, other in pairs),
-        rows_without_seconds(run) == rows_without_seconds(reference),
+def _compared(ending: Ending, run: RunDirectory, reference: RunDirectory, evaluations: bool) -> Outcome:
+    files = [(run.dataset, reference.dataset), (run.best_dataset, reference.best_dataset)][: 1 + evaluations]
+    found, expected = (
+        [
+            {name: value for name, value in row.items() if evaluations or not name.startswith("evaluation")}
+            for row in rows_without_seconds(directory)
+        ]
+        for directory in (run, reference)
     )
+    same_bytes = all(own.exists() and own.read_bytes() == other.read_bytes() for own, other in files)
+    return Outcome(ending.processes, ending.as_expected, same_bytes, found == expected)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import pytest
 from experiments.checks import processes as check
 from experiments.checks.processes import Ending, ProcessesCheckSettings, start
 from experiments.processes import command
+from hades._run_directory import RunDirectory
 
-SETTINGS = ProcessesCheckSettings(processes=(1, 2), devices=2, num_iterations=600, max_seconds=4.0)
+SETTINGS = ProcessesCheckSettings(processes=(1, 2), devices=2, num_iterations=600)
 
 
 def iterations(out: Path) -> Sequence[int]:
@@ -39,7 +40,7 @@ def test_the_others_of_a_killed_process_end_and_the_run_goes_on_with_one(tmp_pat
     assert processes[1 - killed].returncode == 1
     assert "another process of the run has ended" in error.splitlines()[-1]
     processes[killed].communicate()
-    saved = max(int(path.name) for path in (out / "checkpoints").iterdir() if path.name.isdigit())
+    saved = RunDirectory(out).saved_iteration
     done = iterations(out)
     # Process 0 saves the last whole call when another dies.
     assert saved == done[-1] if killed else saved <= done[-1]
@@ -62,7 +63,7 @@ def test_runs_that_are_ended_in_any_way_go_on_as_if_nothing_had_been(tmp_path: P
     assert all(len(case.outcomes) == 2 for case in cases[2:])
 
 
-KILLED = Ending(2, "kill", 1, [1, -9], seconds=2.0, iterations=30, wanted=90, each_once=True, checkpoint=20)
+KILLED = Ending(2, "kill", 1, [1, -9], seconds=2.0, iterations=30, wanted=90, each_once=True, checkpoint=30)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +74,14 @@ KILLED = Ending(2, "kill", 1, [1, -9], seconds=2.0, iterations=30, wanted=90, ea
         ({"exit_codes": [-9, 1]}, False),
         ({"seconds": 61.0}, False),
         ({"each_once": False}, False),
-        ({"checkpoint": 40}, False),
-        ({"event": "stop", "exit_codes": [143, 143], "checkpoint": 30}, True),
+        ({"checkpoint": 20}, False),
+        # Of the first process only what it saved before is left.
+        ({"victim": 0, "exit_codes": [-9, 1], "checkpoint": 20}, True),
+        ({"victim": 0, "exit_codes": [-9, 1], "checkpoint": 0}, False),
+        ({"victim": 0, "exit_codes": [-9, 1], "checkpoint": 40}, False),
+        ({"event": "stop", "exit_codes": [143, 143]}, True),
         # A run that is asked to stop saves its last call.
-        ({"event": "stop", "exit_codes": [143, 143]}, False),
+        ({"event": "stop", "exit_codes": [143, 143], "checkpoint": 20}, False),
         ({"event": "time", "victim": None, "exit_codes": [0, 0], "checkpoint": 30}, True),
         # What came to its end ran out of no time.
         ({"event": "time", "victim": None, "exit_codes": [0, 0], "checkpoint": 30, "wanted": 30}, False),

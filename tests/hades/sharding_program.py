@@ -9,6 +9,7 @@ import math
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -193,6 +194,16 @@ def seeds_on_devices() -> dict[str, object]:
     return found | {"compiled": [compiled.names.count(name) for name in ("_advance_seeds", "_stack", "_unstack")]}
 
 
+def with_precision(part: Callable[[], dict[str, object]]) -> Callable[[], dict[str, object]]:
+    """The same part of the program in a context that every thread has for itself."""
+
+    def within() -> dict[str, object]:
+        with jax.default_matmul_precision("float32"):
+            return part()
+
+    return within
+
+
 PROGRAMS = ("initial", "advance", "draw_inits", "fit_over", "play_all")
 """Those of a run and its evaluation that take more than a moment to compile."""
 
@@ -229,17 +240,15 @@ class Compilations(logging.Handler):
         super().__init__()
         self.names: list[str] = []
         jax.config.update("jax_log_compiles", True)
-        logger = logging.getLogger("jax._src.interpreters.pxla")
-        logger.addHandler(self)
-        logger.propagate = False
-        for name in ("jax._src.dispatch", "jax._src.compiler", "jax._src.compilation_cache"):
-            logging.getLogger(name).propagate = False
+        logging.getLogger("jax._src.dispatch").addHandler(self)
+        for name in ("dispatch", "interpreters.pxla", "compiler", "compilation_cache"):
+            logging.getLogger(f"jax._src.{name}").propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Notes the name in 'Compiling NAME with global shapes and types ...'."""
-        words = record.getMessage().split()
-        if words[0] == "Compiling":
-            self.names.append(words[1].removeprefix("jit(").removesuffix(")"))
+        """Notes the name in 'Finished XLA compilation of jit(NAME) in ... sec'."""
+        found = re.match(r"Finished XLA compilation of jit\((\w+)", record.getMessage())
+        if found:
+            self.names.append(found[1])
 
 
 def elsewhere_on_devices() -> dict[str, object]:
@@ -334,6 +343,7 @@ PARTS = {
     "run, hades-pg": partial(run_on_devices, "hades-pg"),
     "run, es, stored": partial(run_on_devices, "es, stored"),
     "run, alone": partial(run_on_devices, "hades", 1),
+    "run, precise": with_precision(partial(run_on_devices, "hades", 1)),
     "seeds": seeds_on_devices,
     **{method: partial(generation_on_devices, method) for method in (*SETTINGS, "av-pbc", "own objective")},
 }

@@ -52,7 +52,7 @@ def run_program(*names: str) -> Any:
     return json.loads(done.stdout)
 
 
-RUNS = {"run, hades": 4, "run, hades-pg": 4, "run, es, stored": 4, "run, alone": 1}
+RUNS = {"run, hades": 4, "run, hades-pg": 4, "run, es, stored": 4, "run, alone": 1, "run, precise": 1}
 OTHERS = ("hades", "hades, whole", "hades, four inits", "es, stored", "es, regenerated", "av-pbc", "own objective")
 QUICK = ("elsewhere", "once", "map", "environments", "pendulum-uneven", *RUNS, *OTHERS)
 SLOW = (

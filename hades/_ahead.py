@@ -53,16 +53,8 @@ class Ahead:
 
     def compile(self, programs: Iterable[Lowered]) -> None:
         """Begins to compile programs, each of them once it is traced, while the next one is."""
-        # Calls find programs that were compiled in the same context, which each thread has for itself.
-        precision, x64 = jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64  # type: ignore[attr-defined]
-        device = jax.config.jax_default_device  # type: ignore[attr-defined]
-
-        def compile_alike(program: Lowered) -> None:
-            with jax.default_matmul_precision(precision), jax.enable_x64(x64), jax.default_device(device):
-                program.compile()
-
         for program in programs:
-            self._programs.append(self._workers.submit(compile_alike, program))
+            self._programs.append(self._workers.submit(program.compile))
 
     def wait(self, count: int | None = None) -> None:
         """Waits for the first `count` programs, for all if None."""

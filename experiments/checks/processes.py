@@ -42,7 +42,7 @@ class ProcessesCheckSettings(OutputSettings):
     """Numbers of processes that share the devices; the run of the first number is what all are compared with."""
     devices: int = 4
     """Devices of the CPU, those of all processes together."""
-    num_iterations: int = 2000
+    num_iterations: int = 600
     """Iterations of each run."""
     flags: str = "--env diagnostic/target --dataset-size 2 --population-size 8 --cloning.num-steps 5"
     """Flags of hades distill in one string."""
@@ -221,7 +221,7 @@ def play(
     Raises:
         SystemExit: Processes hang, or end before the event.
     """
-    flags = ["--num-iterations", str(settings.num_iterations), "--checkpoint-seconds", "0.5"]
+    flags = ["--num-iterations", str(settings.num_iterations), "--checkpoint-seconds", "0.1"]
     if event == "time":
         flags += ["--max-seconds", str(max_seconds)]
     elif run.holds_run:

@@ -22,6 +22,7 @@ from experiments.bench._lib.runs import Method
 from hades._provenance import git_commit
 
 CaseName = Literal["cartpole", "hopper-64", "hopper-512", "breakout", "hades-pg-breakout", "ppo-breakout"]
+_PPO = "--num-minibatches 2 --network.activation tanh --observation-normalization fixed"
 _HOPPER = "--dataset-size 64 --population-size 16 --cloning.hidden-sizes"
 
 CASES: dict[CaseName, tuple[Method, str, str]] = {
@@ -31,7 +32,7 @@ CASES: dict[CaseName, tuple[Method, str, str]] = {
     "breakout": ("hades-r", "gymnax/Breakout-MinAtar", ""),
     "hades-pg-breakout": ("hades-pg", "gymnax/Breakout-MinAtar", ""),
     # Environments, steps, epochs, minibatches and network of the one above.
-    "ppo-breakout": ("ppo", "gymnax/Breakout-MinAtar", "--num-minibatches 2 --network.activation tanh"),
+    "ppo-breakout": ("ppo", "gymnax/Breakout-MinAtar", f"{_PPO} --network.hidden-sizes 128 128"),
 }
 """Method, environment and flags by name; the rest are the settings of the environment's small preset."""
 

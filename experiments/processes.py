@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,19 @@ def command(*arguments: str) -> list[str]:
 def program(module: str, *arguments: str) -> list[str]:
     """The command line that runs one of our modules as a program, such as `"experiments.bench.cost"`."""
     return command("-m", module, *arguments)
+
+
+def forced_devices(counts: Iterable[int]) -> dict[str, str]:
+    """Variables of a process whose CPU is to be as many devices as the largest count; other platforms stay."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={max(counts)}"
+    return {"XLA_FLAGS": flags.strip()}
+
+
+def free_address() -> str:
+    """An address of this machine that nothing listens at yet, `"127.0.0.1:PORT"`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def run(line: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:

@@ -195,17 +195,13 @@ class PolicyEvaluator:
 
     def __call__(self, key: jax.Array, trained: TrainedPolicy) -> Evaluation:
         """Plays `num_inits * num_episodes` episodes with one policy; returns are `[1, inits * episodes]`."""
-        shape = (1, self.num_inits)
-        networks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), trained.params.network)
+        networks = self._for_each_init(trained.params.network)
         played = self._play(jax.random.split(key, self.num_inits), networks, trained.params.normalizer)
         return played.over_episodes(lambda values: values.reshape(1, -1))
 
     def lower(self, key: jax.Array, trained: TrainedPolicy) -> list[Lowered]:
         """Programs of an evaluation of such a policy, traced but not compiled; none of simulators on the host."""
-        shape = (1, self.num_inits)
-        networks = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(shape + jnp.shape(leaf), leaf.dtype), trained.params.network
-        )
+        networks = jax.eval_shape(self._for_each_init, trained.params.network)
         return self._lower_play(key, networks, trained.params.normalizer)
 
     def references(self, key: jax.Array, trained: TrainedPolicy) -> dict[str, Evaluation]:
@@ -218,6 +214,11 @@ class PolicyEvaluator:
     def _rollout(self) -> Rollout:
         arguments = (self.num_episodes, self.action_selection, self.normalization_envs)
         return compiled_rollout(self.env, self.policy, *arguments, self.mesh)
+
+    def _for_each_init(self, network: Params) -> Params:
+        """Parameters of one policy, which plays for all: `[1, inits, ...]`."""
+        shape = (1, self.num_inits)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape + jnp.shape(leaf)), network)
 
     def _play(self, keys: jax.Array, networks: Params, normalizer: Normalizer) -> Evaluation:
         """Plays with policies `[1, inits, ...]` under keys `[inits]`."""

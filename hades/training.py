@@ -308,8 +308,8 @@ def _drive(
     with contextlib.ExitStack() as locks:
         for key, directory in zip(keys, directories, strict=True):
             if directory is not None:
-                own = run.config() | {"key": key_words(key), "num_iterations": num_iterations, "loop": to_dict(loop)}
-                _enter(directory, own | dict(config or {}), locks)
+                known = run.config() | {"key": key_words(key), "num_iterations": num_iterations, "loop": to_dict(loop)}
+                _enter(directory, known | dict(config or {}), locks)
         run = replicate(run, run.mesh)
         saved = min(0 if directory is None else directory.saved_iteration for directory in directories)
         report = Progress(num_iterations, "iteration", saved, progress and multihost.is_first())

@@ -15,11 +15,12 @@ import numpy as np
 
 from experiments import tables
 from experiments.arguments import parse
-from experiments.bench._lib.apart import forced_devices, measure_apart
+from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import compiled_bytes, peak_bytes, peaks
 from experiments.bench._lib.seeds import init_seeds
 from experiments.bench._lib.timing import compile_step, time_in_turns
+from experiments.processes import forced_devices
 from experiments.settings import Flat, first_devices
 from hades._serialization import to_dict
 from hades.distillation import DatasetRun

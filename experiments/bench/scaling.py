@@ -10,11 +10,12 @@ from typing import Any, cast
 import numpy as np
 
 from experiments import tables
-from experiments.bench._lib.apart import forced_devices, measure_apart
+from experiments.bench._lib.apart import measure_apart
 from experiments.bench._lib.base import Bench, BenchSettings, Report
 from experiments.bench._lib.memory import mebibytes, peak_bytes, peaks
 from experiments.bench._lib.runs import METHODS, Method, small_run, start
 from experiments.bench._lib.timing import compile_step, time_in_turns
+from experiments.processes import forced_devices
 
 _HEADER = ("devices", "mesh", "compile [s]", "s/iteration", "CPU s/iteration", "of the fewest", "fitness", "memory")
 

@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import IO, Literal
 from experiments import tables
 from experiments.arguments import parse, print_json
 from experiments.checks._runs import rows_without_seconds
-from experiments.processes import command
+from experiments.processes import command, forced_devices, free_address
 from experiments.settings import OutputSettings
 from hades._run_directory import RunDirectory
 
@@ -252,13 +251,9 @@ def start(
     settings: ProcessesCheckSettings, out: Path, count: int, flags: Sequence[str], stderr: IO[str] | int
 ) -> list[subprocess.Popen[str]]:
     """Starts `hades distill --resume` in so many processes, which share the devices."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
     line = ["distill", *shlex.split(settings.flags), *flags, "--out", str(out), "--resume"]
-    job = ["--multihost", "--coordinator", address, "--num-processes", str(count), "--process-id"]
-    device_flag = f"--xla_force_host_platform_device_count={settings.devices // count}"
-    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {device_flag}"}
+    job = ["--multihost", "--coordinator", free_address(), "--num-processes", str(count), "--process-id"]
+    own = {"JAX_PLATFORMS": "cpu", **forced_devices([settings.devices // count])}
     return [
         subprocess.Popen(
             command(*line, *([*job, str(index)] if count > 1 else [])),

@@ -7,7 +7,9 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.checks import _runs
 from experiments.cli import main
+from hades._run_directory import RunDirectory
 
 TINY_LOOP = ("--generations-per-call", "2", "--evaluate-every", "2", "--evaluation-inits", "2",
              "--evaluation-episodes", "2")  # fmt: skip
@@ -85,5 +87,4 @@ def unpack(name: str, folder: Path) -> Path:
 
 def rows_without_seconds(run: Path) -> list[dict[str, Any]]:
     """Metrics of a run but for the seconds in them."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if "seconds" not in name} for row in rows]
+    return _runs.rows_without_seconds(RunDirectory(run))

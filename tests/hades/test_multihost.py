@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.processes import forced_devices, free_address
 from hades import multihost
 from hades.multihost import LostProcessError, MultihostSettings
 
@@ -24,7 +24,7 @@ PROGRAM = Path(__file__).with_name("multihost_program.py")
 
 def start(folder: Path, devices: int, *job: object) -> subprocess.Popen[str]:
     flags = {
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
+        **forced_devices([devices]),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
     }
@@ -32,12 +32,6 @@ def start(folder: Path, devices: int, *job: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         arguments, env=os.environ | flags, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module")

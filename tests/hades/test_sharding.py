@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.processes import forced_devices
 from hades import sharding
 from hades.sharding import population_mesh, usable_cores
 
@@ -33,9 +34,8 @@ def results():
 
 
 def run_program(*names: str) -> Any:
-    devices = "--xla_force_host_platform_device_count=8"
     flags = {
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}",
+        **forced_devices([8]),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
     }

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments import processes
@@ -43,12 +43,6 @@ def measure_apart(
         raise ValueError(f"{label}: {reason[0]}")
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
-
-
-def forced_devices(counts: Iterable[int]) -> dict[str, str]:
-    """Variables of a process whose CPU is to be as many devices as the largest count; other platforms stay."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={max(counts)}"
-    return {"XLA_FLAGS": flags.strip()}
 
 
 def main(module: str, function: str, *arguments: str) -> None:

@@ -404,6 +404,7 @@ def dataset_evaluator(
     num_episodes: int = 8,
     inner: InnerLoop | None = None,
     ensemble: int = 1,
+    mesh: Mesh | None = None,
 ) -> DatasetEvaluator:
     """Makes the evaluation that the metadata of a dataset ask for.
 
@@ -414,6 +415,7 @@ def dataset_evaluator(
         num_episodes: Episodes of each.
         inner: Another inner loop than the one of the metadata: another architecture, optimiser, or budget.
         ensemble: Policies that act together, each trained from an initialisation of its own.
+        mesh: Devices that the policies are spread over; this one alone if None.
 
     Raises:
         ValueError: The dataset has no metadata, or none of its inner loop and no other is given, or it does not fit the
@@ -432,6 +434,7 @@ def dataset_evaluator(
         shared_envs(metadata),
         metadata.init_seed,
         ensemble=ensemble,
+        mesh=mesh,
     )
 
 

@@ -17,7 +17,7 @@ from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.environments import environment_of_run, make_environment, make_named, make_task_environments
 from experiments.loading import architecture, check_dataset_fits, load_dataset, load_policy, outcome_file
-from experiments.settings import EvaluationSettings
+from experiments.settings import EvaluationSettings, first_devices
 from hades._files import refusing
 from hades._run_directory import RunDirectory
 from hades.dataset import SyntheticDataset
@@ -29,6 +29,7 @@ from hades.multitask.merging import is_merged
 from hades.normalization import PolicyParams
 from hades.offline.teacher import Teacher, TeacherError, is_teacher_file, teacher_policy
 from hades.policy_file import is_policy_file
+from hades.sharding import divide_cpu, population_mesh
 from hades.types import AnyEnvironment
 
 
@@ -54,17 +55,22 @@ class EvaluateSettings(EvaluationSettings):
     """Policies that act together, by the mean of their actions: a dataset trains as many for each of the inits."""
     baselines: bool = False
     """Also scores its zeros: the all-zero dataset and untrained policies; of a merged file they are always scored."""
+    devices: int | None = None
+    """Devices that the policies of a dataset are spread over, the first of those that JAX has; default: one. A CPU is
+    made as many."""
 
     def __post_init__(self) -> None:
         """Refuses counts that are not positive."""
         super().__post_init__()
-        self.require_positive("num_inits", "ensemble")
+        self.require_positive("num_inits", "ensemble", "devices")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb and returns its exit code."""
     settings = parse(EvaluateSettings, "evaluate", arguments)
     started = time.monotonic()
+    if settings.devices is not None:
+        divide_cpu(settings.devices)
     folder, settings = settings.source, replace(settings, source=outcome_file(settings.source))
     if is_policy_file(settings.source):
         text, result = _evaluate_policy(settings)
@@ -88,7 +94,7 @@ _Report: TypeAlias = tuple[str, dict[str, Any]]
 
 def _require_dataset(settings: EvaluateSettings, found: str) -> None:
     """Refuses flags that need a dataset, where another file was found."""
-    for name in ("baselines", "ensemble", "num_inits"):
+    for name in ("baselines", "devices", "ensemble", "num_inits"):
         if getattr(settings, name) != getattr(EvaluateSettings, name):
             flag = f"--{name.replace('_', '-')}"
             raise BadArgumentsError(f"{flag}: expected a dataset or a run of hades distill, got {found}")
@@ -132,8 +138,9 @@ def _evaluate_teacher(settings: EvaluateSettings, env: AnyEnvironment) -> _Repor
 
 
 def _evaluate_merged(settings: EvaluateSettings, dataset: SyntheticDataset, metadata: FileMetadata) -> _Report:
-    if settings.ensemble != 1:
-        raise BadArgumentsError("--ensemble: expected a dataset of a single task, got a merged one")
+    for name in ("devices", "ensemble"):
+        if getattr(settings, name) != getattr(EvaluateSettings, name):
+            raise BadArgumentsError(f"--{name}: expected a dataset of a single task, got a merged one")
     tasks = make_task_environments(metadata, settings.env, settings.source)
     try:
         scores = evaluate_tasks(
@@ -165,8 +172,9 @@ def _evaluate_dataset(settings: EvaluateSettings, dataset: SyntheticDataset, met
             file=sys.stderr,
         )
     try:
+        mesh = None if settings.devices is None else population_mesh(first_devices(settings.devices))
         evaluator = dataset_evaluator(
-            env, dataset, settings.num_inits, settings.num_episodes, ensemble=settings.ensemble
+            env, dataset, settings.num_inits, settings.num_episodes, ensemble=settings.ensemble, mesh=mesh
         )
     except ValueError as error:
         raise BadArgumentsError(str(error)) from None

@@ -77,6 +77,15 @@ def test_merged_file_is_scored_task_by_task(hades: Callable[..., Outcome], merge
     assert "diagnostic/match (2)" in outcome.err
 
 
+@pytest.mark.parametrize("flags", [("--ensemble", "2"), ("--devices", "1")])
+def test_flags_of_a_single_task_are_refused_with_a_merged_file(
+    hades: Callable[..., Outcome], merged: Path, flags: tuple[str, str]
+) -> None:
+    outcome = hades("evaluate", merged, *flags)
+    assert outcome.code == 2
+    assert outcome.complaint == f"hades evaluate: {flags[0]}: expected a dataset of a single task, got a merged one"
+
+
 def test_one_policy_file_plays_all_tasks(hades: Callable[..., Outcome], merged: Path, tmp_path: Path) -> None:
     trained = hades("train", merged, "--out", tmp_path / "policy.npz", "--num-episodes", "4", "--json")
     assert trained.code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import envs
+from experiments.processes import command
 from hades.dataset import SyntheticDataset
 from hades.evaluation import evaluate, evaluate_dataset
 from hades.inner import cloning
@@ -115,12 +117,14 @@ def test_damaged_policy_is_one_sentence(hades: Callable[..., Outcome], policy: P
         assert words in outcome.complaint
 
 
-def test_baselines_need_a_dataset(hades: Callable[..., Outcome], policy: Path) -> None:
-    outcome = hades("evaluate", policy, "--baselines")
+@pytest.mark.parametrize("flags", [("--baselines",), ("--devices", "1")])
+def test_flags_of_datasets_are_refused_with_a_policy(
+    hades: Callable[..., Outcome], policy: Path, flags: tuple[str, ...]
+) -> None:
+    outcome = hades("evaluate", policy, *flags)
     assert outcome.code == 2
-    assert (
-        outcome.complaint == "hades evaluate: --baselines: expected a dataset or a run of hades distill, got a policy"
-    )
+    expected = "expected a dataset or a run of hades distill, got a policy"
+    assert outcome.complaint == f"hades evaluate: {flags[0]}: {expected}"
 
 
 def test_evaluation_says_what_the_contract_says(hades: Callable[..., Outcome], finished_run: Path) -> None:
@@ -136,6 +140,26 @@ def test_evaluation_says_what_the_contract_says(hades: Callable[..., Outcome], f
     assert result["ci95"] == list(expected.ci95)
     assert result["ci95"][0] <= result["mean"] <= result["ci95"][1]
     assert (result["num_inits"], result["num_episodes"], result["env"]) == (3, 2, "diagnostic/match")
+
+
+def test_evaluation_spread_over_devices_gives_the_same_returns(
+    hades: Callable[..., Outcome], finished_run: Path
+) -> None:
+    arguments = ("evaluate", str(finished_run), *COUNTS, "--baselines", "--json")
+    one = hades(*arguments).json
+    # In a process of its own, whose CPU is not divided yet.
+    done = subprocess.run(command(*arguments, "--devices", "2"), capture_output=True, text=True, check=True)
+    two = json.loads(done.stdout)
+    assert two["per_init"] == pytest.approx(one["per_init"], rel=1e-6)
+    for name, baseline in one["baselines"].items():
+        assert two["baselines"][name]["per_init"] == pytest.approx(baseline["per_init"], rel=1e-6)
+
+
+def test_more_devices_than_there_are_are_refused(hades: Callable[..., Outcome], finished_run: Path) -> None:
+    outcome = hades("evaluate", finished_run, "--devices", "99")
+    assert outcome.code == 2
+    expected = f"devices: expected at most {jax.device_count()}, which JAX has, got 99"
+    assert outcome.complaint == f"hades evaluate: {expected}"
 
 
 def test_evaluation_of_a_run_is_that_of_its_best_dataset(hades: Callable[..., Outcome], finished_run: Path) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "hades_command.py"
 _running: set[subprocess.Popen[str]] = set()
+# JAX takes so much of a GPU's memory when it first uses it, unless these variables say otherwise.
+_JAX_FRACTION = 0.75
+_FRACTION, _PREALLOCATE = "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"
 
 
 def command(*arguments: str) -> list[str]:
@@ -30,6 +33,31 @@ def forced_devices(counts: Iterable[int]) -> dict[str, str]:
     """Variables of a process whose CPU is to be as many devices as the largest count; other platforms stay."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={max(counts)}"
     return {"XLA_FLAGS": flags.strip()}
+
+
+def shared_memory(count: int) -> dict[str, str]:
+    """Variables of a process that is one of `count` on the same GPU, each with as much of its memory as the others.
+
+    There are none for one alone, nor where the environment says a fraction.
+    """
+    return {} if count == 1 or _FRACTION in os.environ else {_FRACTION: f"{_JAX_FRACTION / count:.3f}"}
+
+
+def leave_memory() -> None:
+    """Leaves the memory of GPUs to processes that this one starts: JAX takes no more here than its arrays need.
+
+    Must come before anything asks JAX for its devices. What this one starts takes its memory as it does by itself.
+    """
+    import jax  # The command imports this module before it has set up JAX's cache.
+
+    before = os.environ.get(_PREALLOCATE)
+    os.environ.setdefault(_PREALLOCATE, "false")
+    try:
+        # Reads the variable.
+        jax.devices()
+    finally:
+        if before is None:
+            del os.environ[_PREALLOCATE]
 
 
 def free_address() -> str:

@@ -122,4 +122,4 @@ def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     ]
 
 
-BENCH = Bench(BudgetSettings, measure, render)
+BENCH = Bench(BudgetSettings, measure, render, in_processes=True)

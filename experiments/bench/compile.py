@@ -153,4 +153,4 @@ def _row(line: str, empty: Mapping[str, Any], full: Mapping[str, Any]) -> tuple[
     )
 
 
-BENCH = Bench(CompileSettings, measure, render)
+BENCH = Bench(CompileSettings, measure, render, in_processes=True)

@@ -112,4 +112,4 @@ def _row(method: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-BENCH = Bench(CostSettings, measure, render)
+BENCH = Bench(CostSettings, measure, render, in_processes=True)

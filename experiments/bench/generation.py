@@ -204,4 +204,4 @@ def render(result: Mapping[str, Any]) -> str:
     return "\n".join([tables.table(title, _TIMES, times), tables.table("compilation and memory", _SIZES, sizes)])
 
 
-BENCH = Bench(GenerationSettings, measure, render)
+BENCH = Bench(GenerationSettings, measure, render, in_processes=True)

@@ -174,4 +174,4 @@ def render(result: Mapping[str, Any]) -> str:
     return tables.table("an outer step of Av-PBC", _HEADER, rows)
 
 
-BENCH = Bench(MetaGradientBenchSettings, measure, render)
+BENCH = Bench(MetaGradientBenchSettings, measure, render, in_processes=True)

@@ -231,4 +231,4 @@ def _win(win: Mapping[str, Any]) -> str:
     return f"{win['probability']:.2f} [{low:.2f}, {high:.2f}]"
 
 
-BENCH = Bench(NeuroevolutionBenchSettings, measure, render)
+BENCH = Bench(NeuroevolutionBenchSettings, measure, render, in_processes=True)

@@ -96,4 +96,4 @@ def render(result: Mapping[str, Any]) -> str:
     return tables.table("presets, best dataset on fresh keys", _HEADER, rows)
 
 
-BENCH = Bench(PresetsSettings, measure, render)
+BENCH = Bench(PresetsSettings, measure, render, in_processes=True)

@@ -105,4 +105,4 @@ def _row(count: str, entry: Mapping[str, Any], first: Mapping[str, Any]) -> tupl
     )
 
 
-BENCH = Bench(ScalingSettings, measure, render)
+BENCH = Bench(ScalingSettings, measure, render, in_processes=True)

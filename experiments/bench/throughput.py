@@ -19,6 +19,7 @@ from experiments.bench._lib import iterations_in_turns
 from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.memory import mebibytes
 from experiments.bench._lib.runs import Method
+from experiments.processes import shared_memory
 from hades._provenance import git_commit
 
 CaseName = Literal["cartpole", "hopper-64", "hopper-512", "breakout", "hades-pg-breakout", "ppo-breakout"]
@@ -84,7 +85,7 @@ def _measure(case: tuple[Method, str, str], checkouts: Mapping[str, Path], repea
         # One after the other, so that compilations do not disturb each other.
         programs, results = {}, {}
         for name, root in checkouts.items():
-            programs[name] = stack.enter_context(_program(line, root))
+            programs[name] = stack.enter_context(_program(line, root, len(checkouts)))
             results[name] = _answer(programs[name])
             if results[name]["root"] != str(root):
                 raise ValueError(f"against: expected the code of {root}, but Python imports {results[name]['root']}")
@@ -97,11 +98,12 @@ def _measure(case: tuple[Method, str, str], checkouts: Mapping[str, Path], repea
 
 
 @contextmanager
-def _program(line: Sequence[str], root: Path) -> Iterator[subprocess.Popen[str]]:
-    """The program on the code of a checkout, until its input is closed."""
+def _program(line: Sequence[str], root: Path, sharing: int) -> Iterator[subprocess.Popen[str]]:
+    """The program on the code of a checkout, one of `sharing` at the same time, until its input is closed."""
     # No cache, whatever the checkout's own code does: compile seconds of both are of compiling.
-    environment = os.environ | {"PYTHONPATH": str(root), "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    with subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+    own = {"PYTHONPATH": str(root), "JAX_ENABLE_COMPILATION_CACHE": "false", **shared_memory(sharing)}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(line, env=os.environ | own, **pipes) as program:
         yield program
         # Closes the input, which ends the program.
         program.communicate()
@@ -145,4 +147,4 @@ def _row(label: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[
     )
 
 
-BENCH = Bench(ThroughputSettings, measure, render)
+BENCH = Bench(ThroughputSettings, measure, render, in_processes=True)

@@ -209,4 +209,4 @@ def _table(result: Mapping[str, Any]) -> tuple[str, list[tuple[str, ...]]]:
     return f"{result['env']}: training until a return of {result['target']:g}, medians over seeds", rows
 
 
-BENCH = Bench(TimeToReturnSettings, measure, render)
+BENCH = Bench(TimeToReturnSettings, measure, render, in_processes=True)

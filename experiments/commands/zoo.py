@@ -13,6 +13,7 @@ import tyro
 from experiments.arguments import parse, print_json
 from experiments.cli import BadArgumentsError, launch_named
 from experiments.loading import ZOO_PREFIX, outcome_file
+from experiments.processes import leave_memory
 from experiments.settings import OutputSettings, SeededSettings
 from experiments.zoo import listing
 from experiments.zoo.recipes import RECIPES
@@ -155,6 +156,7 @@ def _make(arguments: Sequence[str]) -> int:
     if unknown or not names:
         found = unknown[0] if unknown else "none"
         raise BadArgumentsError(f"make: expected all, or some of {', '.join(RECIPES)}, got {found}")
+    leave_memory()
     folders = making.Folders(settings.runs, settings.teachers, settings.out)
     cards = {name: making.make(name, folders) for name in names}
     print(listing.table(cards))

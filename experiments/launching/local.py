@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from experiments.launching.grid import Member
 from experiments.launching.member_process import STOP_CODES, MemberIsRunningError, MemberProcess
 from experiments.launching.settings import LocalSettings
-from experiments.processes import command
+from experiments.processes import command, shared_memory
 from experiments.stopping import SignalWatch
 from hades._progress import Progress
 
 _SECONDS_BETWEEN_POLLS = 0.2
-# Of a GPU JAX takes three quarters for itself.
-_JAX_MEMORY = 0.75
 
 
 @dataclass(frozen=True)
@@ -30,21 +28,19 @@ class Place:
 
     Attributes:
         device: GPUs, as CUDA_VISIBLE_DEVICES has them; None leaves them as they are.
-        memory: Fraction of a GPU's memory, where several processes share it; None leaves it to JAX.
+        sharing: Processes that share the GPUs' memory evenly.
         cores: CPU cores; all if None.
     """
 
     device: str | None = None
-    memory: float | None = None
+    sharing: int = 1
     cores: frozenset[int] | None = None
 
     def environment(self) -> dict[str, str]:
         """Environment of a process there."""
-        variables = dict(os.environ)
+        variables = os.environ | shared_memory(self.sharing)
         if self.device is not None:
             variables["CUDA_VISIBLE_DEVICES"] = self.device
-        if self.memory is not None:
-            variables.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{self.memory:.2f}")
         return variables
 
     @contextlib.contextmanager
@@ -67,7 +63,7 @@ def places(settings: LocalSettings) -> list[Place]:
     if settings.devices:
         devices = [str(settings.devices[index % len(settings.devices)]) for index in range(count)]
         sharing = Counter(devices)
-        return [Place(device, _JAX_MEMORY / sharing[device] if sharing[device] > 1 else None) for device in devices]
+        return [Place(device, sharing[device]) for device in devices]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if count == 1 or not cores:
         return [Place()] * count

@@ -18,7 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 import envs
 from experiments import bench, cli
 from experiments.bench import architectures, generation
-from experiments.bench._lib import apart, straightforward, timing, variants
+from experiments.bench._lib import apart, base, straightforward, timing, variants
 from experiments.bench._lib.cases import CASES, FIRST, TRAINED, Case, prepare
 from experiments.cli import BadArgumentsError
 from hades import recipes
@@ -208,6 +208,16 @@ def test_every_benchmark_is_registered() -> None:
     folder = Path(bench.__file__).parent
     modules = {path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem != "__init__"}
     assert modules == set(bench.BENCHES)
+
+
+def test_benchmarks_leave_memory_to_processes_that_they_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(base, "leave_memory", lambda: calls.append("left"))
+    monkeypatch.setattr(base, "provenance", lambda *_: calls.append("devices") or {"device": ["cpu"], "command": []})
+    for in_processes in (False, True):
+        measured = base.Bench(base.BenchSettings, lambda *_: None, lambda _: "", in_processes=in_processes)
+        base.launch("name", measured, [])
+    assert calls == ["devices", "left", "devices"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["speed"]])

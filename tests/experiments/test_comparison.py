@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ TINY = (
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs start in this process: another one imports for seconds."""
 
-    def start(arguments: Sequence[str]) -> None:
+    def start(arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         assert exit_code(*arguments) == 0
 
     monkeypatch.setattr(runs, "start_process", start)
@@ -182,7 +182,7 @@ def test_flags_may_say_another_budget_and_a_finer_cadence(method: str) -> None:
 
 
 def test_runs_of_other_settings_are_no_other_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_run", lambda job: None)
+    monkeypatch.setattr(runs, "_run", lambda job, variables: None)
     jobs = [Job("es", "diagnostic/match", seed, tmp_path / f"es-seed{seed}", 5) for seed in range(3)]
     for job, gamma in zip(jobs, (0.99, 0.99, 0.995), strict=True):
         job.out.mkdir()
@@ -190,6 +190,18 @@ def test_runs_of_other_settings_are_no_other_seeds(tmp_path: Path, monkeypatch: 
     runs.run_all(jobs[:2], 1)
     with pytest.raises(ValueError, match=r"es-seed2: expected the settings of the other seeds, .* has gamma 0.99, got"):
         runs.run_all(jobs, 1)
+
+
+def test_runs_at_the_same_time_share_the_memory_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Mapping[str, str]] = []
+    monkeypatch.setattr(runs, "start_process", lambda arguments, variables: given.append(variables))
+    monkeypatch.setattr(runs, "read_curve", lambda directory: None)
+    monkeypatch.setattr(runs, "_require_same_settings", lambda jobs: None)
+    for at_once in (1, 3):
+        out = tmp_path / str(at_once)
+        out.mkdir()
+        runs.run_all([Job("es", "diagnostic/match", 0, out, 5)], at_once)
+    assert given == [{}, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.250"}]
 
 
 def test_ppo_has_one_device_whatever_the_flags_of_all_methods_say(tmp_path: Path) -> None:

@@ -132,13 +132,15 @@ def test_places_deal_out_devices_memory_and_cores(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3, 4})
     assert places(LocalSettings()) == [Place()]
     assert places(LocalSettings(devices=(0, 1))) == [Place("0"), Place("1")]
-    shared = Place("0", 0.375)
+    shared = Place("0", 2)
     assert places(LocalSettings(processes=3, devices=(0, 1))) == [shared, Place("1"), shared]
     assert places(LocalSettings(devices=(0, 0, 1))) == [shared, shared, Place("1")]
     assert [place.cores for place in places(LocalSettings(processes=2))] == [{0, 2, 4}, {1, 3}]
     assert [place.cores for place in places(LocalSettings(processes=6))][-2:] == [{4}, {0}]
+    assert shared.environment()["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.375"
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in Place("1").environment()
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")
-    assert Place("1", 0.375).environment()["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.2"
+    assert shared.environment()["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.2"
 
 
 def test_run_that_another_launcher_runs_is_left_alone(hades: Callable[..., Outcome], stub: None) -> None:

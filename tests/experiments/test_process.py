@@ -11,9 +11,10 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import pytest
 
-from experiments.processes import command, program
+from experiments.processes import command, leave_memory, program
 
 ROOT = Path(__file__).resolve().parents[2]
 # As pip writes it, but for the folder of the interpreter.
@@ -179,6 +180,20 @@ def test_a_process_that_is_ended_ends_those_it_waits_for() -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("given", [None, "true"])
+def test_memory_is_left_to_processes_that_take_theirs_as_before(
+    monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    if given is not None:
+        monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", given)
+    seen: list[str | None] = []
+    monkeypatch.setattr(jax, "devices", lambda: seen.append(os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE")))
+    leave_memory()
+    assert seen == [given or "false"]
+    assert os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE") == given
 
 
 @pytest.mark.parametrize("platforms", ["CPU", "rocm,cpu"])

@@ -134,7 +134,7 @@ def test_make_distils_measures_and_writes_a_card(
 ) -> None:
     started: list[list[str]] = []
 
-    def start(arguments: list[str]) -> None:
+    def start(arguments: list[str], variables: dict[str, str]) -> None:
         started.append(arguments)
         # The run of these very flags.
         shutil.copytree(finished_run, tmp_path / "runs" / "match")

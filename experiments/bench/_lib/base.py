@@ -15,6 +15,7 @@ from experiments.arguments import parse, print_json, with_folder
 from experiments.bench._lib.seeds import parse_seeds
 from experiments.cli import BadArgumentsError
 from experiments.presets import Preset, get_preset
+from experiments.processes import leave_memory
 from experiments.settings import OutputSettings, SeededSettings
 from experiments.void import refuse_void
 from hades._files import write_atomically
@@ -112,12 +113,14 @@ class Bench(Generic[S]):
         measure: `measure(settings, report)` measures, and adds to the report.
         render: `render(result)`: tables and sentences for the terminal.
         passed: `passed(result)`: whether the exit code is 0.
+        in_processes: Whether processes of their own are measured, to which this one leaves the memory of GPUs.
     """
 
     settings: type[S]
     measure: Callable[[S, Report], None]
     render: Callable[[Mapping[str, Any]], str]
     passed: Callable[[Mapping[str, Any]], bool] = lambda result: True
+    in_processes: bool = False
 
 
 def launch(name: str, bench: Bench[Any], arguments: Sequence[str]) -> int:
@@ -131,6 +134,8 @@ def launch(name: str, bench: Bench[Any], arguments: Sequence[str]) -> int:
     settings = parse(bench.settings, f"bench {name}", arguments)
     settings.refuse_lists()
     refuse_void(arguments, settings.void_flags())
+    if bench.in_processes:
+        leave_memory()
     report = Report(provenance(name, arguments), settings.result_file)
     bench.measure(settings, report)
     print(bench.render(report.content))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -244,11 +246,12 @@ def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
             settings, such as those of a preset that has changed since.
     """
     jobs = list(jobs)
+    run = partial(_run, variables=processes.shared_memory(at_once))
     if at_once == 1:
-        curves = [_run(job) for job in jobs]
+        curves = [run(job) for job in jobs]
     else:
         with ThreadPoolExecutor(at_once) as pool:
-            curves = list(pool.map(_run, jobs))
+            curves = list(pool.map(run, jobs))
     _require_same_settings(jobs)
     return curves
 
@@ -268,18 +271,21 @@ def _require_same_settings(jobs: Sequence[Job]) -> None:
             ) from None
 
 
-def _run(job: Job) -> Curve:
-    finish_run(job.command, job.out, f"{job.env} {job.method} seed {job.seed}")
+def _run(job: Job, variables: Mapping[str, str]) -> Curve:
+    finish_run(job.command, job.out, f"{job.env} {job.method} seed {job.seed}", variables)
     return read_curve(RunDirectory(job.out))
 
 
-def finish_run(arguments: Sequence[str], out: Path, name: str | None = None) -> None:
+def finish_run(
+    arguments: Sequence[str], out: Path, name: str | None = None, variables: Mapping[str, str] | None = None
+) -> None:
     """Runs `hades ARGUMENTS`, which resumes the run directory `out`, unless that very command has ended there before.
 
     Args:
         arguments: With `--resume`: a run of other settings that is there is refused by the command itself.
         out: Run directory.
         name: Of the run, for who waits; the command if None.
+        variables: Variables of its environment that differ from those of this process; none if None.
 
     Raises:
         ValueError: It failed.
@@ -288,17 +294,18 @@ def finish_run(arguments: Sequence[str], out: Path, name: str | None = None) -> 
     if done.exists() and json.loads(done.read_text()) == list(arguments):
         return
     tell(f"{name or f'hades {shlex.join(arguments)}'} ...")
-    start_process(arguments)
+    start_process(arguments, variables or {})
     write_atomically(done, json.dumps(arguments) + "\n")
 
 
-def start_process(arguments: Sequence[str]) -> None:
-    """Runs `hades ARGUMENTS` in a process of its own to its end.
+def start_process(arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+    """Runs `hades ARGUMENTS` in a process of its own to its end, with more variables than this one has.
 
     Raises:
         ValueError: It failed; the message has the command and its last words.
     """
-    done = processes.run(processes.command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    done = processes.run(processes.command(*arguments), env=os.environ | dict(variables), **streams)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}: {last}")

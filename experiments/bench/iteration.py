@@ -33,7 +33,7 @@ class IterationSettings(BenchSettings):
     Such are the candidates that are rolled out or cloned at once, and halvings of rollouts: --setting
     rollout-chunk-size --values None 32 16 8 finds the chunks that fit the memory, and the fastest of these. All values
     run in one process, one iteration of each after the other; those that do not fit are named. The first value is
-    compiled twice, as the first time takes more than its own. For devices there is hades bench scaling.
+    compiled twice, as the first time takes more than its own. Numbers of devices are compared by hades bench scaling.
     """
 
     method: Method = "hades-r"
@@ -48,27 +48,35 @@ class IterationSettings(BenchSettings):
     """Iterations to time, after one that does not count; all begin at the same state."""
     after: int = 0
     """Iterations of the first value before that state: episodes of trained policies have other lengths."""
+    devices: int = 1
+    """Devices that an iteration is spread over, the first of those that JAX has; a CPU is made as many."""
     flags: str = ""
     """More flags of hades distill or hades baseline in one string, such as --flags="--population-size 2048"."""
 
     def __post_init__(self) -> None:
         """Refuses numbers out of range, and devices."""
-        self.require_positive("num_iterations")
+        self.require_positive("num_iterations", "devices")
         require_not_negative("after", self.after)
         if self.setting == "devices":
             raise ValueError("setting: expected one that a process can change, devices are for hades bench scaling")
 
+    @property
+    def cpu_devices(self) -> int:
+        """Devices that a CPU is made."""
+        return self.devices
+
 
 def measure(settings: IterationSettings, report: Report) -> None:
     """Compiles an iteration of every value, and takes them in turns."""
-    names = ("method", "env", "setting", "num_iterations", "after")
+    names = ("method", "env", "setting", "num_iterations", "after", "devices")
     entries: dict[str, dict[str, Any]] = {}
     report.content.update({name: getattr(settings, name) for name in names} | {"values": entries})
     steps: dict[str, Step] = {}
     state: RunState | None = None
     for value in settings.values:
         tell(f"compiling {settings.setting} {value} ...")
-        flags = [*shlex.split(settings.flags), f"--{settings.setting}", *shlex.split(value)]
+        own = ["--devices", str(settings.devices), f"--{settings.setting}", *shlex.split(value)]
+        flags = [*shlex.split(settings.flags), *own]
         run, seed, _ = small_run(settings.method, settings.env, flags)
         run, first = start(run, seed)
         tried = unless_exhausted(partial(_try, run.step, first, state, settings.after))

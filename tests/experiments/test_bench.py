@@ -17,7 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import envs
 from experiments import bench, cli
-from experiments.bench import architectures, generation
+from experiments.bench import architectures, generation, iteration
 from experiments.bench._lib import apart, base, straightforward, timing, variants
 from experiments.bench._lib.cases import CASES, FIRST, TRAINED, Case, prepare
 from experiments.cli import BadArgumentsError
@@ -208,6 +208,15 @@ def test_every_benchmark_is_registered() -> None:
     folder = Path(bench.__file__).parent
     modules = {path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem != "__init__"}
     assert modules == set(bench.BENCHES)
+
+
+def test_cpu_is_divided_before_a_benchmark_asks_for_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(base, "divide_cpu", calls.append)
+    monkeypatch.setattr(base, "provenance", lambda *_: calls.append("devices") or {"device": ["cpu"], "command": []})
+    measured = dataclasses.replace(iteration.BENCH, measure=lambda *_: None, render=lambda _: "")
+    base.launch("iteration", measured, ["--devices", "3"])
+    assert calls == [3, "devices"]
 
 
 def test_benchmarks_leave_memory_to_processes_that_they_measure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -380,7 +380,7 @@ def test_roofline_takes_a_preset_in_place_of_an_environment(
 
 
 def test_values_of_a_setting_change_the_work_alone(hades: Callable[..., Outcome]) -> None:
-    flags = "--flags=--population-size 8 --cloning.hidden-sizes 8 --cloning.num-steps 3 --devices 1"
+    flags = "--flags=--population-size 8 --cloning.hidden-sizes 8 --cloning.num-steps 3"
     values = ("--setting", "rollout-chunk-size", "--values", "None", "2", "--num-iterations", "2", "--after", "1")
     outcome = hades("bench", "iteration", "--env", "gymnax/CartPole-v1", *values, flags, "--json")
     assert outcome.code == 0, outcome.err

@@ -21,6 +21,7 @@ from experiments.void import refuse_void
 from hades._files import write_atomically
 from hades._json import to_json
 from hades._provenance import installed_versions
+from hades.sharding import divide_cpu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,11 @@ class BenchSettings(OutputSettings):
     def result_file(self) -> Path | None:
         """File of the result; None writes none."""
         return self.out
+
+    @property
+    def cpu_devices(self) -> int | None:
+        """Devices that a CPU is made before JAX is asked for any; None leaves it as it is."""
+        return None
 
     def refuse_lists(self) -> None:
         """Refuses flags whose values hold one twice, which would count as two, or hold none.
@@ -134,6 +140,8 @@ def launch(name: str, bench: Bench[Any], arguments: Sequence[str]) -> int:
     settings = parse(bench.settings, f"bench {name}", arguments)
     settings.refuse_lists()
     refuse_void(arguments, settings.void_flags())
+    if settings.cpu_devices is not None:
+        divide_cpu(settings.cpu_devices)
     if bench.in_processes:
         leave_memory()
     report = Report(provenance(name, arguments), settings.result_file)

@@ -109,6 +109,7 @@ def run_command(command: Command, settings: Any, given_out: Path | None = None) 
         settings: Settings of the run.
         given_out: What --out named, where that is not the run directory.
     """
+    sharding.let_devices_wait()
     multihost.initialize(settings.hosts)
     divide_cpu(command, settings)
     with matmul_precision(settings.matmul_precision):

@@ -23,6 +23,7 @@ from hades.recipes.neuroevolution import NeuroevolutionSettings
 from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import PPOSettings
 from hades.training import LoopSettings
+from hades.tuning import CHUNK_FIELDS
 
 Flat = tyro.conf.arg(name="")
 """Marks nested settings whose flags have no prefix."""
@@ -142,7 +143,7 @@ class PopulationRunSettings(RunSettings):
 
     def void_flags(self) -> dict[str, str]:
         """Also the sizes of chunks that are chosen."""
-        chosen = ("--rollout-chunk-size", "--cloning-chunk-size")
+        chosen = tuple(f"--{name.replace('_', '-')}" for name in CHUNK_FIELDS)
         return super().void_flags() | (void.flags(chosen, "beside --tune-chunks") if self.tune_chunks else {})
 
 

@@ -152,7 +152,7 @@ class HostLoop:
             restored = self._restored()
         self._best_on_disk = self.course.best
         self._require_same_start(0 if restored is None else int(restored.iteration))
-        self.state: RunState = replicate(restored or initial(self._own_run, key), run.mesh)
+        self.state: RunState = replicate(multihost.arrays_of_first(restored or initial(self._own_run, key)), run.mesh)
         self.started = began - self.course.seconds
         self._saved = time.monotonic()
         self.finished = False

@@ -8,21 +8,27 @@ with one process, nothing here waits for anybody.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import signal
 import socket
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 
+from hades._environment_contract import is_key
 from hades._json import to_json
 from hades._validation import require_positive
 
@@ -31,6 +37,7 @@ __all__ = [
     "MultihostSettings",
     "any_process",
     "are_several",
+    "arrays_of_first",
     "first_goes_before",
     "from_first",
     "initialize",
@@ -102,13 +109,14 @@ def initialize(settings: MultihostSettings) -> None:
     """
     if not settings.multihost:
         return
-    _check_hidden_devices(os.environ)
+    devices = _devices_of_task(os.environ)
     with _limit_of_waiting(settings), _keeping_sigterm():
         try:
             jax.distributed.initialize(
                 settings.coordinator,
                 settings.num_processes,
                 settings.process_id,
+                devices,
                 # The sentence comes first.
                 initialization_timeout=settings.connect_seconds + 60,
                 heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
@@ -138,6 +146,8 @@ def initialize(settings: MultihostSettings) -> None:
             f"multihost: expected {platform} devices in every process, as process 0 has, got {own} ones in process "
             f"{jax.process_index()}"
         )
+    if platform != "cpu":
+        _require_shared_cache()
 
 
 def are_several() -> bool:
@@ -175,6 +185,43 @@ def least(number: float) -> float:
     # As bytes, of which none is rounded away.
     numbers = np.asarray(multihost_utils.process_allgather(np.array([number], np.float64).view(np.uint8)))
     return float(np.min(numbers.view(np.float64)))
+
+
+def arrays_of_first(tree: T) -> T:
+    """The arrays that process 0 has, in all processes; what is no array stays.
+
+    Each may compute the same and round it otherwise: GPUs add in any order, and choose products by their own clocks.
+    Where all have the same bytes, none cross.
+
+    Args:
+        tree: Arrays of this process, of the same shapes in all of them.
+
+    Raises:
+        ValueError: Their shapes or types differ.
+    """
+    if not are_several():
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    plain = [jax.random.key_data(leaf) if is_key(leaf) else leaf for leaf in leaves]
+    arrays = {index: np.asarray(leaf) for index, leaf in enumerate(plain) if _is_of_this_process(leaf)}
+    kinds = hashlib.sha256(repr([(array.shape, str(array.dtype)) for array in arrays.values()]).encode()).hexdigest()
+    if any_process(from_first(kinds) != kinds):
+        raise ValueError("multihost: expected arrays of the same shapes and types in every process")
+    own = b"".join(array.tobytes() for array in arrays.values())
+    digest = hashlib.sha256(own).hexdigest()
+    if not any_process(from_first(digest) != digest):
+        return tree
+    content = np.asarray(multihost_utils.broadcast_one_to_all(np.frombuffer(own, np.uint8)))
+    parts = np.split(content, np.cumsum([array.nbytes for array in arrays.values()]))
+    for (index, array), part in zip(arrays.items(), parts[:-1], strict=True):
+        found = part.view(array.dtype).reshape(array.shape)
+        impl = jax.random.key_impl(leaves[index]) if is_key(leaves[index]) else None
+        leaves[index] = found if impl is None else jax.random.wrap_key_data(jnp.asarray(found), impl=impl)
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _is_of_this_process(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) or (isinstance(leaf, jax.Array) and leaf.is_fully_addressable)
 
 
 @contextlib.contextmanager
@@ -230,14 +277,66 @@ def _keeping_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _check_hidden_devices(environment: Any) -> None:
-    """Refuses a Slurm task that would take a GPU which Slurm hides from it."""
+def _devices_of_task(environment: Any) -> list[int] | None:
+    """GPUs that this task of Slurm takes, of those that it sees; None leaves them to JAX, which takes one.
+
+    Raises:
+        ValueError: Slurm hides them from it, or the tasks of a node cannot share its GPUs evenly.
+    """
     visible, task = environment.get("CUDA_VISIBLE_DEVICES"), environment.get("SLURM_LOCALID")
-    if visible and task and len(visible.split(",")) <= int(task):
+    if not visible or not task:
+        return None
+    count, own = len(visible.split(",")), int(task)
+    if count <= own:
         raise ValueError(
             f"multihost: task {task} of this node takes GPU {task}, but CUDA_VISIBLE_DEVICES={visible} hides it; give "
             f"the job --gres=gpu:N and --ntasks-per-node=N rather than --gpus-per-task"
         )
+    # Such as 8, or 8(x2) of two nodes; nodes of other numbers are left to JAX.
+    tasks = re.fullmatch(r"(\d+)(\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    if tasks is None:
+        return None
+    share, rest = divmod(count, int(tasks[1]))
+    if rest:
+        raise ValueError(
+            f"multihost: expected GPUs that the {tasks[1]} tasks of a node share evenly, got "
+            f"CUDA_VISIBLE_DEVICES={visible}"
+        )
+    return list(range(own * share, (own + 1) * share))
+
+
+def _require_shared_cache() -> None:
+    """Turns JAX's persistent cache off where processes do not share its folder.
+
+    Only process 0 writes there. Where it finds a program that another one has to compile, and they share the search for
+    the fastest kernels, as on GPUs, that one waits for its share of the search.
+    """
+    config: Any = jax.config
+    enabled, folder = config.jax_enable_compilation_cache, config.jax_compilation_cache_dir
+    # Nor are the programs looked for by which processes agree.
+    _use_cache(False)
+    name = from_first(f"probe-{uuid.uuid4().hex}")
+    is_address = from_first("://" in (folder or ""))
+    probe = Path(folder, name) if enabled and folder else None
+    if probe is not None and is_first() and not is_address:
+        with contextlib.suppress(OSError):
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+    # All wait until it is there.
+    from_first(None)
+    shared = is_address or not any_process(probe is None or not probe.exists())
+    if probe is not None and is_first() and not is_address:
+        probe.unlink(missing_ok=True)
+        if not shared:
+            text = f"hades: multihost: no compilation cache, as the processes do not share the folder {folder}\n"
+            os.write(2, text.encode())
+    _use_cache(enabled and shared)
+
+
+def _use_cache(enabled: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    # JAX has looked at the setting once.
+    compilation_cache.reset_cache()
 
 
 @contextlib.contextmanager

@@ -34,7 +34,13 @@ _MOST_CPU_DEVICES = 16
 # Numbers of a row that is copied to cross with others.
 _MOST_TOGETHER = 4096
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_WAIT_FLAG, _WAIT_SECONDS = "--xla_cpu_collective_call_terminate_timeout_seconds", 3600
+# Of XLA, in seconds: after so long a device that waits for the others of a collective ends the process.
+_WAIT_FLAGS = (
+    "--xla_cpu_collective_call_terminate_timeout_seconds",
+    "--xla_gpu_executable_terminate_timeout",
+    "--xla_gpu_first_collective_call_terminate_timeout_seconds",
+)
+_WAIT_SECONDS = 3600
 
 
 def usable_cores() -> int:
@@ -47,13 +53,24 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
+def let_devices_wait() -> None:
+    """Lets the devices of a process wait for each other for an hour, where XLA_FLAGS do not say how long.
+
+    Shares of a population may take minutes more than others: by itself XLA ends the process after 30 to 60 seconds
+    (jaxlib 0.10). Nothing changes once JAX has been used.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    # Read by XLA when JAX is first used.
+    own = (f"{flag}={_WAIT_SECONDS}" for flag in _WAIT_FLAGS if flag not in flags)
+    os.environ["XLA_FLAGS"] = " ".join((flags, *own)).strip()
+
+
 def divide_cpu(count: int | None = None) -> None:
     """Makes the CPU several devices, over which runs with a population then spread it.
 
     Operations on small networks are too short for XLA to give them several threads: of one device, they keep one core
-    busy. Their number stays where XLA_FLAGS, or without a count JAX's configuration, say it. Shares of a population may
-    take minutes more than others, so that devices wait for each other for an hour, where XLA_FLAGS do not say how long:
-    by itself XLA ends the process after a minute (jaxlib 0.10). Nothing changes once JAX has been used.
+    busy. Their number stays where XLA_FLAGS, or without a count JAX's configuration, say it. They wait for each other
+    as `let_devices_wait` says. Nothing changes once JAX has been used.
 
     Args:
         count: Devices; one for each core that the process may use, at most 16, if None.
@@ -66,9 +83,7 @@ def divide_cpu(count: int | None = None) -> None:
     """
     if count is not None:
         require_positive("count", count)
-    if _WAIT_FLAG not in (flags := os.environ.get("XLA_FLAGS", "")):
-        # Read by XLA when JAX is first used.
-        os.environ["XLA_FLAGS"] = f"{flags} {_WAIT_FLAG}={_WAIT_SECONDS}".strip()
+    let_devices_wait()
     configured = count is None and getattr(jax.config, "jax_num_cpu_devices", -1) >= 0
     if configured or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
@@ -80,6 +95,13 @@ def divide_cpu(count: int | None = None) -> None:
 def population_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh with the one axis `population`, over the given devices or all that JAX has."""
     return Mesh(np.array(jax.devices() if devices is None else devices), (POPULATION_AXIS,))
+
+
+def platform_of(mesh: MeshOrDevices | None) -> str:
+    """Platform of the devices of a mesh, of several that a run may choose from, or of all that JAX has if None."""
+    devices = mesh.devices.ravel() if isinstance(mesh, Mesh) else jax.devices() if mesh is None else mesh
+    platform: str = devices[0].platform
+    return platform
 
 
 def divided_mesh(population: int, num_inits: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -191,7 +213,7 @@ class Devices:
     def once(self, function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
         """Calls a function on one device, for which the others wait rather than make the same.
 
-        Devices of a CPU wait for as long as `divide_cpu` says.
+        They wait for as long as `let_devices_wait` says.
 
         Args:
             function: Pure function; a pytree of arrays, no keys among them.

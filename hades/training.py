@@ -310,7 +310,7 @@ def _drive(
             if directory is not None:
                 known = run.config() | {"key": key_words(key), "num_iterations": num_iterations, "loop": to_dict(loop)}
                 _enter(directory, known | dict(config or {}), locks)
-        run = replicate(run, run.mesh)
+        run = replicate(multihost.arrays_of_first(run), run.mesh)
         saved = min(0 if directory is None else directory.saved_iteration for directory in directories)
         report = Progress(num_iterations, "iteration", saved, progress and multihost.is_first())
 

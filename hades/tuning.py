@@ -27,13 +27,23 @@ from hades.recipes.population import PopulationSettings
 from hades.run import Run, RunState
 from hades.sharding import POPULATION_AXIS, replicate, usable_cores
 
-__all__ = ["CHUNK_SIZES", "DoesNotFitError", "Trial", "compiled_bytes", "tune_chunks", "unless_exhausted"]
+__all__ = [
+    "CHUNK_FIELDS",
+    "CHUNK_SIZES",
+    "DoesNotFitError",
+    "Trial",
+    "compiled_bytes",
+    "tune_chunks",
+    "unless_exhausted",
+]
 
 Settings = TypeVar("Settings", bound=PopulationSettings)
 T = TypeVar("T")
 
 CHUNK_SIZES = ("rollout_chunk_size", "cloning_chunk_size")
 """Fields of settings that are chosen, those that an evolution has."""
+CHUNK_FIELDS = (*CHUNK_SIZES, "cpu_chunk_size")
+"""Fields of settings that say how many candidates exist at once; they change no value but by rounding."""
 
 _FILE = "hades_chunk_sizes.json"
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -197,7 +207,9 @@ def _measure(run: Run[Any], state: RunState, sizes: dict[str, int | None], limit
 
 
 def _with_sizes(settings: Settings, sizes: dict[str, int | None]) -> Settings:
-    return dataclasses.replace(settings, **sizes)  # type: ignore[arg-type]
+    """Settings with these sizes alone: no others of a CPU."""
+    others = {name: None for name in CHUNK_FIELDS if hasattr(settings, name)}
+    return dataclasses.replace(settings, **(others | sizes))  # type: ignore[arg-type]
 
 
 def _limit_of(mesh: Mesh | None) -> int:

@@ -62,9 +62,8 @@ def _minatar(game: str) -> Preset:
         num_inits=2,
         num_episodes=4,
         learn_labels=False,
-        rollout_chunk_size=4,
-        # So many stay in the caches of a CPU: Breakout takes two thirds of the CPU time.
-        cloning_chunk_size=4,
+        # Breakout takes two thirds of the CPU time.
+        cpu_chunk_size=4,
         min_std=0.1,
         cloning=CloningSettings(hidden_sizes=(64, 64), activation="relu", learning_rate=0.01, num_steps=64),
         evolution=EvolutionSettings(sigma=0.3, learning_rate=0.1, fitness_shaping="centered_rank"),

@@ -199,7 +199,7 @@ check=".venv/bin/python -m experiments.checks"
 $check.resume --kills 20 --preset cartpole --num-iterations 60 --flags="--iterations-per-call 2 --evaluate-every 10" --json >$out/resume_check.json
 $check.resume --kills 10 --preset cartpole --num-iterations 60 --flags="--method hades-pg --iterations-per-call 2 --evaluate-every 10" --json \
   >$out/hades_pg/resume_check.json
-$check.processes --processes 1 2 --devices 2 --json >$out/scaling/processes.json
+$check.processes --processes 1 2 4 --num-iterations 200 --json >$out/scaling/processes.json
 
 # Offline distillation: published teachers in real MuJoCo, Cal-QL, and the objectives on data that the teachers collect.
 teachers=${TEACHERS:-../shared/reference/teachers}

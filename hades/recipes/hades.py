@@ -14,6 +14,7 @@ from hades._environment_contract import conform
 from hades._validation import require_not_negative_fields, require_positive_fields
 from hades.dataset import SyntheticDataset
 from hades.evaluation import check_fits
+from hades.fitness import Chunks
 from hades.inner import cloning
 from hades.inner.cloning import CloningSettings
 from hades.keys import Stream, stream
@@ -23,7 +24,7 @@ from hades.recipes._resolve import resolve_init_seed, resolve_loss
 from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
 from hades.rollouts.statistics import initial_normalizer
 from hades.run import Run
-from hades.sharding import MeshOrDevices
+from hades.sharding import MeshOrDevices, platform_of
 from hades.types import Environment, Parametrization, require_pure
 
 Method = Literal["hades-r", "hades-f"]
@@ -54,11 +55,15 @@ class HadesSettings(PopulationSettings):
     """The inner loop."""
     cloning_chunk_size: int | None = None
     """Candidates of a device that are cloned at once; default: all of them."""
+    cpu_chunk_size: int | None = None
+    """Candidates that a CPU clones and rolls out at once, where the sizes of these chunks say none: those that stay in
+    its caches. Default: all of them."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that are not positive."""
         super().__post_init__()
-        require_positive_fields(self, "dataset_size", "num_inits", "num_codes", "cloning_chunk_size")
+        sizes = ("dataset_size", "num_inits", "num_codes", "cloning_chunk_size", "cpu_chunk_size")
+        require_positive_fields(self, *sizes)
         require_not_negative_fields(self, "init_scale")
 
 
@@ -117,7 +122,7 @@ def hades_run(
         raise ValueError(f"num_codes: expected none beside warm_start, got {settings.num_codes}")
     if settings.num_codes is not None:
         # Whatever the sizes of chunks, the components are the same.
-        own = dataclasses.replace(settings, rollout_chunk_size=None, cloning_chunk_size=None)
+        own = dataclasses.replace(settings, rollout_chunk_size=None, cloning_chunk_size=None, cpu_chunk_size=None)
         pairs, normalizer = _latent(env, settings.num_codes, own, normalizer)
     elif warm_start is None:
         pairs = free_pairs(env, settings.dataset_size, settings.learn_labels, settings.init_scale)
@@ -132,11 +137,17 @@ def hades_run(
         settings,
         mesh,
         normalizer,
-        settings.cloning_chunk_size,
+        _chunks(settings, mesh),
         num_inits=settings.num_inits,
         init_seed=settings.init_seed,
         method=settings.method,
     )
+
+
+def _chunks(settings: HadesSettings, mesh: MeshOrDevices | None) -> Chunks:
+    """Chunks of the settings, or those for a CPU where they say none and it is one."""
+    size = settings.cpu_chunk_size if platform_of(mesh) == "cpu" else None
+    return Chunks(settings.cloning_chunk_size or size, settings.rollout_chunk_size or size)
 
 
 @kept

@@ -70,12 +70,13 @@ def evolution_run(
     settings: PopulationSettings,
     mesh: MeshOrDevices | None,
     normalizer: Normalizer | None,
-    cloning_chunk_size: int | None = None,
+    chunks: Chunks | None = None,
     **others: Any,
 ) -> Run[Any]:
     """The run of an evolution that is scored by episodes, of resolved settings; the rest is as of `distillation_run`.
 
-    A normalizer takes the place of the observation statistics that `init` would measure.
+    A normalizer takes the place of the observation statistics that `init` would measure. Chunks are those of the
+    settings if None.
 
     Raises:
         ValueError: It is of another kind than the settings ask for, or as of `distillation_run`.
@@ -83,6 +84,7 @@ def evolution_run(
     if normalizer is not None:
         settings.require_kind(normalizer)
     envs = settings.normalization_envs
+    chunks = chunks or Chunks(rollout=settings.rollout_chunk_size)
     return distillation_run(
         env,
         parametrization,
@@ -96,9 +98,9 @@ def evolution_run(
             normalizer,
             halvings=settings.rollout_halvings,
         ),
-        evolution_from_settings(settings.population_size, settings.evolution, settings.rollout_chunk_size),
+        evolution_from_settings(settings.population_size, settings.evolution, chunks.rollout),
         normalization_envs=envs,
-        chunks=Chunks(cloning_chunk_size, settings.rollout_chunk_size),
+        chunks=chunks,
         mesh=mesh,
         settings=settings,
         **others,

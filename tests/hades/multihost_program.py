@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
 import envs
 import hades
 from hades import multihost
 from hades.inner.cloning import CloningSettings
 from hades.multihost import MultihostSettings
+from hades.normalization import Normalizer
 
 
 def main(folder: Path, *job: str) -> dict[str, object]:
@@ -49,7 +52,56 @@ def main(folder: Path, *job: str) -> dict[str, object]:
         "least": multihost.least(2**40 + 0.25 - process),
         "refusal": refusal(folder, process),
         "unshared": unshared(folder, run, process),
+        "arrays": [arrays(process), arrays(7)],
+        "cache": [cache(folder / "cache"), cache(folder / f"cache{process}")],
+        "rounded": rounded(process),
     }
+
+
+def arrays(number: int) -> list[object]:
+    """What all have of arrays that hold a number of each process, and of what is none."""
+    tree = {
+        "numbers": np.array([-0.0, np.nan, number], np.float32),
+        "flag": jax.numpy.array(number == 0),
+        "key": jax.random.key(number),
+        "text": f"of {number}",
+    }
+    found = multihost.arrays_of_first(tree)
+    words = np.asarray(jax.random.key_data(found["key"])).tolist()
+    signs = np.signbit(found["numbers"]).tolist()
+    return [signs, float(found["numbers"][2]), bool(found["flag"]), words, found["text"]]
+
+
+def cache(folder: Path) -> bool:
+    """Whether compiled programs are kept in a folder, after it was asked whether processes share it."""
+    config: Any = jax.config
+    before = config.jax_compilation_cache_dir
+    config.update("jax_compilation_cache_dir", str(folder))
+    multihost._require_shared_cache()
+    kept = bool(config.jax_enable_compilation_cache)
+    config.update("jax_enable_compilation_cache", True)
+    config.update("jax_compilation_cache_dir", before)
+    return kept
+
+
+def rounded(process: int) -> list[float]:
+    """Fitness of a run whose given statistics each process has rounded otherwise, and of that of process 0."""
+    env = envs.make("diagnostic/target", max_steps=3)
+
+    def fitness(number: int) -> float:
+        mean = np.full(env.observation_shape, 0.1 + 0.2 * number, np.float32)
+        normalizer = Normalizer("fixed", mean, np.ones_like(mean))
+        run = hades.recipes.hades_r(
+            env,
+            dataset_size=2,
+            population_size=8,
+            normalizer=normalizer,
+            cloning=CloningSettings(hidden_sizes=(4,), kernel_init="lecun_normal", num_steps=3),
+        )
+        result = hades.distill(jax.random.key(0), run, 2, progress=False)
+        return float(result.history[-1]["fitness_mean"])
+
+    return [fitness(process), fitness(0)]
 
 
 def refusal(folder: Path, process: int) -> str:

@@ -90,6 +90,26 @@ def test_values_and_flags_are_agreed(results):
     assert [result["least"] for result in results] == [2**40 - 0.75, 2**40 - 0.75, 2**40 + 0.25]
 
 
+def test_arrays_are_those_of_the_first_process(results):
+    key = np.asarray(jax.random.key_data(jax.random.key(0))).tolist()
+    for process, result in enumerate(results[:2]):
+        others, same = result["arrays"]
+        assert others == [[True, False, False], 0.0, True, key, f"of {process}"]
+        assert same[1:3] == [7.0, False]
+    # Of one process alone they are its own.
+    assert results[2]["arrays"][0][1] == 0.0
+
+
+def test_processes_that_round_otherwise_score_by_what_the_first_one_has(results):
+    own, first = zip(*(result["rounded"] for result in results), strict=True)
+    assert own[0] == own[1] == first[0] == own[2]
+
+
+def test_the_compilation_cache_is_used_where_processes_share_its_folder(results, folders):
+    assert [result["cache"] for result in results] == [[True, False], [True, False], [True, True]]
+    assert not list((folders[0] / "cache").iterdir())
+
+
 def test_a_failure_of_the_first_process_is_told_to_all_before_they_go_on(results, folders):
     assert [result["refusal"] for result in results[:2]] == ["no such thing", "process 0: no such thing"]
     assert not (folders[0] / "entered").exists()
@@ -146,6 +166,30 @@ def test_a_gpu_that_slurm_hides_from_a_task_is_told(monkeypatch):
     monkeypatch.setenv("SLURM_LOCALID", "1")
     with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES=0 hides it; give the job --gres=gpu:N"):
         multihost.initialize(MultihostSettings(multihost=True))
+
+
+@pytest.mark.parametrize(
+    ("visible", "task", "tasks", "devices"),
+    [
+        ("0,1,2,3,4,5,6,7", "0", "1(x2)", list(range(8))),
+        ("0,1,2,3", "1", "2", [2, 3]),
+        ("4,5", "1", "2(x8)", [1]),
+        ("0,1", "1", "2,1", None),
+        ("0", "0", "", None),
+        (None, "1", "2", None),
+        ("0,1", None, "2", None),
+    ],
+)
+def test_a_task_of_slurm_takes_its_share_of_the_gpus_of_its_node(visible, task, tasks, devices):
+    found = {"CUDA_VISIBLE_DEVICES": visible, "SLURM_LOCALID": task, "SLURM_STEP_TASKS_PER_NODE": tasks}
+    environment = {name: value for name, value in found.items() if value is not None}
+    assert multihost._devices_of_task(environment) == devices
+
+
+def test_gpus_that_tasks_cannot_share_are_told():
+    environment = {"CUDA_VISIBLE_DEVICES": "0,1,2", "SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    with pytest.raises(ValueError, match="that the 2 tasks of a node share evenly, got CUDA_VISIBLE_DEVICES=0,1,2"):
+        multihost._devices_of_task(environment)
 
 
 @pytest.mark.parametrize(

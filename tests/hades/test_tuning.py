@@ -48,11 +48,16 @@ def tuned(limit_bytes: int | None = None, settings: Any = SETTINGS) -> tuple[Any
 
 def test_chosen_sizes_are_the_quickest_that_were_tried_and_change_no_fitness() -> None:
     settings = HadesSettings(
-        population_size=2, observation_normalization="none", cloning=CloningSettings(hidden_sizes=(4,), num_steps=2)
+        cpu_chunk_size=1,
+        population_size=2,
+        observation_normalization="none",
+        cloning=CloningSettings(hidden_sizes=(4,), num_steps=2),
     )
     chosen, trials = tuned(settings=settings)
     sizes = {name: getattr(chosen, name) for name in tuning.CHUNK_SIZES}
-    assert dataclasses.replace(chosen, rollout_chunk_size=None, cloning_chunk_size=None) == settings
+    # Nor does a CPU have others.
+    assert dataclasses.replace(chosen, **dict.fromkeys(sizes), cpu_chunk_size=1) == settings
+    assert chosen.cpu_chunk_size is None
     # All candidates first, then half of them.
     assert [tuple(trial.sizes.values()) for trial in trials[:2]] == [(None, None), (1, 1)]
     (own,) = (trial for trial in trials if trial.sizes == sizes)

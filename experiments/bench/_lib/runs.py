@@ -32,7 +32,7 @@ from hades.recipes.policy_gradient import HadesPGSettings
 from hades.rl.settings import OnPolicySettings, PPOSettings
 from hades.run import Run, RunState
 from hades.sharding import replicate
-from hades.tuning import CHUNK_SIZES
+from hades.tuning import CHUNK_FIELDS
 
 Method = Literal["hades-r", "hades-f", "hades-pg", "hades-pg-f", "ppmo", "es", "ppo"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -264,7 +264,7 @@ def _require_same_settings(jobs: Sequence[Job]) -> None:
         try:
             config = {name: own.read_config()[name] for name in ("settings", "options")}
             # Sizes of chunks may be measured run by run, and change no value.
-            other.check_same(config, free=FREE_TO_CHANGE.union(CHUNK_SIZES))
+            other.check_same(config, free=FREE_TO_CHANGE.union(CHUNK_FIELDS))
         except OtherRunError as error:
             raise ValueError(
                 f"{job.out}: expected the settings of the other seeds, but {error}; move one away"

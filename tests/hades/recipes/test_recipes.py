@@ -14,6 +14,7 @@ from envs.diagnostic import Match, Target
 from hades import policies, recipes
 from hades.dataset import SyntheticDataset
 from hades.evaluation import zero_dataset
+from hades.fitness import Chunks
 from hades.inner.cloning import CloningSettings
 from hades.metadata import FileMetadata
 from hades.normalization import Normalizer, PolicyParams
@@ -355,6 +356,17 @@ def test_descriptions_say_what_was_run(small_run):
     assert metadata.max_episode_steps == 8
     assert metadata.evaluation is None
     assert isinstance(dataset, hades.SyntheticDataset)
+
+
+def test_chunks_for_a_cpu_are_of_a_cpu_alone_and_leave_those_that_are_given(monkeypatch):
+    def chunks(**sizes):
+        return recipes.hades_r(Match(), population_size=8, **sizes).chunks
+
+    assert chunks(cpu_chunk_size=2) == Chunks(2, 2)
+    assert chunks(cpu_chunk_size=2, rollout_chunk_size=4) == Chunks(2, 4)
+    monkeypatch.setattr("hades.recipes.hades.platform_of", lambda mesh: "cuda")
+    assert chunks(cpu_chunk_size=2) == Chunks(None, None)
+    assert chunks(cpu_chunk_size=2, cloning_chunk_size=4) == Chunks(4, None)
 
 
 @pytest.mark.parametrize(("halvings", "chunk"), [(2, None), (1, 4)])

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from experiments import tables
+from experiments import measured, tables
 from experiments.arguments import expand, flag_value, parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.logging import check_extras, loggers
@@ -27,6 +27,7 @@ from experiments.void import refuse_void
 from hades import multihost, recipes, sharding
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
+from hades.callbacks import Callback
 from hades.evaluation import Evaluation
 from hades.images import ImageDataError
 from hades.keys import Stream, stream
@@ -121,6 +122,10 @@ def _run(command: Command, settings: Any, given_out: Path) -> Result[Any] | int:
     if isinstance(settings, PopulationRunSettings) and settings.tune_chunks and not directory.holds_run:
         settings = _with_tuned_chunks(settings, command)
     run = build(settings, command)
+    keepers: list[Callback] = []
+    if command.keeps_arrays:
+        run = measured.as_kept(run, measured.file_of(directory))
+        keepers = [measured.Keeper(measured.file_of(directory))]
     method = run.settings if type(run.settings) is type(settings.settings) else settings.settings
     here = {"out": None, "resume": False, "json": False, "hosts": MultihostSettings(), "devices": None}
     resolved = dataclasses.replace(settings, settings=method, **here)
@@ -136,16 +141,16 @@ def _run(command: Command, settings: Any, given_out: Path) -> Result[Any] | int:
                 out=directory.path,
                 loop=settings.loop,
                 config={"command": command.name, **to_dict(resolved), **arrays},
-                callbacks=callbacks,
+                callbacks=[*keepers, *callbacks],
                 should_stop=signals.should_stop,
             )
     except OtherRunError as error:
         if error.field != "arrays":
             raise
         given = getattr(settings, "statistics_of", None) is not None
-        flag, measured = ("--statistics-of", "statistics") if given else ("--num-codes", "components")
+        flag, what = ("--statistics-of", "statistics") if given else ("--num-codes", "components")
         raise BadArgumentsError(
-            f"{flag}: the run in {directory.path} has other {measured} than this machine measures; go on where it "
+            f"{flag}: the run in {directory.path} has other {what} than this machine measures; go on where it "
             "began, or choose another --out"
         ) from None
     if not result.finished:

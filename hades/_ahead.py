@@ -35,7 +35,8 @@ class Ahead:
 
     def __init__(self) -> None:
         """Begins with none."""
-        self._workers = ThreadPoolExecutor(usable_cores())
+        # Compiling for a GPU times kernels on it, which others beside them would disturb.
+        self._workers = ThreadPoolExecutor(usable_cores() if jax.default_backend() == "cpu" else 1)
         self._programs: list[Future[Any]] = []
 
     def __enter__(self) -> Ahead:

@@ -66,10 +66,10 @@ def places(settings: LocalSettings) -> list[Place]:
         return [Place(device, sharing[device]) for device in devices]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if count == 1 or not cores:
-        return [Place()] * count
+        return [Place(sharing=count)] * count
     if count > len(cores):
-        return [Place(cores=frozenset({cores[index % len(cores)]})) for index in range(count)]
-    return [Place(cores=frozenset(cores[index::count])) for index in range(count)]
+        return [Place(None, count, frozenset({cores[index % len(cores)]})) for index in range(count)]
+    return [Place(None, count, frozenset(cores[index::count])) for index in range(count)]
 
 
 @dataclass(frozen=True)

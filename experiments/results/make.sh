@@ -150,7 +150,7 @@ for seed in 0 1 2 3 4; do
   # Of before: half of the iterations, and no trust region.
   $hades distill --method hades-pg --preset hopper --dataset-size 4 --seed $seed --out "$runs/hades_pg/hopper4-seed$seed" --resume
 done
-$hades distill --method hades-pg --preset hopper-4 --no-meta-gradient.trust-region --seed 3 --out "$runs/hades_pg/hopper-4-untrusted" --resume
+$hades distill --method hades-pg --preset hopper-4 --meta-gradient.no-trust-region --seed 3 --out "$runs/hades_pg/hopper-4-untrusted" --resume
 for seed in 0 1 2 3 4; do
   $hades distill --method hades-pg --preset walker2d --dataset-size 4 --num-iterations 1000 --meta-gradient.anneal-iterations 1000 \
     --evaluate-every 40 --seed $seed --out "$runs/hades_pg/walker2d4-seed$seed" --resume
@@ -177,7 +177,7 @@ general="$general --dataset-size 2 --step-size-spread 3"
 for seed in 2 3 4 5; do general_run two-seed$seed --seed $seed; done
 # Of before it had more initialisations, iterations and a trust region.
 general="$general --num-inits 8 --num-envs 16 --num-iterations 200 --meta-gradient.anneal-iterations 200"
-general="$general --meta-gradient.learning-rate 0.03 --no-meta-gradient.trust-region"
+general="$general --meta-gradient.learning-rate 0.03 --meta-gradient.no-trust-region"
 for seed in 0 1 2; do
   name=cartpole-general-seed$seed
   suffix=$([ $seed = 0 ] || echo "_seed$seed")

@@ -16,6 +16,7 @@ import pytest
 
 import hades as library
 from envs import make
+from experiments.commands import distill
 from experiments.settings import DistillSettings
 from hades import recipes, tuning
 from hades._serialization import from_dict
@@ -195,7 +196,8 @@ def test_a_run_of_codes_goes_on_with_its_own_components_alone(hades: Callable[..
     assert hades("distill", *codes).code == 0
     more = ("--num-iterations", "6", "--out", tmp_path, "--resume")
     assert hades("distill", *more).code == 0
-    config = tmp_path / "config.json"
+    config, arrays = tmp_path / "config.json", tmp_path / "arrays.npz"
+    assert arrays.is_file()
     saved = json.loads(config.read_text())
     config.write_text(json.dumps(saved | {"arrays": "00000000"}))
     outcome = hades("distill", *more)
@@ -247,7 +249,11 @@ def test_a_run_is_not_resumed_with_other_first_pairs(
 
 @pytest.mark.parametrize("method", ["hades-r", pytest.param("hades-pg", marks=pytest.mark.slow)])
 def test_statistics_of_a_file_are_those_of_the_run_and_of_the_runs_that_go_on(
-    hades: Callable[..., Outcome], finished_run: Path, tmp_path: Path, method: str
+    hades: Callable[..., Outcome],
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
 ) -> None:
     file, out = tmp_path / "first.npz", tmp_path / "run"
     dataset = SyntheticDataset.load(finished_run / "best_dataset.npz")
@@ -268,9 +274,17 @@ def test_statistics_of_a_file_are_those_of_the_run_and_of_the_runs_that_go_on(
     assert gone.code == 1 and f"{file}: expected an .npz file, found nothing there" in gone.unboxed
     assert hades("distill", *more, "--statistics-of", moved).code == 0
     assert [row["iteration"] for row in rows_of(out)] == [1, 2, 3, 4, 5, 6]
+    # Another machine measures others, and goes on with those that are kept.
+    with monkeypatch.context() as elsewhere:
+        measured = dataclasses.replace(expected, mean=expected.mean + 1e-3)
+        elsewhere.setattr(distill, "_statistics", lambda *_: measured)
+        assert hades("distill", *more[2:], "--num-iterations", "8", "--statistics-of", moved).code == 0
+    assert rows_of(out)[-1]["iteration"] == 8
+    np.testing.assert_array_equal(SyntheticDataset.load(out / "dataset.npz").observation_mean, found.observation_mean)
     config = out / "config.json"
     saved = json.loads(config.read_text())
     config.write_text(json.dumps(saved | {"arrays": "00000000"}))
+    more = ("--num-iterations", "8", "--out", out, "--resume")
     other = hades("distill", *more, "--statistics-of", moved)
     assert other.code == 2
     assert f"--statistics-of: the run in {out} has other statistics than this machine measures" in other.unboxed

@@ -63,7 +63,7 @@ class RunsSettings(SeedsBenchSettings):
     env_steps: int = 2_000_000
     """Environment steps of training that each run takes."""
     jobs: int = 1
-    """Processes at the same time. More than one makes seconds depend on each other."""
+    """Processes at the same time, all on the same devices. More than one makes seconds depend on each other."""
     runs: Path = Path("runs/bench")
     """Folder of the run directories."""
     out: Path = Path("runs/bench")

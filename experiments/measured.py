@@ -1,60 +1,48 @@
-"""Arrays that are measured when a run begins, such as statistics, and kept in its directory.
+"""Arrays that a run is made with, such as measured statistics, kept in its directory.
 
 A machine measures them once: another one, or the same GPU another time, may round them otherwise.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hades import multihost
 from hades._npz import read_arrays, write_arrays
 from hades._run_directory import RunDirectory, RunDirectoryError
-from hades.callbacks import Callback
-from hades.run import Run, RunState
+from hades.run import Run
 
 
-def file_of(directory: RunDirectory) -> Path:
-    """File of the arrays of a run."""
-    return directory.path / "arrays.npz"
-
-
-class Keeper(Callback):
-    """Writes the arrays of a run when it begins; a run without any has no file.
+def with_kept_arrays(run: Run[Any], directory: RunDirectory) -> Run[Any]:
+    """The run with the arrays that it began with; those of a run that has not begun are written.
 
     Args:
-        file: File to write.
-    """
-
-    def __init__(self, file: Path) -> None:
-        """Remembers the file."""
-        self._file = file
-
-    def start(self, run: Run[Any], state: RunState) -> None:
-        """Writes them unless they are there."""
-        leaves = jax.tree.leaves(run)
-        if leaves and not self._file.exists():
-            write_arrays(self._file, {str(index): np.asarray(leaf) for index, leaf in enumerate(leaves)})
-
-
-def as_kept(run: Run[Any], file: Path) -> Run[Any]:
-    """The run with the arrays of the file in place of those that were measured now, where there is one.
+        run: With the arrays that were measured now.
+        directory: Directory of the run; of one of version 0.2 or older it has none, and those of now are taken.
 
     Raises:
+        OSError: The file cannot be written.
         RunDirectoryError: The file is damaged, or has other arrays than such a run.
     """
-    if not file.exists():
+    leaves, structure = jax.tree.flatten(run)
+    if not directory.holds_run:
+        if leaves and multihost.is_first():
+            directory.path.mkdir(parents=True, exist_ok=True)
+            write_arrays(directory.arrays, {str(index): np.asarray(leaf) for index, leaf in enumerate(leaves)})
+        return run
+    if not directory.arrays.exists():
         return run
     try:
-        kept = read_arrays(file)
+        kept = read_arrays(directory.arrays).values()
     except ValueError as error:
-        raise RunDirectoryError(f"{file}: {error}") from None
-    leaves, structure = jax.tree.flatten(run)
-    found, expected = ([np.shape(leaf) for leaf in arrays] for arrays in (kept.values(), leaves))
+        raise RunDirectoryError(f"{directory.arrays}: {error}") from None
+    found, expected = ([np.shape(leaf) for leaf in arrays] for arrays in (kept, leaves))
     if found != expected:
-        raise RunDirectoryError(f"{file}: expected arrays of shapes {expected}, as the run has them, got {found}")
-    return jax.tree.unflatten(structure, map(jnp.asarray, kept.values()))
+        raise RunDirectoryError(
+            f"{directory.arrays}: expected arrays of shapes {expected}, as the run has them, got {found}"
+        )
+    return jax.tree.unflatten(structure, map(jnp.asarray, kept))

@@ -17,6 +17,8 @@ _running: set[subprocess.Popen[str]] = set()
 # JAX takes so much of a GPU's memory when it first uses it, unless these variables say otherwise.
 _JAX_FRACTION = 0.75
 _FRACTION, _PREALLOCATE = "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"
+# jaxlib takes the newer name alone, and not both.
+_FRACTIONS = (_FRACTION, "XLA_CLIENT_MEM_FRACTION")
 
 
 def command(*arguments: str) -> list[str]:
@@ -40,7 +42,8 @@ def shared_memory(count: int) -> dict[str, str]:
 
     There are none for one alone, nor where the environment says a fraction.
     """
-    return {} if count == 1 or _FRACTION in os.environ else {_FRACTION: f"{_JAX_FRACTION / count:.3f}"}
+    given = any(name in os.environ for name in _FRACTIONS)
+    return {} if count == 1 or given else {_FRACTION: f"{_JAX_FRACTION / count:.3f}"}
 
 
 def leave_memory() -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import jax
 
-from experiments import measured, tables
+from experiments import tables
 from experiments.arguments import expand, flag_value, parse, print_json
 from experiments.cli import BadArgumentsError
 from experiments.logging import check_extras, loggers
+from experiments.measured import with_kept_arrays
 from experiments.pictures import draw_curve, draw_dataset
 from experiments.precision import matmul_precision
 from experiments.presets import get_preset
@@ -27,7 +28,6 @@ from experiments.void import refuse_void
 from hades import multihost, recipes, sharding
 from hades._run_directory import OtherRunError, RunDirectory, RunDirectoryError
 from hades._serialization import from_dict, to_dict
-from hades.callbacks import Callback
 from hades.evaluation import Evaluation
 from hades.images import ImageDataError
 from hades.keys import Stream, stream
@@ -74,8 +74,8 @@ class Command:
         needs_env: Whether a run has to have an environment.
         presets: Key of its presets in `PRESETS`; its name if None.
         divides_cpu: Whether it evaluates a population of small networks, which one device of a CPU gives one core.
-        keeps_arrays: Whether a run goes on with the very arrays that it began with. Otherwise data are known by the
-            checksums of their files, as what is computed of them differs between machines.
+        keeps_arrays: Whether a run goes on with the very arrays that it began with, which its directory keeps.
+            Otherwise data are known by the checksums of their files.
     """
 
     name: str
@@ -122,10 +122,8 @@ def _run(command: Command, settings: Any, given_out: Path) -> Result[Any] | int:
     if isinstance(settings, PopulationRunSettings) and settings.tune_chunks and not directory.holds_run:
         settings = _with_tuned_chunks(settings, command)
     run = build(settings, command)
-    keepers: list[Callback] = []
     if command.keeps_arrays:
-        run = measured.as_kept(run, measured.file_of(directory))
-        keepers = [measured.Keeper(measured.file_of(directory))]
+        run = with_kept_arrays(run, directory)
     method = run.settings if type(run.settings) is type(settings.settings) else settings.settings
     here = {"out": None, "resume": False, "json": False, "hosts": MultihostSettings(), "devices": None}
     resolved = dataclasses.replace(settings, settings=method, **here)
@@ -141,12 +139,14 @@ def _run(command: Command, settings: Any, given_out: Path) -> Result[Any] | int:
                 out=directory.path,
                 loop=settings.loop,
                 config={"command": command.name, **to_dict(resolved), **arrays},
-                callbacks=[*keepers, *callbacks],
+                callbacks=callbacks,
                 should_stop=signals.should_stop,
             )
     except OtherRunError as error:
         if error.field != "arrays":
             raise
+        if directory.arrays.exists():
+            raise RunDirectoryError(f"{directory.arrays}: expected the arrays that the run began with") from None
         given = getattr(settings, "statistics_of", None) is not None
         flag, what = ("--statistics-of", "statistics") if given else ("--num-codes", "components")
         raise BadArgumentsError(

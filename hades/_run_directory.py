@@ -75,6 +75,7 @@ class RunDirectory:
         checkpoints: Folder of the checkpoints.
         dataset, policy, teacher: Outcome at the last iteration, of a distillation, a baseline or a teacher's training.
         best_dataset, best_policy, best_teacher: The best of them by fresh-key evaluation.
+        arrays: `arrays.npz`, what was measured when the run began, where the command keeps it.
         snapshots: Folder of what the run had made when it was evaluated, where it was asked to keep that.
         curve: Picture of the returns.
         dataset_picture: Picture of the best dataset.
@@ -95,6 +96,7 @@ class RunDirectory:
         self.best_policy = self.path / "best_policy.npz"
         self.teacher = self.path / "teacher.npz"
         self.best_teacher = self.path / "best_teacher.npz"
+        self.arrays = self.path / "arrays.npz"
         self.snapshots = self.path / "snapshots"
         self.curve = self.path / "curve.png"
         self.dataset_picture = self.path / "dataset.png"

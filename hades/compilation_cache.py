@@ -52,6 +52,16 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> st
     return kept
 
 
+def use_compilation_cache(enabled: bool) -> None:
+    """Turns the persistent cache on or off for the programs that are compiled from now on."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    # JAX asks the configuration once, at the first program of a process, unless its answer is forgotten.
+    compilation_cache.reset_cache()
+
+
 def _default_folder() -> Path:
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(caches, "hades", "jax")

@@ -26,11 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.experimental.compilation_cache import compilation_cache
 
 from hades._environment_contract import is_key
 from hades._json import to_json
 from hades._validation import require_positive
+from hades.compilation_cache import use_compilation_cache
 
 __all__ = [
     "LostProcessError",
@@ -132,6 +132,8 @@ def initialize(settings: MultihostSettings) -> None:
                 "num_processes and process_id"
             ) from None
         own = jax.default_backend()
+        if own != "cpu":
+            _use_shared_cache_alone()
         # Every process knows all devices, and collectives need as many in each.
         counts = Counter(device.process_index for device in jax.devices())
     for process, count in sorted(counts.items()):
@@ -146,8 +148,6 @@ def initialize(settings: MultihostSettings) -> None:
             f"multihost: expected {platform} devices in every process, as process 0 has, got {own} ones in process "
             f"{jax.process_index()}"
         )
-    if platform != "cpu":
-        _require_shared_cache()
 
 
 def are_several() -> bool:
@@ -284,37 +284,40 @@ def _devices_of_task(environment: Any) -> list[int] | None:
         ValueError: Slurm hides them from it, or the tasks of a node cannot share its GPUs evenly.
     """
     visible, task = environment.get("CUDA_VISIBLE_DEVICES"), environment.get("SLURM_LOCALID")
-    if not visible or not task:
+    elsewhere = environment.get("JAX_PLATFORMS") == "cpu" or "JAX_LOCAL_DEVICE_IDS" in environment
+    if not visible or not task or elsewhere:
         return None
     count, own = len(visible.split(",")), int(task)
-    if count <= own:
-        raise ValueError(
-            f"multihost: task {task} of this node takes GPU {task}, but CUDA_VISIBLE_DEVICES={visible} hides it; give "
-            f"the job --gres=gpu:N and --ntasks-per-node=N rather than --gpus-per-task"
-        )
     # Such as 8, or 8(x2) of two nodes; nodes of other numbers are left to JAX.
-    tasks = re.fullmatch(r"(\d+)(\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    uniform = re.fullmatch(r"(\d+)(\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    tasks = int(uniform[1]) if uniform else None
+    if count <= own or (tasks != 1 and "SLURM_GPUS_PER_TASK" in environment):
+        raise ValueError(
+            f"multihost: task {task} of this node takes its share of all GPUs there, but "
+            f"CUDA_VISIBLE_DEVICES={visible} hides those of others; give the job --gres=gpu:N and --ntasks-per-node=N "
+            f"rather than --gpus-per-task"
+        )
     if tasks is None:
         return None
-    share, rest = divmod(count, int(tasks[1]))
+    share, rest = divmod(count, tasks)
     if rest:
         raise ValueError(
-            f"multihost: expected GPUs that the {tasks[1]} tasks of a node share evenly, got "
+            f"multihost: expected GPUs that the {tasks} tasks of a node share evenly, got "
             f"CUDA_VISIBLE_DEVICES={visible}"
         )
     return list(range(own * share, (own + 1) * share))
 
 
-def _require_shared_cache() -> None:
-    """Turns JAX's persistent cache off where processes do not share its folder.
+def _use_shared_cache_alone() -> None:
+    """Turns JAX's persistent cache off where not all processes find what process 0 writes there.
 
     Only process 0 writes there. Where it finds a program that another one has to compile, and they share the search for
     the fastest kernels, as on GPUs, that one waits for its share of the search.
     """
     config: Any = jax.config
     enabled, folder = config.jax_enable_compilation_cache, config.jax_compilation_cache_dir
-    # Nor are the programs looked for by which processes agree.
-    _use_cache(False)
+    # Nor are the programs looked for by which processes agree, here and later.
+    use_compilation_cache(False)
     name = from_first(f"probe-{uuid.uuid4().hex}")
     is_address = from_first("://" in (folder or ""))
     probe = Path(folder, name) if enabled and folder else None
@@ -328,15 +331,9 @@ def _require_shared_cache() -> None:
     if probe is not None and is_first() and not is_address:
         probe.unlink(missing_ok=True)
         if not shared:
-            text = f"hades: multihost: no compilation cache, as the processes do not share the folder {folder}\n"
+            text = f"hades: multihost: no compilation cache, as not all processes find what is written to {folder}\n"
             os.write(2, text.encode())
-    _use_cache(enabled and shared)
-
-
-def _use_cache(enabled: bool) -> None:
-    jax.config.update("jax_enable_compilation_cache", enabled)
-    # JAX has looked at the setting once.
-    compilation_cache.reset_cache()
+    use_compilation_cache(enabled and shared)
 
 
 @contextlib.contextmanager

@@ -200,9 +200,9 @@ def distill(
 ) -> Result[Outcome]:
     """Runs a distillation, a baseline or a teacher, and goes on with the one that `out` holds.
 
-    A run that was stopped or killed and goes on is bit for bit the run that was never stopped. An interrupt (Ctrl-C)
-    ends it with a checkpoint and a result that is not finished, once its first state is there; any other exception
-    leaves a checkpoint, too.
+    A run that was stopped or killed and goes on is, on a CPU, bit for bit the run that was never stopped. An interrupt
+    (Ctrl-C) ends it with a checkpoint and a result that is not finished, once its first state is there; any other
+    exception leaves a checkpoint, too.
 
     Args:
         key: The run's key, `jax.random.key(seed)`.

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from experiments import tables
+from experiments.arguments import flag_value
 from experiments.bench._lib.base import Bench, BenchSettings, Report, tell
 from experiments.bench._lib.memory import compiled_bytes, mebibytes
 from experiments.bench._lib.runs import Method, small_run, start
@@ -34,6 +35,7 @@ class IterationSettings(BenchSettings):
     rollout-chunk-size --values None 32 16 8 finds the chunks that fit the memory, and the fastest of these. All values
     run in one process, one iteration of each after the other; those that do not fit are named. The first value is
     compiled twice, as the first time takes more than its own. Numbers of devices are compared by hades bench scaling.
+    Small presets of games have chunks of their own on a CPU: --flags="--cpu-chunk-size None" leaves them out.
     """
 
     method: Method = "hades-r"
@@ -59,6 +61,10 @@ class IterationSettings(BenchSettings):
         require_not_negative("after", self.after)
         if self.setting == "devices":
             raise ValueError("setting: expected one that a process can change, devices are for hades bench scaling")
+        if flag_value(shlex.split(self.flags), "--devices") is not None:
+            raise ValueError("flags: expected none of devices, which --devices gives")
+        if self.method == "ppo" and self.devices > 1:
+            raise ValueError(f"devices: expected 1, as PPO works on one device, got {self.devices}")
 
     @property
     def cpu_devices(self) -> int:

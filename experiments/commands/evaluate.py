@@ -94,10 +94,14 @@ _Report: TypeAlias = tuple[str, dict[str, Any]]
 
 def _require_dataset(settings: EvaluateSettings, found: str) -> None:
     """Refuses flags that need a dataset, where another file was found."""
-    for name in ("baselines", "devices", "ensemble", "num_inits"):
+    names = ("baselines", "devices", "ensemble", "num_inits")
+    _require_none(settings, names, f"expected a dataset or a run of hades distill, got {found}")
+
+
+def _require_none(settings: EvaluateSettings, names: Sequence[str], reason: str) -> None:
+    for name in names:
         if getattr(settings, name) != getattr(EvaluateSettings, name):
-            flag = f"--{name.replace('_', '-')}"
-            raise BadArgumentsError(f"{flag}: expected a dataset or a run of hades distill, got {found}")
+            raise BadArgumentsError(f"--{name.replace('_', '-')}: {reason}")
 
 
 def _evaluate_policy(settings: EvaluateSettings) -> _Report:
@@ -138,9 +142,7 @@ def _evaluate_teacher(settings: EvaluateSettings, env: AnyEnvironment) -> _Repor
 
 
 def _evaluate_merged(settings: EvaluateSettings, dataset: SyntheticDataset, metadata: FileMetadata) -> _Report:
-    for name in ("devices", "ensemble"):
-        if getattr(settings, name) != getattr(EvaluateSettings, name):
-            raise BadArgumentsError(f"--{name}: expected a dataset of a single task, got a merged one")
+    _require_none(settings, ("devices", "ensemble"), "expected a dataset of a single task, got a merged one")
     tasks = make_task_environments(metadata, settings.env, settings.source)
     try:
         scores = evaluate_tasks(

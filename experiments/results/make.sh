@@ -21,19 +21,19 @@ $hades bench scaling --method hades-pg --env gymnax/Breakout-MinAtar --devices 1
 $hades bench scaling --method es --env gymnax/Breakout-MinAtar --num-iterations 9 --flags="--evolution.perturbations stored" \
   --out $out/scaling/es_stored_breakout.json
 # Values of a setting that change the work of an iteration alone; what a short command waits for; long runs.
-$hades bench iteration --env brax/hopper --setting rollout-halvings --values 0 1 2 3 --after 5 --flags="--devices 1" \
+$hades bench iteration --env brax/hopper --setting rollout-halvings --values 0 1 2 3 --after 5 \
   --out $out/iteration/hopper_halvings.json
 for after in 1 30; do
-  $hades bench iteration --env brax/hopper --setting rollout-halvings --values 0 1 3 --after $after --num-iterations 3 --flags="--devices 1" \
+  $hades bench iteration --env brax/hopper --setting rollout-halvings --values 0 1 3 --after $after --num-iterations 3 \
     --out $out/iteration/hopper_halvings_after$after.json
 done
 chunks="$hades bench iteration --setting cloning-chunk-size --env"
-$chunks gymnax/CartPole-v1 --values None 32 8 2 1 --num-iterations 9 --flags="--devices 1 --population-size 128" \
+$chunks gymnax/CartPole-v1 --values None 32 8 2 1 --num-iterations 9 --flags="--population-size 128" \
   --out $out/iteration/cartpole_cloning_chunks.json
-$chunks gymnax/Breakout-MinAtar --values None 16 4 2 1 --num-iterations 7 --flags="--devices 1" --out $out/iteration/breakout_cloning_chunks.json
-XLA_FLAGS=--xla_force_host_platform_device_count=2 $chunks gymnax/Breakout-MinAtar --values None 8 4 2 --num-iterations 9 --flags="--devices 2" \
+$chunks gymnax/Breakout-MinAtar --values None 16 4 2 1 --num-iterations 7 --flags="--cpu-chunk-size None" --out $out/iteration/breakout_cloning_chunks.json
+$chunks gymnax/Breakout-MinAtar --values None 8 4 2 --num-iterations 9 --devices 2 --flags="--cpu-chunk-size None" \
   --out $out/iteration/breakout_cloning_chunks_two_devices.json
-$chunks brax/hopper --values None 4 1 --num-iterations 3 --flags="--dataset-size 64 --population-size 16 --cloning.hidden-sizes 512 512 --devices 1" \
+$chunks brax/hopper --values None 4 1 --num-iterations 3 --flags="--dataset-size 64 --population-size 16 --cloning.hidden-sizes 512 512" \
   --out $out/iteration/hopper512_cloning_chunks.json
 $hades bench meta-gradient --num-seeds 8 --devices 1 2 4 8 --repeats 7 --dataset-size 64 --cloning.hidden-sizes 64 64 --cloning.num-steps 50 \
   --out $out/scaling/av-pbc.json

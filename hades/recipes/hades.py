@@ -54,7 +54,7 @@ class HadesSettings(PopulationSettings):
     cloning: CloningSettings = CloningSettings()
     """The inner loop."""
     cloning_chunk_size: int | None = None
-    """Candidates of a device that are cloned at once; default: all of them."""
+    """Candidates of a device that are cloned at once; default: all of them, or what a CPU has by itself."""
     cpu_chunk_size: int | None = None
     """Candidates that a CPU clones and rolls out at once, where the sizes of these chunks say none: those that stay in
     its caches. Default: all of them."""

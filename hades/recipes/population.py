@@ -34,7 +34,7 @@ class PopulationSettings(PlaySettings):
     evolution: EvolutionSettings = EvolutionSettings()
     """The outer loop."""
     rollout_chunk_size: int | None = None
-    """Candidates of a device that are rolled out at once; default: all of them."""
+    """Candidates of a device that are rolled out at once; default: all of them, or what a CPU has by itself."""
     rollout_halvings: int = 0
     """Times that a rollout goes on with half of its candidates, those of one device and chunk, once the episodes of the
     others have ended. Saves steps where episodes end early and unevenly; each halving is one more copy of the

@@ -197,11 +197,16 @@ def test_runs_at_the_same_time_share_the_memory_of_a_gpu(tmp_path: Path, monkeyp
     monkeypatch.setattr(runs, "start_process", lambda arguments, variables: given.append(variables))
     monkeypatch.setattr(runs, "read_curve", lambda directory: None)
     monkeypatch.setattr(runs, "_require_same_settings", lambda jobs: None)
-    for at_once in (1, 3):
-        out = tmp_path / str(at_once)
-        out.mkdir()
-        runs.run_all([Job("es", "diagnostic/match", 0, out, 5)], at_once)
-    assert given == [{}, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.250"}]
+    jobs = [Job("es", "diagnostic/match", seed, tmp_path / str(seed), 5) for seed in range(5)]
+    for job in jobs:
+        job.out.mkdir()
+    runs.run_all(jobs[:1], 1)
+    # Three at once, of which there are but two.
+    runs.run_all(jobs[1:3], 3)
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.2")
+    runs.run_all(jobs[3:], 2)
+    half = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.375"}
+    assert given == [{}, half, half, {}, {}]
 
 
 def test_ppo_has_one_device_whatever_the_flags_of_all_methods_say(tmp_path: Path) -> None:
@@ -412,6 +417,8 @@ def test_the_second_time_a_command_compiles_nothing(hades: Callable[..., Outcome
     [
         (("iteration", "--values", "8", "8"), "values: expected one or more, each once, got 8 8"),
         (("iteration", "--after", "-1"), "after: expected a number of at least 0, got -1"),
+        (("iteration", "--flags=--devices 2"), "flags: expected none of devices, which --devices gives"),
+        (("iteration", "--method", "ppo", "--devices", "2"), "devices: expected 1, as PPO works on one device, got 2"),
         (("iteration", "--setting", "devices"), "setting: expected one that a process can change, devices are for"),
         (
             ("iteration", "--setting", "matmul-precision", "--values", "bfloat16"),

@@ -19,6 +19,7 @@ from envs import make
 from experiments.commands import distill
 from experiments.settings import DistillSettings
 from hades import recipes, tuning
+from hades._npz import read_arrays, write_arrays
 from hades._serialization import from_dict
 from hades.dataset import SyntheticDataset
 from hades.keys import Stream, stream
@@ -197,7 +198,15 @@ def test_a_run_of_codes_goes_on_with_its_own_components_alone(hades: Callable[..
     more = ("--num-iterations", "6", "--out", tmp_path, "--resume")
     assert hades("distill", *more).code == 0
     config, arrays = tmp_path / "config.json", tmp_path / "arrays.npz"
-    assert arrays.is_file()
+    for content, words in (
+        ({"0": np.zeros(3)}, "arrays.npz: expected arrays of shapes"),
+        ({name: value + 1 for name, value in read_arrays(arrays).items()}, "arrays.npz: expected the arrays that the"),
+    ):
+        write_arrays(arrays, content)
+        damaged = hades("distill", *more)
+        assert damaged.code == 1 and words in damaged.unboxed
+    # As of a run of version 0.2, on a machine that measures others.
+    arrays.unlink()
     saved = json.loads(config.read_text())
     config.write_text(json.dumps(saved | {"arrays": "00000000"}))
     outcome = hades("distill", *more)
@@ -280,6 +289,7 @@ def test_statistics_of_a_file_are_those_of_the_run_and_of_the_runs_that_go_on(
         elsewhere.setattr(distill, "_statistics", lambda *_: measured)
         assert hades("distill", *more[2:], "--num-iterations", "8", "--statistics-of", moved).code == 0
     assert rows_of(out)[-1]["iteration"] == 8
+    (out / "arrays.npz").unlink()
     np.testing.assert_array_equal(SyntheticDataset.load(out / "dataset.npz").observation_mean, found.observation_mean)
     config = out / "config.json"
     saved = json.loads(config.read_text())

@@ -52,7 +52,7 @@ def main(folder: Path, *job: str) -> dict[str, object]:
         "least": multihost.least(2**40 + 0.25 - process),
         "refusal": refusal(folder, process),
         "unshared": unshared(folder, run, process),
-        "arrays": [arrays(process), arrays(7)],
+        "arrays": [arrays(process), refused(np.zeros(2 + process))],
         "cache": [cache(folder / "cache"), cache(folder / f"cache{process}")],
         "rounded": rounded(process),
     }
@@ -72,12 +72,21 @@ def arrays(number: int) -> list[object]:
     return [signs, float(found["numbers"][2]), bool(found["flag"]), words, found["text"]]
 
 
+def refused(tree: object) -> str:
+    """Why arrays are not those of process 0."""
+    try:
+        multihost.arrays_of_first(tree)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def cache(folder: Path) -> bool:
     """Whether compiled programs are kept in a folder, after it was asked whether processes share it."""
     config: Any = jax.config
     before = config.jax_compilation_cache_dir
     config.update("jax_compilation_cache_dir", str(folder))
-    multihost._require_shared_cache()
+    multihost._use_shared_cache_alone()
     kept = bool(config.jax_enable_compilation_cache)
     config.update("jax_enable_compilation_cache", True)
     config.update("jax_compilation_cache_dir", before)

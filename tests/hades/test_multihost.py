@@ -93,11 +93,11 @@ def test_values_and_flags_are_agreed(results):
 def test_arrays_are_those_of_the_first_process(results):
     key = np.asarray(jax.random.key_data(jax.random.key(0))).tolist()
     for process, result in enumerate(results[:2]):
-        others, same = result["arrays"]
+        others, refused = result["arrays"]
         assert others == [[True, False, False], 0.0, True, key, f"of {process}"]
-        assert same[1:3] == [7.0, False]
+        assert refused == "multihost: expected arrays of the same shapes and types in every process"
     # Of one process alone they are its own.
-    assert results[2]["arrays"][0][1] == 0.0
+    assert results[2]["arrays"] == [[[True, False, False], 0.0, True, key, "of 0"], ""]
 
 
 def test_processes_that_round_otherwise_score_by_what_the_first_one_has(results):
@@ -164,7 +164,7 @@ def test_what_jax_refuses_is_one_sentence(monkeypatch, error, sentence):
 def test_a_gpu_that_slurm_hides_from_a_task_is_told(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("SLURM_LOCALID", "1")
-    with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES=0 hides it; give the job --gres=gpu:N"):
+    with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES=0 hides those of others; give the job --gres=gpu:N"):
         multihost.initialize(MultihostSettings(multihost=True))
 
 
@@ -184,6 +184,19 @@ def test_a_task_of_slurm_takes_its_share_of_the_gpus_of_its_node(visible, task, 
     found = {"CUDA_VISIBLE_DEVICES": visible, "SLURM_LOCALID": task, "SLURM_STEP_TASKS_PER_NODE": tasks}
     environment = {name: value for name, value in found.items() if value is not None}
     assert multihost._devices_of_task(environment) == devices
+
+
+@pytest.mark.parametrize("others", [{"JAX_PLATFORMS": "cpu"}, {"JAX_LOCAL_DEVICE_IDS": "0"}])
+def test_gpus_of_a_task_are_left_to_jax_where_it_is_told(others):
+    environment = {"CUDA_VISIBLE_DEVICES": "0,1,2", "SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    assert multihost._devices_of_task(environment | others) is None
+
+
+def test_gpus_by_task_are_for_one_task():
+    environment = {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_LOCALID": "0", "SLURM_GPUS_PER_TASK": "2"}
+    assert multihost._devices_of_task(environment | {"SLURM_STEP_TASKS_PER_NODE": "1(x4)"}) == [0, 1]
+    with pytest.raises(ValueError, match="rather than --gpus-per-task"):
+        multihost._devices_of_task(environment | {"SLURM_STEP_TASKS_PER_NODE": "2"})
 
 
 def test_gpus_that_tasks_cannot_share_are_told():

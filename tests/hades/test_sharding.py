@@ -219,6 +219,22 @@ def test_a_cpu_is_divided_before_it_is_used_and_never_again(flags, first):
     assert done.stdout.split() == [str(first)] * 2
 
 
+def test_devices_wait_for_an_hour_where_nobody_says_how_long(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_executable_terminate_timeout=7")
+    sharding.let_devices_wait()
+    assert os.environ["XLA_FLAGS"].split() == [
+        "--xla_gpu_executable_terminate_timeout=7",
+        "--xla_cpu_collective_call_terminate_timeout_seconds=3600",
+        "--xla_gpu_first_collective_call_terminate_timeout_seconds=3600",
+    ]
+
+
+def test_the_platform_is_that_of_the_devices_that_are_chosen():
+    devices = jax.devices()
+    for mesh in (None, devices, population_mesh(devices)):
+        assert sharding.platform_of(mesh) == devices[0].platform
+
+
 UNEVEN = """
 import time
 import jax

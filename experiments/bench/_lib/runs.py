@@ -246,7 +246,7 @@ def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
             settings, such as those of a preset that has changed since.
     """
     jobs = list(jobs)
-    run = partial(_run, variables=processes.shared_memory(at_once))
+    run = partial(_run, variables=processes.shared_memory(max(1, min(at_once, len(jobs)))))
     if at_once == 1:
         curves = [run(job) for job in jobs]
     else:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 
+from hades.compilation_cache import use_compilation_cache
 from hades.types import Metrics, PyTree
 
 
@@ -79,11 +79,8 @@ def _summaries(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _without_cache() -> Iterator[None]:
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-    # JAX asks the configuration once, at the first program of a process, unless its answer is forgotten.
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
+    use_compilation_cache(False)
     try:
         yield
     finally:
-        jax.config.update("jax_enable_compilation_cache", before)
-        compilation_cache.reset_cache()
+        use_compilation_cache(before)

@@ -73,11 +73,22 @@ $hades bench neuroevolution --env playground/BallInCup --env-steps 98304 --metho
 $hades distill --preset cartpole --out "$runs/cartpole-r" --resume
 $hades distill --preset cartpole --method hades-f --num-inits 1 --out "$runs/cartpole-f" --resume
 $hades bench architectures "$runs/cartpole-r" --out $out/architectures.json
+for seed in 1 2; do
+  $hades distill --preset cartpole --seed $seed --out "$runs/cartpole-r-seed$seed" --resume
+  $hades bench architectures "$runs/cartpole-r-seed$seed" --out $out/architectures_seed$seed.json
+done
 $hades bench generalisation "$runs/cartpole-r" "$runs/cartpole-f" --num-inits 16 --num-episodes 8 \
   --out $out/generalisation_cartpole.json
 
 # The published Brax pairs; REFERENCE is the folder of published datasets.
 reference=${REFERENCE:-../shared/reference/hades}
+merged() {  # RESULT EVALUATION FILES...: scores of the tasks of a merged file.
+  $hades merge "${@:3}" --out "$runs/merged.npz"
+  $hades evaluate "$runs/merged.npz" $2 --json >$out/merge/$1.json
+}
+merged cartpole_acrobot "--num-inits 16 --num-episodes 8" zoo:cartpole zoo:acrobot
+merged cartpole_acrobot_shared "--num-inits 16 --num-episodes 8" zoo:cartpole zoo:acrobot --shared-places
+merged hopper_walker2d "--num-inits 4 --num-episodes 2" "$reference"/hopper_hades-r_N4_fixed_seed0.npz "$reference"/walker2d_hades-r_N4_fixed_seed0.npz
 coarse="--num-inits 4 --num-episodes 2 --depths 1 2 3 --learning-rate-factors 0.3 1 3 --step-factors 0.5 1 2"
 $hades bench generalisation "$reference/hopper_hades-r_N4_fixed_seed0.npz" $coarse --widths 64 256 512 \
   --out $out/generalisation_brax.json

@@ -132,8 +132,10 @@ def initialize(settings: MultihostSettings) -> None:
                 "num_processes and process_id"
             ) from None
         own = jax.default_backend()
+        enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
         if own != "cpu":
-            _use_shared_cache_alone()
+            # Until all are known to share it.
+            use_compilation_cache(False)
         # Every process knows all devices, and collectives need as many in each.
         counts = Counter(device.process_index for device in jax.devices())
     for process, count in sorted(counts.items()):
@@ -148,6 +150,8 @@ def initialize(settings: MultihostSettings) -> None:
             f"multihost: expected {platform} devices in every process, as process 0 has, got {own} ones in process "
             f"{jax.process_index()}"
         )
+    if platform != "cpu":
+        use_compilation_cache(_is_cache_shared() and enabled)
 
 
 def are_several() -> bool:
@@ -308,32 +312,30 @@ def _devices_of_task(environment: Any) -> list[int] | None:
     return list(range(own * share, (own + 1) * share))
 
 
-def _use_shared_cache_alone() -> None:
-    """Turns JAX's persistent cache off where not all processes find what process 0 writes there.
+def _is_cache_shared() -> bool:
+    """Whether all processes find what process 0 writes into the folder of JAX's persistent cache.
 
     Only process 0 writes there. Where it finds a program that another one has to compile, and they share the search for
     the fastest kernels, as on GPUs, that one waits for its share of the search.
     """
-    config: Any = jax.config
-    enabled, folder = config.jax_enable_compilation_cache, config.jax_compilation_cache_dir
-    # Nor are the programs looked for by which processes agree, here and later.
-    use_compilation_cache(False)
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     name = from_first(f"probe-{uuid.uuid4().hex}")
-    is_address = from_first("://" in (folder or ""))
-    probe = Path(folder, name) if enabled and folder else None
-    if probe is not None and is_first() and not is_address:
+    if from_first("://" in (folder or "")):
+        return True
+    probe = Path(folder, name) if folder else None
+    if probe is not None and is_first():
         with contextlib.suppress(OSError):
             probe.parent.mkdir(parents=True, exist_ok=True)
             probe.touch()
     # All wait until it is there.
     from_first(None)
-    shared = is_address or not any_process(probe is None or not probe.exists())
-    if probe is not None and is_first() and not is_address:
+    is_shared = not any_process(probe is None or not probe.exists())
+    if probe is not None and is_first():
         probe.unlink(missing_ok=True)
-        if not shared:
+        if not is_shared:
             text = f"hades: multihost: no compilation cache, as not all processes find what is written to {folder}\n"
             os.write(2, text.encode())
-    use_compilation_cache(enabled and shared)
+    return is_shared
 
 
 @contextlib.contextmanager

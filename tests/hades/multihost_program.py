@@ -82,15 +82,13 @@ def refused(tree: object) -> str:
 
 
 def cache(folder: Path) -> bool:
-    """Whether compiled programs are kept in a folder, after it was asked whether processes share it."""
+    """Whether processes share a folder of compiled programs."""
     config: Any = jax.config
     before = config.jax_compilation_cache_dir
     config.update("jax_compilation_cache_dir", str(folder))
-    multihost._use_shared_cache_alone()
-    kept = bool(config.jax_enable_compilation_cache)
-    config.update("jax_enable_compilation_cache", True)
+    is_shared = multihost._is_cache_shared()
     config.update("jax_compilation_cache_dir", before)
-    return kept
+    return is_shared
 
 
 def rounded(process: int) -> list[float]:

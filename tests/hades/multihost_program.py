@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,11 @@ def main(folder: Path, *job: str) -> dict[str, object]:
     asks = process == jax.process_count() - 1
     stopped = hades.distill(key, run, 8, **arguments, should_stop=lambda: asks)
     result = hades.distill(key, run, 6, **arguments)
+    reached = hades.distill(key, run, 8, loop=replace(loop, target_return=-1e9), progress=False)
     told = {"process": process, "big": 2**40 + 0.25, "text": "é" * 100}
     return {
         "devices": jax.device_count(),
+        "reached": [reached.finished, len(reached.history)],
         "stopped": [stopped.finished, len(stopped.history)],
         "history": [row["iteration"] for row in result.history],
         "evaluation": result.history[-1]["evaluation_mean"],

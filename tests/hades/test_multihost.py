@@ -64,6 +64,11 @@ def test_a_stop_that_one_process_asks_for_stops_all_with_a_checkpoint(results):
         assert result["history"] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_return_that_is_reached_ends_the_run_in_all(results):
+    # At the first evaluation.
+    assert [result["reached"] for result in results] == [[True, 2]] * 3
+
+
 def test_the_first_process_alone_writes_and_tells(results, folders):
     assert [result["rows_seen"] for result in results] == [6, 0, 6]
     lines = (folders[0] / "run" / "metrics.jsonl").read_text().splitlines()

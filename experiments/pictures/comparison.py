@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from experiments.pictures.canvas import (
 from hades.statistics import interquartile_interval, interquartile_mean
 
 POINTS = 60
+# Above and below all returns, in parts of their range.
+_ROOM = 0.3
 _AXES = (
     ("env_steps", "environment steps of training"),
     ("seconds", "seconds of training (no compilation, no evaluation)"),
@@ -36,6 +38,8 @@ def comparison_figure(
     curves: Mapping[Any, Sequence[Curve]], title: str, references: Mapping[str, float], note: str
 ) -> Figure:
     """Draws interquartile means over runs, and their 95 % trimmed t intervals.
+
+    Intervals that go far beyond the returns of all runs, as those of two runs do, are cut.
 
     Args:
         curves: Runs of each method.
@@ -53,10 +57,20 @@ def comparison_figure(
             axes.axhline(value, color=MUTED, lw=1.1, linestyle=(0, (6, 3)), label=f"{name}: {value:,.4g}")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(EngFormatter(sep="") if axis == "env_steps" else "{x:,.6g}")
+        _cut_intervals(axes, curves.values(), references.values())
         style_axes(axes, label, RETURN if axes is left else "")
     share_y(left, right)
     add_legend(figure, 5)
     return figure
+
+
+def _cut_intervals(axes: Axes, curves: Iterable[Sequence[Curve]], references: Iterable[float]) -> None:
+    returns = np.concatenate([run.returns for runs in curves for run in runs] + [np.array(list(references))])
+    least, largest = np.min(returns), np.max(returns)
+    room = _ROOM * (largest - least)
+    if room:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, least - room), min(high, largest + room))
 
 
 def _draw_method(axes: Axes, axis: str, runs: Sequence[Curve], label: str, color: str) -> None:

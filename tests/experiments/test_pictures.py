@@ -212,6 +212,12 @@ def test_methods_that_were_evaluated_once_are_marked_where_all_of_their_runs_are
         np.testing.assert_allclose(marked.get_xydata(), [[place, 31.0]])
 
 
+def test_intervals_of_two_runs_do_not_flatten_what_they_returned() -> None:
+    two = [learning_curve([1e5, 2e5], [1.0, 2.0], [20.0, final]) for final in (300.0, 500.0)]
+    for axes in comparison_figure({"two": two}, "title", {"untrained policy": 20.0}, "note").axes[:2]:
+        np.testing.assert_allclose(axes.get_ylim(), [20 - 0.3 * 480, 500 + 0.3 * 480])
+
+
 def test_curve_leaves_gaps_and_does_not_let_blow_ups_flatten_the_rest() -> None:
     rows: list[dict[str, Any]] = list(history(200))
     rows[50]["fitness_mean"] = float("nan")

@@ -114,6 +114,11 @@ for game in SpaceInvaders:0-4 Freeway:0-4 Asterix:0-4; do
   $hades bench neuroevolution --env "gymnax/${game%%:*}-MinAtar" --methods hades-pg hades-r --seeds "${game##*:}" --runs "$runs/hades_pg" \
     --out $out/hades_pg
 done
+# HaDES-R for as many seconds as HaDES-PG takes there.
+for game in SpaceInvaders:8000000 Freeway:70000000 Asterix:32000000; do
+  $hades bench neuroevolution --env "gymnax/${game%%:*}-MinAtar" --methods hades-r --seeds 0-4 --env-steps "${game##*:}" \
+    --runs "$runs/hades_pg/hades-r" --out $out/hades_pg/hades-r
+done
 $hades bench neuroevolution --env gymnax/SpaceInvaders-MinAtar --methods hades-pg --seeds 5-9 --runs "$runs/hades_pg" \
   --out $out/hades_pg/more_seeds
 $hades bench neuroevolution --env gymnax/Breakout-MinAtar --methods hades-pg --flags="--dataset-size 16" --seeds 0-4 \

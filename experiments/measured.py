@@ -33,6 +33,9 @@ def with_kept_arrays(run: Run[Any], directory: RunDirectory) -> Run[Any]:
         if leaves and multihost.is_first():
             directory.path.mkdir(parents=True, exist_ok=True)
             write_arrays(directory.arrays, {str(index): np.asarray(leaf) for index, leaf in enumerate(leaves)})
+        elif multihost.is_first():
+            # Of a run that was killed before it began.
+            directory.arrays.unlink(missing_ok=True)
         return run
     if not directory.arrays.exists():
         return run

@@ -122,13 +122,13 @@ def _run(command: Command, settings: Any, given_out: Path) -> Result[Any] | int:
     if isinstance(settings, PopulationRunSettings) and settings.tune_chunks and not directory.holds_run:
         settings = _with_tuned_chunks(settings, command)
     run = build(settings, command)
+    check_extras(settings)
     if command.keeps_arrays:
         run = with_kept_arrays(run, directory)
     method = run.settings if type(run.settings) is type(settings.settings) else settings.settings
     here = {"out": None, "resume": False, "json": False, "hosts": MultihostSettings(), "devices": None}
     resolved = dataclasses.replace(settings, settings=method, **here)
     arrays = {} if command.keeps_arrays else {"arrays": None}
-    check_extras(settings)
     started = time.monotonic()
     try:
         with StopSignals(f"hades {command.name}") as signals, loggers(settings, directory) as callbacks:

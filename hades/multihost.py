@@ -151,7 +151,7 @@ def initialize(settings: MultihostSettings) -> None:
             f"{jax.process_index()}"
         )
     if platform != "cpu":
-        use_compilation_cache(_is_cache_shared() and enabled)
+        use_compilation_cache(not any_process(not enabled) and _is_cache_shared())
 
 
 def are_several() -> bool:
@@ -295,7 +295,9 @@ def _devices_of_task(environment: Any) -> list[int] | None:
     # Such as 8, or 8(x2) of two nodes; nodes of other numbers are left to JAX.
     uniform = re.fullmatch(r"(\d+)(\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
     tasks = int(uniform[1]) if uniform else None
-    if count <= own or (tasks != 1 and "SLURM_GPUS_PER_TASK" in environment):
+    # Such as 2, or h100:2.
+    by_task = re.search(r"\d+$", environment.get("SLURM_GPUS_PER_TASK", ""))
+    if count <= own or (by_task and (tasks is None or count < tasks * int(by_task[0]))):
         raise ValueError(
             f"multihost: task {task} of this node takes its share of all GPUs there, but "
             f"CUDA_VISIBLE_DEVICES={visible} hides those of others; give the job --gres=gpu:N and --ntasks-per-node=N "

@@ -38,7 +38,7 @@ $chunks brax/hopper --values None 4 1 --num-iterations 3 --flags="--dataset-size
 $hades bench meta-gradient --num-seeds 8 --devices 1 2 4 8 --repeats 7 --dataset-size 64 --cloning.hidden-sizes 64 64 --cloning.num-steps 50 \
   --out $out/scaling/av-pbc.json
 $hades bench iteration --setting rollout-halvings --values 0 1 2 3 --after 15 --num-iterations 15 \
-  --flags="--devices 1 --population-size 128" --out $out/iteration/cartpole_halvings.json
+  --flags="--population-size 128" --out $out/iteration/cartpole_halvings.json
 $hades bench compile --out $out/compile.json
 .venv/bin/python -m experiments.checks.soak --json >$out/soak_cartpole.json
 .venv/bin/python -m experiments.checks.soak --num-iterations 200000 --json --flags="--env diagnostic/target --population-size 8

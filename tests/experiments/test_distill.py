@@ -222,6 +222,14 @@ def test_a_run_of_codes_goes_on_with_its_own_components_alone(hades: Callable[..
         assert refused.code == 2 and words in refused.unboxed
 
 
+def test_arrays_of_a_run_that_never_began_are_no_others(hades: Callable[..., Outcome], tmp_path: Path) -> None:
+    write_arrays(tmp_path / "arrays.npz", {"0": np.zeros(3)})
+    refused = hades("distill", *TINY, "--num-codes", "9", "--out", tmp_path / "new")
+    assert refused.code == 2 and not (tmp_path / "new").exists()
+    assert hades("distill", *TINY, "--out", tmp_path).code == 0
+    assert not (tmp_path / "arrays.npz").exists()
+
+
 def test_a_warm_start_begins_at_the_pairs_and_statistics_of_a_file(
     hades: Callable[..., Outcome], finished_run: Path, tmp_path: Path
 ) -> None:

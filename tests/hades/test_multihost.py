@@ -198,10 +198,14 @@ def test_gpus_of_a_task_are_left_to_jax_where_it_is_told(others):
 
 
 def test_gpus_by_task_are_for_one_task():
-    environment = {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_LOCALID": "0", "SLURM_GPUS_PER_TASK": "2"}
+    environment = {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_LOCALID": "0", "SLURM_GPUS_PER_TASK": "h100:2"}
     assert multihost._devices_of_task(environment | {"SLURM_STEP_TASKS_PER_NODE": "1(x4)"}) == [0, 1]
-    with pytest.raises(ValueError, match="rather than --gpus-per-task"):
-        multihost._devices_of_task(environment | {"SLURM_STEP_TASKS_PER_NODE": "2"})
+    for tasks in ("2", "2,1"):
+        with pytest.raises(ValueError, match="rather than --gpus-per-task"):
+            multihost._devices_of_task(environment | {"SLURM_STEP_TASKS_PER_NODE": tasks})
+    # Nothing is hidden where tasks are not bound to theirs.
+    unbound = environment | {"SLURM_GPUS_PER_TASK": "1", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    assert multihost._devices_of_task(unbound) == [0]
 
 
 def test_gpus_that_tasks_cannot_share_are_told():

@@ -45,7 +45,7 @@ $hades bench compile --out $out/compile.json
   --cloning.hidden-sizes 8 --cloning.num-steps 4 --iterations-per-call 1000 --log-every 100 --evaluate-every 20000 --devices 1" >$out/soak_diagnostic.json
 # The parts of an iteration beside the rates of the machine.
 $hades bench roofline --out $out/roofline/cartpole.json
-$hades bench roofline --env gymnax/Breakout-MinAtar --repeats 3 --out $out/roofline/breakout.json
+$hades bench roofline --env gymnax/Breakout-MinAtar --out $out/roofline/breakout.json
 for kind in stored regenerated low_rank; do
   $hades bench scaling --method es --num-iterations 31 --flags="--evolution.perturbations $kind" --out "$out/scaling/es_$kind.json"
 done

@@ -43,7 +43,7 @@ def shared_memory(count: int) -> dict[str, str]:
     There are none for one alone, nor where the environment says a fraction.
     """
     given = any(name in os.environ for name in _FRACTIONS)
-    return {} if count == 1 or given else {_FRACTION: f"{_JAX_FRACTION / count:.3f}"}
+    return {} if count <= 1 or given else {_FRACTION: f"{_JAX_FRACTION / count:.3f}"}
 
 
 def leave_memory() -> None:

@@ -158,7 +158,7 @@ class HostLoop:
         self.finished = False
 
     def _require_same_start(self, iteration: int) -> None:
-        if multihost.any_process(iteration != multihost.from_first(iteration)) and self._directory:
+        if multihost.differs(iteration) and self._directory:
             raise RunDirectoryError(
                 f"{self._directory.checkpoints}: expected checkpoints that all processes of the run read alike, "
                 f"got iteration {iteration} in process {jax.process_index()}"

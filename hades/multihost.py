@@ -38,6 +38,7 @@ __all__ = [
     "any_process",
     "are_several",
     "arrays_of_first",
+    "differs",
     "first_goes_before",
     "from_first",
     "initialize",
@@ -182,6 +183,11 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
+def differs(value: Any) -> bool:
+    """Whether a process has another value than process 0, any that JSON holds in 4,000 characters."""
+    return any_process(from_first(value) != value)
+
+
 def least(number: float) -> float:
     """The least of the numbers that the processes have."""
     if not are_several():
@@ -208,20 +214,25 @@ def arrays_of_first(tree: T) -> T:
     leaves, structure = jax.tree.flatten(tree)
     plain = [jax.random.key_data(leaf) if is_key(leaf) else leaf for leaf in leaves]
     arrays = {index: np.asarray(leaf) for index, leaf in enumerate(plain) if _is_of_this_process(leaf)}
-    kinds = hashlib.sha256(repr([(array.shape, str(array.dtype)) for array in arrays.values()]).encode()).hexdigest()
-    if any_process(from_first(kinds) != kinds):
-        raise ValueError("multihost: expected arrays of the same shapes and types in every process")
-    own = b"".join(array.tobytes() for array in arrays.values())
-    digest = hashlib.sha256(own).hexdigest()
-    if not any_process(from_first(digest) != digest):
+    kinds = repr([(array.shape, str(array.dtype)) for array in arrays.values()])
+    # As bytes, of which none is rounded away.
+    own = [np.frombuffer(array.tobytes(), np.uint8) for array in arrays.values()]
+    if not differs(_digest(kinds.encode(), *own)):
         return tree
-    content = np.asarray(multihost_utils.broadcast_one_to_all(np.frombuffer(own, np.uint8)))
-    parts = np.split(content, np.cumsum([array.nbytes for array in arrays.values()]))
-    for (index, array), part in zip(arrays.items(), parts[:-1], strict=True):
-        found = part.view(array.dtype).reshape(array.shape)
+    if differs(_digest(kinds.encode())):
+        raise ValueError("multihost: expected arrays of the same shapes and types in every process")
+    for (index, array), content in zip(arrays.items(), multihost_utils.broadcast_one_to_all(own), strict=True):
+        found = np.asarray(content).view(array.dtype).reshape(array.shape)
         impl = jax.random.key_impl(leaves[index]) if is_key(leaves[index]) else None
         leaves[index] = found if impl is None else jax.random.wrap_key_data(jnp.asarray(found), impl=impl)
     return jax.tree.unflatten(structure, leaves)
+
+
+def _digest(*parts: Any) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def _is_of_this_process(leaf: Any) -> bool:

@@ -6,7 +6,6 @@ The sizes change nothing but rounding. They are chosen once, before a run begins
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from jax.sharding import Mesh
 from hades import multihost
 from hades._files import write_atomically
 from hades._serialization import from_dict, to_dict
-from hades.recipes.population import PopulationSettings
+from hades.recipes.population import CHUNK_FIELDS, CHUNK_SIZES, PopulationSettings, with_chunk_sizes
 from hades.run import Run, RunState
 from hades.sharding import POPULATION_AXIS, replicate, usable_cores
 
@@ -39,11 +38,6 @@ __all__ = [
 
 Settings = TypeVar("Settings", bound=PopulationSettings)
 T = TypeVar("T")
-
-CHUNK_SIZES = ("rollout_chunk_size", "cloning_chunk_size")
-"""Fields of settings that are chosen, those that an evolution has."""
-CHUNK_FIELDS = (*CHUNK_SIZES, "cpu_chunk_size")
-"""Fields of settings that say how many candidates exist at once; they change no value but by rounding."""
 
 _FILE = "hades_chunk_sizes.json"
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -109,19 +103,19 @@ def tune_chunks(
         2
     """
     fields = [name for name in CHUNK_SIZES if hasattr(settings, name)]
-    whole = _with_sizes(settings, dict.fromkeys(fields))
+    whole = with_chunk_sizes(settings, dict.fromkeys(fields))
     run = make_run(whole)
     # One process whose memory does not suffice would leave the others waiting within a step.
     limit = int(multihost.least(_SHARE * (_limit_of(run.mesh) if limit_bytes is None else limit_bytes)))
     description = _description(run)
     best = _recall(description, fields)
     if best is not None and best.num_bytes <= limit:
-        return _with_sizes(settings, best.sizes)
+        return with_chunk_sizes(settings, best.sizes)
     state = replicate(jax.jit(run.init)(jax.random.key(0) if key is None else key), run.mesh)
     trials: list[Trial] = []
 
     def attempt(sizes: dict[str, int | None]) -> Trial:
-        trials.append(_measure(make_run(_with_sizes(whole, sizes)), state, sizes, limit))
+        trials.append(_measure(make_run(with_chunk_sizes(whole, sizes)), state, sizes, limit))
         report(trials[-1])
         return trials[-1]
 
@@ -134,7 +128,7 @@ def tune_chunks(
             f"{limit / 2**20:,.1f}"
         )
     _remember(description, best)
-    return _with_sizes(settings, best.sizes)
+    return with_chunk_sizes(settings, best.sizes)
 
 
 def compiled_bytes(compiled: Any) -> dict[str, int]:
@@ -204,12 +198,6 @@ def _measure(run: Run[Any], state: RunState, sizes: dict[str, int | None], limit
     repeats = multihost.from_first(max(_REPEATS, round(_SECONDS / first)))
     seconds = unless_exhausted(lambda: min(take() for _ in range(repeats)))
     return Trial(sizes, num_bytes, None if seconds is None else multihost.from_first(seconds))
-
-
-def _with_sizes(settings: Settings, sizes: dict[str, int | None]) -> Settings:
-    """Settings with these sizes alone: no others of a CPU."""
-    others = {name: None for name in CHUNK_FIELDS if hasattr(settings, name)}
-    return dataclasses.replace(settings, **(others | sizes))  # type: ignore[arg-type]
 
 
 def _limit_of(mesh: Mesh | None) -> int:

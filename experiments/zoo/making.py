@@ -126,7 +126,7 @@ def _run(command: str, variables: Mapping[str, str]) -> None:
         finish_run([*arguments, "--resume"], out)
     elif not out.is_file():
         tell(f"hades {shlex.join(arguments)}")
-        start_process(arguments, {})
+        start_process(arguments)
 
 
 def _measure(name: str, dataset: SyntheticDataset, run: RunDirectory) -> tuple[Card, SyntheticDataset]:

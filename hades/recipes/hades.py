@@ -21,7 +21,7 @@ from hades.keys import Stream, stream
 from hades.normalization import Normalizer
 from hades.parametrizations import LatentPairs, WarmStart, free_pairs, latent_pairs
 from hades.recipes._resolve import resolve_init_seed, resolve_loss
-from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization
+from hades.recipes.population import PopulationSettings, evolution_run, resolve_normalization, with_chunk_sizes
 from hades.rollouts.statistics import initial_normalizer
 from hades.run import Run
 from hades.sharding import MeshOrDevices, platform_of
@@ -122,7 +122,7 @@ def hades_run(
         raise ValueError(f"num_codes: expected none beside warm_start, got {settings.num_codes}")
     if settings.num_codes is not None:
         # Whatever the sizes of chunks, the components are the same.
-        own = dataclasses.replace(settings, rollout_chunk_size=None, cloning_chunk_size=None, cpu_chunk_size=None)
+        own = with_chunk_sizes(settings, {})
         pairs, normalizer = _latent(env, settings.num_codes, own, normalizer)
     elif warm_start is None:
         pairs = free_pairs(env, settings.dataset_size, settings.learn_labels, settings.init_scale)

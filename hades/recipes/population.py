@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +17,11 @@ from hades.rollouts.settings import PlaySettings
 from hades.run import Run
 from hades.sharding import MeshOrDevices
 from hades.types import Environment, InnerLoop, Parametrization
+
+CHUNK_SIZES = ("rollout_chunk_size", "cloning_chunk_size")
+"""Fields of settings that `hades.tuning` chooses, those that an evolution has."""
+CHUNK_FIELDS = (*CHUNK_SIZES, "cpu_chunk_size")
+"""Fields of settings that say how many candidates exist at once; they change no value but by rounding."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,12 @@ class PopulationSettings(PlaySettings):
 
 
 Settings = TypeVar("Settings", bound=PopulationSettings)
+
+
+def with_chunk_sizes(settings: Settings, sizes: Mapping[str, int | None]) -> Settings:
+    """Settings with these sizes of chunks alone; without sizes all candidates exist at once, on a CPU, too."""
+    others = {name: None for name in CHUNK_FIELDS if hasattr(settings, name)}
+    return dataclasses.replace(settings, **(others | dict(sizes)))  # type: ignore[arg-type]
 
 
 def resolve_normalization(settings: Settings) -> Settings:

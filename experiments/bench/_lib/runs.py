@@ -246,7 +246,7 @@ def run_all(jobs: Iterable[Job], at_once: int) -> list[Curve]:
             settings, such as those of a preset that has changed since.
     """
     jobs = list(jobs)
-    run = partial(_run, variables=processes.shared_memory(max(1, min(at_once, len(jobs)))))
+    run = partial(_run, variables=processes.shared_memory(min(at_once, len(jobs))))
     if at_once == 1:
         curves = [run(job) for job in jobs]
     else:
@@ -294,18 +294,18 @@ def finish_run(
     if done.exists() and json.loads(done.read_text()) == list(arguments):
         return
     tell(f"{name or f'hades {shlex.join(arguments)}'} ...")
-    start_process(arguments, variables or {})
+    start_process(arguments, variables)
     write_atomically(done, json.dumps(arguments) + "\n")
 
 
-def start_process(arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+def start_process(arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
     """Runs `hades ARGUMENTS` in a process of its own to its end, with more variables than this one has.
 
     Raises:
         ValueError: It failed; the message has the command and its last words.
     """
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    done = processes.run(processes.command(*arguments), env=os.environ | dict(variables), **streams)
+    done = processes.run(processes.command(*arguments), env=os.environ | dict(variables or {}), **streams)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"hades {' '.join(arguments)} ended with exit code {done.returncode}: {last}")
